@@ -1,0 +1,24 @@
+//! The words of Newcycle and the one state machine that every hop of the live path holds.
+//!
+//! Invariant: this crate is pure. It has no runtime, web framework, SQL, clock or randomness; what it
+//! computes depends on its arguments alone, so that publisher, gateway and test cannot disagree.
+//!
+//! Reading order: [`Metric`] and [`TimeUnit`] name a [`Topic`]; [`BucketTime`] is the start of one of its
+//! buckets; a [`Version`] names one state of all topics; [`Statistics`] holds that state; a [`Frame`]
+//! carries it to the next hop.
+
+mod bucket_time;
+mod frame;
+mod metric;
+mod statistics;
+mod time_unit;
+mod topic;
+mod version;
+
+pub use bucket_time::{BucketTime, OutOfRange};
+pub use frame::{Bucket, Frame, FrameKind, TopicFrame};
+pub use metric::{Metric, UnknownMetric};
+pub use statistics::{ApplyError, Statistics};
+pub use time_unit::{TimeUnit, UnknownTimeUnit};
+pub use topic::{Topic, UnknownTopic};
+pub use version::{InvalidVersion, Nonce, Version};
