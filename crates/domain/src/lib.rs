@@ -18,7 +18,7 @@ mod version;
 pub use bucket_time::{BucketTime, OutOfRange};
 pub use frame::{Bucket, Frame, FrameKind, TopicFrame};
 pub use metric::{Metric, UnknownMetric};
-pub use statistics::{ApplyError, Statistics};
+pub use statistics::{ApplyError, Resume, Statistics};
 pub use time_unit::{TimeUnit, UnknownTimeUnit};
 pub use topic::{Topic, UnknownTopic};
 pub use version::{InvalidVersion, Nonce, Version};

@@ -126,9 +126,7 @@ impl fmt::Display for TimeUnit {
 
 /// The text names no [`TimeUnit`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unknown unit {0:?}: expected millisecond, second, minute, hour, day, week, month, quarter or year"
-)]
+#[error("unknown unit {0:?}: expected millisecond, second, minute, hour, day, week, month, quarter or year")]
 pub struct UnknownTimeUnit(String);
 
 impl FromStr for TimeUnit {
