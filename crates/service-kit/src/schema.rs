@@ -1,0 +1,52 @@
+//! Which schema this release works on. Migrations only ever move it forward.
+
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+/// The newest migration that this release knows.
+pub const VERSION: i32 = 2;
+
+/// The database's schema is not the one that this release works on.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// No migration ever ran.
+    #[error("the database has no schema yet: run `migrate`, then start again")]
+    Missing,
+    /// Migrations are missing.
+    #[error(
+        "the database has schema version {0}, this release needs {VERSION}: run `migrate` of this release"
+    )]
+    Older(i32),
+    /// A newer release migrated it.
+    #[error("the database has schema version {0}, this release knows {VERSION}: start a newer release")]
+    Newer(i32),
+    /// The version could not be read.
+    #[error("the schema version could not be read: {0}")]
+    Unreadable(#[from] tokio_postgres::Error),
+}
+
+/// The newest migration that ran in this database, or `None` where none ever did.
+///
+/// # Errors
+/// Postgres did not answer, or refused.
+pub async fn version(client: &Client) -> Result<Option<i32>, tokio_postgres::Error> {
+    let newest = "SELECT max(version) FROM public.refinery_schema_history";
+    match client.query_one(newest, &[]).await {
+        Ok(row) => row.try_get(0),
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses a database whose schema this release does not know.
+///
+/// # Errors
+/// [`SchemaError`], which says what to do.
+pub async fn check(client: &Client) -> Result<(), SchemaError> {
+    match version(client).await? {
+        None => Err(SchemaError::Missing),
+        Some(VERSION) => Ok(()),
+        Some(version) if version < VERSION => Err(SchemaError::Older(version)),
+        Some(version) => Err(SchemaError::Newer(version)),
+    }
+}

@@ -1,0 +1,32 @@
+//! Logs: one line an event on standard output, a readable message and dotted fields.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::settings::LogSettings;
+
+/// Logs could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter has a directive that cannot be parsed.
+    #[error("log.filter is not a list of directives: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// Something else in this process receives the logs already.
+    #[error(transparent)]
+    Installed(#[from] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Starts to log to standard output.
+///
+/// # Errors
+/// [`TelemetryError`] for a filter that cannot be parsed, and the second time in a process.
+pub fn start(settings: &LogSettings) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(&settings.filter)?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stdout().is_terminal())
+        .with_target(false)
+        .try_init()?;
+    Ok(())
+}
