@@ -1,0 +1,3 @@
+//! A real Postgres and the services, started on this machine: for `up`, tests and benches.
+
+pub mod test_database;

@@ -1,0 +1,140 @@
+//! A migrated database of its own for each test, cloned from a template that is made once.
+//!
+//! Everything here panics where it fails: a test without its database has nothing to say.
+
+#![expect(clippy::expect_used, reason = "a test without its database has nothing to say")]
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use migrate::settings::RoleSettings;
+use secrecy::SecretString;
+use service_kit::database::DatabaseSettings;
+use tokio_postgres::{Client, Config, NoTls};
+
+/// Names the test cluster, as `host=… port=… user=… password=…` of a superuser. `cargo xtask test` sets it.
+pub const CLUSTER_VARIABLE: &str = "NEWCYCLE_TEST_POSTGRES";
+
+/// The database that every test's database is a copy of.
+const TEMPLATE: &str = "newcycle_template";
+
+/// The passwords of the services' roles in the test cluster.
+const INGEST_PASSWORD: &str = "test-ingest";
+const NOTIFIER_PASSWORD: &str = "test-notifier";
+
+/// A database that is dropped with its last connection when the test ends.
+#[derive(Debug)]
+pub struct TestDatabase {
+    cluster: Config,
+    name: String,
+}
+
+/// The test cluster, from the environment.
+#[must_use]
+pub fn cluster() -> Config {
+    std::env::var(CLUSTER_VARIABLE)
+        .unwrap_or_else(|_| panic!("{CLUSTER_VARIABLE} is not set: run the tests with `cargo xtask test`"))
+        .parse()
+        .expect("NEWCYCLE_TEST_POSTGRES must be a connection string such as host=127.0.0.1 port=5432 user=postgres")
+}
+
+/// Makes or updates the template. `cargo xtask test` calls it once, before the tests start.
+///
+/// # Panics
+/// The cluster does not answer, or a migration fails.
+pub async fn prepare_template() {
+    let roles = RoleSettings {
+        ingest_password: SecretString::from(INGEST_PASSWORD),
+        notifier_password: SecretString::from(NOTIFIER_PASSWORD),
+    };
+    migrate::migrate(&as_superuser(&cluster(), TEMPLATE), &roles).await.expect("the template must migrate");
+}
+
+impl TestDatabase {
+    /// A fresh, migrated, empty database.
+    ///
+    /// # Panics
+    /// The cluster does not answer, or has no template yet.
+    pub async fn create() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let database = Self { cluster: cluster(), name: format!("test_{process}_{number}") };
+        let create = format!("CREATE DATABASE {} TEMPLATE {TEMPLATE}", database.name);
+        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", database.name);
+        let maintenance = connect(&database.cluster, "postgres").await;
+        // An earlier process of the same id may have been killed before it could drop its own.
+        maintenance.batch_execute(&drop).await.expect("the test's old database must be droppable");
+        maintenance.batch_execute(&create).await.expect("the test's database must be creatable");
+        database
+    }
+
+    /// How a superuser connects.
+    #[must_use]
+    pub fn superuser(&self) -> DatabaseSettings {
+        as_superuser(&self.cluster, &self.name)
+    }
+
+    /// How ingest-api connects.
+    #[must_use]
+    pub fn ingest(&self) -> DatabaseSettings {
+        self.role("newcycle_ingest", INGEST_PASSWORD)
+    }
+
+    /// How stats-notifier connects.
+    #[must_use]
+    pub fn notifier(&self) -> DatabaseSettings {
+        self.role("newcycle_notifier", NOTIFIER_PASSWORD)
+    }
+
+    /// A connection of a superuser.
+    ///
+    /// # Panics
+    /// The cluster does not answer.
+    pub async fn connect(&self) -> Client {
+        connect(&self.cluster, &self.name).await
+    }
+
+    fn role(&self, user: &str, password: &str) -> DatabaseSettings {
+        let password = SecretString::from(password);
+        DatabaseSettings { user: user.to_owned(), password, ..self.superuser() }
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let (cluster, name) = (self.cluster.clone(), self.name.clone());
+        // On a thread of its own: the test's runtime may be ending, and must not be blocked.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime must start").block_on(async {
+                let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                connect(&cluster, "postgres").await.batch_execute(&drop).await
+            })
+        });
+        // A database left behind harms no other test.
+        drop(dropping.join());
+    }
+}
+
+fn as_superuser(cluster: &Config, name: &str) -> DatabaseSettings {
+    let host = match cluster.get_hosts().first() {
+        Some(tokio_postgres::config::Host::Tcp(host)) => host.clone(),
+        _ => panic!("{CLUSTER_VARIABLE} must name a host"),
+    };
+    let password = String::from_utf8_lossy(cluster.get_password().unwrap_or_default());
+    DatabaseSettings {
+        host,
+        port: cluster.get_ports().first().copied().unwrap_or(5432),
+        name: name.to_owned(),
+        user: cluster.get_user().unwrap_or("postgres").to_owned(),
+        password: SecretString::from(password.as_ref()),
+        connect_timeout_milliseconds: 5_000,
+    }
+}
+
+async fn connect(cluster: &Config, name: &str) -> Client {
+    let mut config = cluster.clone();
+    let (client, connection) =
+        config.dbname(name).connect(NoTls).await.expect("the test cluster must accept connections");
+    tokio::spawn(connection);
+    client
+}
