@@ -1,0 +1,114 @@
+//! The settings of sse-gateway; `config/default.toml` explains each and gives its unit.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use serde::Deserialize;
+use service_kit::settings::{HttpSettings, LogSettings, SettingsError};
+use statistics_stream::HubSettings;
+use statistics_stream::upstream;
+
+/// All settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where it listens.
+    pub http: HttpSettings,
+    /// Whom it follows.
+    pub upstream: UpstreamSettings,
+    /// How it serves.
+    pub stream: StreamSettings,
+    /// Who may read from a page of another origin.
+    pub cors: CorsSettings,
+    /// What is logged.
+    pub log: LogSettings,
+}
+
+/// Whom it follows.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamSettings {
+    /// Addresses, separated by commas.
+    pub addresses: String,
+    /// After how long without a word the upstream is given up.
+    pub silence_milliseconds: NonZeroU64,
+    /// How long a connection may take.
+    pub connect_timeout_milliseconds: NonZeroU64,
+    /// The wait before the next address is tried.
+    pub retry_milliseconds: NonZeroU64,
+    /// The largest event taken.
+    pub max_event_bytes: usize,
+}
+
+/// How it serves.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamSettings {
+    /// The shortest time between two frames.
+    pub pace_milliseconds: u64,
+    /// How often clients are told the status.
+    pub heartbeat_milliseconds: NonZeroU64,
+    /// How often gateways are.
+    pub internal_heartbeat_milliseconds: NonZeroU64,
+    /// How many clients there may be.
+    pub max_clients: usize,
+    /// The shortest wait before a client reconnects.
+    pub retry_min_milliseconds: u64,
+    /// The longest.
+    pub retry_max_milliseconds: u64,
+}
+
+/// Who may read from a page of another origin.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorsSettings {
+    /// Origins, separated by commas, or `*`.
+    pub allowed_origins: String,
+}
+
+impl Settings {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// [`SettingsError`], naming the setting that is wrong.
+    pub fn load() -> Result<Self, SettingsError> {
+        let short = [("GATEWAY_PORT", "http.port"), ("NEWCYCLE_UPSTREAMS", "upstream.addresses")];
+        service_kit::settings::load(include_str!("../config/default.toml"), &short)
+    }
+
+    /// The hub's part of the settings.
+    #[must_use]
+    pub fn hub(&self) -> HubSettings {
+        let stream = &self.stream;
+        HubSettings {
+            pace: Duration::from_millis(stream.pace_milliseconds),
+            heartbeat: Duration::from_millis(stream.heartbeat_milliseconds.get()),
+            internal_heartbeat: Duration::from_millis(stream.internal_heartbeat_milliseconds.get()),
+            max_subscribers: stream.max_clients,
+            retry_min: Duration::from_millis(
+                stream.retry_min_milliseconds.min(stream.retry_max_milliseconds),
+            ),
+            retry_max: Duration::from_millis(stream.retry_max_milliseconds),
+        }
+    }
+
+    /// The upstream's part of the settings.
+    #[must_use]
+    pub fn upstream(&self) -> upstream::UpstreamSettings {
+        let settings = &self.upstream;
+        upstream::UpstreamSettings {
+            addresses: list(&settings.addresses)
+                .map(|address| address.trim_end_matches('/').to_owned())
+                .collect(),
+            silence: Duration::from_millis(settings.silence_milliseconds.get()),
+            connect_timeout: Duration::from_millis(settings.connect_timeout_milliseconds.get()),
+            retry: Duration::from_millis(settings.retry_milliseconds.get()),
+            max_event_bytes: settings.max_event_bytes,
+        }
+    }
+}
+
+/// The parts of a setting that are separated by commas.
+pub(crate) fn list(setting: &str) -> impl Iterator<Item = &str> {
+    setting.split(',').map(str::trim).filter(|part| !part.is_empty())
+}

@@ -1,0 +1,114 @@
+//! Puts the service together.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_cors::Cors;
+use actix_web::{App, HttpServer, web};
+use actix_web_lab::middleware::CatchPanic;
+use service_kit::health::{Readiness, Report};
+use service_kit::problem;
+use service_kit::supervisor::{Supervisor, SupervisorError};
+use statistics_stream::{Hub, upstream};
+use tokio_util::sync::CancellationToken;
+
+use crate::routes;
+use crate::settings::{Settings, list};
+
+/// The service, listening but not yet running.
+pub struct Application {
+    port: u16,
+    hub: Arc<Hub>,
+    supervisor: Supervisor,
+}
+
+impl Application {
+    /// Listens, and starts everything. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub fn build(settings: &Settings, shutdown: CancellationToken) -> std::io::Result<Self> {
+        let listener = TcpListener::bind((settings.http.host.as_str(), settings.http.port))?;
+        let port = listener.local_addr()?.port();
+        let drain = Duration::from_secs(settings.http.drain_seconds);
+        let hub = Hub::new(settings.hub());
+        let readiness = readiness(Arc::clone(&hub), shutdown.clone());
+        let (served, origins) = (web::Data::new(Arc::clone(&hub)), settings.cors.allowed_origins.clone());
+        let server = HttpServer::new(move || {
+            App::new()
+                .wrap(cors(&origins))
+                .wrap(CatchPanic::default())
+                .app_data(served.clone())
+                .configure(routes::configure)
+                .configure(|routes| readiness.routes(routes))
+                .default_service(web::to(problem::not_found))
+        })
+        .workers(settings.http.workers.get())
+        .max_connections(settings.stream.max_clients)
+        .shutdown_timeout(settings.http.drain_seconds)
+        .disable_signals()
+        .listen(listener)?
+        .run();
+        tracing::info!(http.port = port, "listening");
+        // The server's own drain is what ends a request that does not end; the supervisor's comes after.
+        let mut supervisor = Supervisor::new(shutdown.clone(), drain * 2 + Duration::from_secs(1));
+        supervisor.serve("http server", server);
+        supervisor
+            .spawn("upstream", upstream::follow(Arc::clone(&hub), settings.upstream(), shutdown.clone()));
+        let draining = Arc::clone(&hub);
+        supervisor.spawn("drain", async move {
+            shutdown.cancelled().await;
+            draining.drain(drain.mul_f64(0.8)).await;
+            Ok::<_, std::io::Error>(())
+        });
+        Ok(Self { port, hub, supervisor })
+    }
+
+    /// The port that it listens on.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The hub that it serves from.
+    #[must_use]
+    pub const fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Runs until asked to stop, or until a part of it dies.
+    ///
+    /// # Errors
+    /// What died, and of what.
+    pub async fn run_until_stopped(self) -> Result<(), SupervisorError> {
+        self.supervisor.run_until_stopped().await
+    }
+}
+
+/// Only reading, and never with cookies.
+fn cors(origins: &str) -> Cors {
+    let cors = Cors::default()
+        .allowed_methods(["GET"])
+        .allowed_headers(["accept", "cache-control", "last-event-id"])
+        .max_age(600);
+    list(origins).fold(cors, |cors, origin| match origin {
+        "*" => cors.allow_any_origin().send_wildcard(),
+        origin => cors.allowed_origin(origin),
+    })
+}
+
+/// Ready once there are numbers, and until it is asked to stop: stale numbers, marked so, are better than none.
+fn readiness(hub: Arc<Hub>, shutdown: CancellationToken) -> Readiness {
+    Readiness::new(move || {
+        let (has_data, _) = hub.condition();
+        let mut reasons = Vec::new();
+        if !has_data {
+            reasons.push("no upstream has answered yet".to_owned());
+        }
+        if shutdown.is_cancelled() {
+            reasons.push("stopping".to_owned());
+        }
+        async move { Report::of(reasons) }
+    })
+}

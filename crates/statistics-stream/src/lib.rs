@@ -1,0 +1,22 @@
+//! Both ends of the stream of statistics.
+//!
+//! stats-notifier publishes on a [`Hub`]; every sse-gateway [follows](upstream::follow) such a stream, of the
+//! notifier or of another gateway, into a hub of its own, and serves it on. So the two services share this one
+//! implementation of the protocol instead of each having half of it.
+//!
+//! Reading order: [`Selection`] is what one subscriber asked for; [`Hub`] holds the state and announces its
+//! changes; `frames` encodes an event once for all that are in step; [`stream_response`] is the life of one
+//! subscriber; [`upstream`] is the other end.
+//!
+//! Invariant: a subscriber is a version and nothing else. No event is ever queued for anybody: whoever is ready
+//! for more gets one frame from its own version to the published one, so a slow client costs what a quick one does.
+
+mod frames;
+mod hub;
+mod selection;
+mod subscriber;
+pub mod upstream;
+
+pub use hub::{Hub, HubSettings, Status, Upstream};
+pub use selection::{InvalidSelection, Payload, Selection};
+pub use subscriber::{StreamError, internal_stream_response, stream_response};

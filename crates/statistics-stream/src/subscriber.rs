@@ -1,0 +1,180 @@
+//! The life of one subscriber.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::http::header::{CACHE_CONTROL, HeaderName};
+use bytes::Bytes;
+use domain::Version;
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use russe::{Event, Message};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::frames::encoded;
+use crate::hub::{Announcement, Audience, Hub};
+use crate::selection::Selection;
+
+/// Why a stream was not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StreamError {
+    /// There are as many subscribers as there may be.
+    #[error("as many clients as this server takes are connected; try again, or another one")]
+    Full,
+    /// The hub has ended its streams.
+    #[error("this server is stopping; try again, or another one")]
+    Ended,
+}
+
+/// Streams a selection: from the version of `last_event_id`, where that is possible, else from snapshots.
+///
+/// # Errors
+/// [`StreamError`] where no more subscribers are taken.
+pub fn stream_response(
+    hub: &Arc<Hub>,
+    selection: Selection,
+    last_event_id: Option<Version>,
+) -> Result<HttpResponse, StreamError> {
+    respond(hub, selection, last_event_id, Audience::Clients)
+}
+
+/// Streams all topics to another gateway, with a heartbeat quick enough for it to notice a frozen upstream.
+///
+/// # Errors
+/// [`StreamError`] where no more subscribers are taken.
+pub fn internal_stream_response(
+    hub: &Arc<Hub>,
+    last_event_id: Option<Version>,
+) -> Result<HttpResponse, StreamError> {
+    respond(hub, Selection::all(), last_event_id, Audience::Gateways)
+}
+
+fn respond(
+    hub: &Arc<Hub>,
+    selection: Selection,
+    last_event_id: Option<Version>,
+    audience: Audience,
+) -> Result<HttpResponse, StreamError> {
+    if hub.ended().is_cancelled() {
+        return Err(StreamError::Ended);
+    }
+    if !hub.admit() {
+        return Err(StreamError::Full);
+    }
+    let place = Place(Arc::clone(hub));
+    let subscriber = Subscriber {
+        announcements: hub.announcements(),
+        draining: hub.draining(),
+        leaves: rand::random(),
+        audience,
+        place,
+        selection,
+        version: last_event_id,
+        told_status: None,
+        opened: false,
+    };
+    Ok(HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .insert_header((CACHE_CONTROL, "no-store"))
+        // Proxies of the nginx family would hold events back otherwise.
+        .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
+        .streaming(subscriber.events()))
+}
+
+/// A subscriber's place in the hub, given back when its connection ends in whatever way.
+struct Place(Arc<Hub>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.dismiss();
+    }
+}
+
+struct Subscriber {
+    place: Place,
+    announcements: watch::Receiver<Announcement>,
+    draining: watch::Receiver<Option<(Instant, Duration)>>,
+    /// When in the time to drain it ends, from 0 to 1.
+    leaves: f64,
+    audience: Audience,
+    selection: Selection,
+    /// The version that the client has.
+    version: Option<Version>,
+    /// The number of the status told last.
+    told_status: Option<u64>,
+    opened: bool,
+}
+
+impl Subscriber {
+    fn events(self) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
+        unfold(self, |mut subscriber| async move {
+            let event = subscriber.next().await?;
+            Some((Ok(event), subscriber))
+        })
+    }
+
+    /// The next event, once the client is ready for it. Nothing is prepared before: what changes meanwhile is
+    /// conflated into the one frame that this then makes.
+    async fn next(&mut self) -> Option<Bytes> {
+        if !self.opened {
+            self.opened = true;
+            return self.retry();
+        }
+        loop {
+            if self.place.0.ended().is_cancelled() {
+                return None;
+            }
+            // Marks what is announced as seen before looking at it, so that what is announced later wakes again.
+            let announced = *self.announcements.borrow_and_update();
+            if let Some((event, version)) = self.place.0.event(&self.selection, self.version) {
+                self.version = Some(version);
+                return Some(event);
+            }
+            let status = match self.audience {
+                Audience::Clients => announced.status,
+                Audience::Gateways => announced.internal_status,
+            };
+            if self.told_status.replace(status) != Some(status) {
+                return self.status();
+            }
+            tokio::select! {
+                changed = self.announcements.changed() => changed.ok()?,
+                () = end(&mut self.draining, self.leaves, self.place.0.ended()) => return None,
+            }
+        }
+    }
+
+    /// Clients that lose their server at the same moment must not all come back at the same moment.
+    fn retry(&self) -> Option<Bytes> {
+        let settings = &self.place.0.settings;
+        encoded(Event::Retry(rand::random_range(settings.retry_min..=settings.retry_max)))
+    }
+
+    fn status(&self) -> Option<Bytes> {
+        let data = serde_json::to_string(&self.place.0.status()).ok()?;
+        let message = Message { id: None, event: Some("status".into()), retry: None, data: data.into() };
+        encoded(Event::Message(message))
+    }
+}
+
+/// Resolves when the stream should end: at once, or at its own moment of the time to drain.
+async fn end(
+    draining: &mut watch::Receiver<Option<(Instant, Duration)>>,
+    leaves: f64,
+    ended: &CancellationToken,
+) {
+    let leave = async {
+        if let Ok(drain) = draining.wait_for(Option::is_some).await.map(|drain| *drain)
+            && let Some((begun, spread)) = drain
+        {
+            tokio::time::sleep_until(begun + spread.mul_f64(leaves)).await;
+        }
+    };
+    tokio::select! {
+        () = ended.cancelled() => {}
+        () = leave => {}
+    }
+}

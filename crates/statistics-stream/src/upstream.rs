@@ -1,0 +1,177 @@
+//! Follows a stream of statistics into a hub.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use domain::{ApplyError, Frame, FrameKind, InvalidVersion, TopicFrame, Version};
+use futures_util::{StreamExt, TryStreamExt};
+use reqwest::header::ACCEPT;
+use reqwest::{Client, StatusCode};
+use russe::{Event, Message};
+use tokio_util::codec::{Decoder, FramedRead};
+use tokio_util::io::StreamReader;
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::{Hub, Status, Upstream};
+
+/// The path of the stream of all topics.
+pub const PATH: &str = "/internal/v1/stream";
+
+/// Whom to follow, and how patiently.
+#[derive(Debug, Clone)]
+pub struct UpstreamSettings {
+    /// The addresses that may have the stream, such as `http://127.0.0.1:8083`, tried in turn.
+    pub addresses: Vec<String>,
+    /// After how long without a byte the upstream is given up, and the numbers are stale.
+    pub silence: Duration,
+    /// How long a connection may take.
+    pub connect_timeout: Duration,
+    /// The wait before the next address is tried; doubled, up to eight times this, while none answers.
+    pub retry: Duration,
+    /// The largest event taken, in bytes.
+    pub max_event_bytes: usize,
+}
+
+/// Why an upstream was given up.
+#[derive(Debug, thiserror::Error)]
+enum UpstreamError {
+    #[error("the upstream cannot be reached: {0}")]
+    Unreachable(#[from] reqwest::Error),
+    #[error("the upstream answered {0}")]
+    Refused(StatusCode),
+    #[error("the stream broke: {0}")]
+    Broken(#[from] std::io::Error),
+    #[error("the stream is not one of server-sent events: {0}")]
+    Encoding(#[from] russe::Error),
+    #[error("an event is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("an event cannot be understood: {0}")]
+    Data(#[from] serde_json::Error),
+    #[error("an event has no version: {0}")]
+    NoVersion(#[from] InvalidVersion),
+    #[error(transparent)]
+    Misfit(#[from] ApplyError),
+    #[error("the stream ended")]
+    Ended,
+    #[error("nothing came for {} ms", .0.as_millis())]
+    Silent(Duration),
+}
+
+/// Follows one of the addresses after another into `hub`, until asked to stop.
+///
+/// # Errors
+/// The HTTP client cannot be made.
+pub async fn follow(
+    hub: Arc<Hub>,
+    settings: UpstreamSettings,
+    shutdown: CancellationToken,
+) -> Result<(), reqwest::Error> {
+    let client =
+        Client::builder().connect_timeout(settings.connect_timeout).read_timeout(settings.silence).build()?;
+    let mut position = Position { version: None, heard: Instant::now() };
+    let mut wait = settings.retry;
+    for address in settings.addresses.iter().cycle() {
+        let connected = Instant::now();
+        let error = tokio::select! {
+            Err(error) = follow_one(&hub, &client, address, &settings, &mut position) => error,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        if matches!(error, UpstreamError::Misfit(_) | UpstreamError::Data(_)) {
+            // Whatever the reason, the whole state will fit.
+            position.version = None;
+        }
+        // A leader that hands over within that time is no reason to alarm anybody.
+        if position.heard.elapsed() >= settings.silence {
+            hub.stale();
+        }
+        tracing::warn!(upstream.address = address, error = %error, "lost the upstream; trying the next address");
+        wait = if position.heard > connected { settings.retry } else { (wait * 2).min(settings.retry * 8) };
+        let jittered = wait.mul_f64(rand::random_range(0.5..1.0));
+        tokio::select! {
+            () = tokio::time::sleep(jittered) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// How far the stream was followed.
+struct Position {
+    version: Option<Version>,
+    /// When the last event came.
+    heard: Instant,
+}
+
+async fn follow_one(
+    hub: &Arc<Hub>,
+    client: &Client,
+    address: &str,
+    settings: &UpstreamSettings,
+    position: &mut Position,
+) -> Result<std::convert::Infallible, UpstreamError> {
+    let mut request = client.get(format!("{address}{PATH}")).header(ACCEPT, "text/event-stream");
+    if let Some(version) = position.version {
+        request = request.header("last-event-id", version.to_string());
+    }
+    let silent = |_| UpstreamError::Silent(settings.silence);
+    let response = tokio::time::timeout(settings.silence, request.send()).await.map_err(silent)??;
+    if response.status() != StatusCode::OK {
+        return Err(UpstreamError::Refused(response.status()));
+    }
+    let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
+    let mut events = FramedRead::new(body, Bounded::new(settings.max_event_bytes));
+    loop {
+        let next = tokio::time::timeout(settings.silence, events.next()).await;
+        let event = next.map_err(silent)?.ok_or(UpstreamError::Ended)??;
+        if let Event::Message(message) = event {
+            take(hub, &message, &mut position.version)?;
+            position.heard = Instant::now();
+        }
+    }
+}
+
+fn take(hub: &Arc<Hub>, message: &Message, version: &mut Option<Version>) -> Result<(), UpstreamError> {
+    let kind = match message.event.as_deref() {
+        Some("snapshot") => FrameKind::Snapshot,
+        Some("patch") => FrameKind::Patch,
+        Some("status") => {
+            match serde_json::from_str::<Status>(&message.data)?.upstream {
+                Upstream::Live => hub.live(),
+                Upstream::Stale => hub.stale(),
+            }
+            return Ok(());
+        }
+        // Something that a later release sends.
+        _ => return Ok(()),
+    };
+    let topics: Vec<TopicFrame> = serde_json::from_str(&message.data)?;
+    let id = message.id.as_deref().unwrap_or_default().parse()?;
+    hub.apply(&Frame { kind, version: id, topics })?;
+    *version = Some(id);
+    Ok(())
+}
+
+/// Decodes server-sent events no larger than a bound.
+struct Bounded {
+    decoder: russe::Decoder,
+    bytes: usize,
+}
+
+impl Bounded {
+    fn new(bytes: usize) -> Self {
+        Self { decoder: russe::Decoder::default(), bytes }
+    }
+}
+
+impl Decoder for Bounded {
+    type Item = Event;
+    type Error = UpstreamError;
+
+    fn decode(&mut self, source: &mut BytesMut) -> Result<Option<Event>, UpstreamError> {
+        match self.decoder.decode(source)? {
+            None if source.len() > self.bytes => Err(UpstreamError::TooLarge(self.bytes)),
+            event => Ok(event),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Taking the lead, and the terms of leading.
+//!
+//! Invariant: whoever leads holds its lock, ticks and flushes on one session, and losing that session ends the
+//! term and drops all memory. A term that is over can publish nothing new, for its ticks fail with its session,
+//! and can write nothing, for each write looks for its term in the row that the next leader has changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{Nonce, Version};
+use service_kit::schema::SchemaError;
+use statistics_stream::Hub;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::gate::{Gate, Move};
+use crate::listener::Listener;
+use crate::settings::{Settings, milliseconds};
+use crate::snapshot::Snapshot;
+use crate::store::{Statements, Store, StoreError};
+
+/// What the rest of the process sees of the lead: the hub of the present term, where this replica leads.
+pub type Lead = watch::Sender<Option<Arc<Hub>>>;
+
+/// Receives, in tests, the snapshot that each published version shows.
+pub type Recorder = mpsc::Sender<(Version, Snapshot)>;
+
+/// One term, from its load on.
+///
+/// [`run`] drives it by the clock; tests drive it step by step.
+pub struct Term {
+    number: i64,
+    hub: Arc<Hub>,
+    /// What the memory has counted.
+    cursor: Snapshot,
+    /// What the rollups have counted, as far as this term knows.
+    stored: Snapshot,
+    /// Log rows of transactions below this one are purged.
+    purged: u64,
+    /// Whether a tick found rows since the last flush.
+    unflushed: bool,
+    /// No log row that a tick found is of this transaction or a later one.
+    rows_below: u64,
+    recorder: Option<Recorder>,
+}
+
+impl Drop for Term {
+    /// Whoever follows this term's hub is sent away, to find the next leader.
+    fn drop(&mut self) {
+        self.hub.end();
+    }
+}
+
+impl Term {
+    /// Begins the next term and loads its state: the caller holds the lead.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the lead must then be given up, by ending the session.
+    pub async fn begin(store: &Store, hub: Arc<Hub>, recorder: Option<Recorder>) -> Result<Self, StoreError> {
+        let number = store.begin_term().await?;
+        if store.stored_cursor().await?.is_none() {
+            tracing::info!(
+                term.number = number,
+                "counting all events anew, for there is no count of this database"
+            );
+            store.rebuild(number).await?;
+        }
+        let version = Version { nonce: Nonce::new(rand::random()), tick: 0 };
+        let (statistics, cursor) = store.load(version).await?;
+        let stored = store.stored_cursor().await?.ok_or(StoreError::Deposed(number))?;
+        let version = statistics.version();
+        let rows_below = cursor.xmax();
+        let term = Self { number, hub, cursor, stored, purged: 0, unflushed: true, rows_below, recorder };
+        // Before anybody can be shown the version.
+        term.record(version).await;
+        term.hub.start(statistics);
+        term.hub.live();
+        tracing::info!(term.number = number, "leading");
+        Ok(term)
+    }
+
+    /// Publishes what was committed since the last tick, and returns whether there was anything.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was then published, and the term is over.
+    pub async fn tick(&mut self, store: &Store) -> Result<bool, StoreError> {
+        let ticked = store.tick(&self.cursor).await?;
+        self.cursor = ticked.now;
+        if !ticked.changes.is_empty() {
+            let changes = ticked.changes.into_iter().map(|((metric, time), delta)| (metric, time, delta));
+            if let Some(version) = self.hub.advance(changes) {
+                self.record(version).await;
+            }
+        }
+        self.hub.live();
+        if ticked.rows > 0 {
+            self.unflushed = true;
+            self.rows_below = self.cursor.xmax();
+        }
+        Ok(ticked.rows > 0)
+    }
+
+    /// Folds into the rollups what was logged since the last flush.
+    ///
+    /// Moves the stored cursor on, too, while a transaction that was open at the last flush keeps counted rows
+    /// from being purged.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the term is over.
+    pub async fn flush(&mut self, store: &Store) -> Result<(), StoreError> {
+        if self.unflushed || self.purged < self.rows_below {
+            self.stored = store.flush(self.number).await?;
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+
+    /// Deletes some log rows that both the memory and the rollups have counted. Returns whether more are left.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the term is over.
+    pub async fn purge(&mut self, store: &Store, limit: u32) -> Result<bool, StoreError> {
+        let counted = self.cursor.xmin().min(self.stored.xmin());
+        if counted > self.purged {
+            self.purged = store.purge(self.number, self.purged, counted, limit).await?;
+        }
+        Ok(self.purged < counted)
+    }
+
+    async fn record(&self, version: Version) {
+        if let Some(recorder) = &self.recorder {
+            // A test that no longer listens no longer checks.
+            let _closed = recorder.send((version, self.cursor.clone())).await;
+        }
+    }
+}
+
+/// What a replica needs to lead.
+pub struct Candidate {
+    /// All settings.
+    pub settings: Settings,
+    /// Makes the hub of a term.
+    pub new_hub: Box<dyn Fn() -> Arc<Hub> + Send + Sync>,
+    /// Where the present term's hub is published.
+    pub lead: Lead,
+    /// The SQL that exactness rests on.
+    pub statements: Statements,
+    /// Receives each version's snapshot, in tests.
+    pub recorder: Option<Recorder>,
+}
+
+/// Tries to lead, and leads, until asked to stop.
+///
+/// # Errors
+/// The schema is not the one that this release works on: waiting would not help. Whatever else goes wrong ends
+/// the term, is logged, and is followed by another attempt.
+pub async fn run(candidate: Candidate, shutdown: CancellationToken) -> Result<(), StoreError> {
+    let interval = milliseconds(candidate.settings.leader.attempt_interval_milliseconds);
+    loop {
+        // Stopping is no different from dying: nothing is in memory that the database does not have.
+        let ended = tokio::select! {
+            ended = candidate.lead_once() => ended,
+            () = shutdown.cancelled() => Ok(()),
+        };
+        candidate.lead.send_replace(None);
+        match ended {
+            Ok(()) => return Ok(()),
+            Err(StoreError::Schema(
+                error @ (SchemaError::Missing | SchemaError::Older(_) | SchemaError::Newer(_)),
+            )) => return Err(error.into()),
+            Err(error) => tracing::warn!(error = %error, "not leading; trying again"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+}
+
+impl Candidate {
+    /// One session: waits for the lead, then leads. Returns only when the session is lost.
+    async fn lead_once(&self) -> Result<(), StoreError> {
+        let Settings { database, leader, .. } = &self.settings;
+        let store = Store::connect(database, leader, self.statements.clone()).await?;
+        while !store.try_lead().await? {
+            tokio::time::sleep(milliseconds(leader.attempt_interval_milliseconds)).await;
+        }
+        let mut term = Term::begin(&store, (self.new_hub)(), self.recorder.clone()).await?;
+        self.lead.send_replace(Some(Arc::clone(&term.hub)));
+        let woken = Arc::new(Notify::new());
+        let listening = async {
+            if self.settings.tick.listen {
+                Listener::new(database.clone(), Arc::clone(&woken)).run().await;
+            } else {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            ended = self.keep_leading(&store, &mut term, &woken) => ended,
+            () = listening => Ok(()),
+        }
+    }
+
+    /// The life of a term: tick, now and then flush and purge, mind the gate, wait.
+    async fn keep_leading(&self, store: &Store, term: &mut Term, woken: &Notify) -> Result<(), StoreError> {
+        let Settings { tick, gate, flush, .. } = &self.settings;
+        let spacing = milliseconds(tick.interval_milliseconds);
+        let flush_interval = milliseconds(flush.interval_milliseconds);
+        let mut gate = Gate::new(tick, gate);
+        let (mut opened, mut flushed, mut last_tick) = (Instant::now(), Instant::now(), Instant::now());
+        loop {
+            let started = Instant::now();
+            let found = term.tick(store).await?;
+            gate.ticked(found, started.duration_since(last_tick));
+            last_tick = started;
+            // Flush follows a tick and purge follows both, so that what is purged was counted by both.
+            if flushed.elapsed() >= flush_interval {
+                term.flush(store).await?;
+                term.purge(store, flush.purge_rows).await?;
+                flushed = Instant::now();
+            }
+            match gate.next_move() {
+                Move::Stay => {}
+                Move::Shut => gate.moved(store.try_shut_gate().await?),
+                Move::Open => {
+                    store.open_gate().await?;
+                    opened = Instant::now();
+                    gate.moved(false);
+                    // At once once more: whoever found the gate shut a moment ago notified nobody.
+                    continue;
+                }
+            }
+            let poll = gate.poll_interval(opened.elapsed());
+            let idle_until =
+                started + if found { spacing } else { poll.min(until_flush(flushed, flush_interval)) };
+            tokio::select! {
+                () = tokio::time::sleep_until(idle_until) => {}
+                () = woken.notified() => tokio::time::sleep_until(started + spacing).await,
+            }
+        }
+    }
+}
+
+fn until_flush(flushed: Instant, interval: Duration) -> Duration {
+    interval.saturating_sub(flushed.elapsed())
+}

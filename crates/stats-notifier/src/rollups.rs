@@ -1,0 +1,167 @@
+//! What is kept beyond a term: the rollups and the cursor that says how far the log is in them.
+//!
+//! Invariant: exactly what the stored snapshot sees is in the rollups. Each writer changes both in one
+//! transaction, after it has locked the cursor row and found its own term there; so two leaders at once cannot
+//! both fold the same rows, and a deposed one folds nothing.
+
+use domain::{ApplyError, Bucket, Frame, FrameKind, Statistics, TimeUnit, Topic, TopicFrame, Version};
+
+use crate::snapshot::Snapshot;
+use crate::store::{Store, StoreError, time, topic_bucket};
+
+impl Store {
+    /// Folds the log past the stored cursor into the rollups, all in SQL, and moves the cursor to this
+    /// transaction's snapshot, which it returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Deposed`] where another term has begun; nothing was then written.
+    pub async fn flush(&self, term: i64) -> Result<Snapshot, StoreError> {
+        let work = async {
+            let stored = self.lock_cursor(term).await?.ok_or(StoreError::Deposed(term))?;
+            let fold = self.client.prepare(&self.statements.fold).await?;
+            self.client.execute(&fold, &[&stored.to_string()]).await?;
+            // REPEATABLE READ: the snapshot that the fold read by, so exactly what it saw.
+            let set =
+                "UPDATE public.rollup_cursor SET snapshot = pg_current_snapshot() RETURNING snapshot::text";
+            Ok(self.client.query_one(set, &[]).await?.try_get::<_, &str>(0)?.parse()?)
+        };
+        self.in_time(self.in_one_snapshot(work)).await
+    }
+
+    /// Deletes log rows of transactions from `from` up to, not including, `to`, at most `limit` of them, and
+    /// returns where to go on, or `to` where none are left.
+    ///
+    /// `to` must be below the xmin of both the stored cursor and the memory's: such transactions had all ended
+    /// in either snapshot, so their rows are in both the rollups and the memory.
+    ///
+    /// # Errors
+    /// [`StoreError::Deposed`] where another term has begun; nothing was then deleted.
+    pub async fn purge(&self, term: i64, from: u64, to: u64, limit: u32) -> Result<u64, StoreError> {
+        let delete = "WITH batch AS (SELECT ctid FROM public.count_log \
+             WHERE xact_id >= $1::text::xid8 AND xact_id < $2::text::xid8 ORDER BY xact_id LIMIT $3), \
+             deleted AS (DELETE FROM public.count_log WHERE ctid IN (SELECT ctid FROM batch) \
+             RETURNING xact_id) SELECT count(*), max(xact_id::text::numeric)::text FROM deleted";
+        let work = async {
+            self.lock_cursor(term).await?;
+            let delete = self.client.prepare(delete).await?;
+            let limits = (from.to_string(), to.to_string());
+            let row = self.client.query_one(&delete, &[&limits.0, &limits.1, &i64::from(limit)]).await?;
+            let highest = row.try_get::<_, Option<&str>>(1)?.and_then(|text| text.parse().ok());
+            let full = row.try_get::<_, i64>(0)? >= i64::from(limit);
+            // The last transaction may have more rows than fitted.
+            Ok(if full { highest.unwrap_or(to) } else { to })
+        };
+        self.in_time(self.in_one_snapshot(work)).await
+    }
+
+    /// The stored cursor, unless it belongs to another database or to a future that this cluster never had: the
+    /// events were then restored from elsewhere, and must be recounted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stored_cursor(&self) -> Result<Option<Snapshot>, StoreError> {
+        let find = "SELECT snapshot::text FROM public.rollup_cursor, pg_control_system() AS control \
+             WHERE rollup_cursor.system_identifier = control.system_identifier \
+             AND database_oid = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+             AND pg_snapshot_xmax(snapshot) <= pg_snapshot_xmax(pg_current_snapshot())";
+        let work = async {
+            let row = self.client.query_opt(find, &[]).await?;
+            match row {
+                Some(row) => Ok(Some(row.try_get::<_, &str>(0)?.parse()?)),
+                None => Ok(None),
+            }
+        };
+        self.in_time(work).await
+    }
+
+    /// Recounts all events into the rollups, and sets the cursor to the snapshot that they were counted in.
+    /// Writers are not blocked: what they commit meanwhile is past that cursor.
+    ///
+    /// # Errors
+    /// [`StoreError::Deposed`] where another term has begun; nothing was then changed.
+    pub async fn rebuild(&self, term: i64) -> Result<(), StoreError> {
+        let recount = "SET LOCAL enable_seqscan = on; \
+             DELETE FROM public.count_log; \
+             DELETE FROM public.rollup; \
+             INSERT INTO public.rollup (metric, unit, bucket, count) \
+             SELECT 'item-creation', 'second', date_trunc('second', created_at, 'UTC'), count(*) \
+             FROM public.items GROUP BY 3; \
+             INSERT INTO public.rollup (metric, unit, bucket, count) \
+             SELECT 'transfers', 'second', date_trunc('second', \"timestamp\", 'UTC'), count(*) \
+             FROM public.transfers GROUP BY 3; \
+             INSERT INTO public.rollup (metric, unit, bucket, count) \
+             SELECT metric, coarser, date_trunc(coarser, bucket, 'UTC'), sum(count) FROM public.rollup, \
+             unnest(ARRAY['minute', 'hour', 'day', 'week', 'month', 'quarter', 'year']) AS coarser \
+             WHERE unit = 'second' GROUP BY 1, 2, 3; \
+             UPDATE public.rollup_cursor SET snapshot = pg_current_snapshot(), \
+             system_identifier = (SELECT system_identifier FROM pg_control_system()), \
+             database_oid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        self.in_one_snapshot(async {
+            self.lock_cursor(term).await?;
+            Ok(self.client.batch_execute(recount).await?)
+        })
+        .await
+    }
+
+    /// The state of all topics in one snapshot, which it returns too: the newest rollups, the log past their
+    /// cursor, and milliseconds counted from the events themselves.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn load(&self, version: Version) -> Result<(Statistics, Snapshot), StoreError> {
+        self.in_time(self.in_one_snapshot(self.load_here(version))).await
+    }
+
+    async fn load_here(&self, version: Version) -> Result<(Statistics, Snapshot), StoreError> {
+        let stored = "SELECT snapshot::text FROM public.rollup_cursor WHERE snapshot IS NOT NULL";
+        let stored: Snapshot = self.client.query_one(stored, &[]).await?.try_get::<_, &str>(0)?.parse()?;
+        let mut statistics = Statistics::new(version);
+        let mut topics = Vec::new();
+        let newest = self
+            .client
+            .prepare(
+                "SELECT metric, unit, bucket, count FROM public.rollup \
+                 WHERE metric = $1 AND unit = $2 ORDER BY bucket DESC LIMIT $3",
+            )
+            .await?;
+        for topic in Topic::all().filter(|topic| topic.unit != TimeUnit::Millisecond) {
+            let window = topic.unit.window();
+            let limit = i64::try_from(window).unwrap_or(i64::MAX);
+            let names = (topic.metric.as_str(), topic.unit.as_str());
+            let rows = self.client.query(&newest, &[&names.0, &names.1, &limit]).await?;
+            let buckets = rows.iter().rev().map(|row| Ok(topic_bucket(row)?.1));
+            topics.push(TopicFrame { topic, window, buckets: buckets.collect::<Result<_, StoreError>>()? });
+        }
+        let misfit = |error: ApplyError| StoreError::Corrupt(Box::new(error));
+        statistics.apply(&Frame { kind: FrameKind::Snapshot, version, topics }).map_err(misfit)?;
+        let ticked = self.changes_since(&stored).await?;
+        statistics.advance(ticked.changes.into_iter().map(|((metric, time), delta)| (metric, time, delta)));
+        // The events of this snapshot include what the log says, so their milliseconds replace those just counted.
+        let topics = vec![
+            self.milliseconds("item-creation/millisecond", "public.items", "created_at").await?,
+            self.milliseconds("transfers/millisecond", "public.transfers", "\"timestamp\"").await?,
+        ];
+        let version = statistics.version();
+        statistics.apply(&Frame { kind: FrameKind::Snapshot, version, topics }).map_err(misfit)?;
+        Ok((statistics, ticked.now))
+    }
+
+    /// The newest milliseconds in which events happened: each found by one probe of the index below the last.
+    async fn milliseconds(&self, topic: &str, table: &str, column: &str) -> Result<TopicFrame, StoreError> {
+        let topic: Topic = topic.parse().map_err(|error| StoreError::Corrupt(Box::new(error)))?;
+        let window = topic.unit.window();
+        let bucket = |time: &str| format!("date_bin('1 millisecond', {time}, '0001-01-01 00:00:00+00')");
+        let (first, next) = (bucket(&format!("max({column})")), bucket("below.newest"));
+        let newest = format!(
+            "WITH RECURSIVE buckets (bucket) AS (SELECT {first} FROM {table} \
+             UNION ALL SELECT {next} FROM buckets, LATERAL (SELECT max({column}) AS newest FROM {table} \
+             WHERE {column} < buckets.bucket) AS below WHERE below.newest IS NOT NULL) \
+             SELECT bucket, (SELECT count(*) FROM {table} WHERE {column} >= bucket \
+             AND {column} < bucket + interval '1 millisecond') FROM buckets WHERE bucket IS NOT NULL LIMIT {window}"
+        );
+        let rows = self.client.query(&newest, &[]).await?;
+        let bucket = |row| Ok(Bucket { time: time(row, 0)?, count: row.try_get(1)? });
+        let buckets = rows.iter().rev().map(bucket).collect::<Result<_, StoreError>>()?;
+        Ok(TopicFrame { topic, window, buckets })
+    }
+}

@@ -1,0 +1,274 @@
+//! All SQL of this service, on the one session that leads.
+//!
+//! Transaction ids and snapshots travel as text: the client library knows neither type.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use domain::{Bucket, BucketTime, Metric, OutOfRange, TimeUnit, Topic, UnknownMetric, UnknownTimeUnit};
+use futures_util::TryStreamExt;
+use time::OffsetDateTime;
+use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, NoTls, Row};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::settings::{LeaderSettings, milliseconds};
+use crate::snapshot::{InvalidSnapshot, Snapshot};
+use service_kit::database::DatabaseSettings;
+
+/// The advisory locks: one constant for the class, one for each purpose. The triggers name the gate's, and
+/// `migrate` has a third.
+const LEAD: &str = "1315208537, 1";
+const GATE: &str = "1315208537, 2";
+
+/// Changes of counts, summed by metric and millisecond.
+pub type Changes = HashMap<(Metric, BucketTime), i64>;
+
+/// The statements that exactness rests on.
+///
+/// They are values so that a test can plant an error in one of them and see that the checks find it.
+#[derive(Debug, Clone)]
+pub struct Statements {
+    /// `$1` a snapshot: the log rows visible now and not in it, and, in the same statement and so of the same
+    /// MVCC snapshot, the snapshot of now.
+    pub tick: String,
+    /// `$1` the stored snapshot: folds the log past it into the rollups.
+    pub fold: String,
+    /// `$1` a term: locks the cursor, where the term is still that one, and returns the stored snapshot.
+    pub lock_cursor: String,
+}
+
+impl Default for Statements {
+    fn default() -> Self {
+        // What is visible now was not visible in S where its transaction had not started when S was taken, or was
+        // in progress then. Both are ranges of the index, so the rows already counted cost nothing.
+        let tick = "SELECT pg_current_snapshot()::text, NULL::text, NULL::timestamptz, NULL::bigint \
+             UNION ALL SELECT NULL, metric, bucket, delta FROM public.count_log \
+             WHERE xact_id >= pg_snapshot_xmax($1::text::pg_snapshot) \
+             UNION ALL SELECT NULL, metric, bucket, delta FROM public.count_log \
+             WHERE xact_id = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))";
+        let fold = "INSERT INTO public.rollup AS held (metric, unit, bucket, count) \
+             SELECT metric, unit, date_trunc(unit, bucket, 'UTC'), sum(delta) FROM public.count_log, \
+             unnest(ARRAY['second', 'minute', 'hour', 'day', 'week', 'month', 'quarter', 'year']) AS unit \
+             WHERE xact_id >= pg_snapshot_xmax($1::text::pg_snapshot) \
+             OR xact_id = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot))) \
+             GROUP BY 1, 2, 3 \
+             ON CONFLICT (metric, unit, bucket) DO UPDATE SET count = held.count + excluded.count";
+        let lock_cursor = "SELECT snapshot::text FROM public.rollup_cursor WHERE term = $1 FOR UPDATE";
+        Self { tick: tick.to_owned(), fold: fold.to_owned(), lock_cursor: lock_cursor.to_owned() }
+    }
+}
+
+/// The session is of no more use, or what it returned makes no sense. Either ends the term.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Postgres refused, or the connection is gone.
+    #[error("Postgres: {}", describe(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    /// A statement took longer than allowed.
+    #[error("no answer from Postgres within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// Another replica has begun a later term.
+    #[error("another replica leads: term {0} is over")]
+    Deposed(i64),
+    /// The schema is not the one that this release works on.
+    #[error(transparent)]
+    Schema(#[from] service_kit::schema::SchemaError),
+    /// A tick returned no snapshot: the statement is not the one it should be.
+    #[error("a tick returned no snapshot")]
+    NoSnapshot,
+    /// A value in the database is none that the schema allows.
+    #[error("the database holds what its schema does not allow: {0}")]
+    Corrupt(Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn describe(error: &tokio_postgres::Error) -> String {
+    error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+macro_rules! corrupt {
+    ($($error:ty),*) => {$(
+        impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                Self::Corrupt(Box::new(error))
+            }
+        }
+    )*};
+}
+corrupt!(InvalidSnapshot, OutOfRange, UnknownMetric, UnknownTimeUnit);
+
+/// What a tick found.
+#[derive(Debug, Clone)]
+pub struct Ticked {
+    /// The snapshot that it read by: sees what was there before, and exactly these rows beyond it.
+    pub now: Snapshot,
+    /// How many log rows there were.
+    pub rows: u64,
+    /// What they add up to, where that is not zero.
+    pub changes: Changes,
+}
+
+/// The session of a leader, or of one that would lead.
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) client: Client,
+    pub(crate) statements: Statements,
+    timeout: Duration,
+    _connection: AbortOnDropHandle<()>,
+}
+
+impl Store {
+    /// Opens the session, and refuses a schema that this release does not know.
+    ///
+    /// # Errors
+    /// [`StoreError`] where Postgres does not answer in time, is read-only, or has another schema.
+    pub async fn connect(
+        database: &DatabaseSettings,
+        leader: &LeaderSettings,
+        statements: Statements,
+    ) -> Result<Self, StoreError> {
+        let session_timeout = milliseconds(leader.session_timeout_milliseconds);
+        let mut config = database.connection("stats-notifier");
+        // The timeouts end the session of a leader that is frozen or cut off, so that another can take over. jit
+        // would compile a statement that takes a tenth of a millisecond; a plan that scans the whole log is never
+        // wanted here, whatever the planner believes of a table that is always nearly empty.
+        let idle = session_timeout.as_millis();
+        config.options(format!(
+            "-c TimeZone=UTC -c jit=off -c enable_seqscan=off -c idle_session_timeout={idle} \
+             -c idle_in_transaction_session_timeout={idle} -c tcp_user_timeout={idle}"
+        ));
+        config.tcp_user_timeout(session_timeout);
+        // A standby server's snapshots lack transactions in progress.
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        let connecting = config.connect(NoTls);
+        let (client, connection) =
+            within(database.connect_timeout(), async { Ok(connecting.await?) }).await?;
+        let driven = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = %error, "the leader's connection ended");
+            }
+        }));
+        let timeout = milliseconds(leader.statement_timeout_milliseconds);
+        let store = Self { client, statements, timeout, _connection: driven };
+        within(timeout, async { Ok(service_kit::schema::check(&store.client).await?) }).await?;
+        Ok(store)
+    }
+
+    /// Tries to take the lead: the lock is the session's, and ends with it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn try_lead(&self) -> Result<bool, StoreError> {
+        self.flag(&format!("SELECT pg_try_advisory_lock({LEAD})")).await
+    }
+
+    /// Tries to shut the gate; fails while a trigger is just looking.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn try_shut_gate(&self) -> Result<bool, StoreError> {
+        self.flag(&format!("SELECT pg_try_advisory_lock({GATE})")).await
+    }
+
+    /// Opens the gate.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open_gate(&self) -> Result<bool, StoreError> {
+        self.flag(&format!("SELECT pg_advisory_unlock({GATE})")).await
+    }
+
+    /// Begins the next term, which ends all before it: whoever leads one of those may no longer write.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn begin_term(&self) -> Result<i64, StoreError> {
+        let begin = "UPDATE public.rollup_cursor SET term = term + 1 RETURNING term";
+        within(self.timeout, async { Ok(self.client.query_one(begin, &[]).await?.try_get(0)?) }).await
+    }
+
+    /// One tick: what was committed since `cursor`, and the snapshot that sees exactly that and all before.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing may then be published.
+    pub async fn tick(&self, cursor: &Snapshot) -> Result<Ticked, StoreError> {
+        within(self.timeout, self.changes_since(cursor)).await
+    }
+
+    /// [`Store::tick`] inside whatever transaction is open, without a deadline of its own.
+    pub(crate) async fn changes_since(&self, cursor: &Snapshot) -> Result<Ticked, StoreError> {
+        let statement = self.client.prepare(&self.statements.tick).await?;
+        let rows = self.client.query_raw(&statement, [cursor.to_string()]).await?;
+        let mut rows = std::pin::pin!(rows);
+        let (mut now, mut count, mut changes) = (None, 0, Changes::new());
+        while let Some(row) = rows.try_next().await? {
+            match row.try_get::<_, Option<&str>>(0)? {
+                Some(snapshot) => now = Some(snapshot.parse()?),
+                None => {
+                    count += 1;
+                    let key = (row.try_get::<_, &str>(1)?.parse()?, time(&row, 2)?);
+                    *changes.entry(key).or_insert(0) += row.try_get::<_, i64>(3)?;
+                }
+            }
+        }
+        changes.retain(|_, delta| *delta != 0);
+        Ok(Ticked { now: now.ok_or(StoreError::NoSnapshot)?, rows: count, changes })
+    }
+
+    /// Runs `work` in a REPEATABLE READ transaction: all of it sees one snapshot.
+    pub(crate) async fn in_one_snapshot<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
+        let result = work.await;
+        let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        self.client.batch_execute(end).await?;
+        result
+    }
+
+    /// Locks the cursor row for the transaction, and returns the stored snapshot.
+    pub(crate) async fn lock_cursor(&self, term: i64) -> Result<Option<Snapshot>, StoreError> {
+        match self.client.query_opt(&self.statements.lock_cursor, &[&term]).await {
+            Ok(Some(row)) => Ok(row.try_get::<_, Option<&str>>(0)?.map(str::parse).transpose()?),
+            Ok(None) => Err(StoreError::Deposed(term)),
+            // Another leader changed the row after this transaction's snapshot: it has begun its term.
+            Err(error) if error.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE) => {
+                Err(StoreError::Deposed(term))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Runs `work` with the deadline for a statement.
+    pub(crate) async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        within(self.timeout, work).await
+    }
+
+    async fn flag(&self, sql: &str) -> Result<bool, StoreError> {
+        within(self.timeout, async { Ok(self.client.query_one(sql, &[]).await?.try_get(0)?) }).await
+    }
+}
+
+pub(crate) async fn within<T>(
+    timeout: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(timeout, work).await.map_err(|_| StoreError::Timeout(timeout))?
+}
+
+/// The time in a column.
+pub(crate) fn time(row: &Row, column: usize) -> Result<BucketTime, StoreError> {
+    Ok(row.try_get::<_, OffsetDateTime>(column)?.try_into()?)
+}
+
+/// A row of a topic's name, a time and a count.
+pub(crate) fn topic_bucket(row: &Row) -> Result<(Topic, Bucket), StoreError> {
+    let metric: Metric = row.try_get::<_, &str>(0)?.parse()?;
+    let unit: TimeUnit = row.try_get::<_, &str>(1)?.parse()?;
+    Ok((Topic::new(metric, unit), Bucket { time: time(row, 2)?, count: row.try_get(3)? }))
+}

@@ -1,0 +1,122 @@
+//! When a commit is seen whose producer notified nobody.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use domain::{Statistics, Topic};
+use local_stack::test_database::TestDatabase;
+use statistics_stream::{Hub, HubSettings};
+use stats_notifier::leader::{self, Candidate};
+use stats_notifier::settings::Settings;
+use stats_notifier::store::Statements;
+use tokio::sync::watch;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{DEADLINE, parents, settings};
+
+/// A notifier that leads; ends with the test.
+struct Running {
+    hub: Arc<Hub>,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+async fn run(settings: Settings) -> Running {
+    let (lead, mut leading) = watch::channel(None);
+    let new_hub = Box::new(|| Hub::new(HubSettings::default()));
+    let candidate = Candidate { settings, new_hub, lead, statements: Statements::default(), recorder: None };
+    let stop = CancellationToken::new();
+    tokio::spawn(leader::run(candidate, stop.clone()));
+    let led = tokio::time::timeout(DEADLINE, leading.wait_for(Option::is_some)).await;
+    let hub = led.expect("must lead in time").unwrap().clone().unwrap();
+    Running { hub, _stop: stop.drop_guard() }
+}
+
+impl Running {
+    /// How many items were created in all years, as shown now.
+    fn items(&self) -> i64 {
+        let topic: Topic = "item-creation/year".parse().unwrap();
+        let sum = |statistics: &Statistics| {
+            statistics.snapshot(topic, usize::MAX).buckets.iter().map(|bucket| bucket.count).sum()
+        };
+        self.hub.read(sum).unwrap()
+    }
+
+    /// How long it takes until so many are shown.
+    async fn until_items(&self, count: i64) -> Duration {
+        let started = Instant::now();
+        while self.items() != count {
+            assert!(started.elapsed() < DEADLINE, "{count} items must be shown, not {}", self.items());
+            tokio::task::yield_now().await;
+        }
+        started.elapsed()
+    }
+}
+
+async fn gate_is_shut(client: &Client) -> bool {
+    let held = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 1315208537 \
+                AND objid = 2 AND mode = 'ExclusiveLock' \
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
+    client.query_one(held, &[]).await.unwrap().get(0)
+}
+
+async fn until_gate(client: &Client, shut: bool) {
+    let started = Instant::now();
+    while gate_is_shut(client).await != shut {
+        assert!(started.elapsed() < DEADLINE, "the gate must become {}", if shut { "shut" } else { "open" });
+    }
+}
+
+/// Commits one event after another until the notifier polls on its own; returns how many.
+async fn flow_until_shut(client: &Client, insert: &str) -> i64 {
+    let started = Instant::now();
+    let mut count = 0;
+    while !gate_is_shut(client).await {
+        client.batch_execute(insert).await.unwrap();
+        count += 1;
+        assert!(started.elapsed() < DEADLINE, "a steady flow must shut the gate");
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_of_age_t_that_notified_nobody_is_seen_within_a_sixteenth_of_t() {
+    let database = TestDatabase::create().await;
+    let (producer, holder) = (database.connect().await, database.connect().await);
+    let (base_item, ..) = parents(&producer).await;
+    let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
+    let running = run(settings(&database)).await;
+    let mut expected = 1;
+    for age in [50, 300, 1_000, 3_000, 8_000].map(Duration::from_millis) {
+        expected += flow_until_shut(&producer, &insert).await;
+        // Its trigger finds the gate shut, so it notifies nobody when it commits.
+        holder.batch_execute("BEGIN").await.unwrap();
+        let begun = Instant::now();
+        holder.batch_execute(&insert).await.unwrap();
+        assert!(gate_is_shut(&producer).await, "the trigger must have run while the gate was shut");
+        until_gate(&producer, false).await;
+        tokio::time::sleep_until((begun + age).into()).await;
+        let age = begun.elapsed();
+        holder.batch_execute("COMMIT").await.unwrap();
+        expected += 1;
+        let seen = running.until_items(expected).await;
+        let bound = age / 16 + Duration::from_millis(50);
+        assert!(seen <= bound, "committed at age {age:?}, seen after {seen:?}, which is more than {bound:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_arrive_within_the_floor_though_nobody_listens() {
+    let database = TestDatabase::create().await;
+    let producer = database.connect().await;
+    let (base_item, ..) = parents(&producer).await;
+    let mut settings = settings(&database);
+    settings.tick.listen = false;
+    let running = run(settings).await;
+    let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
+    for count in 2..6 {
+        producer.batch_execute(&insert).await.unwrap();
+        let seen = running.until_items(count).await;
+        assert!(seen <= Duration::from_millis(1_100), "seen after {seen:?}");
+    }
+}

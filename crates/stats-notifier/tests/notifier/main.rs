@@ -1,0 +1,8 @@
+//! stats-notifier against a real Postgres.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod calendar;
+mod gate;
+mod support;
+mod terms;

@@ -1,0 +1,93 @@
+//! A database, producers in plain SQL, and what must be counted of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::{BucketTime, Metric, TimeUnit, Topic};
+use local_stack::test_database::TestDatabase;
+use statistics_stream::{Hub, HubSettings};
+use stats_notifier::leader::Term;
+use stats_notifier::settings::Settings;
+use stats_notifier::store::{Statements, Store};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+/// The longest that any condition is waited for.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Counts by topic and bucket, those of zero left out.
+pub(crate) type Counts = BTreeMap<(usize, BucketTime), i64>;
+
+/// The settings of a notifier of this database, on a free port.
+pub(crate) fn settings(database: &TestDatabase) -> Settings {
+    let mut settings = Settings::load().unwrap();
+    settings.database = database.notifier();
+    settings.http.port = 0;
+    settings
+}
+
+/// A session that leads, and its term.
+pub(crate) async fn lead(settings: &Settings, statements: Statements) -> (Store, Term, Arc<Hub>) {
+    let store = Store::connect(&settings.database, &settings.leader, statements).await.unwrap();
+    assert!(store.try_lead().await.unwrap(), "nobody else may lead yet");
+    let hub = Hub::new(HubSettings::default());
+    let term = Term::begin(&store, Arc::clone(&hub), None).await.unwrap();
+    (store, term, hub)
+}
+
+/// A base item, two users and one item in the far past, for the events of a test to refer to.
+pub(crate) async fn parents(client: &Client) -> (Uuid, Uuid, Uuid) {
+    let (base_item, user, item) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+    client.execute("INSERT INTO base_items VALUES ($1, 'a thing')", &[&base_item]).await.unwrap();
+    client.execute("INSERT INTO users VALUES ($1)", &[&user]).await.unwrap();
+    let old = "INSERT INTO items VALUES ($1, $2, '1999-12-31 23:59:59.999+00')";
+    client.execute(old, &[&item, &base_item]).await.unwrap();
+    (base_item, user, item)
+}
+
+/// What the events say, counted by this test alone.
+pub(crate) async fn counted_from_events(client: &Client) -> Counts {
+    let events = "SELECT 'item-creation', created_at FROM items UNION ALL SELECT 'transfers', \"timestamp\" FROM transfers";
+    let mut counts = Counts::new();
+    for row in client.query(events, &[]).await.unwrap() {
+        let metric: Metric = row.get::<_, &str>(0).parse().unwrap();
+        let time: BucketTime = row.get::<_, time::OffsetDateTime>(1).try_into().unwrap();
+        for unit in TimeUnit::ALL {
+            *counts.entry((Topic::new(metric, unit).index(), unit.truncate(time))).or_insert(0) += 1;
+        }
+    }
+    counts
+}
+
+/// What the hub holds; all windows of these tests are large enough for everything.
+pub(crate) fn shown(hub: &Hub) -> Counts {
+    let all = |statistics: &domain::Statistics| {
+        let topics = Topic::all().map(|topic| statistics.snapshot(topic, usize::MAX));
+        let bucket =
+            |topic: Topic| move |bucket: domain::Bucket| ((topic.index(), bucket.time), bucket.count);
+        let counts = topics.flat_map(|part| part.buckets.into_iter().map(bucket(part.topic)));
+        counts.filter(|(_, count)| *count != 0).collect()
+    };
+    hub.read(all).expect("the term has begun")
+}
+
+/// What the rollups hold, of all units but the millisecond.
+pub(crate) async fn rolled_up(client: &Client) -> Counts {
+    let rollup = "SELECT metric, unit, bucket, count FROM rollup WHERE count <> 0";
+    let mut counts = Counts::new();
+    for row in client.query(rollup, &[]).await.unwrap() {
+        let topic: Topic = format!("{}/{}", row.get::<_, &str>(0), row.get::<_, &str>(1)).parse().unwrap();
+        let time: BucketTime = row.get::<_, time::OffsetDateTime>(2).try_into().unwrap();
+        counts.insert((topic.index(), time), row.get(3));
+    }
+    counts
+}
+
+/// `counts` without the milliseconds.
+pub(crate) fn coarser(counts: &Counts) -> Counts {
+    let milliseconds = [Metric::ItemCreation, Metric::Transfers]
+        .map(|metric| Topic::new(metric, TimeUnit::Millisecond).index());
+    let kept = counts.iter().filter(|((topic, _), _)| !milliseconds.contains(topic));
+    kept.map(|(&key, &count)| (key, count)).collect()
+}

@@ -1,0 +1,183 @@
+//! Terms, step by step: what is shown and what is stored after each.
+
+use std::sync::Arc;
+
+use local_stack::test_database::TestDatabase;
+use statistics_stream::{Hub, HubSettings};
+use stats_notifier::leader::Term;
+use stats_notifier::store::{Statements, Store, StoreError};
+use uuid::Uuid;
+
+use crate::support::{DEADLINE, coarser, counted_from_events, lead, parents, rolled_up, settings, shown};
+
+#[tokio::test]
+async fn every_kind_of_statement_is_counted_once() {
+    let database = TestDatabase::create().await;
+    let producer = database.connect().await;
+    let (base_item, user, item) = parents(&producer).await;
+    // The item is there before the first term: it is counted by the load.
+    let (store, mut term, hub) = lead(&settings(&database), Statements::default()).await;
+    assert_eq!(shown(&hub), counted_from_events(&producer).await);
+
+    let give =
+        format!("SELECT gen_random_uuid(), now() + n * interval '1 s', '{user}'::uuid, '{item}'::uuid");
+    let statements = [
+        format!(
+            "INSERT INTO items SELECT gen_random_uuid(), '{base_item}', now() FROM generate_series(1, 50)"
+        ),
+        format!("INSERT INTO transfers {give} FROM generate_series(1, 50) AS n"),
+        "UPDATE transfers SET \"timestamp\" = \"timestamp\" + interval '1 day'".to_owned(),
+        "UPDATE transfers SET id = id".to_owned(),
+        "DELETE FROM transfers WHERE \"timestamp\" > now() + interval '1 day 30 s'".to_owned(),
+        format!("BEGIN; INSERT INTO transfers {give} FROM generate_series(1, 9) AS n; ROLLBACK"),
+        format!(
+            "BEGIN; SAVEPOINT a; INSERT INTO transfers {give} FROM generate_series(1, 3) AS n; ROLLBACK TO a; \
+             SAVEPOINT b; INSERT INTO transfers {give} FROM generate_series(1, 4) AS n; COMMIT"
+        ),
+        format!(
+            "INSERT INTO items VALUES ('{item}', '{base_item}', now()) ON CONFLICT (id) DO UPDATE SET created_at = excluded.created_at"
+        ),
+        format!(
+            "MERGE INTO items USING (SELECT '{item}'::uuid AS id) AS source ON items.id = source.id WHEN MATCHED THEN UPDATE SET created_at = '2000-02-29 00:00+00'"
+        ),
+        "DELETE FROM transfers".to_owned(),
+    ];
+    for statement in statements {
+        producer.batch_execute(&statement).await.unwrap();
+        term.tick(&store).await.unwrap();
+        assert_eq!(shown(&hub), counted_from_events(&producer).await, "after {statement}");
+        term.flush(&store).await.unwrap();
+        assert_eq!(rolled_up(&producer).await, coarser(&shown(&hub)), "after {statement}");
+        while term.purge(&store, 20).await.unwrap() {}
+    }
+    // A transaction of another test may keep the last rows a while: snapshots are of the whole cluster.
+    let purge = async {
+        let count = "SELECT count(*) FROM count_log";
+        while producer.query_one(count, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+            term.tick(&store).await.unwrap();
+            term.flush(&store).await.unwrap();
+            term.purge(&store, 20).await.unwrap();
+        }
+    };
+    tokio::time::timeout(DEADLINE, purge).await.expect("what was ticked and flushed must be purged");
+}
+
+#[tokio::test]
+async fn a_transaction_held_open_across_ticks_and_flushes_is_counted_when_it_commits() {
+    let database = TestDatabase::create().await;
+    let (slow, quick) = (database.connect().await, database.connect().await);
+    let (base_item, ..) = parents(&quick).await;
+    let (store, mut term, hub) = lead(&settings(&database), Statements::default()).await;
+    let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
+    slow.batch_execute(&format!("BEGIN; {insert}")).await.unwrap();
+    for _ in 0..3 {
+        quick.batch_execute(&insert).await.unwrap();
+        term.tick(&store).await.unwrap();
+        term.flush(&store).await.unwrap();
+        while term.purge(&store, 1).await.unwrap() {}
+        assert_eq!(shown(&hub), counted_from_events(&quick).await);
+    }
+    slow.batch_execute("COMMIT").await.unwrap();
+    assert!(term.tick(&store).await.unwrap());
+    assert_eq!(shown(&hub), counted_from_events(&quick).await);
+    term.flush(&store).await.unwrap();
+    assert_eq!(rolled_up(&quick).await, coarser(&shown(&hub)));
+}
+
+#[tokio::test]
+async fn a_new_leader_shows_what_the_old_one_had_not_flushed() {
+    let database = TestDatabase::create().await;
+    let producer = database.connect().await;
+    let (base_item, ..) = parents(&producer).await;
+    let settings = settings(&database);
+    let (store, mut term, _) = lead(&settings, Statements::default()).await;
+    let insert = format!(
+        "INSERT INTO items SELECT gen_random_uuid(), '{base_item}', now() + n * interval '7 days' FROM generate_series(1, 30) AS n"
+    );
+    producer.batch_execute(&insert).await.unwrap();
+    term.tick(&store).await.unwrap();
+    drop((term, store));
+    let store = led_anew(&settings).await;
+    let hub = Hub::new(HubSettings::default());
+    let mut term = Term::begin(&store, Arc::clone(&hub), None).await.unwrap();
+    assert_eq!(shown(&hub), counted_from_events(&producer).await);
+    term.flush(&store).await.unwrap();
+    assert_eq!(rolled_up(&producer).await, coarser(&shown(&hub)));
+}
+
+/// A session that leads as soon as the server has noticed that the former leader's is gone.
+async fn led_anew(settings: &stats_notifier::settings::Settings) -> Store {
+    let store = Store::connect(&settings.database, &settings.leader, Statements::default()).await.unwrap();
+    let lead = async { while !store.try_lead().await.unwrap() {} };
+    tokio::time::timeout(DEADLINE, lead).await.expect("the lead must become free");
+    store
+}
+
+#[tokio::test]
+async fn a_deposed_leader_writes_nothing() {
+    let database = TestDatabase::create().await;
+    let producer = database.connect().await;
+    let (base_item, ..) = parents(&producer).await;
+    let settings = settings(&database);
+    let (old_store, mut old_term, _) = lead(&settings, Statements::default()).await;
+    let new_store =
+        Store::connect(&settings.database, &settings.leader, Statements::default()).await.unwrap();
+    let new_hub = Hub::new(HubSettings::default());
+    let mut new_term = Term::begin(&new_store, Arc::clone(&new_hub), None).await.unwrap();
+    let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
+    producer.batch_execute(&insert).await.unwrap();
+    old_term.tick(&old_store).await.unwrap();
+    let before = rolled_up(&producer).await;
+    assert!(matches!(old_term.flush(&old_store).await, Err(StoreError::Deposed(_))));
+    assert!(matches!(old_term.purge(&old_store, 10).await, Ok(_) | Err(StoreError::Deposed(_))));
+    assert_eq!(rolled_up(&producer).await, before);
+    new_term.tick(&new_store).await.unwrap();
+    assert_eq!(shown(&new_hub), counted_from_events(&producer).await);
+}
+
+#[tokio::test]
+async fn events_restored_into_another_database_are_recounted() {
+    let database = TestDatabase::create().await;
+    let producer = database.connect().await;
+    let (base_item, ..) = parents(&producer).await;
+    let settings = settings(&database);
+    drop(lead(&settings, Statements::default()).await);
+    let insert = format!("INSERT INTO items VALUES ('{}', '{base_item}', now())", Uuid::now_v7());
+    for elsewhere in [
+        "UPDATE rollup_cursor SET system_identifier = 1",
+        "UPDATE rollup_cursor SET database_oid = 1",
+        "UPDATE rollup_cursor SET snapshot = '4000000000:4000000000:'",
+    ] {
+        // What a restore brings: counts that are those of another moment.
+        producer.batch_execute("DELETE FROM items WHERE created_at > '2001-01-01'").await.unwrap();
+        producer.batch_execute(&insert).await.unwrap();
+        producer.batch_execute("UPDATE rollup SET count = 77; DELETE FROM count_log").await.unwrap();
+        producer.batch_execute(elsewhere).await.unwrap();
+        let store = led_anew(&settings).await;
+        let hub = Hub::new(HubSettings::default());
+        let term = Term::begin(&store, Arc::clone(&hub), None).await.unwrap();
+        assert_eq!(shown(&hub), counted_from_events(&producer).await, "{elsewhere}");
+        assert_eq!(rolled_up(&producer).await, coarser(&shown(&hub)), "{elsewhere}");
+        drop((term, store));
+    }
+}
+
+/// More milliseconds than a window holds: the newest are found by probing the index.
+#[tokio::test]
+async fn milliseconds_are_loaded_from_the_newest_events() {
+    let database = TestDatabase::create().await;
+    let producer = database.connect().await;
+    let (base_item, ..) = parents(&producer).await;
+    let insert = format!(
+        "INSERT INTO items SELECT gen_random_uuid(), '{base_item}', '2024-01-01'::timestamptz + n * interval '500 us' \
+         FROM generate_series(0, 3001) AS n"
+    );
+    producer.batch_execute(&insert).await.unwrap();
+    let (_store, _term, hub) = lead(&settings(&database), Statements::default()).await;
+    let topic = "item-creation/millisecond".parse().unwrap();
+    let newest = hub.read(|statistics| statistics.snapshot(topic, usize::MAX)).unwrap();
+    assert_eq!(newest.buckets.len(), 1_000);
+    assert!(newest.buckets.iter().all(|bucket| bucket.count == 2));
+    assert_eq!(newest.buckets[999].time.to_string(), "2024-01-01T00:00:01.500Z");
+    assert_eq!(newest.buckets[0].time.to_string(), "2024-01-01T00:00:00.501Z");
+}
