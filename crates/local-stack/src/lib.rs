@@ -1,3 +1,4 @@
 //! A real Postgres and the services, started on this machine: for `up`, tests and benches.
 
+pub mod postgres;
 pub mod test_database;

@@ -37,16 +37,22 @@ pub fn cluster() -> Config {
         .expect("NEWCYCLE_TEST_POSTGRES must be a connection string such as host=127.0.0.1 port=5432 user=postgres")
 }
 
-/// Makes or updates the template. `cargo xtask test` calls it once, before the tests start.
+/// Makes or updates the template in the cluster of a connection string. `cargo xtask test` calls it once, before
+/// the tests start.
 ///
-/// # Panics
-/// The cluster does not answer, or a migration fails.
-pub async fn prepare_template() {
+/// # Errors
+/// A migration fails.
+pub async fn prepare_template(cluster: &str) -> Result<(), migrate::MigrateError> {
+    let cluster: Config = cluster.parse().map_err(|source| migrate::MigrateError::Statement {
+        doing: "reading the connection string of the test cluster",
+        source,
+    })?;
     let roles = RoleSettings {
         ingest_password: SecretString::from(INGEST_PASSWORD),
         notifier_password: SecretString::from(NOTIFIER_PASSWORD),
     };
-    migrate::migrate(&as_superuser(&cluster(), TEMPLATE), &roles).await.expect("the template must migrate");
+    migrate::migrate(&as_superuser(&cluster, TEMPLATE), &roles).await?;
+    Ok(())
 }
 
 impl TestDatabase {

@@ -1,0 +1,287 @@
+//! A Postgres of this machine, and clusters made with it.
+
+use std::ffi::OsStr;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The oldest version that will do.
+const OLDEST: u32 = 15;
+
+/// How long a server may take to start, or to stop.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum PostgresError {
+    /// No Postgres was found.
+    #[error(
+        "no Postgres {OLDEST} or newer was found on PATH, in /usr/lib/postgresql or in Homebrew's folders: install \
+         one (Debian and Ubuntu: apt-get install postgresql; macOS: brew install postgresql@17), then try again"
+    )]
+    NotFound,
+    /// As root, there must be another user to run Postgres as.
+    #[error("Postgres refuses to run as root, and there is no user named postgres to run it as: create one")]
+    NoUser,
+    /// A program could not be run, or a folder not be made.
+    #[error("{doing}: {source}")]
+    Io {
+        /// What was attempted.
+        doing: String,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// A program of Postgres failed.
+    #[error("{program} failed: {output}")]
+    Failed {
+        /// The program.
+        program: &'static str,
+        /// What it wrote.
+        output: String,
+    },
+    /// The server did not start in time, or ended.
+    #[error("Postgres did not start; the end of its log:\n{0}")]
+    NotStarted(String),
+}
+
+fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> PostgresError {
+    let doing = doing.into();
+    move |source| PostgresError::Io { doing, source }
+}
+
+/// The programs of one version.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    programs: PathBuf,
+}
+
+/// Another user to run Postgres as, where this process runs as root.
+#[derive(Debug, Clone, Copy)]
+struct User {
+    uid: u32,
+    gid: u32,
+}
+
+impl Installation {
+    /// The newest on this machine: on PATH, in Debian's versioned folders, or of Homebrew.
+    ///
+    /// # Errors
+    /// [`PostgresError::NotFound`], which says what to install.
+    pub fn find() -> Result<Self, PostgresError> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+        for (parent, below) in
+            [("/usr/lib/postgresql", "bin"), ("/opt/homebrew/opt", "bin"), ("/usr/local/opt", "bin")]
+        {
+            let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+            folders.extend(entries.map(|entry| entry.path().join(below)));
+        }
+        let found = folders.into_iter().filter_map(|programs| Some((version(&programs)?, programs)));
+        let newest = found.filter(|(version, _)| *version >= OLDEST).max_by_key(|(version, _)| *version);
+        newest.map(|(_, programs)| Self { programs }).ok_or(PostgresError::NotFound)
+    }
+
+    fn command(&self, program: &str, user: Option<User>) -> Command {
+        let mut command = Command::new(self.programs.join(program));
+        if let Some(User { uid, gid }) = user {
+            command.uid(uid).gid(gid);
+        }
+        // A folder that any user can enter; initdb looks at where it stands.
+        command.current_dir("/").stdin(Stdio::null());
+        command
+    }
+}
+
+/// The major version of the programs in a folder, where all that are needed are there.
+fn version(programs: &Path) -> Option<u32> {
+    if !programs.join("initdb").exists() {
+        return None;
+    }
+    let output = Command::new(programs.join("postgres")).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.split_whitespace().find_map(|word| word.split('.').next()?.parse().ok())
+}
+
+/// A running cluster. It is stopped when dropped; its data stay.
+#[derive(Debug)]
+pub struct Cluster {
+    server: Child,
+    port: u16,
+    folder: PathBuf,
+}
+
+/// How a cluster is made and run.
+#[derive(Debug, Clone)]
+pub struct ClusterSettings {
+    /// Where its data and its log go; made where it is missing.
+    pub folder: PathBuf,
+    /// The port on 127.0.0.1.
+    pub port: u16,
+    /// The superuser.
+    pub user: String,
+    /// The superuser's password.
+    pub password: String,
+    /// Whether commits survive a crash of the machine. A test's need not.
+    pub durable: bool,
+}
+
+impl Cluster {
+    /// Starts the cluster of a folder, which is made first where there is none.
+    ///
+    /// # Errors
+    /// [`PostgresError`].
+    pub fn start(installation: &Installation, settings: &ClusterSettings) -> Result<Self, PostgresError> {
+        let folder = &settings.folder;
+        std::fs::create_dir_all(folder).map_err(io_error(format!("making {}", folder.display())))?;
+        let user = other_user(folder)?;
+        if let Some(User { uid, gid }) = user {
+            chown(folder, Some(uid), Some(gid))
+                .map_err(io_error(format!("giving away {}", folder.display())))?;
+        }
+        let data = folder.join("data");
+        if !data.join("PG_VERSION").exists() {
+            initialise(installation, settings, user, &data)?;
+        }
+        let log = folder.join("postgres.log");
+        let output = std::fs::File::create(&log).map_err(io_error(format!("making {}", log.display())))?;
+        let errors = output.try_clone().map_err(io_error("sharing the log"))?;
+        let mut server = installation.command("postgres", user);
+        server.arg("-D").arg(&data).stdout(output).stderr(errors);
+        let mut options = vec![
+            format!("port={}", settings.port),
+            "listen_addresses=127.0.0.1".to_owned(),
+            "unix_socket_directories=".to_owned(),
+            "max_connections=300".to_owned(),
+            "max_prepared_transactions=20".to_owned(),
+        ];
+        if !settings.durable {
+            options
+                .extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned));
+        }
+        for option in options {
+            server.arg("-c").arg(option);
+        }
+        let server = server.spawn().map_err(io_error("starting postgres"))?;
+        let mut cluster = Self { server, port: settings.port, folder: folder.clone() };
+        cluster.wait_until_ready(installation, settings)?;
+        Ok(cluster)
+    }
+
+    /// The port on 127.0.0.1.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process id of the server.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.server.id()
+    }
+
+    /// Stops the server: clients are sent away, and what they had committed is kept.
+    pub fn stop(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        // "Fast shutdown" of https://www.postgresql.org/docs/current/server-shutdown.html.
+        let asked = i32::try_from(self.server.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .is_some_and(|process| kill_process(process, Signal::INT).is_ok());
+        while asked && Instant::now() < deadline {
+            if !matches!(self.server.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // A server that does not stop recovers from its log the next time.
+        let _already_ended = self.server.kill();
+        let _already_ended = self.server.wait();
+    }
+
+    fn wait_until_ready(
+        &mut self,
+        installation: &Installation,
+        settings: &ClusterSettings,
+    ) -> Result<(), PostgresError> {
+        let deadline = Instant::now() + PATIENCE;
+        let port = settings.port.to_string();
+        while Instant::now() < deadline && matches!(self.server.try_wait(), Ok(None)) {
+            let mut ready = installation.command("pg_isready", None);
+            ready.args(["-q", "-h", "127.0.0.1", "-p", &port]);
+            if ready.status().map_err(io_error("running pg_isready"))?.success() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let log = std::fs::read_to_string(self.folder.join("postgres.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().rev().take(10).collect();
+        Err(PostgresError::NotStarted(lines.into_iter().rev().collect::<Vec<_>>().join("\n")))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn initialise(
+    installation: &Installation,
+    settings: &ClusterSettings,
+    user: Option<User>,
+    data: &Path,
+) -> Result<(), PostgresError> {
+    // A half-made one of an attempt that was interrupted.
+    if data.exists() {
+        std::fs::remove_dir_all(data).map_err(io_error(format!("removing {}", data.display())))?;
+    }
+    let secret = settings.folder.join("password");
+    std::fs::write(&secret, &settings.password).map_err(io_error("writing the password for initdb"))?;
+    if let Some(User { uid, gid }) = user {
+        chown(&secret, Some(uid), Some(gid)).map_err(io_error("giving away the password file"))?;
+    }
+    let mut initdb = installation.command("initdb", user);
+    initdb.args(["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", "--username", &settings.user]);
+    initdb.arg("--pwfile").arg(&secret).arg("--pgdata").arg(data);
+    let output = initdb.output().map_err(io_error("running initdb"));
+    std::fs::remove_file(&secret).map_err(io_error("removing the password for initdb"))?;
+    let output = output?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let output = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(PostgresError::Failed { program: "initdb", output })
+}
+
+/// Root owns what it makes, so whoever owns a new folder tells who this is.
+fn other_user(folder: &Path) -> Result<Option<User>, PostgresError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let owner = std::fs::metadata(folder).map_err(io_error("looking at the data folder"))?;
+    if owner.uid() != 0 {
+        return Ok(Some(User { uid: owner.uid(), gid: owner.gid() }));
+    }
+    let id = |option: &str| {
+        let output = Command::new("id").args([OsStr::new(option), OsStr::new("postgres")]).output().ok()?;
+        String::from_utf8(output.stdout).ok()?.trim().parse().ok()
+    };
+    match (id("-u"), id("-g")) {
+        (Some(uid), Some(gid)) => Ok(Some(User { uid, gid })),
+        _ => Err(PostgresError::NoUser),
+    }
+}
+
+/// A port that nobody listens on just now.
+///
+/// # Errors
+/// None is free.
+pub fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}

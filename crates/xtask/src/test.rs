@@ -1,0 +1,86 @@
+//! `cargo xtask test`: everything that must hold before a change goes in.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use local_stack::postgres::{Cluster, ClusterSettings, free_port};
+use local_stack::test_database::CLUSTER_VARIABLE;
+use tokio::process::Command;
+
+use crate::postgres;
+
+/// Tests that may be ignored, by their full names; reviewed, and empty for as long as possible.
+const MAY_BE_IGNORED: &[&str] = &[];
+
+/// Checks, then tests; `arguments` go to `cargo test`.
+pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
+    let started = Instant::now();
+    step("formatting", cargo(&["fmt", "--all", "--check"])).await?;
+    let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    step("lints", cargo(&clippy)).await?;
+    let mut documentation = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
+    documentation.env("RUSTDOCFLAGS", "-D warnings");
+    step("documentation", documentation).await?;
+    step("building", cargo(&["test", "--workspace", "--locked", "--no-run"])).await?;
+
+    println!("== Postgres for the tests");
+    let installation = postgres::bring()?;
+    // Not under the checkout: as root, Postgres runs as another user, who may not be able to enter it.
+    let folder = std::env::temp_dir().join(format!("newcycle-test-{}", std::process::id()));
+    let port = free_port()?;
+    let settings = ClusterSettings {
+        folder: folder.clone(),
+        port,
+        user: "postgres".to_owned(),
+        password: "test".to_owned(),
+        durable: false,
+    };
+    let outcome = {
+        let _cluster = Cluster::start(&installation, &settings)?;
+        let connection = format!("host=127.0.0.1 port={port} user=postgres password=test");
+        tokio::select! {
+            outcome = test(&connection, arguments) => outcome,
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        }
+    };
+    remove(&folder)?;
+    outcome?;
+    println!("== all passed in {} s", started.elapsed().as_secs());
+    Ok(())
+}
+
+async fn test(connection: &str, arguments: &[String]) -> anyhow::Result<()> {
+    local_stack::test_database::prepare_template(connection).await?;
+    let mut ignored =
+        cargo(&["test", "--workspace", "--locked", "--", "--ignored", "--list", "--format=terse"]);
+    let listed = ignored.output().await.context("listing ignored tests")?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let names = listed.lines().filter_map(|line| line.strip_suffix(": test"));
+    let unreviewed: Vec<&str> = names.filter(|name| !MAY_BE_IGNORED.contains(name)).collect();
+    if !unreviewed.is_empty() {
+        bail!("these tests are ignored without being on the reviewed list: {}", unreviewed.join(", "));
+    }
+    let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
+    tests.args(arguments).env(CLUSTER_VARIABLE, connection);
+    step("tests", tests).await
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).kill_on_drop(true);
+    command
+}
+
+async fn step(name: &str, mut command: Command) -> anyhow::Result<()> {
+    println!("== {name}");
+    let status = command.status().await.with_context(|| format!("{name} could not be run"))?;
+    if !status.success() {
+        bail!("{name} failed; see above");
+    }
+    Ok(())
+}
+
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    std::fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))
+}
