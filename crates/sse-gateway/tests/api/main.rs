@@ -1,0 +1,9 @@
+//! sse-gateway over HTTP, following a publisher of this process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod answers;
+mod resume;
+mod stalled;
+mod status;
+mod support;

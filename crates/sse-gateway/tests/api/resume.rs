@@ -1,0 +1,123 @@
+//! Whoever reconnects ends in the state of one who was never cut.
+
+use domain::{Metric, Statistics, Topic};
+use futures_util::StreamExt;
+use russe::Event;
+use tokio_util::codec::Decoder;
+
+use crate::support::{Client, Gateway, Publisher, apply, content};
+
+/// The path of the stream of all topics.
+fn everything(gateway: &Gateway) -> String {
+    let topics: Vec<String> = Topic::all().map(|topic| format!("topic={topic}")).collect();
+    format!("{}/statistics?{}", gateway.url, topics.join("&"))
+}
+
+#[tokio::test]
+async fn a_snapshot_and_then_patches() {
+    let publisher = Publisher::start(1);
+    let first = publisher.count(Metric::Transfers, "2026-11-23T09:37:12.345Z");
+    let gateway = Gateway::start(&publisher.url);
+    gateway.until(first).await;
+    let mut client = Client::connect(&everything(&gateway), None).await;
+    assert_eq!(client.until_status().await, ["snapshot"]);
+    let second = publisher.count(Metric::ItemCreation, "2026-11-23T09:37:12.345Z");
+    let message = client.next().await;
+    assert_eq!(message.event.as_deref(), Some("patch"));
+    assert_eq!(message.id.as_deref(), Some(second.to_string().as_str()));
+    assert!(!message.data.contains("transfers"), "a patch names only what changed: {}", message.data);
+    apply(&mut client.state, &message);
+    assert_eq!(content(&client.state.unwrap()), publisher.hub.read(content).unwrap());
+}
+
+#[tokio::test]
+async fn a_client_cut_at_any_byte_ends_in_the_same_state() {
+    let publisher = Publisher::start(1);
+    let gateway = Gateway::start(&publisher.url);
+    let url = format!("{}/statistics?topic=transfers/second&topic=item-creation/day", gateway.url);
+    gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
+    // What one who is never cut receives, byte by byte.
+    let mut body = reqwest::get(&url).await.unwrap().bytes_stream();
+    let mut received = Vec::new();
+    for second in 0..6 {
+        let metric = if second % 2 == 0 { Metric::Transfers } else { Metric::ItemCreation };
+        let version = publisher.count(metric, &format!("2026-11-23T09:37:0{second}Z"));
+        let id = format!("id: {version}\n");
+        while !String::from_utf8_lossy(&received).contains(&id) || !received.ends_with(b"\n\n") {
+            received.extend_from_slice(&body.next().await.unwrap().unwrap());
+        }
+    }
+    let last = publisher.hub.read(Statistics::version).unwrap();
+    let mut kinds = std::collections::BTreeSet::new();
+    for cut in 0..=received.len() {
+        let mut bytes = received[..cut].into();
+        let (mut decoder, mut state) = (russe::Decoder::default(), None);
+        while let Some(event) = decoder.decode(&mut bytes).unwrap() {
+            if let Event::Message(message) = event {
+                apply(&mut state, &message);
+            }
+        }
+        let mut client = Client::connect(&url, state).await;
+        kinds.extend(client.until_status().await);
+        let state = client.state.unwrap();
+        assert_eq!(state.version(), last, "cut after {cut} bytes");
+        for topic in ["transfers/second", "item-creation/day"].map(|topic| topic.parse().unwrap()) {
+            let whole = publisher.hub.read(|publisher| publisher.snapshot(topic, usize::MAX));
+            assert_eq!(Some(state.snapshot(topic, usize::MAX)), whole, "cut after {cut} bytes");
+        }
+    }
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["patch", "snapshot"], "both ways were taken");
+}
+
+#[tokio::test]
+async fn an_unknown_term_gets_snapshots_and_one_ahead_waits() {
+    let publisher = Publisher::start(1);
+    let gateway = Gateway::start(&publisher.url);
+    let version = publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z");
+    gateway.until(version).await;
+    let at = |version| Some(Statistics::new(version));
+    let other = domain::Version { nonce: domain::Nonce::new(77), tick: 1 };
+    let mut lost = Client::connect(&everything(&gateway), at(other)).await;
+    assert_eq!(lost.until_status().await, ["snapshot"]);
+    // It was connected to a gateway that is further.
+    let ahead = domain::Version { tick: version.tick + 2, ..version };
+    let mut ahead = Client::connect(&everything(&gateway), at(ahead)).await;
+    assert!(ahead.until_status().await.is_empty(), "nothing can be told to one who is ahead");
+    publisher.count(Metric::Transfers, "2026-11-23T09:38:00Z");
+    publisher.count(Metric::Transfers, "2026-11-23T09:39:00Z");
+    let third = publisher.count(Metric::Transfers, "2026-11-23T09:40:00Z");
+    ahead.until(third).await;
+}
+
+#[tokio::test]
+async fn a_new_term_replaces_the_state_at_once() {
+    let (old, new) = (Publisher::start(1), Publisher::start(2));
+    let gateway = Gateway::start(&format!("{},{}", old.url, new.url));
+    old.count(Metric::Transfers, "2026-11-23T09:37:00Z");
+    let last = old.count(Metric::Transfers, "2026-11-23T09:38:00Z");
+    let first = new.count(Metric::Transfers, "2026-11-23T09:37:00Z");
+    gateway.until(last).await;
+    let mut client = Client::connect(&everything(&gateway), None).await;
+    client.until(last).await;
+    old.hub.end();
+    old.stop().await;
+    client.until(first).await;
+    assert_eq!(content(&client.state.unwrap()), new.hub.read(content).unwrap());
+}
+
+#[tokio::test]
+async fn gateways_form_trees() {
+    let publisher = Publisher::start(1);
+    let near = Gateway::start(&publisher.url);
+    let far = Gateway::start(&near.url);
+    let mut client = None;
+    for second in 10..30 {
+        let version = publisher.count(Metric::Transfers, &format!("2026-11-23T09:37:{second}Z"));
+        far.until(version).await;
+        if client.is_none() {
+            client = Some(Client::connect(&everything(&far), None).await);
+        }
+        client.as_mut().unwrap().until(version).await;
+    }
+    assert_eq!(content(&client.unwrap().state.unwrap()), publisher.hub.read(content).unwrap());
+}

@@ -1,0 +1,63 @@
+//! Whether the numbers are live is never in doubt.
+
+use domain::Metric;
+
+use crate::support::{Client, Gateway, Publisher, content};
+
+#[tokio::test]
+async fn before_there_are_numbers() {
+    let gateway = Gateway::start("http://127.0.0.1:9");
+    let mut client = Client::connect(&format!("{}/statistics/transfers/day", gateway.url), None).await;
+    let status = client.next().await;
+    assert_eq!(status.event.as_deref(), Some("status"));
+    assert!(status.data.contains(r#""upstream":"stale""#), "{}", status.data);
+    let once = gateway.get("/statistics/transfers/day", "application/json").await;
+    assert_eq!((once.status().as_u16(), once.headers().contains_key("retry-after")), (503, true));
+    assert_eq!(gateway.get("/readyz", "*/*").await.status(), 503);
+    assert_eq!(gateway.get("/livez", "*/*").await.status(), 200);
+}
+
+/// The publisher stops saying that it is live, though its connection stays open; the news travels down a tree.
+#[tokio::test]
+async fn a_silent_upstream_is_stale_and_comes_back_without_a_snapshot() {
+    let publisher = Publisher::start(1);
+    let quick = |settings: &mut sse_gateway::settings::Settings| {
+        settings.upstream.silence_milliseconds = 500.try_into().unwrap();
+        settings.stream.internal_heartbeat_milliseconds = 100.try_into().unwrap();
+    };
+    let near = Gateway::start_with(&publisher.url, quick);
+    let far = Gateway::start_with(&near.url, quick);
+    far.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
+    let url = format!("{}/statistics?topic=transfers/day", far.url);
+    let mut client = Client::connect(&url, None).await;
+    client.until_status().await;
+    let before = content(client.state.as_ref().unwrap());
+    let until = async |client: &mut Client, upstream: &str| loop {
+        let message = client.next().await;
+        assert_eq!(message.event.as_deref(), Some("status"), "the numbers stay as they are");
+        if message.data.contains(&format!(r#""upstream":"{upstream}""#)) {
+            return;
+        }
+    };
+    until(&mut client, "stale").await;
+    publisher.hub.live();
+    until(&mut client, "live").await;
+    assert_eq!(content(client.state.as_ref().unwrap()), before);
+}
+
+#[tokio::test]
+async fn streams_end_within_the_drain_and_the_service_without_an_error() {
+    let publisher = Publisher::start(1);
+    let mut gateway = Gateway::start_with(&publisher.url, |settings| settings.http.drain_seconds = 2);
+    gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
+    let url = format!("{}/statistics?topic=transfers/day", gateway.url);
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut client = Client::connect(&url, None).await;
+        client.until_status().await;
+        clients.push(client);
+    }
+    drop(gateway.stop.take());
+    tokio::time::timeout(crate::support::DEADLINE, gateway.running).await.unwrap().unwrap().unwrap();
+    assert_eq!(gateway.hub.subscribers(), 0, "every place was given back");
+}

@@ -1,0 +1,182 @@
+//! A publisher, gateways, and a client.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use domain::{BucketTime, Frame, FrameKind, Metric, Nonce, Statistics, Topic, TopicFrame, Version};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use russe::reqwest_0_13::ReqwestExt;
+use russe::{Event, Message};
+use sse_gateway::settings::Settings;
+use sse_gateway::startup::Application;
+use statistics_stream::{Hub, HubSettings, internal_stream_response, upstream};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// The longest that any condition is waited for.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What stats-notifier is to a gateway.
+pub(crate) struct Publisher {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) url: String,
+    server: actix_web::dev::ServerHandle,
+}
+
+impl Publisher {
+    /// One that has begun the term `nonce`, and says that it is live ten times a second.
+    pub(crate) fn start(nonce: u64) -> Self {
+        let settings =
+            HubSettings { internal_heartbeat: Duration::from_millis(100), ..HubSettings::default() };
+        let hub = Hub::new(settings);
+        hub.start(Statistics::new(Version { nonce: Nonce::new(nonce), tick: 0 }));
+        hub.live();
+        let served = web::Data::new(Arc::clone(&hub));
+        let server = HttpServer::new(move || {
+            App::new().app_data(served.clone()).route(upstream::PATH, web::get().to(stream))
+        });
+        let server = server.workers(1).disable_signals().shutdown_timeout(1).bind(("127.0.0.1", 0)).unwrap();
+        let url = format!("http://{}", server.addrs()[0]);
+        let server = server.run();
+        let handle = server.handle();
+        tokio::spawn(server);
+        Self { hub, url, server: handle }
+    }
+
+    /// Counts one event at a time, and returns the version that has it.
+    pub(crate) fn count(&self, metric: Metric, time: &str) -> Version {
+        let time: BucketTime = time.parse().unwrap();
+        self.hub.live();
+        self.hub.advance([(metric, time, 1)]).unwrap()
+    }
+
+    /// Stops at once.
+    pub(crate) async fn stop(&self) {
+        self.server.stop(false).await;
+    }
+}
+
+async fn stream(request: HttpRequest, hub: web::Data<Arc<Hub>>) -> HttpResponse {
+    internal_stream_response(&hub, sse_gateway::request::last_event_id(&request)).unwrap()
+}
+
+/// A gateway of this process.
+pub(crate) struct Gateway {
+    pub(crate) url: String,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) running: tokio::task::JoinHandle<Result<(), service_kit::supervisor::SupervisorError>>,
+    pub(crate) stop: Option<DropGuard>,
+}
+
+impl Gateway {
+    /// One that follows `upstream`.
+    pub(crate) fn start(upstream: &str) -> Self {
+        Self::start_with(upstream, |_| ())
+    }
+
+    /// One whose settings were changed.
+    pub(crate) fn start_with(upstream: &str, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::load().unwrap();
+        settings.http.port = 0;
+        settings.upstream.addresses = upstream.to_owned();
+        settings.stream.pace_milliseconds = 1;
+        change(&mut settings);
+        let stop = CancellationToken::new();
+        let application = Application::build(&settings, stop.clone()).unwrap();
+        let (url, hub) = (format!("http://127.0.0.1:{}", application.port()), Arc::clone(application.hub()));
+        let running = tokio::spawn(application.run_until_stopped());
+        Self { url, hub, running, stop: Some(stop.drop_guard()) }
+    }
+
+    /// Waits until it has a version.
+    pub(crate) async fn until(&self, version: Version) {
+        until("the gateway must have the version", || {
+            self.hub.read(Statistics::version).is_some_and(|held| held == version)
+        })
+        .await;
+    }
+
+    /// Sends a GET.
+    pub(crate) async fn get(&self, path: &str, accept: &str) -> reqwest::Response {
+        let request = reqwest::Client::new().get(format!("{}{path}", self.url)).header("accept", accept);
+        request.send().await.unwrap()
+    }
+}
+
+/// Waits until a condition holds.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < DEADLINE, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A client of a stream of several topics.
+pub(crate) struct Client {
+    events: BoxStream<'static, Result<Event, russe::Error>>,
+    pub(crate) state: Option<Statistics>,
+}
+
+impl Client {
+    /// Connects, with the id of the state it already has.
+    pub(crate) async fn connect(url: &str, state: Option<Statistics>) -> Self {
+        let mut request = reqwest::Client::new().get(url);
+        if let Some(state) = &state {
+            request = request.header("last-event-id", state.version().to_string());
+        }
+        let response = request.send().await.unwrap().error_for_status().unwrap();
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { events: response.sse_stream(), state }
+    }
+
+    /// The next message.
+    pub(crate) async fn next(&mut self) -> Message {
+        loop {
+            let event = tokio::time::timeout(DEADLINE, self.events.next()).await.expect("an event must come");
+            if let Event::Message(message) = event.expect("the stream must not end").unwrap() {
+                return message;
+            }
+        }
+    }
+
+    /// Applies all messages until the next status, and returns the kinds of those before it.
+    pub(crate) async fn until_status(&mut self) -> Vec<String> {
+        let mut kinds = Vec::new();
+        loop {
+            let message = self.next().await;
+            if message.event.as_deref() == Some("status") {
+                return kinds;
+            }
+            kinds.push(message.event.clone().unwrap().to_string());
+            apply(&mut self.state, &message);
+        }
+    }
+
+    /// Applies messages until it has a version.
+    pub(crate) async fn until(&mut self, version: Version) {
+        while self.state.as_ref().map(Statistics::version) != Some(version) {
+            let message = self.next().await;
+            apply(&mut self.state, &message);
+        }
+    }
+}
+
+/// What a client does with a message.
+pub(crate) fn apply(state: &mut Option<Statistics>, message: &Message) {
+    let kind = match message.event.as_deref() {
+        Some("snapshot") => FrameKind::Snapshot,
+        Some("patch") => FrameKind::Patch,
+        _ => return,
+    };
+    let topics: Vec<TopicFrame> = serde_json::from_str(&message.data).unwrap();
+    let version: Version = message.id.as_ref().unwrap().parse().unwrap();
+    let state = state.get_or_insert_with(|| Statistics::new(version));
+    state.apply(&Frame { kind, version, topics }).unwrap();
+}
+
+/// All that a state holds.
+pub(crate) fn content(state: &Statistics) -> Vec<TopicFrame> {
+    Topic::all().map(|topic| state.snapshot(topic, usize::MAX)).collect()
+}
