@@ -1,0 +1,133 @@
+//! Uploads of many rows as `application/x-ndjson`, of any length in constant memory.
+//!
+//! Good lines are committed in chunks while the upload is still coming; a bad one is counted and named. Where the
+//! upload breaks off or the database goes away, what was committed stays, and sending all of it again is harmless
+//! where the lines have ids.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use serde_json::{Value, json};
+use tokio_util::codec::{Decoder, LinesCodec, LinesCodecError};
+
+use crate::error::{ApiError, Rejection};
+use crate::input::{Context, Input, parse};
+use crate::model::New;
+use crate::routes::Service;
+use crate::store::{Outcome, Resource, insert};
+
+/// What became of the lines so far.
+#[derive(Debug, Default)]
+struct Tally {
+    accepted: u64,
+    repeated: u64,
+    rejected: u64,
+    errors: Vec<Value>,
+}
+
+impl Tally {
+    fn reject(&mut self, line: u64, rejection: &Rejection, reported: usize) {
+        self.rejected += 1;
+        if self.errors.len() < reported {
+            let field = rejection.field();
+            self.errors.push(json!({ "line": line, "field": field, "detail": rejection.to_string() }));
+        }
+    }
+}
+
+/// Lines that wait to be committed.
+struct Chunk<R> {
+    rows: Vec<New<R>>,
+    lines: Vec<u64>,
+    bytes: usize,
+}
+
+/// Takes an upload to its end, and returns the counts.
+///
+/// # Errors
+/// [`ApiError::Lines`] where any line was bad; or what broke the upload off.
+pub async fn upload<I>(
+    service: &Service,
+    mut body: impl Stream<Item = Result<Bytes, ApiError>> + Unpin,
+) -> Result<Value, ApiError>
+where
+    I: Input<Row: Resource>,
+{
+    let _permit = service.uploads.try_acquire().map_err(|_| ApiError::TooManyUploads)?;
+    let limits = &service.settings.bulk;
+    let mut codec = LinesCodec::new_with_max_length(limits.line_bytes.get());
+    let mut buffer = BytesMut::new();
+    let mut tally = Tally::default();
+    let mut chunk = Chunk { rows: Vec::new(), lines: Vec::new(), bytes: 0 };
+    let mut line = 0;
+    let mut ended = false;
+    while !ended {
+        match body.next().await {
+            Some(part) => buffer.extend_from_slice(&part?),
+            None => ended = true,
+        }
+        loop {
+            let decoded = if ended { codec.decode_eof(&mut buffer) } else { codec.decode(&mut buffer) };
+            let text = match decoded {
+                Ok(None) => break,
+                Ok(Some(text)) => Ok(text),
+                Err(LinesCodecError::MaxLineLengthExceeded) => {
+                    let detail = format!("is longer than {} bytes", limits.line_bytes);
+                    Err(Rejection::Field { field: "the line".to_owned(), detail })
+                }
+                Err(LinesCodecError::Io(error)) => Err(Rejection::Malformed(error.to_string())),
+            };
+            line += 1;
+            if text.as_ref().is_ok_and(|text| text.trim().is_empty()) {
+                continue;
+            }
+            // An upload has no idempotency key: it would be the id of every line.
+            let context = Context { key: None, ..service.context() };
+            let row = text.and_then(|text| {
+                chunk.bytes += text.len();
+                parse::<I>(text.as_bytes())?.into_row(context)
+            });
+            match row {
+                Ok(row) => {
+                    chunk.rows.push(row);
+                    chunk.lines.push(line);
+                }
+                Err(rejection) => tally.reject(line, &rejection, limits.reported_errors),
+            }
+            if chunk.rows.len() >= limits.chunk_lines.get() || chunk.bytes >= limits.chunk_bytes.get() {
+                commit(service, &mut chunk, &mut tally).await?;
+            }
+        }
+    }
+    commit(service, &mut chunk, &mut tally).await?;
+    let Tally { accepted, repeated, rejected, errors } = tally;
+    if rejected > 0 {
+        return Err(ApiError::Lines { accepted, repeated, rejected, errors: Value::Array(errors) });
+    }
+    Ok(json!({ "accepted": accepted, "repeated": repeated, "rejected": rejected }))
+}
+
+async fn commit<R: Resource>(
+    service: &Service,
+    chunk: &mut Chunk<R>,
+    tally: &mut Tally,
+) -> Result<(), ApiError> {
+    let Chunk { rows, lines, bytes } = chunk;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let timeout = service.settings.bulk.chunk_timeout();
+    let outcomes = service.store.run(timeout, async |client| insert(client, rows).await).await?;
+    for (outcome, line) in outcomes.iter().zip(lines.iter()) {
+        match outcome {
+            Outcome::Created(_) => tally.accepted += 1,
+            Outcome::Repeated(_) => tally.repeated += 1,
+            Outcome::Rejected(rejection) => {
+                tally.reject(*line, rejection, service.settings.bulk.reported_errors);
+            }
+        }
+    }
+    rows.clear();
+    lines.clear();
+    *bytes = 0;
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! Takes events over REST and commits them to Postgres.
+//!
+//! The data's way: a path of [`routes`] parses a body by [`input`] into the types of [`model`], or [`bulk`] does
+//! so line by line; the [`store`] inserts the rows and says what became of each; [`error`] tells the caller.
+//! [`startup`] puts it together from [`settings`], with a [`clock`].
+//!
+//! Invariant: acknowledged means committed, and every request may be repeated.
+
+pub mod bulk;
+pub mod clock;
+pub mod error;
+pub mod input;
+pub mod model;
+pub mod routes;
+pub mod settings;
+pub mod startup;
+pub mod store;

@@ -1,0 +1,300 @@
+//! The paths. Each parses what it was sent, asks the store, and answers.
+
+use actix_web::http::header::{CONTENT_TYPE, LOCATION};
+use actix_web::web::{self, Data, Path, Payload, Query};
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use serde::Serialize;
+use serde_json::json;
+use service_kit::problem;
+use time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::bulk;
+use crate::clock::Clock;
+use crate::error::{ApiError, Rejection};
+use crate::input::{Context, Input, NewBaseItem, NewItem, NewOwner, NewTransfer, NewUser, parse};
+use crate::model::{BaseItem, Item, New, Transfer, User};
+use crate::settings::Settings;
+use crate::store::{self, Outcome, Resource, Store};
+
+/// What all paths share.
+pub struct Service {
+    /// All settings.
+    pub settings: Settings,
+    /// The database.
+    pub store: Store,
+    /// What time it is.
+    pub clock: Clock,
+    /// How many uploads more may begin.
+    pub uploads: Semaphore,
+}
+
+impl Service {
+    /// What a row takes from its surroundings.
+    #[must_use]
+    pub fn context(&self) -> Context {
+        let ahead = Duration::seconds(i64::from(self.settings.limits.ahead_seconds));
+        Context { now: self.clock.now(), ahead, key: None }
+    }
+
+    async fn ask<T>(
+        &self,
+        work: impl AsyncFnOnce(&deadpool_postgres::Client) -> Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        self.store.run(self.settings.limits.query_timeout(), work).await
+    }
+}
+
+/// Adds the routes. They find the [`Service`] in the application's data.
+pub fn configure(routes: &mut web::ServiceConfig) {
+    let resource =
+        |path: &str| web::resource(path.to_owned()).default_service(web::to(problem::method_not_allowed));
+    routes
+        .service(
+            resource("/base-items")
+                .route(web::post().to(create::<NewBaseItem>))
+                .route(web::get().to(list::<BaseItem>)),
+        )
+        .service(resource("/base-items/{id}").route(web::get().to(get::<BaseItem>)))
+        .service(
+            resource("/users").route(web::post().to(create::<NewUser>)).route(web::get().to(list::<User>)),
+        )
+        .service(resource("/users/{id}").route(web::get().to(get::<User>)))
+        .service(resource("/users/{id}/items").route(web::get().to(owned)))
+        .service(
+            resource("/items").route(web::post().to(create::<NewItem>)).route(web::get().to(list::<Item>)),
+        )
+        .service(
+            resource("/items/{id}").route(web::get().to(get::<Item>)).route(web::delete().to(delete::<Item>)),
+        )
+        .service(resource("/items/{id}/owner").route(web::get().to(owner)))
+        .service(resource("/items/{id}/transfers").route(web::get().to(history)))
+        .service(resource("/items/{id}/ownership").route(web::put().to(give)))
+        .service(
+            resource("/transfers")
+                .route(web::post().to(create::<NewTransfer>))
+                .route(web::get().to(list::<Transfer>)),
+        )
+        .service(
+            resource("/transfers/{id}")
+                .route(web::get().to(get::<Transfer>))
+                .route(web::delete().to(delete::<Transfer>)),
+        );
+}
+
+async fn create<I>(
+    request: HttpRequest,
+    body: Payload,
+    service: Data<Service>,
+) -> Result<HttpResponse, ApiError>
+where
+    I: Input<Row: Resource>,
+{
+    match media_type(&request).as_deref() {
+        Some("application/json") => {
+            let body = read(&service, body).await?;
+            let context = Context { key: idempotency_key(&request)?, ..service.context() };
+            let row = parse::<I>(&body)?.into_row(context)?;
+            match insert_one(&service, row).await? {
+                (true, row) => {
+                    Ok(HttpResponse::Created().insert_header((LOCATION, location(&row))).json(row))
+                }
+                (false, row) => Ok(HttpResponse::Ok().json(row)),
+            }
+        }
+        Some("application/x-ndjson") => {
+            let body = Box::pin(parts(&service, body));
+            Ok(HttpResponse::Ok().json(bulk::upload::<I>(&service, body).await?))
+        }
+        _ => Err(ApiError::ContentType("application/json, or application/x-ndjson for many rows")),
+    }
+}
+
+/// Stores one row; returns whether it is new, and the row as it is stored.
+async fn insert_one<R: Resource>(service: &Service, row: New<R>) -> Result<(bool, R), ApiError> {
+    let rows = [row];
+    let outcomes = service.ask(async |client| store::insert(client, &rows).await).await?;
+    match outcomes.into_iter().next() {
+        Some(Outcome::Created(row)) => Ok((true, row)),
+        Some(Outcome::Repeated(row)) => Ok((false, row)),
+        Some(Outcome::Rejected(rejection)) => Err(rejection.into()),
+        // One outcome for each row.
+        None => Err(ApiError::Unavailable(None)),
+    }
+}
+
+async fn get<R: Resource>(id: Path<String>, service: Data<Service>) -> Result<HttpResponse, ApiError> {
+    let id = path_id(&id)?;
+    let row: R = service.ask(async |client| store::find(client, id).await).await?;
+    Ok(HttpResponse::Ok().json(row))
+}
+
+async fn delete<R: Resource>(id: Path<String>, service: Data<Service>) -> Result<HttpResponse, ApiError> {
+    let id = path_id(&id)?;
+    service.ask(async |client| store::delete::<R>(client, id).await).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+async fn list<R: Resource>(request: HttpRequest, service: Data<Service>) -> Result<HttpResponse, ApiError> {
+    let page = Page::of(&request, &service)?;
+    let rows = service.ask(async |client| store::list::<R>(client, page.after, page.limit + 1).await).await?;
+    Ok(page.answer(rows))
+}
+
+async fn owned(
+    request: HttpRequest,
+    id: Path<String>,
+    service: Data<Service>,
+) -> Result<HttpResponse, ApiError> {
+    let (id, page) = (path_id(&id)?, Page::of(&request, &service)?);
+    let items = async |client: &_| store::items_of(client, id, page.after, page.limit + 1).await;
+    Ok(page.answer(service.ask(items).await?))
+}
+
+async fn history(
+    request: HttpRequest,
+    id: Path<String>,
+    service: Data<Service>,
+) -> Result<HttpResponse, ApiError> {
+    let (id, page) = (path_id(&id)?, Page::of(&request, &service)?);
+    let transfers = async |client: &_| store::transfers_of(client, id, page.after, page.limit + 1).await;
+    Ok(page.answer(service.ask(transfers).await?))
+}
+
+async fn owner(id: Path<String>, service: Data<Service>) -> Result<HttpResponse, ApiError> {
+    let id = path_id(&id)?;
+    let owner = service.ask(async |client| store::owner_of(client, id).await).await?;
+    Ok(HttpResponse::Ok().json(owner))
+}
+
+/// Every PUT is a transfer, also to the user who owns the item already.
+async fn give(
+    request: HttpRequest,
+    id: Path<String>,
+    body: Payload,
+    service: Data<Service>,
+) -> Result<HttpResponse, ApiError> {
+    let item = path_id(&id)?;
+    if media_type(&request).as_deref() != Some("application/json") {
+        return Err(ApiError::ContentType("application/json"));
+    }
+    let body = read(&service, body).await?;
+    let NewOwner { to } = parse(&body)?;
+    let context = Context { key: idempotency_key(&request)?, ..service.context() };
+    let transfer = NewTransfer::to(item.into(), to).into_row(context)?;
+    match insert_one(&service, transfer).await {
+        Ok(_) => Ok(HttpResponse::NoContent().finish()),
+        // The caller knows these two by other names.
+        Err(ApiError::Rejected(Rejection::UnknownReference { field: "item_id" })) => {
+            Err(ApiError::NotFound(Item::NAME))
+        }
+        Err(ApiError::Rejected(Rejection::UnknownReference { .. })) => {
+            Err(Rejection::UnknownReference { field: "to" }.into())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn location<R: Resource>(row: &R) -> String {
+    format!("{}/{}", R::PATH, row.id())
+}
+
+fn path_id(id: &Path<String>) -> Result<Uuid, ApiError> {
+    id.parse().map_err(|_| ApiError::PathId(id.to_string()))
+}
+
+/// The media type without its parameters, in lower case.
+fn media_type(request: &HttpRequest) -> Option<String> {
+    let header = request.headers().get(CONTENT_TYPE)?.to_str().ok()?;
+    Some(header.split(';').next()?.trim().to_ascii_lowercase())
+}
+
+fn idempotency_key(request: &HttpRequest) -> Result<Option<Uuid>, ApiError> {
+    let Some(header) = request.headers().get("idempotency-key") else { return Ok(None) };
+    // The draft standard writes it as a quoted string; bare UUIDs are as common.
+    let key = header.to_str().ok().and_then(|text| text.trim_matches('"').parse().ok());
+    key.map(Some).ok_or(ApiError::Header { name: "Idempotency-Key", detail: "must be a UUID" })
+}
+
+/// The parts of a body as they come, and an error where none comes for too long.
+fn parts(service: &Service, body: Payload) -> impl Stream<Item = Result<Bytes, ApiError>> {
+    let patience = service.settings.limits.body_idle_timeout();
+    futures_util::stream::unfold(Some(body), move |body| async move {
+        let mut body = body?;
+        match timeout(patience, body.next()).await {
+            Ok(None) => None,
+            Ok(Some(Ok(part))) => Some((Ok(part), Some(body))),
+            Ok(Some(Err(error))) => Some((Err(ApiError::Body(error.to_string())), None)),
+            Err(_) => {
+                let detail = format!("nothing came for {} ms", patience.as_millis());
+                Some((Err(ApiError::Body(detail)), None))
+            }
+        }
+    })
+}
+
+/// A whole body, which may not be longer than that of one row.
+async fn read(service: &Service, body: Payload) -> Result<Vec<u8>, ApiError> {
+    let limit = service.settings.limits.request_body_bytes;
+    let mut parts = Box::pin(parts(service, body));
+    let mut whole = Vec::new();
+    while let Some(part) = parts.next().await {
+        whole.extend_from_slice(&part?);
+        if whole.len() > limit {
+            return Err(ApiError::TooLarge(limit));
+        }
+    }
+    Ok(whole)
+}
+
+/// Which rows of a list are asked for.
+#[derive(Debug, Clone, Copy)]
+struct Page {
+    after: Option<Uuid>,
+    limit: i64,
+}
+
+impl Page {
+    fn of(request: &HttpRequest, service: &Service) -> Result<Self, ApiError> {
+        let limits = &service.settings.limits;
+        let most = limits.page_rows_max.get();
+        let mut page = Self { after: None, limit: limits.page_rows_default.get().into() };
+        let wrong = |name: &str, detail: String| ApiError::Query { name: name.to_owned(), detail };
+        let query = Query::<Vec<(String, String)>>::from_query(request.query_string())
+            .map_err(|error| wrong("the query", error.to_string()))?;
+        for (name, value) in query.into_inner() {
+            match name.as_str() {
+                "after" => {
+                    let after =
+                        value.parse().map_err(|_| wrong("after", format!("{value:?} is not a UUID")))?;
+                    page.after = Some(after);
+                }
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| (1..=most).contains(limit));
+                    let expected = || wrong("limit", format!("{value:?} is not a number from 1 to {most}"));
+                    page.limit = limit.ok_or_else(expected)?.into();
+                }
+                _ => {
+                    return Err(wrong(
+                        &name,
+                        "there is no such parameter here; there are: after, limit".into(),
+                    ));
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// The page, from one row more than it has, which tells whether there is a next.
+    fn answer<R: Resource + Serialize>(self, mut rows: Vec<R>) -> HttpResponse {
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| more).map(Resource::id);
+        HttpResponse::Ok().json(json!({ "data": rows, "next": next }))
+    }
+}

@@ -1,0 +1,140 @@
+//! Puts the service together.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix_cors::Cors;
+use actix_web::{App, HttpServer, web};
+use actix_web_lab::middleware::CatchPanic;
+use service_kit::database::pool;
+use service_kit::health::{Readiness, Report};
+use service_kit::problem;
+use service_kit::schema::{self, SchemaError};
+use service_kit::supervisor::{Supervisor, SupervisorError};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::error::ApiError;
+use crate::routes::{self, Service};
+use crate::settings::{CorsSettings, Settings};
+use crate::store::Store;
+
+/// The service, listening but not yet running.
+pub struct Application {
+    port: u16,
+    supervisor: Supervisor,
+}
+
+impl Application {
+    /// Listens, and starts everything.
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub fn build(settings: Settings, clock: Clock, shutdown: CancellationToken) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind((settings.http.host.as_str(), settings.http.port))?;
+        let port = listener.local_addr()?.port();
+        let store = Store::new(pool(&settings.database, &settings.pool, "ingest-api")?);
+        let checked = Arc::new(AtomicBool::new(false));
+        let readiness = readiness(&settings, store.clone(), Arc::clone(&checked));
+        let uploads = Semaphore::new(settings.bulk.concurrent_uploads.get());
+        let (http, connections) = (settings.http.clone(), settings.limits.connections_per_worker.get());
+        let service = web::Data::new(Service { settings, store: store.clone(), clock, uploads });
+        let shared = service.clone();
+        let server = HttpServer::new(move || {
+            App::new()
+                .wrap(cors(&shared.settings.cors))
+                .wrap(CatchPanic::default())
+                .app_data(shared.clone())
+                .configure(routes::configure)
+                .configure(|routes| readiness.routes(routes))
+                .default_service(web::to(problem::not_found))
+        })
+        .workers(http.workers.get())
+        .max_connections(connections)
+        .shutdown_timeout(http.drain_seconds)
+        .disable_signals()
+        .listen(listener)?
+        .run();
+        tracing::info!(http.port = port, "listening");
+        let drain = Duration::from_secs(http.drain_seconds) + Duration::from_secs(1);
+        let mut supervisor = Supervisor::new(shutdown.clone(), drain);
+        supervisor.serve("http server", server);
+        supervisor.spawn("schema check", check_schema(service.into_inner(), checked, shutdown));
+        Ok(Self { port, supervisor })
+    }
+
+    /// The port that it listens on.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Runs until asked to stop, or until a part of it dies.
+    ///
+    /// # Errors
+    /// What died, and of what.
+    pub async fn run_until_stopped(self) -> Result<(), SupervisorError> {
+        self.supervisor.run_until_stopped().await
+    }
+}
+
+/// Refuses a schema that this release does not know, as soon as the database can be asked: the service may be
+/// started before the database is.
+async fn check_schema(
+    service: Arc<Service>,
+    checked: Arc<AtomicBool>,
+    shutdown: CancellationToken,
+) -> Result<(), SchemaError> {
+    let timeout = service.settings.limits.query_timeout();
+    loop {
+        let check = async |client: &deadpool_postgres::Client| Ok(schema::check(client).await);
+        let answer: Result<_, ApiError> = service.store.run(timeout, check).await;
+        match answer {
+            Ok(Ok(())) => break,
+            Ok(Err(error @ (SchemaError::Missing | SchemaError::Older(_) | SchemaError::Newer(_)))) => {
+                return Err(error);
+            }
+            Ok(Err(error)) => tracing::warn!(error = %error, "the schema could not be checked; trying again"),
+            Err(error) => tracing::warn!(error = %error, "the schema could not be checked; trying again"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(service.settings.schema.retry()) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+    checked.store(true, Ordering::Release);
+    shutdown.cancelled().await;
+    Ok(())
+}
+
+fn cors(settings: &CorsSettings) -> Cors {
+    let cors = Cors::default()
+        .allowed_methods(["GET", "POST", "PUT", "DELETE"])
+        .allowed_headers(["content-type", "idempotency-key"])
+        .expose_headers(["location", "retry-after"])
+        .max_age(600);
+    settings.origins().fold(cors, Cors::allowed_origin)
+}
+
+fn readiness(settings: &Settings, store: Store, checked: Arc<AtomicBool>) -> Readiness {
+    let timeout = settings.limits.query_timeout();
+    Readiness::new(move || {
+        let (store, checked) = (store.clone(), checked.load(Ordering::Acquire));
+        async move {
+            let mut reasons = Vec::new();
+            if !checked {
+                reasons.push("the schema has not been checked yet".to_owned());
+            }
+            let ping =
+                async |client: &deadpool_postgres::Client| Ok(client.batch_execute("SELECT 1").await?);
+            let answer: Result<(), ApiError> = store.run(timeout, ping).await;
+            if let Err(error) = answer {
+                reasons.push(error.to_string());
+            }
+            Report::of(reasons)
+        }
+    })
+}

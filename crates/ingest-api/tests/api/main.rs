@@ -1,0 +1,8 @@
+//! ingest-api over HTTP, against a real Postgres.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod bulk;
+mod refusals;
+mod rows;
+mod support;

@@ -1,0 +1,145 @@
+//! Whatever is wrong is named, and changes nothing.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::support::Api;
+
+#[tokio::test]
+async fn a_wrong_body_names_the_field_and_stores_nothing() {
+    let api = Api::start().await;
+    let (base_item, user, item) = api.parents().await;
+    let before = api.rows().await;
+    let nobody = Uuid::now_v7();
+    let transfer = |time: &str| format!(r#"{{"item_id":"{item}","owner_id":"{user}","timestamp":"{time}"}}"#);
+    let long = "é".repeat(1_001);
+    let bodies: &[(&str, &str, u16, Option<&str>)] = &[
+        ("/items", "{", 400, None),
+        ("/items", "", 400, None),
+        ("/users", "{} trailing", 400, None),
+        ("/items", "[]", 422, Some("the body")),
+        ("/items", "{}", 422, Some("base_item_id")),
+        ("/items", r#"{"base_item_id":7}"#, 422, Some("base_item_id")),
+        ("/items", r#"{"base_item_id":"seven"}"#, 422, Some("base_item_id")),
+        ("/items", &format!(r#"{{"base_item_id":"{base_item}","colour":"red"}}"#), 422, Some("colour")),
+        ("/items", &format!(r#"{{"base_item_id":"{base_item}","id":"x"}}"#), 422, Some("id")),
+        ("/items", &format!(r#"{{"base_item_id":"{nobody}"}}"#), 422, Some("base_item_id")),
+        (
+            "/items",
+            &format!(r#"{{"base_item_id":"{base_item}","created_at":"soon"}}"#),
+            422,
+            Some("created_at"),
+        ),
+        ("/transfers", &format!(r#"{{"item_id":"{nobody}","owner_id":"{user}"}}"#), 422, Some("item_id")),
+        ("/transfers", &format!(r#"{{"item_id":"{item}","owner_id":"{nobody}"}}"#), 422, Some("owner_id")),
+        ("/transfers", &transfer("2026-11-23T09:42:00.123457Z"), 422, Some("timestamp")),
+        ("/transfers", &transfer("0000-12-31T23:59:59Z"), 422, Some("timestamp")),
+        ("/transfers", &transfer("infinity"), 422, Some("timestamp")),
+        ("/transfers", &transfer("2026-02-30T00:00:00Z"), 422, Some("timestamp")),
+        ("/base-items", r#"{"description":"a\u0000b"}"#, 422, Some("description")),
+        ("/base-items", &format!(r#"{{"description":"{long}"}}"#), 422, Some("description")),
+        ("/base-items", r#"{"description":null}"#, 422, Some("description")),
+        ("/base-items", &format!(r#"{{"description":"{}"}}"#, "x".repeat(70_000)), 413, None),
+    ];
+    for (path, body, status, field) in bodies {
+        let answer = api.post_text(path, "application/json", body).await;
+        let start: String = body.chars().take(100).collect();
+        assert_eq!(answer.status, *status, "{path} {start}: {}", answer.body);
+        assert_eq!(answer.headers["content-type"], "application/problem+json", "{path} {start}");
+        assert_eq!(answer.body["field"].as_str(), *field, "{path} {start}: {}", answer.body);
+        assert_eq!(answer.body["status"], *status);
+        assert!(answer.body["type"].as_str().unwrap().starts_with("/problems/"));
+    }
+    assert_eq!(api.rows().await, before);
+}
+
+#[tokio::test]
+async fn a_wrong_path_query_header_or_type_is_named() {
+    let api = Api::start().await;
+    let (_, user, item) = api.parents().await;
+    let before = api.rows().await;
+    let nobody = Uuid::now_v7();
+    let json_body = |method: &str, path: &str, body: &str| {
+        api.request(method, path).header("content-type", "application/json").body(body.to_owned())
+    };
+    let requests = [
+        (api.request("GET", "/items/seven"), 400, Some("id")),
+        (api.request("GET", &format!("/items/{nobody}")), 404, None),
+        (api.request("GET", &format!("/items/{nobody}/owner")), 404, None),
+        (api.request("GET", &format!("/items/{nobody}/transfers")), 404, None),
+        (api.request("GET", &format!("/users/{nobody}/items")), 404, None),
+        (api.request("DELETE", &format!("/transfers/{nobody}")), 404, None),
+        (api.request("GET", "/nothing"), 404, None),
+        (api.request("PATCH", "/items"), 405, None),
+        (api.request("GET", "/items?limit=0"), 400, Some("limit")),
+        (api.request("GET", "/items?limit=1001"), 400, Some("limit")),
+        (api.request("GET", "/items?after=x"), 400, Some("after")),
+        (api.request("GET", "/items?sort=id"), 400, Some("sort")),
+        (api.request("POST", "/users").body("{}"), 415, None),
+        (api.request("POST", "/users").header("content-type", "text/plain").body("{}"), 415, None),
+        (json_body("POST", "/users", "{}").header("idempotency-key", "once"), 400, Some("Idempotency-Key")),
+        (
+            json_body("PUT", &format!("/items/{nobody}/ownership"), &format!(r#"{{"to":"{user}"}}"#)),
+            404,
+            None,
+        ),
+        (
+            json_body("PUT", &format!("/items/{item}/ownership"), &format!(r#"{{"to":"{nobody}"}}"#)),
+            422,
+            Some("to"),
+        ),
+        (json_body("PUT", &format!("/items/{item}/ownership"), "{}"), 422, Some("to")),
+    ];
+    for (place, (request, status, field)) in requests.into_iter().enumerate() {
+        let answer = api.send(request).await;
+        assert_eq!(answer.status, status, "request {place}: {}", answer.body);
+        assert_eq!(answer.headers["content-type"], "application/problem+json", "request {place}");
+        assert_eq!(answer.body["field"].as_str(), field, "request {place}: {}", answer.body);
+    }
+    assert_eq!(api.rows().await, before);
+}
+
+#[tokio::test]
+async fn without_a_database_the_answer_is_503_and_soon() {
+    let api = Api::start_with(|settings| settings.database.port = 9).await;
+    let asked = Instant::now();
+    let answer = api.post("/users", &json!({})).await;
+    assert_eq!((answer.status, &answer.body["type"]), (503, &json!("/problems/unavailable")));
+    assert!(answer.headers.contains_key("retry-after"));
+    assert!(!answer.body.to_string().contains("127.0.0.1"), "no internals: {}", answer.body);
+    let ready = api.get("/readyz").await;
+    assert_eq!((ready.status, &ready.body["ready"]), (503, &json!(false)));
+    assert!(asked.elapsed() < Duration::from_secs(4), "two answers took {:?}", asked.elapsed());
+}
+
+/// A lock held by another session stands for a database that hangs.
+#[tokio::test]
+async fn a_database_that_hangs_is_503_and_its_connection_is_not_used_again() {
+    let api = Api::start().await;
+    let blocker = api.database.connect().await;
+    blocker.batch_execute("BEGIN; LOCK TABLE users").await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(api.post("/users", &json!({})).await.status, 503);
+    }
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(api.post("/users", &json!({})).await.status, 201);
+    }
+}
+
+#[tokio::test]
+async fn only_listed_origins_may_send_from_a_page() {
+    let api = Api::start().await;
+    let preflight = |origin: &str| {
+        let request = api.request("OPTIONS", "/items").header("origin", origin.to_owned());
+        request
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "content-type")
+    };
+    let allowed = preflight("http://dashboard.example").send().await.unwrap();
+    assert_eq!(allowed.headers()["access-control-allow-origin"], "http://dashboard.example");
+    let refused = preflight("http://elsewhere.example").send().await.unwrap();
+    assert!(!refused.headers().contains_key("access-control-allow-origin"));
+}

@@ -1,0 +1,94 @@
+//! The service of a test, and requests to it.
+
+use std::time::Duration;
+
+use ingest_api::clock::Clock;
+use ingest_api::settings::Settings;
+use ingest_api::startup::Application;
+use local_stack::test_database::TestDatabase;
+use serde_json::{Value, json};
+use time::macros::datetime;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// An answer: status, location, body.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Value,
+}
+
+/// A running service, whose clock stands at 2026-11-23T09:37:00.123456Z.
+pub(crate) struct Api {
+    pub(crate) database: TestDatabase,
+    pub(crate) url: String,
+    client: reqwest::Client,
+    _stop: DropGuard,
+}
+
+impl Api {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        let database = TestDatabase::create().await;
+        let mut settings = Settings::load().unwrap();
+        settings.database = database.ingest();
+        settings.http.port = 0;
+        settings.cors.allowed_origins = "http://dashboard.example".to_owned();
+        change(&mut settings);
+        let stop = CancellationToken::new();
+        let clock = Clock::fixed(datetime!(2026-11-23 9:37:00.123456789 UTC));
+        let application = Application::build(settings, clock, stop.clone()).unwrap();
+        let url = format!("http://127.0.0.1:{}", application.port());
+        tokio::spawn(application.run_until_stopped());
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
+        Self { database, url, client, _stop: stop.drop_guard() }
+    }
+
+    /// A request, to be completed.
+    pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method.parse().unwrap(), format!("{}{path}", self.url))
+    }
+
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
+        Answer { status, headers, body }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(self.request("GET", path)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.post_text(path, "application/json", &body.to_string()).await
+    }
+
+    pub(crate) async fn post_text(&self, path: &str, content_type: &str, body: &str) -> Answer {
+        let request = self.request("POST", path).header("content-type", content_type);
+        self.send(request.body(body.to_owned())).await
+    }
+
+    /// A new base item, user and item.
+    pub(crate) async fn parents(&self) -> (String, String, String) {
+        let id = |answer: Answer| {
+            assert_eq!(answer.status, 201, "{}", answer.body);
+            answer.body["id"].as_str().unwrap().to_owned()
+        };
+        let base_item = id(self.post("/base-items", &json!({ "description": "a thing" })).await);
+        let user = id(self.post("/users", &json!({})).await);
+        let item = id(self.post("/items", &json!({ "base_item_id": base_item })).await);
+        (base_item, user, item)
+    }
+
+    /// How many rows there are: base items, users, items, transfers.
+    pub(crate) async fn rows(&self) -> [i64; 4] {
+        let count = "SELECT (SELECT count(*) FROM base_items), (SELECT count(*) FROM users), \
+             (SELECT count(*) FROM items), (SELECT count(*) FROM transfers)";
+        let row = self.database.connect().await.query_one(count, &[]).await.unwrap();
+        [0, 1, 2, 3].map(|column| row.get(column))
+    }
+}
