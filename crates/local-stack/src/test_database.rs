@@ -21,7 +21,7 @@ const TEMPLATE: &str = "newcycle_template";
 const INGEST_PASSWORD: &str = "test-ingest";
 const NOTIFIER_PASSWORD: &str = "test-notifier";
 
-/// A database that is dropped with its last connection when the test ends.
+/// A database that is dropped when the test ends.
 #[derive(Debug)]
 pub struct TestDatabase {
     cluster: Config,
@@ -107,17 +107,20 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        let (cluster, name) = (self.cluster.clone(), self.name.clone());
-        // On a thread of its own: the test's runtime may be ending, and must not be blocked.
-        let dropping = std::thread::spawn(move || {
+        let (mut cluster, name) = (self.cluster.clone(), self.name.clone());
+        // On a thread of its own, and not waited for: this may be the only thread of the test's runtime, and
+        // dropping waits for every connection that is just being opened, such as one of that runtime. A database
+        // left behind when the process ends first harms nobody: its cluster is thrown away.
+        std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime must start").block_on(async {
                 let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-                connect(&cluster, "postgres").await.batch_execute(&drop).await
-            })
+                if let Ok((client, connection)) = cluster.dbname("postgres").connect(NoTls).await {
+                    tokio::spawn(connection);
+                    let _left_behind = client.batch_execute(&drop).await;
+                }
+            });
         });
-        // A database left behind harms no other test.
-        drop(dropping.join());
     }
 }
 
