@@ -1,4 +1,5 @@
 //! A real Postgres and the services, started on this machine: for `up`, tests and benches.
 
 pub mod postgres;
+pub mod services;
 pub mod test_database;

@@ -152,7 +152,8 @@ impl Cluster {
         let output = std::fs::File::create(&log).map_err(io_error(format!("making {}", log.display())))?;
         let errors = output.try_clone().map_err(io_error("sharing the log"))?;
         let mut server = installation.command("postgres", user);
-        server.arg("-D").arg(&data).stdout(output).stderr(errors);
+        // A group of its own: a Ctrl-C at the terminal is for whoever started it, who then stops it in order.
+        server.arg("-D").arg(&data).stdout(output).stderr(errors).process_group(0);
         let mut options = vec![
             format!("port={}", settings.port),
             "listen_addresses=127.0.0.1".to_owned(),

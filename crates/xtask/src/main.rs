@@ -4,6 +4,7 @@
 
 mod postgres;
 mod test;
+mod up;
 
 use clap::{Parser, Subcommand};
 
@@ -17,6 +18,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Starts the whole stack on this machine, until Ctrl-C.
+    Up,
     /// Checks formatting, lints and documentation, then runs every test against a Postgres of its own.
     Test {
         /// Passed on to `cargo test`, such as the name of a test.
@@ -28,6 +31,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
+        Command::Up => up::run().await,
         Command::Test { arguments } => test::run(&arguments).await,
     }
 }
