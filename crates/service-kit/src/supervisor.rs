@@ -89,9 +89,11 @@ impl Supervisor {
     /// # Errors
     /// The first thing that went wrong; the service then exits with a failure.
     pub async fn run_until_stopped(mut self) -> Result<(), SupervisorError> {
+        // The request to end comes first: a task that has obeyed it already did not end unasked.
         let first = tokio::select! {
-            ended = self.tasks.join_next() => ended,
+            biased;
             () = self.shutdown.cancelled() => None,
+            ended = self.tasks.join_next() => ended,
         };
         let mut result = match first {
             None => Ok(()),
