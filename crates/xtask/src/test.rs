@@ -22,7 +22,9 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
     let mut documentation = cargo(&["doc", "--workspace", "--no-deps", "--locked"]);
     documentation.env("RUSTDOCFLAGS", "-D warnings");
     step("documentation", documentation).await?;
-    step("building", cargo(&["test", "--workspace", "--locked", "--no-run"])).await?;
+    // The services too, for the tests that run them as processes of their own.
+    step("building the services", cargo(&["build", "--workspace", "--bins", "--locked"])).await?;
+    step("building the tests", cargo(&["test", "--workspace", "--locked", "--no-run"])).await?;
 
     println!("== Postgres for the tests");
     let installation = postgres::bring()?;

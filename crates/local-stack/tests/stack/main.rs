@@ -4,5 +4,6 @@
 
 mod checker;
 mod exactness;
+mod flights;
 mod subscriber;
 mod writers;
