@@ -2,4 +2,5 @@
 
 pub mod postgres;
 pub mod services;
+pub mod stack;
 pub mod test_database;

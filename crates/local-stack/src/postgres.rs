@@ -186,6 +186,11 @@ impl Cluster {
         self.server.id()
     }
 
+    /// Whether the server still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.server.try_wait(), Ok(None))
+    }
+
     /// Stops the server: clients are sent away, and what they had committed is kept.
     pub fn stop(&mut self) {
         let deadline = Instant::now() + PATIENCE;
@@ -195,7 +200,7 @@ impl Cluster {
             .and_then(Pid::from_raw)
             .is_some_and(|process| kill_process(process, Signal::INT).is_ok());
         while asked && Instant::now() < deadline {
-            if !matches!(self.server.try_wait(), Ok(None)) {
+            if !self.runs() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -212,7 +217,7 @@ impl Cluster {
     ) -> Result<(), PostgresError> {
         let deadline = Instant::now() + PATIENCE;
         let port = settings.port.to_string();
-        while Instant::now() < deadline && matches!(self.server.try_wait(), Ok(None)) {
+        while Instant::now() < deadline && self.runs() {
             let mut ready = installation.command("pg_isready", None);
             ready.args(["-q", "-h", "127.0.0.1", "-p", &port]);
             if ready.status().map_err(io_error("running pg_isready"))?.success() {
@@ -281,8 +286,18 @@ fn other_user(folder: &Path) -> Result<Option<User>, PostgresError> {
 
 /// A port that nobody listens on just now.
 ///
+/// It is drawn from below those that operating systems give to outgoing connections, so that none of these
+/// takes it before it is used.
+///
 /// # Errors
-/// None is free.
+/// None was found.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..100 {
+        match TcpListener::bind(("127.0.0.1", rand::random_range(10_000..30_000))) {
+            Ok(listener) => return Ok(listener.local_addr()?.port()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,7 +12,6 @@ use tokio::process::{Child, Command};
 /// A running service. It is killed when dropped; [`Service::stop`] lets it finish.
 #[derive(Debug)]
 pub struct Service {
-    name: &'static str,
     process: Child,
 }
 
@@ -23,7 +22,7 @@ impl Service {
     /// The program cannot be started.
     pub fn start(
         programs: &Path,
-        name: &'static str,
+        name: &str,
         variables: &[(&str, String)],
         mut log: impl FnMut(&str) + Send + 'static,
     ) -> io::Result<Self> {
@@ -47,20 +46,20 @@ impl Service {
                 }
             });
         }
-        Ok(Self { name, process })
+        Ok(Self { process })
     }
 
-    /// What it is called.
+    /// Its process id, while it runs.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
-        self.name
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.id()
     }
 
     /// Waits until it ends, and says how.
     ///
     /// # Errors
     /// The operating system lost it.
-    pub async fn ended(&mut self) -> io::Result<std::process::ExitStatus> {
+    pub async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.process.wait().await
     }
 

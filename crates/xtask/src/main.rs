@@ -2,9 +2,15 @@
 
 #![expect(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
 
+mod import;
 mod postgres;
+mod running;
+mod settings;
+mod stack;
 mod test;
 mod up;
+
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
@@ -19,7 +25,29 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Starts the whole stack on this machine, until Ctrl-C.
-    Up,
+    Up {
+        /// Returns when all is ready, and leaves it running.
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Stops the stack; its data stay.
+    Down,
+    /// Deletes the data of the stack, which must not run.
+    Reset,
+    /// Says what runs, and where.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Posts the base-items, users, items and transfers of a folder, as .ndjson or .ndjson.gz, to ingest-api.
+    Import {
+        /// The folder.
+        folder: PathBuf,
+        /// Where ingest-api is, where it is not that of this machine's stack.
+        #[arg(long)]
+        url: Option<String>,
+    },
     /// Checks formatting, lints and documentation, then runs every test against a Postgres of its own.
     Test {
         /// Passed on to `cargo test`, such as the name of a test.
@@ -31,7 +59,11 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Up => up::run().await,
+        Command::Up { detach } => up::run(detach).await,
+        Command::Down => stack::down(),
+        Command::Reset => stack::reset(),
+        Command::Status { json } => stack::status(json).await,
+        Command::Import { folder, url } => import::run(&folder, url).await,
         Command::Test { arguments } => test::run(&arguments).await,
     }
 }

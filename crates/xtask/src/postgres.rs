@@ -6,6 +6,9 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use local_stack::postgres::{Installation, PostgresError};
 
+/// Tells Debian's package to make no cluster of its own, which would take port 5432 and start with the machine.
+const NO_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/newcycle.conf";
+
 /// The Postgres of this machine, installed first on Debian and Ubuntu where there is none.
 ///
 /// # Errors
@@ -19,21 +22,35 @@ pub(crate) fn bring() -> anyhow::Result<Installation> {
 }
 
 fn install() -> anyhow::Result<()> {
-    println!("There is no Postgres here: installing Debian's package postgresql with apt-get.");
-    for arguments in
-        [&["update", "-q"][..], &["install", "-y", "-q", "--no-install-recommends", "postgresql"]]
-    {
-        // Root needs no sudo, and may not have it.
-        let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
-        let mut command = if root { Command::new("apt-get") } else { Command::new("sudo") };
-        if !root {
-            command.arg("apt-get");
-        }
-        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-        let status = command.status().context("apt-get could not be run")?;
-        if !status.success() {
-            bail!("apt-get {} failed; install Postgres 15 or newer by hand, then try again", arguments[0]);
-        }
+    println!("== there is no Postgres 15 or newer here: installing the package postgresql with apt-get");
+    let write =
+        format!("mkdir -p \"$(dirname {NO_CLUSTER})\" && echo 'create_main_cluster = false' > {NO_CLUSTER}");
+    as_root(&["sh", "-c", &write])?;
+    let installed = as_root(&["apt-get", "update", "-q"]).and_then(|()| {
+        as_root(&[
+            "env",
+            "DEBIAN_FRONTEND=noninteractive",
+            "apt-get",
+            "install",
+            "-y",
+            "-q",
+            "--no-install-recommends",
+            "postgresql",
+        ])
+    });
+    // What is installed later, by others, is none of this command's business.
+    as_root(&["rm", "-f", NO_CLUSTER])?;
+    installed.context("install Postgres 15 or newer by hand, then try again")
+}
+
+/// Root needs no sudo, and may not have it.
+fn as_root(words: &[&str]) -> anyhow::Result<()> {
+    let words =
+        if rustix::process::geteuid().is_root() { words.to_vec() } else { [&["sudo"], words].concat() };
+    let status = Command::new(words[0]).args(&words[1..]).status();
+    let failed = || format!("`{}` failed", words.join(" "));
+    if !status.with_context(failed)?.success() {
+        bail!(failed());
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use local_stack::postgres::{Cluster, ClusterSettings, free_port};
 use local_stack::test_database::CLUSTER_VARIABLE;
 use tokio::process::Command;
 
-use crate::postgres;
+use crate::{postgres, up};
 
 /// Tests that may be ignored, by their full names; reviewed, and empty for as long as possible.
 const MAY_BE_IGNORED: &[&str] = &[];
@@ -23,7 +23,7 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
     documentation.env("RUSTDOCFLAGS", "-D warnings");
     step("documentation", documentation).await?;
     // The services too, for the tests that run them as processes of their own.
-    step("building the services", cargo(&["build", "--workspace", "--bins", "--locked"])).await?;
+    step("building the services", cargo(&up::BUILD)).await?;
     step("building the tests", cargo(&["test", "--workspace", "--locked", "--no-run"])).await?;
 
     println!("== Postgres for the tests");

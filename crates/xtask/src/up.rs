@@ -1,182 +1,200 @@
 //! `cargo xtask up`: the whole stack on this machine, until Ctrl-C.
 
-use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::io::{Read, Seek, Write};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use local_stack::postgres::{Cluster, ClusterSettings};
-use local_stack::services::Service;
-use migrate::settings::RoleSettings;
-use secrecy::SecretString;
-use service_kit::database::DatabaseSettings;
+use local_stack::postgres::Cluster;
+use local_stack::stack::{Part, Stack};
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::postgres;
+use crate::running::{Folder, Process, Running};
+use crate::settings::Settings;
 
 /// How long a service may take to be ready, and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the environment, or `.env`, says of the stack.
-struct Variables;
+/// What is built: the same for every command, so that none of them builds anew what another has built.
+pub(crate) const BUILD: [&str; 8] =
+    ["build", "--locked", "-p", "ingest-api", "-p", "stats-notifier", "-p", "sse-gateway"];
 
-impl Variables {
-    fn text(name: &str, default: &str) -> String {
-        std::env::var(name).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
+/// Starts everything, and runs until asked to stop; or, detached, returns when all is ready.
+pub(crate) async fn run(detach: bool) -> anyhow::Result<()> {
+    let settings = Settings::load()?;
+    // From here on, a request to stop is heard, and obeyed in order, whatever is being done.
+    let mut interrupts = Interrupts::new()?;
+    let folder = Folder::lock(&settings.folder)?;
+    settings.check_ports()?;
+    tokio::select! {
+        built = build() => built?,
+        () = interrupts.heard() => bail!("interrupted"),
     }
-
-    /// A port, and that nobody listens on it.
-    fn free_port(name: &str, default: u16) -> anyhow::Result<u16> {
-        let text = Self::text(name, &default.to_string());
-        let port = text.parse().with_context(|| format!("{name}={text} is not a port"))?;
-        TcpListener::bind(("127.0.0.1", port)).with_context(|| {
-            format!("port {port} is taken: set {name} to another one, in .env or for this command")
-        })?;
-        Ok(port)
+    if detach {
+        // The detached process takes the lock itself.
+        drop(folder);
+        return detached(&settings, &mut interrupts).await;
     }
-}
-
-/// Starts everything, and runs until asked to stop.
-pub(crate) async fn run() -> anyhow::Result<()> {
-    // The process environment outweighs the file, which need not be there.
-    let _no_file = dotenvy::dotenv();
-    let postgres_port = Variables::free_port("PGPORT", 5432)?;
-    let ingest_port = Variables::free_port("INGEST_PORT", 8080)?;
-    let gateway_port = Variables::free_port("GATEWAY_PORT", 8081)?;
-    let notifier_port = Variables::free_port("NOTIFIER_PORT", 8083)?;
-    let (user, password) = (Variables::text("PGUSER", "newcycle"), Variables::text("PGPASSWORD", "newcycle"));
-    let name = Variables::text("PGDATABASE", "newcycle");
-    let ingest_password = Variables::text("INGEST_DATABASE_PASSWORD", "newcycle-ingest");
-    let notifier_password = Variables::text("NOTIFIER_DATABASE_PASSWORD", "newcycle-notifier");
-
-    println!("== building the services");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let packages = ["-p", "ingest-api", "-p", "stats-notifier", "-p", "sse-gateway"];
-    let built = Command::new(cargo).args(["build", "--locked"]).args(packages).status().await?;
-    if !built.success() {
-        bail!("the services could not be built; see above");
-    }
-    // xtask itself was built into the same folder.
-    let programs = std::env::current_exe()?.parent().map(Path::to_owned).context("xtask has no folder")?;
-
-    let installation = postgres::bring()?;
-    let folder = data_folder()?;
-    println!("== starting Postgres on port {postgres_port}, with its data in {}", folder.display());
-    let settings = ClusterSettings {
-        folder,
-        port: postgres_port,
-        user: user.clone(),
-        password: password.clone(),
-        durable: true,
+    folder.write(&Running::starting(&settings))?;
+    let mut held = Held { cluster: None, stack: None };
+    let outcome = tokio::select! {
+        outcome = serve(&settings, &folder, &mut held) => outcome,
+        () = interrupts.heard() => Ok(()),
     };
-    let mut cluster = Cluster::start(&installation, &settings)?;
-    let database = DatabaseSettings {
-        host: "127.0.0.1".to_owned(),
-        port: postgres_port,
-        name: name.clone(),
-        user,
-        password: SecretString::from(password),
-        connect_timeout_milliseconds: 5_000,
-    };
-    let roles = RoleSettings {
-        ingest_password: SecretString::from(ingest_password.clone()),
-        notifier_password: SecretString::from(notifier_password.clone()),
-    };
-    let outcome = migrate::migrate(&database, &roles).await?;
-    println!("== migrated to schema version {}; starting the services", outcome.version);
-
-    let common = [
-        ("PGHOST", "127.0.0.1".to_owned()),
-        ("PGPORT", postgres_port.to_string()),
-        ("PGDATABASE", name),
-        ("INGEST_PORT", ingest_port.to_string()),
-        ("GATEWAY_PORT", gateway_port.to_string()),
-        ("NOTIFIER_PORT", notifier_port.to_string()),
-        ("NEWCYCLE_UPSTREAMS", format!("http://127.0.0.1:{notifier_port}")),
-        ("INGEST_DATABASE_PASSWORD", ingest_password),
-        ("NOTIFIER_DATABASE_PASSWORD", notifier_password),
-    ];
-    let mut services = Vec::new();
-    for (name, port) in
-        [("stats-notifier", notifier_port), ("ingest-api", ingest_port), ("sse-gateway", gateway_port)]
-    {
-        let log = move |line: &str| println!("{name:>14} | {line}");
-        services.push((Service::start(&programs, name, &common, log)?, port));
-    }
-    let outcome = serve(&mut services).await;
-    println!("== stopping");
-    for (service, _) in services.iter_mut().rev() {
-        if !service.stop(PATIENCE).await && outcome.is_ok() {
-            println!("{} did not stop by itself", service.name());
+    say("== stopping");
+    if let Some(stack) = held.stack {
+        for part in stack.stop(PATIENCE).await {
+            say(&format!("{part} did not end well"));
         }
     }
-    cluster.stop();
+    if let Some(mut cluster) = held.cluster {
+        cluster.stop();
+    }
+    folder.clear()?;
     outcome
 }
 
-/// Waits until all are ready, says so, and returns when asked to stop or when one has died.
-async fn serve(services: &mut [(Service, u16)]) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let [first, second, third] = services else { bail!("there are three services") };
-    let ports = [first.1, second.1, third.1];
-    let ready = async {
-        for port in ports {
-            until_ready(port).await?;
-        }
-        println!("== ready; Ctrl-C stops everything");
-        println!("post events to     http://127.0.0.1:{}", ports[1]);
-        println!("follow counts at   http://127.0.0.1:{}/statistics/item-creation/minute", ports[2]);
-        std::future::pending::<anyhow::Result<()>>().await
-    };
+/// What runs, the last to be stopped first.
+struct Held {
+    cluster: Option<Cluster>,
+    stack: Option<Stack>,
+}
+
+async fn build() -> anyhow::Result<()> {
+    say("== building the services");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo).args(BUILD).kill_on_drop(true).status().await?;
+    if !built.success() {
+        bail!("the services could not be built; see above");
+    }
+    Ok(())
+}
+
+/// Starts all there is, says so, and ends when a part of it does.
+async fn serve(settings: &Settings, folder: &Folder, held: &mut Held) -> anyhow::Result<()> {
+    let mut running = Running::starting(settings);
+    let installation = postgres::bring()?;
+    let (postgres_folder, why) = settings.postgres_folder();
+    if let Some(why) = why {
+        say(&why);
+    }
+    let port = settings.database.port;
+    say(&format!("== starting Postgres on port {port}, with its data in {}", postgres_folder.display()));
+    let cluster = held.cluster.insert(Cluster::start(&installation, &settings.cluster())?);
+    running.processes.push(Process { name: "postgres".to_owned(), process_id: cluster.process_id() });
+    folder.write(&running)?;
+    let outcome = migrate::migrate(&settings.database, &settings.roles).await?;
+    say(&format!("== migrated to schema version {}; starting the services", outcome.version));
+    let log = Arc::new(|part: Part, line: &str| say(&format!("{part:>14} | {line}")));
+    let stack = held.stack.insert(Stack::start(settings.stack()?, log)?);
+    for (part, process_id) in stack.process_ids() {
+        running.processes.push(Process { name: part.name().to_owned(), process_id });
+    }
+    folder.write(&running)?;
+    for part in Part::ALL {
+        stack.until_ready(part, PATIENCE).await?;
+        say(&format!("== {part} is ready"));
+    }
+    running.ready = true;
+    folder.write(&running)?;
+    say(&format!("post events to     {}", running.urls.ingest_api));
+    say(&format!("follow counts at   {}/statistics/item-creation/minute", running.urls.sse_gateway));
+    say("== ready; Ctrl-C, or `cargo xtask down`, stops everything");
     tokio::select! {
-        result = ready => result,
-        status = first.0.ended() => bail!("stats-notifier ended: {}", status?),
-        status = second.0.ended() => bail!("ingest-api ended: {}", status?),
-        status = third.0.ended() => bail!("sse-gateway ended: {}", status?),
-        result = tokio::signal::ctrl_c() => Ok(result?),
-        _ = terminate.recv() => Ok(()),
+        ended = stack.ended() => Err(ended.into()),
+        () = postgres_ended(cluster) => bail!("Postgres has ended: {} says why", postgres_folder.join("postgres.log").display()),
     }
 }
 
-async fn until_ready(port: u16) -> anyhow::Result<()> {
-    let url = format!("http://127.0.0.1:{port}/readyz");
-    let started = Instant::now();
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(3)).build()?;
-    loop {
-        let last = match client.get(&url).send().await {
-            Ok(response) if response.status().is_success() => return Ok(()),
-            Ok(response) => response.text().await.unwrap_or_default(),
-            Err(error) => error.to_string(),
-        };
-        if started.elapsed() > PATIENCE {
-            bail!("{url} was not ready within {} s: {last}", PATIENCE.as_secs());
+async fn postgres_ended(cluster: &mut Cluster) {
+    while cluster.runs() {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Starts this program once more, by itself, and shows what it says until all is ready.
+async fn detached(settings: &Settings, interrupts: &mut Interrupts) -> anyhow::Result<()> {
+    let path = settings.folder.join("stack.log");
+    let log = std::fs::File::create(&path).with_context(|| format!("making {}", path.display()))?;
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command.arg("up").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    // A group of its own: a Ctrl-C at this terminal is not for it.
+    let mut process = std::os::unix::process::CommandExt::process_group(&mut command, 0).spawn()?;
+    let mut shown = std::fs::File::open(&path)?;
+    let ready = async {
+        let started = Instant::now();
+        loop {
+            let ended = process.try_wait()?;
+            show_more(&mut shown)?;
+            if let Some(status) = ended {
+                bail!("the stack did not start ({status}); see above, and {}", path.display());
+            }
+            let running = Running::read(&settings.folder)?;
+            if running.is_some_and(|running| running.ready && running.process_id == process.id()) {
+                show_more(&mut shown)?;
+                say(&format!("== detached; the log goes on in {}", path.display()));
+                return Ok(());
+            }
+            if started.elapsed() > 10 * PATIENCE {
+                bail!("the stack was not ready within {} s; see {}", 10 * PATIENCE.as_secs(), path.display());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let outcome = tokio::select! {
+        outcome = ready => outcome,
+        () = interrupts.heard() => Err(anyhow::anyhow!("interrupted")),
+    };
+    if outcome.is_err() {
+        stop(&mut process);
     }
+    outcome
 }
 
-/// Where the data go: `NEWCYCLE_DATA_DIR`, or `.newcycle` here. As root, Postgres runs as another user, who may
-/// not be able to enter that folder; then they go to one that it can enter.
-fn data_folder() -> anyhow::Result<PathBuf> {
-    let wanted = std::path::absolute(Variables::text("NEWCYCLE_DATA_DIR", ".newcycle"))?;
-    std::fs::create_dir_all(&wanted).with_context(|| format!("making {}", wanted.display()))?;
-    let closed = |folder: &Path| {
-        std::fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0)
-    };
-    let root = rustix::process::geteuid().is_root();
-    match wanted.ancestors().skip(1).find(|folder| root && closed(folder)) {
-        None => Ok(wanted.join("postgres")),
-        Some(folder) => {
-            let name = wanted.to_string_lossy().replace('/', "-");
-            let elsewhere = Path::new("/var/lib").join(format!("newcycle{name}"));
-            println!(
-                "Postgres runs as the user postgres, who cannot enter {}: its data go to {}",
-                folder.display(),
-                elsewhere.display()
-            );
-            Ok(elsewhere)
+/// Lets a detached stack that is of no use stop in order.
+fn stop(process: &mut Child) {
+    let id = i32::try_from(process.id()).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(id) = id {
+        // It may have ended by itself.
+        let _already_ended = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+    }
+    let _status = process.wait();
+}
+
+/// Shows what was added to a log since the last time.
+fn show_more(log: &mut std::fs::File) -> anyhow::Result<()> {
+    let mut more = Vec::new();
+    log.seek(std::io::SeekFrom::Current(0))?;
+    log.read_to_end(&mut more)?;
+    let _closed = std::io::stdout().write_all(&more);
+    Ok(())
+}
+
+/// A line on standard output, where anybody still reads that: a closed terminal must not keep all from being
+/// stopped in order.
+fn say(line: &str) {
+    let _closed = writeln!(std::io::stdout(), "{line}");
+}
+
+/// The signals that ask a program to stop.
+struct Interrupts([Signal; 3]);
+
+impl Interrupts {
+    fn new() -> anyhow::Result<Self> {
+        let [interrupt, terminate, hangup] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
+    }
+
+    async fn heard(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
     }
 }

@@ -1,0 +1,107 @@
+//! `cargo xtask import`: posts the files of a folder through ingest-api's bulk paths.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use async_compression::tokio::bufread::GzipDecoder;
+use indicatif::{ProgressBar, ProgressStyle};
+use local_stack::stack::Part;
+use serde::Deserialize;
+use tokio::io::{AsyncRead, BufReader};
+use tokio_util::io::ReaderStream;
+
+use crate::settings::Settings;
+
+/// What is imported, in an order in which each finds what it refers to.
+const KINDS: [&str; 4] = ["base-items", "users", "items", "transfers"];
+
+/// How many bytes of a file are read at a time.
+const CHUNK_BYTES: usize = 65_536;
+
+/// An upload's answer, with or without bad lines.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    accepted: u64,
+    repeated: u64,
+    rejected: u64,
+    #[serde(default)]
+    errors: Vec<BadLine>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BadLine {
+    line: u64,
+    field: Option<String>,
+    detail: String,
+}
+
+/// Posts all files of `folder` to `url`, or to the stack of this machine.
+pub(crate) async fn run(folder: &Path, url: Option<String>) -> anyhow::Result<()> {
+    let url = match url {
+        Some(url) => url,
+        None => format!("http://127.0.0.1:{}", Settings::load()?.ports.of(Part::IngestApi)),
+    };
+    let files: Vec<(&'static str, PathBuf)> =
+        KINDS.iter().filter_map(|kind| Some((*kind, file(folder, kind)?))).collect();
+    if files.is_empty() {
+        bail!("{} has no base-items, users, items or transfers, as .ndjson or .ndjson.gz", folder.display());
+    }
+    println!("{:<12} {:>12} {:>12} {:>12}", "", "accepted", "repeated", "rejected");
+    let mut rejected = 0;
+    for (kind, file) in files {
+        let answer = post(&url, kind, &file).await?;
+        println!("{kind:<12} {:>12} {:>12} {:>12}", answer.accepted, answer.repeated, answer.rejected);
+        for BadLine { line, field, detail } in &answer.errors {
+            let field = field.as_ref().map_or_else(String::new, |field| format!("{field}: "));
+            println!("  {}, line {line}: {field}{detail}", file.display());
+        }
+        rejected += answer.rejected;
+    }
+    if rejected > 0 {
+        bail!(
+            "{rejected} lines were rejected, the others are in; mend them and import again: what is there stays once"
+        );
+    }
+    Ok(())
+}
+
+/// The file of a kind: plain, else compressed.
+fn file(folder: &Path, kind: &str) -> Option<PathBuf> {
+    let names = [format!("{kind}.ndjson"), format!("{kind}.ndjson.gz")];
+    names.iter().map(|name| folder.join(name)).find(|path| path.exists())
+}
+
+async fn post(url: &str, kind: &'static str, path: &Path) -> anyhow::Result<Answer> {
+    let file = tokio::fs::File::open(path).await.with_context(|| format!("opening {}", path.display()))?;
+    let bar = ProgressBar::new(file.metadata().await?.len());
+    let style = "{prefix:<12} {wide_bar} {bytes}/{total_bytes} {eta}";
+    bar.set_style(ProgressStyle::with_template(style)?);
+    bar.set_prefix(kind);
+    let read = BufReader::new(bar.wrap_async_read(file));
+    let plain: Box<dyn AsyncRead + Send + Unpin> =
+        if path.extension().is_some_and(|extension| extension == "gz") {
+            let mut decoder = GzipDecoder::new(read);
+            // As gunzip does: files put one after the other are one file.
+            decoder.multiple_members(true);
+            Box::new(decoder)
+        } else {
+            Box::new(read)
+        };
+    let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(plain, CHUNK_BYTES));
+    let request = reqwest::Client::new()
+        .post(format!("{url}/{kind}"))
+        .header("content-type", "application/x-ndjson")
+        .body(body);
+    let failed = || {
+        format!(
+            "posting {} to {url} failed: does the stack run (`cargo xtask up`), and is the file whole? Importing \
+             again is harmless where lines have ids",
+            path.display()
+        )
+    };
+    let response = request.send().await.with_context(failed)?;
+    let status = response.status();
+    let text = response.text().await.with_context(failed)?;
+    bar.finish_and_clear();
+    serde_json::from_str(&text).with_context(|| format!("{url}/{kind} answered {status}: {text}"))
+}

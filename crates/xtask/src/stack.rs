@@ -1,0 +1,87 @@
+//! `cargo xtask status`, `down` and `reset`.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::json;
+
+use crate::running::{self, Folder, Running};
+use crate::settings::Settings;
+
+/// How long a service may take to say that it is ready.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Says what runs, for people or as JSON.
+pub(crate) async fn status(as_json: bool) -> anyhow::Result<()> {
+    let settings = Settings::load()?;
+    let runs = settings.folder.exists() && Folder::try_lock(&settings.folder)?.is_none();
+    let running = if runs { Running::read(&settings.folder)? } else { None };
+    let Some(running) = running else {
+        if as_json {
+            println!("{:#}", json!({ "running": false, "data_folder": settings.folder }));
+        } else {
+            println!(
+                "nothing runs with its data in {}: `cargo xtask up` starts it",
+                settings.folder.display()
+            );
+        }
+        return Ok(());
+    };
+    let urls = [
+        ("stats-notifier", &running.urls.stats_notifier),
+        ("ingest-api", &running.urls.ingest_api),
+        ("sse-gateway", &running.urls.sse_gateway),
+    ];
+    let mut services = Vec::new();
+    for (name, url) in urls {
+        services.push((name, url, running.ready && is_ready(url).await));
+    }
+    if as_json {
+        let mut text = serde_json::to_value(&running)?;
+        text["running"] = json!(true);
+        text["ready"] = json!(services.iter().all(|(.., ready)| *ready));
+        println!("{text:#}");
+        return Ok(());
+    }
+    println!("{:<14}   {}", "data", running.data_folder.display());
+    println!("{:<14}   {}", "postgres", running.urls.postgres);
+    for (name, url, ready) in services {
+        println!("{name:<14}   {url}   {}", if ready { "ready" } else { "not ready" });
+    }
+    Ok(())
+}
+
+async fn is_ready(url: &str) -> bool {
+    let request = reqwest::Client::new().get(format!("{url}/readyz")).timeout(PATIENCE);
+    request.send().await.is_ok_and(|response| response.status().is_success())
+}
+
+/// Stops what runs; the data stay.
+pub(crate) fn down() -> anyhow::Result<()> {
+    let settings = Settings::load()?;
+    let stopped = running::stop(&settings.folder)?;
+    if stopped.is_empty() {
+        println!("nothing runs with its data in {}", settings.folder.display());
+    } else {
+        println!("stopped {}; the data stay in {}", stopped.join(", "), settings.folder.display());
+    }
+    Ok(())
+}
+
+/// Deletes the data of a stack that does not run.
+pub(crate) fn reset() -> anyhow::Result<()> {
+    let settings = Settings::load()?;
+    let folder = Folder::lock(&settings.folder)?;
+    let (postgres, _) = settings.postgres_folder();
+    if postgres.exists() {
+        // Whatever else somebody named as the folder is not for this command to delete.
+        if !postgres.join("data/PG_VERSION").exists() {
+            bail!("{} holds no Postgres of Newcycle: delete it by hand", postgres.display());
+        }
+        std::fs::remove_dir_all(&postgres).with_context(|| format!("deleting {}", postgres.display()))?;
+        println!("deleted {}; `cargo xtask up` begins anew", postgres.display());
+    } else {
+        println!("there are no data in {}", postgres.display());
+    }
+    folder.clear()
+}

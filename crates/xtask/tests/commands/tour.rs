@@ -1,0 +1,45 @@
+//! The README's tour does what it says.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use crate::support::{Place, root, said};
+
+#[test]
+fn the_tour_of_the_readme_works() {
+    let place = Place::new("tour");
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, tour) = readme.split_once("## A tour").unwrap();
+    let tour = tour.split("\n## ").next().unwrap();
+    let blocks = tour.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let blocks: Vec<String> = blocks.map(|block| in_place(&place, block)).collect();
+    let [follow, post, look, import] = blocks.as_slice() else { panic!("the tour has changed: {blocks:#?}") };
+
+    place.run(&["up", "--detach"]);
+    let mut following = shell(&place, &format!("exec {follow}")).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line == "event: snapshot"), "the stream must begin with a snapshot");
+    let (ended_well, answer) = said(&shell(&place, post).output().unwrap());
+    assert!(ended_well, "{answer}");
+    assert!(lines.any(|line| line == "event: patch"), "the stream must go on with a patch");
+    assert!(lines.any(|line| line.contains("\"count\":1")), "the patch must have the count");
+    following.kill().unwrap();
+    following.wait().unwrap();
+    let (ended_well, table) = said(&shell(&place, look).output().unwrap());
+    assert!(ended_well && table.trim_end().ends_with(",1"), "{table}");
+    let words: Vec<&str> = import.split_whitespace().skip(2).collect();
+    assert!(place.run(&words).contains("transfers"));
+}
+
+/// What the README says, with the ports of this test.
+fn in_place(place: &Place, block: &str) -> String {
+    block
+        .replace(":8080", &format!(":{}", place.value("INGEST_PORT")))
+        .replace(":8081", &format!(":{}", place.value("GATEWAY_PORT")))
+}
+
+fn shell(place: &Place, script: &str) -> Command {
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", script]).current_dir(&place.folder);
+    command
+}
