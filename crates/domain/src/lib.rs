@@ -4,10 +4,11 @@
 //! computes depends on its arguments alone, so that publisher, gateway and test cannot disagree.
 //!
 //! Reading order: [`Metric`] and [`TimeUnit`] name a [`Topic`]; [`BucketTime`] is the start of one of its
-//! buckets; a [`Version`] names one state of all topics; [`Statistics`] holds that state; a [`Frame`]
+//! buckets; a [`Version`] names one state of all topics; [`Statistics`] holds that state, to which [`Changes`] are added; a [`Frame`]
 //! carries it to the next hop.
 
 mod bucket_time;
+mod changes;
 mod frame;
 mod metric;
 mod statistics;
@@ -16,6 +17,7 @@ mod topic;
 mod version;
 
 pub use bucket_time::{BucketTime, OutOfRange};
+pub use changes::Changes;
 pub use frame::{Bucket, Frame, FrameKind, TopicFrame};
 pub use metric::{Metric, UnknownMetric};
 pub use statistics::{ApplyError, Resume, Statistics};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Bucket, BucketTime, Frame, FrameKind, Metric, TimeUnit, Topic, TopicFrame, Version};
+use crate::{Bucket, BucketTime, Changes, Frame, FrameKind, Topic, TopicFrame, Version};
 
 /// The newest buckets ever touched of every topic, at one [`Version`].
 ///
@@ -100,17 +100,15 @@ impl Statistics {
         self.version
     }
 
-    /// Counts `changes` and moves on to the next version. Each change is a metric, the millisecond it happened
-    /// in, and by how much the number of such events grew or, below zero, shrank.
-    pub fn advance(&mut self, changes: impl IntoIterator<Item = (Metric, BucketTime, i64)>) {
+    /// Counts `changes` and moves on to the next version.
+    pub fn advance(&mut self, changes: &Changes) {
         self.version.tick += 1;
         let tick = self.version.tick;
-        for (metric, time, delta) in changes {
-            for unit in TimeUnit::ALL {
-                let window = &mut self.topics[Topic::new(metric, unit).index()];
-                let start = unit.truncate(time);
-                let count = window.buckets.get(&start).map_or(0, |held| held.count);
-                window.set(start, count.saturating_add(delta), tick);
+        for topic in Topic::all() {
+            let window = &mut self.topics[topic.index()];
+            for (time, delta) in changes.of(topic) {
+                let count = window.buckets.get(&time).map_or(0, |held| held.count);
+                window.set(time, count.saturating_add(delta), tick);
             }
         }
     }

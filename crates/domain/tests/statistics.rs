@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    ApplyError, Bucket, BucketTime, Frame, FrameKind, Metric, Nonce, Resume, Statistics, TimeUnit, Topic,
-    TopicFrame, Version,
+    ApplyError, Bucket, BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Resume, Statistics, TimeUnit,
+    Topic, TopicFrame, Version,
 };
 use proptest::prelude::*;
 
@@ -122,7 +122,7 @@ proptest! {
         let mut publisher = Statistics::new(version(1, 0));
         let mut model = Model::default();
         for changes in &ticks {
-            publisher.advance(changes.iter().copied());
+            publisher.advance(&changes.iter().copied().collect());
             model.advance(changes);
         }
         let held: Vec<_> = content(&publisher).into_iter().map(|part| part.buckets).collect();
@@ -141,7 +141,7 @@ proptest! {
         let mut publisher = Statistics::new(version(1, 0));
         let mut receiver = Hop::default();
         for (changes, (pull, twice)) in ticks.iter().zip(pulls) {
-            publisher.advance(changes.iter().copied());
+            publisher.advance(&changes.iter().copied().collect());
             if pull {
                 receiver.pull(Some(&publisher), if twice { 2 } else { 1 });
                 prop_assert_eq!(content(receiver.0.as_ref().unwrap()), content(&publisher));
@@ -165,7 +165,7 @@ proptest! {
         receiver.apply(&snapshot).unwrap();
         for changes in &ticks {
             let since = publisher.version().tick;
-            publisher.advance(changes.iter().copied());
+            publisher.advance(&changes.iter().copied().collect());
             let changed = |topic| publisher.changes_since(since, topic, window);
             let patch = Frame {
                 kind: FrameKind::Patch,
@@ -189,7 +189,7 @@ proptest! {
         let mut published = vec![(publisher.version(), content(&publisher))];
         for step in steps {
             match step {
-                Step::Tick(changes) => publisher.advance(changes),
+                Step::Tick(changes) => publisher.advance(&changes.into_iter().collect()),
                 Step::Takeover => {
                     nonce += 1;
                     let topics = content(&publisher);
@@ -258,8 +258,27 @@ fn a_receiver_resumes_by_its_version() {
 fn a_count_of_zero_stays() {
     let time: BucketTime = "2026-11-23T09:37:00.001Z".parse().unwrap();
     let mut state = Statistics::new(version(1, 0));
-    state.advance([(Metric::Transfers, time, 1)]);
-    state.advance([(Metric::Transfers, time, -1)]);
+    state.advance(&Changes::from_iter([(Metric::Transfers, time, 1)]));
+    state.advance(&Changes::from_iter([(Metric::Transfers, time, -1)]));
     let minute = state.snapshot("transfers/minute".parse().unwrap(), 10);
     assert_eq!(minute.buckets, [Bucket { time: "2026-11-23T09:37:00Z".parse().unwrap(), count: 0 }]);
+}
+
+/// However many milliseconds one tick touches: what is kept of them is all that the windows show.
+#[test]
+fn a_tick_of_more_than_a_window_shows_the_newest() {
+    let time = |number: i64| BucketTime::from_unix_milliseconds(number * 1_000).unwrap();
+    let (mut at_once, mut one_by_one) = (Statistics::new(version(1, 0)), Statistics::new(version(1, 0)));
+    // Begun with the newest, so that each later one falls below a full window, and then above it.
+    let order = (5_000..10_000).rev().chain(0..12_000);
+    let mut changes = Changes::default();
+    for number in order {
+        changes.add(Metric::Transfers, time(number), 1);
+        one_by_one.advance(&Changes::from_iter([(Metric::Transfers, time(number), 1)]));
+    }
+    at_once.advance(&changes);
+    let counts = |state: &Statistics, topic| state.snapshot(topic, usize::MAX).buckets;
+    for topic in Topic::all() {
+        assert_eq!(counts(&at_once, topic), counts(&one_by_one, topic), "{topic}");
+    }
 }

@@ -47,11 +47,7 @@ pub async fn prepare_template(cluster: &str) -> Result<(), migrate::MigrateError
         doing: "reading the connection string of the test cluster",
         source,
     })?;
-    let roles = RoleSettings {
-        ingest_password: SecretString::from(INGEST_PASSWORD),
-        notifier_password: SecretString::from(NOTIFIER_PASSWORD),
-    };
-    migrate::migrate(&as_superuser(&cluster, TEMPLATE), &roles).await?;
+    migrate::migrate(&as_superuser(&cluster, TEMPLATE), &TestDatabase::roles()).await?;
     Ok(())
 }
 
@@ -77,6 +73,15 @@ impl TestDatabase {
     #[must_use]
     pub fn superuser(&self) -> DatabaseSettings {
         as_superuser(&self.cluster, &self.name)
+    }
+
+    /// The passwords of the services' roles.
+    #[must_use]
+    pub fn roles() -> RoleSettings {
+        RoleSettings {
+            ingest_password: SecretString::from(INGEST_PASSWORD),
+            notifier_password: SecretString::from(NOTIFIER_PASSWORD),
+        }
     }
 
     /// How ingest-api connects.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::{ApplyError, BucketTime, Frame, Metric, Statistics, Topic, TopicFrame, Version};
+use domain::{ApplyError, Changes, Frame, Statistics, Topic, TopicFrame, Version};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -154,10 +154,7 @@ impl Hub {
     }
 
     /// Counts changes, and returns the version that has them; `None` before [`Hub::start`].
-    pub fn advance(
-        self: &Arc<Self>,
-        changes: impl IntoIterator<Item = (Metric, BucketTime, i64)>,
-    ) -> Option<Version> {
+    pub fn advance(self: &Arc<Self>, changes: &Changes) -> Option<Version> {
         let version = {
             let mut state = self.state.write();
             let working = state.working.as_mut()?;

@@ -87,14 +87,11 @@ impl Term {
     pub async fn tick(&mut self, store: &Store) -> Result<bool, StoreError> {
         let ticked = store.tick(&self.cursor).await?;
         self.cursor = ticked.now;
-        if !ticked.changes.is_empty() {
-            let changes = ticked.changes.into_iter().map(|((metric, time), delta)| (metric, time, delta));
-            if let Some(version) = self.hub.advance(changes) {
-                self.record(version).await;
-            }
-        }
         self.hub.live();
         if ticked.rows > 0 {
+            if let Some(version) = self.hub.advance(&ticked.changes) {
+                self.record(version).await;
+            }
             self.unflushed = true;
             self.rows_below = self.cursor.xmax();
         }

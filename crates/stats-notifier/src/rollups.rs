@@ -135,7 +135,7 @@ impl Store {
         let misfit = |error: ApplyError| StoreError::Corrupt(Box::new(error));
         statistics.apply(&Frame { kind: FrameKind::Snapshot, version, topics }).map_err(misfit)?;
         let ticked = self.changes_since(&stored).await?;
-        statistics.advance(ticked.changes.into_iter().map(|((metric, time), delta)| (metric, time, delta)));
+        statistics.advance(&ticked.changes);
         // The events of this snapshot include what the log says, so their milliseconds replace those just counted.
         let topics = vec![
             self.milliseconds("item-creation/millisecond", "public.items", "created_at").await?,

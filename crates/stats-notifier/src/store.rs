@@ -2,10 +2,11 @@
 //!
 //! Transaction ids and snapshots travel as text: the client library knows neither type.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use domain::{Bucket, BucketTime, Metric, OutOfRange, TimeUnit, Topic, UnknownMetric, UnknownTimeUnit};
+use domain::{
+    Bucket, BucketTime, Changes, Metric, OutOfRange, TimeUnit, Topic, UnknownMetric, UnknownTimeUnit,
+};
 use futures_util::TryStreamExt;
 use time::OffsetDateTime;
 use tokio_postgres::config::TargetSessionAttrs;
@@ -21,9 +22,6 @@ use service_kit::database::DatabaseSettings;
 /// `migrate` has a third.
 const LEAD: &str = "1315208537, 1";
 const GATE: &str = "1315208537, 2";
-
-/// Changes of counts, summed by metric and millisecond.
-pub type Changes = HashMap<(Metric, BucketTime), i64>;
 
 /// The statements that exactness rests on.
 ///
@@ -105,7 +103,7 @@ pub struct Ticked {
     pub now: Snapshot,
     /// How many log rows there were.
     pub rows: u64,
-    /// What they add up to, where that is not zero.
+    /// What they add up to.
     pub changes: Changes,
 }
 
@@ -201,18 +199,16 @@ impl Store {
         let statement = self.client.prepare(&self.statements.tick).await?;
         let rows = self.client.query_raw(&statement, [cursor.to_string()]).await?;
         let mut rows = std::pin::pin!(rows);
-        let (mut now, mut count, mut changes) = (None, 0, Changes::new());
+        let (mut now, mut count, mut changes) = (None, 0, Changes::default());
         while let Some(row) = rows.try_next().await? {
             match row.try_get::<_, Option<&str>>(0)? {
                 Some(snapshot) => now = Some(snapshot.parse()?),
                 None => {
                     count += 1;
-                    let key = (row.try_get::<_, &str>(1)?.parse()?, time(&row, 2)?);
-                    *changes.entry(key).or_insert(0) += row.try_get::<_, i64>(3)?;
+                    changes.add(row.try_get::<_, &str>(1)?.parse()?, time(&row, 2)?, row.try_get(3)?);
                 }
             }
         }
-        changes.retain(|_, delta| *delta != 0);
         Ok(Ticked { now: now.ok_or(StoreError::NoSnapshot)?, rows: count, changes })
     }
 

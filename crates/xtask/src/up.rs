@@ -1,6 +1,6 @@
 //! `cargo xtask up`: the whole stack on this machine, until Ctrl-C.
 
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Write};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -167,7 +167,6 @@ fn stop(process: &mut Child) {
 /// Shows what was added to a log since the last time.
 fn show_more(log: &mut std::fs::File) -> anyhow::Result<()> {
     let mut more = Vec::new();
-    log.seek(std::io::SeekFrom::Current(0))?;
     log.read_to_end(&mut more)?;
     let _closed = std::io::stdout().write_all(&more);
     Ok(())

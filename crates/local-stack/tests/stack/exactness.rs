@@ -20,10 +20,11 @@ use crate::writers;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A notifier and a gateway in this process, and the snapshots of all versions published.
+/// All services in this process, and the snapshots of all versions published.
 struct Services {
     notifier: String,
     gateway: String,
+    ingest: String,
     recorded: Arc<Mutex<Vec<(Version, Snapshot)>>>,
     _stop: DropGuard,
 }
@@ -44,6 +45,17 @@ impl Services {
         settings.upstream.addresses.clone_from(&notifier_url);
         let gateway = sse_gateway::startup::Application::build(&settings, stop.clone()).unwrap();
         let gateway_url = format!("http://127.0.0.1:{}", gateway.port());
+        let mut settings = ingest_api::settings::Settings::load().unwrap();
+        settings.database = database.ingest();
+        settings.http.port = 0;
+        let ingest = ingest_api::startup::Application::build(
+            settings,
+            ingest_api::clock::Clock::system(),
+            stop.clone(),
+        )
+        .unwrap();
+        let ingest_url = format!("http://127.0.0.1:{}", ingest.port());
+        tokio::spawn(ingest.run_until_stopped());
         tokio::spawn(notifier.run_until_stopped());
         tokio::spawn(gateway.run_until_stopped());
         let recorded = Arc::new(Mutex::new(Vec::new()));
@@ -53,7 +65,13 @@ impl Services {
                 list.lock().unwrap().push(record);
             }
         });
-        Self { notifier: notifier_url, gateway: gateway_url, recorded, _stop: stop.drop_guard() }
+        Self {
+            notifier: notifier_url,
+            gateway: gateway_url,
+            ingest: ingest_url,
+            recorded,
+            _stop: stop.drop_guard(),
+        }
     }
 
     /// A subscriber of the gateway.
@@ -91,7 +109,12 @@ async fn run(statements: Statements, time: Duration) -> (Vec<String>, Vec<Shown>
         assert!(started.elapsed() < DEADLINE, "every subscriber must get a first state");
         tokio::task::yield_now().await;
     }
-    writers::write(&database, 14, time).await;
+    let succeeded = writers::write(&database, &services.ingest, time).await;
+    for kind in
+        ["COPY items", "MERGE INTO", "COMMIT PREPARED", "ROLLBACK PREPARED", "ROLLBACK TO", "DELETE FROM"]
+    {
+        assert!(succeeded.contains(kind), "no {kind} has succeeded in {succeeded:?}");
+    }
     // One last change of every topic, so that every subscriber gets the version that has it.
     client
         .batch_execute(

@@ -5,5 +5,8 @@
 mod checker;
 mod exactness;
 mod flights;
+mod outage;
+mod schema;
 mod subscriber;
+mod support;
 mod writers;

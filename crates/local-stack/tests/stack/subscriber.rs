@@ -13,6 +13,7 @@ use crate::checker::Shown;
 /// A subscriber of some topics, which runs until dropped.
 pub(crate) struct Subscriber {
     shown: Arc<Mutex<Vec<Shown>>>,
+    state: Arc<Mutex<Option<Statistics>>>,
     _running: AbortOnDropHandle<()>,
 }
 
@@ -21,19 +22,25 @@ impl Subscriber {
     pub(crate) fn follow(url: String, topics: Vec<Topic>) -> Self {
         let shown = Arc::new(Mutex::new(Vec::new()));
         let states = Arc::clone(&shown);
+        let held = Arc::new(Mutex::new(None));
+        let state = Arc::clone(&held);
         let running = tokio::spawn(async move {
-            let mut state = None;
             loop {
-                stream(&url, &topics, &mut state, &states).await;
+                stream(&url, &topics, &held, &states).await;
                 tokio::task::yield_now().await;
             }
         });
-        Self { shown, _running: AbortOnDropHandle::new(running) }
+        Self { shown, state, _running: AbortOnDropHandle::new(running) }
     }
 
     /// Every state it had until now.
     pub(crate) fn shown(&self) -> Vec<Shown> {
         self.shown.lock().unwrap().clone()
+    }
+
+    /// The state it has now.
+    pub(crate) fn state(&self) -> Option<Statistics> {
+        self.state.lock().unwrap().clone()
     }
 
     /// The version it has now.
@@ -42,10 +49,11 @@ impl Subscriber {
     }
 }
 
-async fn stream(url: &str, topics: &[Topic], state: &mut Option<Statistics>, states: &Mutex<Vec<Shown>>) {
+async fn stream(url: &str, topics: &[Topic], held: &Mutex<Option<Statistics>>, states: &Mutex<Vec<Shown>>) {
     let mut request = reqwest::Client::new().get(url).header("accept", "text/event-stream");
-    if let Some(state) = state {
-        request = request.header("last-event-id", state.version().to_string());
+    let version = held.lock().unwrap().as_ref().map(Statistics::version);
+    if let Some(version) = version {
+        request = request.header("last-event-id", version.to_string());
     }
     let Ok(response) = request.send().await.and_then(reqwest::Response::error_for_status) else { return };
     let mut events = response.sse_stream();
@@ -58,6 +66,7 @@ async fn stream(url: &str, topics: &[Topic], state: &mut Option<Statistics>, sta
         };
         let parts: Vec<TopicFrame> = serde_json::from_str(&message.data).unwrap();
         let version: Version = message.id.unwrap().parse().unwrap();
+        let mut state = held.lock().unwrap();
         let state = state.get_or_insert_with(|| Statistics::new(Version { nonce: Nonce::new(0), tick: 0 }));
         state.apply(&Frame { kind, version, topics: parts }).unwrap();
         let windows = topics.iter().map(|&topic| state.snapshot(topic, usize::MAX)).collect();

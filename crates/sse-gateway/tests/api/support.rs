@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use domain::{BucketTime, Frame, FrameKind, Metric, Nonce, Statistics, Topic, TopicFrame, Version};
+use domain::{BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Statistics, Topic, TopicFrame, Version};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use russe::reqwest_0_13::ReqwestExt;
@@ -48,7 +48,7 @@ impl Publisher {
     pub(crate) fn count(&self, metric: Metric, time: &str) -> Version {
         let time: BucketTime = time.parse().unwrap();
         self.hub.live();
-        self.hub.advance([(metric, time, 1)]).unwrap()
+        self.hub.advance(&Changes::from_iter([(metric, time, 1)])).unwrap()
     }
 
     /// Stops at once.

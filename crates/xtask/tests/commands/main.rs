@@ -1,5 +1,7 @@
 //! The project's commands, as people use them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 mod stacks;
 mod support;
 mod tour;

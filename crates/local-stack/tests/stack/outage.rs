@@ -1,0 +1,135 @@
+//! Postgres goes away, and comes back.
+
+use std::time::{Duration, Instant};
+
+use domain::{Statistics, Topic};
+use futures_util::StreamExt;
+use local_stack::postgres::{Cluster, ClusterSettings, Installation, free_port};
+use local_stack::stack::{Part, Stack};
+use local_stack::test_database::TestDatabase;
+use russe::reqwest_0_13::ReqwestExt;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use service_kit::database::DatabaseSettings;
+
+use crate::subscriber::Subscriber;
+use crate::support::{DEADLINE, settings, start_with};
+
+/// What ingest-api may take at most to say that there is no database.
+const REFUSAL: Duration = Duration::from_secs(2);
+
+/// A Postgres of this test alone, which it may stop.
+struct OwnPostgres {
+    installation: Installation,
+    settings: ClusterSettings,
+}
+
+impl OwnPostgres {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("newcycle-outage-{}", std::process::id()));
+        let (user, password) = ("postgres".to_owned(), "outage".to_owned());
+        let settings = ClusterSettings { folder, port: free_port().unwrap(), user, password, durable: true };
+        Self { installation: Installation::find().unwrap(), settings }
+    }
+
+    fn start(&self) -> Cluster {
+        Cluster::start(&self.installation, &self.settings).unwrap()
+    }
+
+    fn database(&self) -> DatabaseSettings {
+        DatabaseSettings {
+            host: "127.0.0.1".to_owned(),
+            port: self.settings.port,
+            name: "newcycle".to_owned(),
+            user: self.settings.user.clone(),
+            password: SecretString::from(self.settings.password.as_str()),
+            connect_timeout_milliseconds: 5_000,
+        }
+    }
+}
+
+impl Drop for OwnPostgres {
+    fn drop(&mut self) {
+        let _missing = std::fs::remove_dir_all(&self.settings.folder);
+    }
+}
+
+async fn post(stack: &Stack, path: &str, body: &Value) -> reqwest::Response {
+    let request = reqwest::Client::new().post(format!("{}{path}", stack.url(Part::IngestApi)));
+    let request = request.header("content-type", "application/json").body(body.to_string());
+    request.send().await.unwrap()
+}
+
+/// The next status of a stream that says whether its numbers are live.
+async fn until_status(
+    events: &mut (impl StreamExt<Item = Result<russe::Event, russe::Error>> + Unpin),
+    wanted: &str,
+) {
+    let status = async {
+        while let Some(event) = events.next().await {
+            let russe::Event::Message(message) = event.unwrap() else { continue };
+            if message.event.as_deref() == Some("status") {
+                let data: Value = serde_json::from_str(&message.data).unwrap();
+                if data["upstream"] == wanted {
+                    return;
+                }
+            }
+        }
+        panic!("the stream must not end");
+    };
+    tokio::time::timeout(DEADLINE, status).await.unwrap_or_else(|_| panic!("the stream must say {wanted}"));
+}
+
+fn counted(state: Option<&Statistics>) -> Option<i64> {
+    let topic: Topic = "item-creation/year".parse().unwrap();
+    Some(state?.snapshot(topic, usize::MAX).buckets.iter().map(|bucket| bucket.count).sum())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_postgres_writes_are_refused_and_numbers_are_stale_until_it_returns() {
+    let postgres = OwnPostgres::new();
+    let mut cluster = postgres.start();
+    let roles = TestDatabase::roles();
+    migrate::migrate(&postgres.database(), &roles).await.unwrap();
+    let stack = start_with(settings(postgres.database(), roles)).await;
+    let base_item = json!({ "id": "0192d3a4-0000-7000-8000-000000000001", "description": "a thing" });
+    assert_eq!(post(&stack, "/base-items", &base_item).await.status(), 201);
+    let item = json!({ "base_item_id": base_item["id"] });
+    assert_eq!(post(&stack, "/items", &item).await.status(), 201);
+    let url = format!("{}/statistics/item-creation/year", stack.url(Part::SseGateway));
+    let mut events = reqwest::get(&url).await.unwrap().sse_stream();
+    until_status(&mut events, "live").await;
+    let url =
+        format!("{}/statistics?topic=item-creation/year&topic=transfers/year", stack.url(Part::SseGateway));
+    let subscriber = Subscriber::follow(url, Vec::new());
+    until_counted(&subscriber, 1).await;
+
+    cluster.stop();
+    let asked = Instant::now();
+    let refused = post(&stack, "/items", &item).await;
+    assert!(asked.elapsed() < REFUSAL, "a refusal must not take {:?}", asked.elapsed());
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    let problem: Value = serde_json::from_str(&refused.text().await.unwrap()).unwrap();
+    assert_eq!(problem["status"], 503, "{problem}");
+    until_status(&mut events, "stale").await;
+    assert_eq!(counted(subscriber.state().as_ref()), Some(1), "the numbers must stay");
+
+    let _again = postgres.start();
+    until_status(&mut events, "live").await;
+    let started = Instant::now();
+    while post(&stack, "/items", &item).await.status() != 201 {
+        assert!(started.elapsed() < DEADLINE, "events must be taken again");
+    }
+    // The one that was refused is not there.
+    until_counted(&subscriber, 2).await;
+    assert!(stack.stop(DEADLINE).await.is_empty(), "all services must end well");
+}
+
+async fn until_counted(subscriber: &Subscriber, count: i64) {
+    let started = Instant::now();
+    while counted(subscriber.state().as_ref()) != Some(count) {
+        assert!(started.elapsed() < DEADLINE, "{count} items must be counted");
+        tokio::task::yield_now().await;
+    }
+}

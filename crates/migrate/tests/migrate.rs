@@ -1,0 +1,160 @@
+//! Migrating twice, many at once, and what is refused.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use local_stack::postgres::{Cluster, ClusterSettings, Installation, free_port};
+use migrate::settings::RoleSettings;
+use migrate::{MigrateError, migrate};
+use secrecy::SecretString;
+use service_kit::database::DatabaseSettings;
+use service_kit::schema;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, NoTls};
+
+/// A cluster of one test alone, in which no role and no database was ever made.
+struct Fresh {
+    settings: ClusterSettings,
+    cluster: Cluster,
+}
+
+impl Fresh {
+    fn start(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("newcycle-migrate-{name}-{}", std::process::id()));
+        let (user, password) = ("bootstrap".to_owned(), "secret".to_owned());
+        let settings = ClusterSettings { folder, port: free_port().unwrap(), user, password, durable: false };
+        let cluster = Cluster::start(&Installation::find().unwrap(), &settings).unwrap();
+        Self { settings, cluster }
+    }
+
+    fn database(&self, name: &str) -> DatabaseSettings {
+        self.as_role(name, &self.settings.user, &self.settings.password)
+    }
+
+    fn as_role(&self, name: &str, user: &str, password: &str) -> DatabaseSettings {
+        DatabaseSettings {
+            host: "127.0.0.1".to_owned(),
+            port: self.settings.port,
+            name: name.to_owned(),
+            user: user.to_owned(),
+            password: SecretString::from(password),
+            connect_timeout_milliseconds: 5_000,
+        }
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        self.cluster.stop();
+        let _missing = std::fs::remove_dir_all(&self.settings.folder);
+    }
+}
+
+fn roles(ingest: &str, notifier: &str) -> RoleSettings {
+    RoleSettings {
+        ingest_password: SecretString::from(ingest),
+        notifier_password: SecretString::from(notifier),
+    }
+}
+
+async fn connect(database: &DatabaseSettings) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = database.connection("test").connect(NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// Sixteen at once, on two databases, in a cluster that has neither a database nor a role of Newcycle: every
+/// collision there can be, of databases, roles, passwords and migrations.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_once_migrate_each_database_once() {
+    let fresh = Fresh::start("many");
+    let names = ["one", "an\"other"];
+    let mut running = tokio::task::JoinSet::new();
+    for attempt in 0..16 {
+        let (database, roles) = (fresh.database(names[attempt % 2]), roles("first", "second"));
+        running.spawn(async move { (attempt % 2, migrate(&database, &roles).await) });
+    }
+    let (mut created, mut applied) = ([0, 0], [0, 0]);
+    for (name, outcome) in running.join_all().await {
+        let outcome = outcome.unwrap();
+        assert_eq!(outcome.version, schema::VERSION);
+        created[name] += usize::from(outcome.created);
+        applied[name] += outcome.applied.len();
+    }
+    let versions = usize::try_from(schema::VERSION).unwrap();
+    assert_eq!((created, applied), ([1, 1], [versions, versions]), "each of both exactly once");
+    for name in names {
+        schema::check(&connect(&fresh.database(name)).await.unwrap()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn again_changes_nothing_but_the_passwords() {
+    let fresh = Fresh::start("again");
+    let database = fresh.database("newcycle");
+    let first = migrate(&database, &roles("first", "second")).await.unwrap();
+    assert!(first.created && first.applied.len() == 2, "{first:?}");
+    let insert = "INSERT INTO users VALUES (gen_random_uuid())";
+    connect(&fresh.as_role("newcycle", "newcycle_ingest", "first"))
+        .await
+        .unwrap()
+        .batch_execute(insert)
+        .await
+        .unwrap();
+    let again = migrate(&database, &roles("third", "fourth")).await.unwrap();
+    assert!(!again.created && again.applied.is_empty(), "{again:?}");
+    let rows = "SELECT count(*) FROM users";
+    let users: i64 = connect(&database).await.unwrap().query_one(rows, &[]).await.unwrap().get(0);
+    assert_eq!(users, 1, "what was written must stay");
+    let old = connect(&fresh.as_role("newcycle", "newcycle_ingest", "first")).await.err().unwrap();
+    assert_eq!(old.code(), Some(&SqlState::INVALID_PASSWORD));
+    connect(&fresh.as_role("newcycle", "newcycle_ingest", "third")).await.unwrap();
+    connect(&fresh.as_role("newcycle", "newcycle_notifier", "fourth")).await.unwrap();
+}
+
+/// One writer each: ingest-api's role cannot touch counts, stats-notifier's cannot touch events.
+#[tokio::test]
+async fn each_role_writes_what_is_its_own() {
+    let fresh = Fresh::start("roles");
+    migrate(&fresh.database("newcycle"), &roles("first", "second")).await.unwrap();
+    let ingest = connect(&fresh.as_role("newcycle", "newcycle_ingest", "first")).await.unwrap();
+    let notifier = connect(&fresh.as_role("newcycle", "newcycle_notifier", "second")).await.unwrap();
+    let refused = |error: tokio_postgres::Error| error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE);
+    for statement in [
+        "DELETE FROM rollup",
+        "UPDATE rollup SET count = 0",
+        "DELETE FROM count_log",
+        "INSERT INTO count_log VALUES (DEFAULT, 'transfers', now(), 1)",
+        "UPDATE rollup_cursor SET term = 0",
+        "TRUNCATE items",
+        "ALTER TABLE items DISABLE TRIGGER ALL",
+    ] {
+        assert!(refused(ingest.batch_execute(statement).await.unwrap_err()), "ingest-api: {statement}");
+    }
+    for statement in [
+        "INSERT INTO users VALUES (gen_random_uuid())",
+        "DELETE FROM items",
+        "UPDATE transfers SET \"timestamp\" = now()",
+        "INSERT INTO count_log VALUES (DEFAULT, 'transfers', now(), 1)",
+        "TRUNCATE transfers",
+    ] {
+        assert!(refused(notifier.batch_execute(statement).await.unwrap_err()), "stats-notifier: {statement}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_migrated_is_refused_in_words() {
+    let fresh = Fresh::start("refused");
+    let database = fresh.database("newcycle");
+    let empty = migrate(&database, &roles("", "second")).await.unwrap_err();
+    assert!(matches!(empty, MigrateError::EmptyPassword(_)), "{empty}");
+    migrate(&database, &roles("first", "second")).await.unwrap();
+    let client = connect(&database).await.unwrap();
+    let newer = "INSERT INTO refinery_schema_history \
+         SELECT 1000, name, applied_on, checksum FROM refinery_schema_history LIMIT 1";
+    client.batch_execute(newer).await.unwrap();
+    let newer = migrate(&database, &roles("first", "second")).await.unwrap_err();
+    assert!(newer.to_string().contains("schema version 1000"), "{newer}");
+    let wrong = fresh.as_role("newcycle", "bootstrap", "wrong");
+    let refused = migrate(&wrong, &roles("first", "second")).await.unwrap_err();
+    assert!(matches!(refused, MigrateError::Connect { .. }), "{refused}");
+}
