@@ -119,6 +119,15 @@ impl Drop for TestDatabase {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime must start").block_on(async {
+                // What a failed test left prepared would hold back purging in every database of the cluster.
+                if let Ok((client, connection)) = cluster.dbname(&name).connect(NoTls).await {
+                    tokio::spawn(connection);
+                    let prepared = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
+                    for row in client.query(prepared, &[]).await.unwrap_or_default() {
+                        let rollback = format!("ROLLBACK PREPARED '{}'", row.get::<_, &str>(0));
+                        let _left_behind = client.batch_execute(&rollback).await;
+                    }
+                }
                 let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
                 if let Ok((client, connection)) = cluster.dbname("postgres").connect(NoTls).await {
                     tokio::spawn(connection);

@@ -20,6 +20,9 @@ use crate::writers;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long to write in order to have done everything many times.
+const LONG: Duration = Duration::from_secs(6);
+
 /// All services in this process, and the snapshots of all versions published.
 struct Services {
     notifier: String,
@@ -110,10 +113,10 @@ async fn run(statements: Statements, time: Duration) -> (Vec<String>, Vec<Shown>
         tokio::task::yield_now().await;
     }
     let succeeded = writers::write(&database, &services.ingest, time).await;
-    for kind in
-        ["COPY items", "MERGE INTO", "COMMIT PREPARED", "ROLLBACK PREPARED", "ROLLBACK TO", "DELETE FROM"]
-    {
-        assert!(succeeded.contains(kind), "no {kind} has succeeded in {succeeded:?}");
+    if time >= LONG {
+        for kind in writers::KINDS {
+            assert!(succeeded.contains(kind), "no {kind} has succeeded");
+        }
     }
     // One last change of every topic, so that every subscriber gets the version that has it.
     client
@@ -154,7 +157,7 @@ async fn run(statements: Statements, time: Duration) -> (Vec<String>, Vec<Shown>
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_shown_version_is_one_snapshot() {
-    let (wrong, shown) = run(Statements::default(), Duration::from_secs(6)).await;
+    let (wrong, shown) = run(Statements::default(), LONG).await;
     assert!(wrong.is_empty(), "{} wrong, such as {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
     let versions: std::collections::HashSet<_> = shown.iter().map(|state| state.version).collect();
     assert!(versions.len() > 50, "too few versions to say anything: {}", versions.len());
@@ -184,6 +187,8 @@ async fn deposed(of_the_old: Statements) -> Vec<String> {
     begin_audit(&client).await;
     let mut settings = stats_notifier::settings::Settings::load().unwrap();
     settings.database = database.notifier();
+    // Neither session is to be lost while the other works.
+    settings.leader.session_timeout_milliseconds = std::num::NonZeroU64::new(60_000).unwrap();
     let (recorder, mut records) = mpsc::channel(1_000);
     let old_store = Store::connect(&settings.database, &settings.leader, of_the_old).await.unwrap();
     let mut old = Term::begin(&old_store, Hub::new(HubSettings::default()), None).await.unwrap();
