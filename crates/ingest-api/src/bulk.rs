@@ -13,7 +13,7 @@ use crate::error::{ApiError, Rejection};
 use crate::input::{Context, Input, parse};
 use crate::model::New;
 use crate::routes::Service;
-use crate::store::{Outcome, Resource, insert};
+use crate::store::{Outcome, Resource};
 
 /// What became of the lines so far.
 #[derive(Debug, Default)]
@@ -115,8 +115,7 @@ async fn commit<R: Resource>(
     if rows.is_empty() {
         return Ok(());
     }
-    let timeout = service.settings.bulk.chunk_timeout();
-    let outcomes = service.store.run(timeout, async |client| insert(client, rows).await).await?;
+    let outcomes = service.insert(service.settings.bulk.chunk_timeout(), rows).await?;
     for (outcome, line) in outcomes.iter().zip(lines.iter()) {
         match outcome {
             Outcome::Created(_) => tally.accepted += 1,

@@ -10,6 +10,7 @@ pub mod bulk;
 pub mod clock;
 pub mod error;
 pub mod input;
+pub mod metrics;
 pub mod model;
 pub mod routes;
 pub mod settings;

@@ -1,14 +1,31 @@
-//! Takes events over REST and commits them to Postgres.
+//! Takes events over REST and writes them to Postgres.
 
+use clap::Parser;
 use ingest_api::clock::Clock;
-use ingest_api::settings::Settings;
+use ingest_api::settings::{LAYERS, Settings};
 use ingest_api::startup::Application;
+use service_kit::command::{Command, healthcheck};
+
+/// Takes events over REST and writes them to Postgres.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let settings = Settings::load()?;
-    service_kit::telemetry::start(&settings.log)?;
-    let shutdown = service_kit::shutdown::on_signal()?;
-    let application = Application::build(settings, Clock::system(), shutdown)?;
-    Ok(application.run_until_stopped().await?)
+    match Arguments::parse().command.unwrap_or(Command::Run) {
+        Command::Run => {
+            let settings = Settings::load()?;
+            service_kit::telemetry::start(&settings.log)?;
+            let shutdown = service_kit::shutdown::on_signal()?;
+            let application = Application::build(settings, Clock::system(), shutdown)?;
+            application.run_until_stopped().await?;
+        }
+        Command::Healthcheck => healthcheck(&Settings::load()?.internal).await?,
+        Command::PrintSettings => service_kit::command::print_settings(&LAYERS)?,
+    }
+    Ok(())
 }

@@ -7,19 +7,20 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use serde_json::json;
+use service_kit::metrics::Metrics;
 use service_kit::problem;
 use time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use crate::bulk;
 use crate::clock::Clock;
 use crate::error::{ApiError, Rejection};
 use crate::input::{Context, Input, NewBaseItem, NewItem, NewOwner, NewTransfer, NewUser, parse};
 use crate::model::{BaseItem, Item, New, Transfer, User};
 use crate::settings::Settings;
 use crate::store::{self, Outcome, Resource, Store};
+use crate::{bulk, metrics};
 
 /// What all paths share.
 pub struct Service {
@@ -31,6 +32,8 @@ pub struct Service {
     pub clock: Clock,
     /// How many uploads more may begin.
     pub uploads: Semaphore,
+    /// What is recorded.
+    pub metrics: Metrics,
 }
 
 impl Service {
@@ -45,7 +48,23 @@ impl Service {
         &self,
         work: impl AsyncFnOnce(&deadpool_postgres::Client) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
-        self.store.run(self.settings.limits.query_timeout(), work).await
+        let answer = self.store.run(self.settings.limits.query_timeout(), work).await;
+        answer.inspect_err(|error| metrics::failed(&self.metrics, error))
+    }
+
+    /// Stores rows, and tells of each what became of it, in their order: every insert of this service comes by here.
+    ///
+    /// # Errors
+    /// The database; rows may then have been stored, and the same call again will say so.
+    pub async fn insert<R: Resource>(
+        &self,
+        timeout: std::time::Duration,
+        rows: &[New<R>],
+    ) -> Result<Vec<Outcome<R>>, ApiError> {
+        let started = Instant::now();
+        let result = self.store.run(timeout, async |client| store::insert(client, rows).await).await;
+        metrics::inserted(&self.metrics, rows.len(), started.elapsed().as_secs_f64(), &result);
+        result.inspect_err(|error| metrics::failed(&self.metrics, error))
     }
 }
 
@@ -116,8 +135,7 @@ where
 
 /// Stores one row; returns whether it is new, and the row as it is stored.
 async fn insert_one<R: Resource>(service: &Service, row: New<R>) -> Result<(bool, R), ApiError> {
-    let rows = [row];
-    let outcomes = service.ask(async |client| store::insert(client, &rows).await).await?;
+    let outcomes = service.insert(service.settings.limits.query_timeout(), &[row]).await?;
     match outcomes.into_iter().next() {
         Some(Outcome::Created(row)) => Ok((true, row)),
         Some(Outcome::Repeated(row)) => Ok((false, row)),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use service_kit::database::{DatabaseSettings, PoolSettings};
-use service_kit::settings::{HttpSettings, LogSettings, SettingsError};
+use service_kit::settings::{HttpSettings, InternalSettings, Layers, LogSettings, SettingsError};
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -13,6 +13,8 @@ use service_kit::settings::{HttpSettings, LogSettings, SettingsError};
 pub struct Settings {
     /// Where requests are taken.
     pub http: HttpSettings,
+    /// Where it is looked after.
+    pub internal: InternalSettings,
     /// The database that events are written to.
     pub database: DatabaseSettings,
     /// The connections to it.
@@ -120,20 +122,26 @@ impl CorsSettings {
     }
 }
 
+/// Where the settings come from.
+pub const LAYERS: Layers = Layers {
+    defaults: include_str!("../config/default.toml"),
+    variables: &[
+        ("INGEST_PORT", "http.port"),
+        ("INGEST_INTERNAL_PORT", "internal.port"),
+        ("PGHOST", "database.host"),
+        ("PGPORT", "database.port"),
+        ("PGDATABASE", "database.name"),
+        ("INGEST_DATABASE_PASSWORD", "database.password"),
+        ("INGEST_ALLOWED_ORIGINS", "cors.allowed_origins"),
+    ],
+};
+
 impl Settings {
     /// Reads the settings.
     ///
     /// # Errors
     /// [`SettingsError`], naming the setting that is wrong.
     pub fn load() -> Result<Self, SettingsError> {
-        let short = [
-            ("INGEST_PORT", "http.port"),
-            ("PGHOST", "database.host"),
-            ("PGPORT", "database.port"),
-            ("PGDATABASE", "database.name"),
-            ("INGEST_DATABASE_PASSWORD", "database.password"),
-            ("INGEST_ALLOWED_ORIGINS", "cors.allowed_origins"),
-        ];
-        service_kit::settings::load(include_str!("../config/default.toml"), &short)
+        LAYERS.load()
     }
 }

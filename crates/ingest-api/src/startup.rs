@@ -6,18 +6,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix_cors::Cors;
+use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use actix_web_lab::middleware::CatchPanic;
 use service_kit::database::pool;
 use service_kit::health::{Readiness, Report};
-use service_kit::problem;
+use service_kit::internal::{About, Internal};
+use service_kit::metrics::Metrics;
 use service_kit::schema::{self, SchemaError};
 use service_kit::supervisor::{Supervisor, SupervisorError};
+use service_kit::{observe, problem};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::error::ApiError;
+use crate::metrics;
 use crate::routes::{self, Service};
 use crate::settings::{CorsSettings, Settings};
 use crate::store::Store;
@@ -25,6 +29,7 @@ use crate::store::Store;
 /// The service, listening but not yet running.
 pub struct Application {
     port: u16,
+    internal_port: u16,
     supervisor: Supervisor,
 }
 
@@ -37,19 +42,23 @@ impl Application {
         let listener = TcpListener::bind((settings.http.host.as_str(), settings.http.port))?;
         let port = listener.local_addr()?.port();
         let store = Store::new(pool(&settings.database, &settings.pool, "ingest-api")?);
+        let metrics = Metrics::new()?;
+        metrics::describe(&metrics);
         let checked = Arc::new(AtomicBool::new(false));
-        let readiness = readiness(&settings, store.clone(), Arc::clone(&checked));
+        let readiness = readiness(&settings, store.clone(), Arc::clone(&checked), shutdown.clone());
         let uploads = Semaphore::new(settings.bulk.concurrent_uploads.get());
         let (http, connections) = (settings.http.clone(), settings.limits.connections_per_worker.get());
-        let service = web::Data::new(Service { settings, store: store.clone(), clock, uploads });
-        let shared = service.clone();
+        let internal = settings.internal.clone();
+        let service = web::Data::new(Service { settings, store, clock, uploads, metrics: metrics.clone() });
+        let (shared, recorded) = (service.clone(), web::Data::new(metrics.clone()));
         let server = HttpServer::new(move || {
             App::new()
-                .wrap(cors(&shared.settings.cors))
                 .wrap(CatchPanic::default())
+                .wrap(cors(&shared.settings.cors))
+                .wrap(from_fn(observe::requests))
                 .app_data(shared.clone())
+                .app_data(recorded.clone())
                 .configure(routes::configure)
-                .configure(|routes| readiness.routes(routes))
                 .default_service(web::to(problem::not_found))
         })
         .workers(http.workers.get())
@@ -59,17 +68,35 @@ impl Application {
         .listen(listener)?
         .run();
         tracing::info!(http.port = port, "listening");
+        let about = About { service: "ingest-api", version: env!("CARGO_PKG_VERSION"), uses_schema: true };
+        let sampled = service.clone().into_inner();
+        let sample = Arc::new(move || {
+            let under_way =
+                sampled.settings.bulk.concurrent_uploads.get() - sampled.uploads.available_permits();
+            metrics::sample(&sampled.metrics, sampled.store.pool_use(), under_way);
+        });
+        let internal_server = Internal { about, readiness, metrics: metrics.clone(), sample };
+        let (internal_port, internal_server) =
+            internal_server.serve(&internal, http.drain_seconds, |_| ())?;
         let drain = Duration::from_secs(http.drain_seconds) + Duration::from_secs(1);
         let mut supervisor = Supervisor::new(shutdown.clone(), drain);
         supervisor.serve("http server", server);
+        supervisor.serve("internal server", internal_server);
+        supervisor.spawn("metrics", metrics.keep_up(shutdown.clone()));
         supervisor.spawn("schema check", check_schema(service.into_inner(), checked, shutdown));
-        Ok(Self { port, supervisor })
+        Ok(Self { port, internal_port, supervisor })
     }
 
     /// The port that it listens on.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port of its health and metrics.
+    #[must_use]
+    pub const fn internal_port(&self) -> u16 {
+        self.internal_port
     }
 
     /// Runs until asked to stop, or until a part of it dies.
@@ -119,12 +146,21 @@ fn cors(settings: &CorsSettings) -> Cors {
     settings.origins().fold(cors, Cors::allowed_origin)
 }
 
-fn readiness(settings: &Settings, store: Store, checked: Arc<AtomicBool>) -> Readiness {
+fn readiness(
+    settings: &Settings,
+    store: Store,
+    checked: Arc<AtomicBool>,
+    shutdown: CancellationToken,
+) -> Readiness {
     let timeout = settings.limits.query_timeout();
     Readiness::new(move || {
         let (store, checked) = (store.clone(), checked.load(Ordering::Acquire));
+        let stopping = shutdown.is_cancelled();
         async move {
             let mut reasons = Vec::new();
+            if stopping {
+                reasons.push("stopping".to_owned());
+            }
             if !checked {
                 reasons.push("the schema has not been checked yet".to_owned());
             }

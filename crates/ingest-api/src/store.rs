@@ -216,11 +216,30 @@ pub struct Store {
     pool: Pool,
 }
 
+/// How many connections there are, and how many requests wait for one.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolUse {
+    /// Connections that nobody uses.
+    pub idle: usize,
+    /// Connections in use.
+    pub in_use: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+}
+
 impl Store {
     /// A store on these connections.
     #[must_use]
     pub const fn new(pool: Pool) -> Self {
         Self { pool }
+    }
+
+    /// How the connections are used just now.
+    #[must_use]
+    pub fn pool_use(&self) -> PoolUse {
+        let status = self.pool.status();
+        let idle = status.available;
+        PoolUse { idle, in_use: status.size.saturating_sub(idle), waiting: status.waiting }
     }
 
     /// Runs `work` on a connection. A connection that did not answer in time is closed, for whatever it was

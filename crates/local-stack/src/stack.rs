@@ -48,12 +48,16 @@ impl fmt::Display for Part {
 /// Where the services listen, on 127.0.0.1.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
-    /// Of stats-notifier.
+    /// Of stats-notifier, which has no public one.
     pub stats_notifier: u16,
     /// Of ingest-api.
     pub ingest_api: u16,
+    /// Of ingest-api's health and metrics.
+    pub ingest_api_internal: u16,
     /// Of sse-gateway.
     pub sse_gateway: u16,
+    /// Of sse-gateway's health and metrics.
+    pub sse_gateway_internal: u16,
 }
 
 impl Ports {
@@ -62,7 +66,23 @@ impl Ports {
     /// # Errors
     /// None are free.
     pub fn free() -> io::Result<Self> {
-        Ok(Self { stats_notifier: free_port()?, ingest_api: free_port()?, sse_gateway: free_port()? })
+        Ok(Self {
+            stats_notifier: free_port()?,
+            ingest_api: free_port()?,
+            ingest_api_internal: free_port()?,
+            sse_gateway: free_port()?,
+            sse_gateway_internal: free_port()?,
+        })
+    }
+
+    /// That of a part's health and metrics.
+    #[must_use]
+    pub const fn internal(self, part: Part) -> u16 {
+        match part {
+            Part::StatsNotifier => self.stats_notifier,
+            Part::IngestApi => self.ingest_api_internal,
+            Part::SseGateway => self.sse_gateway_internal,
+        }
     }
 
     /// That of a part.
@@ -152,6 +172,12 @@ impl Stack {
         format!("http://127.0.0.1:{}", self.settings.ports.of(part))
     }
 
+    /// The base URL of a part's health and metrics.
+    #[must_use]
+    pub fn internal_url(&self, part: Part) -> String {
+        format!("http://127.0.0.1:{}", self.settings.ports.internal(part))
+    }
+
     /// The process ids of the services that still run.
     pub fn process_ids(&self) -> impl Iterator<Item = (Part, u32)> + '_ {
         self.services.iter().filter_map(|(part, service)| Some((*part, service.process_id()?)))
@@ -162,7 +188,7 @@ impl Stack {
     /// # Errors
     /// It has ended, or is not ready by the end of `patience`.
     pub async fn until_ready(&mut self, part: Part, patience: Duration) -> Result<(), StackError> {
-        let url = format!("{}/readyz", self.url(part));
+        let url = format!("{}/readyz", self.internal_url(part));
         let ready = async {
             let (started, client) = (Instant::now(), reqwest::Client::new());
             loop {
@@ -223,7 +249,9 @@ impl Stack {
             ("INGEST_DATABASE_PASSWORD", roles.ingest_password.expose_secret().to_owned()),
             ("NOTIFIER_DATABASE_PASSWORD", roles.notifier_password.expose_secret().to_owned()),
             ("INGEST_PORT", ports.ingest_api.to_string()),
+            ("INGEST_INTERNAL_PORT", ports.ingest_api_internal.to_string()),
             ("GATEWAY_PORT", ports.sse_gateway.to_string()),
+            ("GATEWAY_INTERNAL_PORT", ports.sse_gateway_internal.to_string()),
             ("NOTIFIER_PORT", ports.stats_notifier.to_string()),
             ("NEWCYCLE_UPSTREAMS", self.url(Part::StatsNotifier)),
         ];

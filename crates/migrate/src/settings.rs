@@ -3,7 +3,7 @@
 use secrecy::SecretString;
 use serde::Deserialize;
 use service_kit::database::DatabaseSettings;
-use service_kit::settings::{LogSettings, SettingsError};
+use service_kit::settings::{Layers, LogSettings, SettingsError};
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -27,21 +27,26 @@ pub struct RoleSettings {
     pub notifier_password: SecretString,
 }
 
+/// Where the settings come from.
+pub const LAYERS: Layers = Layers {
+    defaults: include_str!("../config/default.toml"),
+    variables: &[
+        ("PGHOST", "database.host"),
+        ("PGPORT", "database.port"),
+        ("PGDATABASE", "database.name"),
+        ("PGUSER", "database.user"),
+        ("PGPASSWORD", "database.password"),
+        ("INGEST_DATABASE_PASSWORD", "roles.ingest_password"),
+        ("NOTIFIER_DATABASE_PASSWORD", "roles.notifier_password"),
+    ],
+};
+
 impl Settings {
     /// Reads the settings.
     ///
     /// # Errors
     /// [`SettingsError`], naming the setting that is wrong.
     pub fn load() -> Result<Self, SettingsError> {
-        let short = [
-            ("PGHOST", "database.host"),
-            ("PGPORT", "database.port"),
-            ("PGDATABASE", "database.name"),
-            ("PGUSER", "database.user"),
-            ("PGPASSWORD", "database.password"),
-            ("INGEST_DATABASE_PASSWORD", "roles.ingest_password"),
-            ("NOTIFIER_DATABASE_PASSWORD", "roles.notifier_password"),
-        ];
-        service_kit::settings::load(include_str!("../config/default.toml"), &short)
+        LAYERS.load()
     }
 }

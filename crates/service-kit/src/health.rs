@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
@@ -50,7 +51,7 @@ impl Readiness {
                 let report = (check.0)().await;
                 let mut response =
                     if report.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-                response.insert_header(("cache-control", "no-store")).json(report)
+                response.insert_header((CACHE_CONTROL, "no-store")).json(report)
             }
         };
         routes

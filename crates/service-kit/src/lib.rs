@@ -1,8 +1,11 @@
 //! What every service needs and no service is about.
 //!
 //! - [`settings`][]: embedded defaults, a file, the environment;
+//! - [`command`][]: what every service's program can be asked to do;
 //! - [`telemetry`][]: logs;
+//! - [`metrics`] and [`observe`]: numbers, and what is recorded of every request;
 //! - [`health`][]: liveness and readiness;
+//! - [`internal`][]: the port that these are served on;
 //! - [`problem`][]: errors as RFC 9457 problem details;
 //! - [`shutdown`] and [`supervisor`]: how a process ends, by a signal or because a part of it died;
 //! - [`database`][]: connections, and the pool of them;
@@ -10,8 +13,12 @@
 //!
 //! Invariant: nothing in here knows an event, a count or a frame.
 
+pub mod command;
 pub mod database;
 pub mod health;
+pub mod internal;
+pub mod metrics;
+pub mod observe;
 pub mod problem;
 pub mod schema;
 pub mod settings;

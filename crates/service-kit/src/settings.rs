@@ -4,48 +4,223 @@
 //! 2. the TOML file that `NEWCYCLE_CONFIG` names, where it is set;
 //! 3. the service's short variables, such as `INGEST_PORT`;
 //! 4. `NEWCYCLE__SECTION__KEY`, which reaches every setting.
+//!
+//! Invariant: the defaults name every setting, so whatever a later layer names beside them is a mistake, and is
+//! refused.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use config::{Config, Environment, File, FileFormat};
+use config::{Config, Environment, File, FileFormat, Value, ValueKind};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+/// Names the file of the second layer.
+const FILE_VARIABLE: &str = "NEWCYCLE_CONFIG";
+
+/// What is printed in the place of a password.
+const REDACTED: &str = "<redacted>";
 
 /// The settings could not be read: a value is missing, of a wrong type or of an unknown name.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// An unknown key, a wrong type, or a file that cannot be read or parsed.
+    /// A wrong type, or a file that cannot be read or parsed.
     #[error("the settings are not usable: {0}")]
     Unusable(#[from] config::ConfigError),
+    /// There is no such setting.
+    #[error("{origin} sets {key}, but there is no such setting; {hint}")]
+    Unknown {
+        /// Who sets it: a file or a variable.
+        origin: String,
+        /// The key.
+        key: String,
+        /// What may be meant.
+        hint: String,
+    },
     /// An environment variable holds no UTF-8.
     #[error("the environment variable {0} is not UTF-8")]
     NotUtf8(&'static str),
 }
 
-/// Reads the settings of a service. `short` pairs the name of an environment variable with the key that it
-/// sets, as in `("INGEST_PORT", "http.port")`.
-///
-/// # Errors
-/// [`SettingsError`], naming the key or the variable.
-pub fn load<T: DeserializeOwned>(
-    defaults: &str,
-    short: &[(&'static str, &'static str)],
-) -> Result<T, SettingsError> {
-    let mut builder = Config::builder().add_source(File::from_str(defaults, FileFormat::Toml));
-    if let Some(path) = std::env::var_os("NEWCYCLE_CONFIG") {
-        builder = builder.add_source(File::from(PathBuf::from(path)).format(FileFormat::Toml));
+/// All settings of one service, and where they come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Layers {
+    /// The text of its `config/default.toml`.
+    pub defaults: &'static str,
+    /// Its short variables, each with the key that it sets, as in `("INGEST_PORT", "http.port")`.
+    pub variables: &'static [(&'static str, &'static str)],
+}
+
+/// One layer: what it sets, by dotted key.
+struct Layer {
+    values: BTreeMap<String, Value>,
+    config: Config,
+    kind: Kind,
+}
+
+enum Kind {
+    Defaults,
+    File(PathBuf),
+    Variables,
+    Environment,
+}
+
+impl Layers {
+    /// Reads the settings from all layers.
+    ///
+    /// # Errors
+    /// [`SettingsError`], naming the key or the variable.
+    pub fn load<T: DeserializeOwned>(&self) -> Result<T, SettingsError> {
+        let layers = self.read()?;
+        let merged =
+            layers.into_iter().fold(Config::builder(), |merged, layer| merged.add_source(layer.config));
+        Ok(merged.build()?.try_deserialize()?)
     }
-    let mut variables = Config::builder();
-    for (variable, key) in short {
-        match std::env::var(variable) {
-            Ok(value) => variables = variables.set_override(*key, value)?,
-            Err(std::env::VarError::NotPresent) => {}
-            Err(std::env::VarError::NotUnicode(_)) => return Err(SettingsError::NotUtf8(variable)),
+
+    /// The settings in effect as TOML, each with its source; passwords are not shown.
+    ///
+    /// # Errors
+    /// [`SettingsError`], naming the key or the variable.
+    pub fn print(&self) -> Result<String, SettingsError> {
+        let layers = self.read()?;
+        let (mut text, mut section) = (String::new(), "");
+        for (key, default) in &layers[0].values {
+            let (of, name) = key.rsplit_once('.').unwrap_or(("", key));
+            if section != of {
+                let gap = if section.is_empty() { "" } else { "\n" };
+                // Writing to a string cannot fail.
+                let _infallible = writeln!(text, "{gap}[{of}]");
+                section = of;
+            }
+            let set = layers.iter().rev().find_map(|layer| Some((layer, layer.values.get(key)?)));
+            let (value, source) = set.map_or_else(
+                || (default.clone(), String::new()),
+                |(layer, value)| (value.clone(), self.source(&layer.kind, key)),
+            );
+            let _infallible = writeln!(text, "{name} = {}  # {source}", shown(name, &value, default));
+        }
+        Ok(text)
+    }
+
+    /// Every setting with its default, its short variable and what it means, as Markdown: what the defaults say,
+    /// so that the reference cannot say anything else.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        let (mut text, mut section, mut comment) = (String::new(), String::new(), String::new());
+        for line in self.defaults.lines().map(str::trim) {
+            if let Some(words) = line.strip_prefix('#') {
+                comment.push_str(words);
+            } else if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']').to_owned();
+                let gap = if text.is_empty() { "" } else { "\n" };
+                let about = std::mem::take(&mut comment);
+                let about = if about.is_empty() { about } else { format!("{}\n\n", about.trim()) };
+                // Writing to a string cannot fail.
+                let _infallible = write!(
+                    text,
+                    "{gap}### `{section}`\n\n{about}| setting | default | short variable | meaning |\n|---|---|---|---|\n"
+                );
+            } else if let Some((name, default)) = line.split_once(" = ") {
+                let key = format!("{section}.{name}");
+                let short = self.short(&key).map_or_else(String::new, |variable| format!("`{variable}`"));
+                let meaning = std::mem::take(&mut comment).trim().replace('|', "\\|");
+                let _infallible = writeln!(text, "| `{key}` | `{default}` | {short} | {meaning} |");
+            }
+        }
+        text
+    }
+
+    fn short(&self, key: &str) -> Option<&'static str> {
+        self.variables.iter().find(|(_, of)| *of == key).map(|(variable, _)| *variable)
+    }
+
+    /// Reads each layer by itself, and refuses what the defaults do not name.
+    fn read(&self) -> Result<Vec<Layer>, SettingsError> {
+        let file = |text| File::from_str(text, FileFormat::Toml);
+        let defaults = Config::builder().add_source(file(self.defaults)).build()?;
+        let mut layers = vec![Layer::new(defaults, Kind::Defaults)];
+        if let Some(path) = std::env::var_os(FILE_VARIABLE).map(PathBuf::from) {
+            let source = File::from(path.as_path()).format(FileFormat::Toml);
+            layers.push(Layer::new(Config::builder().add_source(source).build()?, Kind::File(path)));
+        }
+        let mut short = Config::builder();
+        for (variable, key) in self.variables {
+            match std::env::var(variable) {
+                Ok(value) => short = short.set_override(*key, value)?,
+                Err(std::env::VarError::NotPresent) => {}
+                Err(std::env::VarError::NotUnicode(_)) => return Err(SettingsError::NotUtf8(variable)),
+            }
+        }
+        layers.push(Layer::new(short.build()?, Kind::Variables));
+        let environment = Environment::with_prefix("NEWCYCLE").prefix_separator("__").separator("__");
+        layers.push(Layer::new(Config::builder().add_source(environment).build()?, Kind::Environment));
+        let (defaults, later) = layers.split_at(1);
+        for layer in later {
+            if let Some(key) = layer.values.keys().find(|key| !defaults[0].values.contains_key(*key)) {
+                let origin = self.source(&layer.kind, key);
+                let hint = hint(key, defaults[0].values.keys());
+                return Err(SettingsError::Unknown { origin, key: key.clone(), hint });
+            }
+        }
+        Ok(layers)
+    }
+
+    /// What set a key, in words.
+    fn source(&self, kind: &Kind, key: &str) -> String {
+        match kind {
+            Kind::Defaults => "default".to_owned(),
+            Kind::File(path) => path.display().to_string(),
+            Kind::Variables => self.short(key).unwrap_or_default().to_owned(),
+            Kind::Environment => variable(key),
         }
     }
-    let environment = Environment::with_prefix("NEWCYCLE").prefix_separator("__").separator("__");
-    let settings = builder.add_source(variables.build()?).add_source(environment).build()?;
-    Ok(settings.try_deserialize()?)
+}
+
+/// The long variable of a key.
+fn variable(key: &str) -> String {
+    format!("NEWCYCLE__{}", key.replace('.', "__").to_uppercase())
+}
+
+fn hint<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> String {
+    let likeness = |known: &&String| strsim::damerau_levenshtein(key, known);
+    let nearest = known.min_by_key(likeness);
+    nearest.map_or_else(String::new, |nearest| {
+        format!("is {nearest} (or {}) meant? `print-settings` lists all", variable(nearest))
+    })
+}
+
+/// A value as TOML: as what the default is, for a variable is always a text.
+fn shown(name: &str, value: &Value, default: &Value) -> String {
+    let text = value.to_string();
+    match default.kind {
+        ValueKind::String(_) if name.ends_with("password") && !text.is_empty() => format!("{REDACTED:?}"),
+        ValueKind::String(_) => format!("{text:?}"),
+        _ => text,
+    }
+}
+
+impl Layer {
+    fn new(config: Config, kind: Kind) -> Self {
+        let mut values = BTreeMap::new();
+        flatten("", &config.cache, &mut values);
+        Self { values, config, kind }
+    }
+}
+
+/// Every value that is not a table, by its dotted key.
+fn flatten(key: &str, value: &Value, values: &mut BTreeMap<String, Value>) {
+    match &value.kind {
+        ValueKind::Table(table) => {
+            for (name, value) in table {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                flatten(&key, value, values);
+            }
+        }
+        _ => {
+            values.insert(key.to_owned(), value.clone());
+        }
+    }
 }
 
 /// Where a service listens.
@@ -62,12 +237,34 @@ pub struct HttpSettings {
     pub drain_seconds: u64,
 }
 
+/// Where a service is looked after: its health, its metrics, and what only other services may ask.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InternalSettings {
+    /// The address to listen on.
+    pub host: String,
+    /// The port to listen on; 0 takes a free one.
+    pub port: u16,
+}
+
 /// What a service logs.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogSettings {
     /// Directives of `tracing_subscriber`'s `EnvFilter`, such as `info,stats_notifier=debug`.
     pub filter: String,
+    /// How a line is written.
+    pub format: LogFormat,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one JSON object a line.
+    Json,
 }
 
 #[cfg(test)]
@@ -78,19 +275,58 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Example {
         http: HttpSettings,
+        database: Database,
     }
 
-    const DEFAULTS: &str = "[http]\nhost = \"127.0.0.1\"\nport = 1\nworkers = 2\ndrain_seconds = 3\n";
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Database {
+        password: secrecy::SecretString,
+    }
+
+    const LAYERS: Layers = Layers {
+        defaults: "# Where requests are taken.\n[http]\nhost = \"127.0.0.1\"\n# 0 takes a free one.\nport = 1\n\
+                   workers = 2\ndrain_seconds = 3\n\n[database]\npassword = \"secret\"\n",
+        variables: &[("NEWCYCLE_TEST_NOT_SET", "http.port"), ("PATH", "http.host")],
+    };
 
     #[test]
-    fn defaults_alone_are_enough() {
-        let settings: Example = load(DEFAULTS, &[("NEWCYCLE_TEST_NOT_SET", "http.port")]).unwrap();
+    fn later_layers_override_the_defaults() {
+        let settings: Example = LAYERS.load().unwrap();
         assert_eq!(settings.http.port, 1);
+        assert_eq!(settings.http.host, std::env::var("PATH").unwrap());
+        assert!(!format!("{:?}", settings.database.password).contains("secret"));
     }
 
     #[test]
-    fn an_unknown_key_is_named() {
-        let error = load::<Example>(&format!("{DEFAULTS}speed = 9"), &[]).unwrap_err();
-        assert!(error.to_string().contains("speed"), "{error}");
+    fn every_setting_is_printed_with_its_source_and_passwords_are_not() {
+        let text = LAYERS.print().unwrap();
+        assert!(text.contains("[http]\ndrain_seconds = 3  # default\nhost = "), "{text}");
+        assert!(text.contains("  # PATH\nport = 1  # default\n"), "{text}");
+        assert!(
+            text.contains("password = \"<redacted>\"  # default\n") && !text.contains("secret"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_what_may_be_meant() {
+        let layers = Layers { variables: &[("PATH", "http.prot")], ..LAYERS };
+        let message = layers.load::<Example>().unwrap_err().to_string();
+        assert!(message.starts_with("PATH sets http.prot, but there is no such setting"), "{message}");
+        assert!(message.contains("is http.port (or NEWCYCLE__HTTP__PORT) meant?"), "{message}");
+        let layers = Layers { variables: &[("PATH", "http")], ..LAYERS };
+        assert!(layers.load::<Example>().unwrap_err().to_string().contains("no such setting"));
+    }
+
+    #[test]
+    fn the_reference_has_every_setting() {
+        let text = LAYERS.reference();
+        assert!(text.starts_with("### `http`\n\nWhere requests are taken.\n\n| setting |"), "{text}");
+        assert!(
+            text.contains("| `http.port` | `1` | `NEWCYCLE_TEST_NOT_SET` | 0 takes a free one. |\n"),
+            "{text}"
+        );
+        assert!(text.contains("### `database`\n\n| setting |"), "{text}");
     }
 }

@@ -1,10 +1,12 @@
 //! Logs: one line an event on standard output, a readable message and dotted fields.
+//!
+//! What is logged while a request is served carries that request's id: see [`observe`](crate::observe).
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::settings::LogSettings;
+use crate::settings::{LogFormat, LogSettings};
 
 /// Logs could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -22,11 +24,13 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`] for a filter that cannot be parsed, and the second time in a process.
 pub fn start(settings: &LogSettings) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&settings.filter)?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(&settings.filter)?)
         .with_ansi(std::io::stdout().is_terminal())
-        .with_target(false)
-        .try_init()?;
+        .with_target(false);
+    match settings.format {
+        LogFormat::Text => log.try_init()?,
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).try_init()?,
+    }
     Ok(())
 }

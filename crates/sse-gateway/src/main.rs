@@ -1,13 +1,29 @@
 //! Relays the statistics to any number of clients by server-sent events.
 
-use sse_gateway::settings::Settings;
+use clap::Parser;
+use service_kit::command::{Command, healthcheck};
+use sse_gateway::settings::{LAYERS, Settings};
 use sse_gateway::startup::Application;
+
+/// Relays the statistics to any number of clients by server-sent events.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let settings = Settings::load()?;
-    service_kit::telemetry::start(&settings.log)?;
-    let shutdown = service_kit::shutdown::on_signal()?;
-    let application = Application::build(&settings, shutdown)?;
-    Ok(application.run_until_stopped().await?)
+    match Arguments::parse().command.unwrap_or(Command::Run) {
+        Command::Run => {
+            let settings = Settings::load()?;
+            service_kit::telemetry::start(&settings.log)?;
+            let shutdown = service_kit::shutdown::on_signal()?;
+            Application::build(&settings, shutdown)?.run_until_stopped().await?;
+        }
+        Command::Healthcheck => healthcheck(&Settings::load()?.internal).await?,
+        Command::PrintSettings => service_kit::command::print_settings(&LAYERS)?,
+    }
+    Ok(())
 }

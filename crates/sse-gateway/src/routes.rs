@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use actix_web::http::header::CACHE_CONTROL;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, Resource, Route, web};
 use domain::{Metric, Topic};
 use service_kit::problem;
 use statistics_stream::{Hub, Selection, internal_stream_response, stream_response, upstream};
@@ -14,14 +14,19 @@ use crate::request::{Form, last_event_id, selection};
 
 /// Adds the routes. They find the hub in the application's data.
 pub fn configure(routes: &mut web::ServiceConfig) {
-    let resource = |path: &str, route| {
-        web::resource(path).route(route).default_service(web::to(problem::method_not_allowed))
-    };
     routes
         .service(resource("/statistics", web::get().to(many)))
         .service(resource("/statistics/item-creation/{unit}", web::get().to(item_creation)))
-        .service(resource("/statistics/transfers/{unit}", web::get().to(transfers)))
-        .service(resource(upstream::PATH, web::get().to(internal)));
+        .service(resource("/statistics/transfers/{unit}", web::get().to(transfers)));
+}
+
+/// Adds what only other gateways may ask.
+pub fn configure_internal(routes: &mut web::ServiceConfig) {
+    routes.service(resource(upstream::PATH, web::get().to(internal)));
+}
+
+fn resource(path: &str, route: Route) -> Resource {
+    web::resource(path).route(route).default_service(web::to(problem::method_not_allowed))
 }
 
 async fn item_creation(

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use serde::Deserialize;
-use service_kit::settings::{HttpSettings, LogSettings, SettingsError};
+use service_kit::settings::{HttpSettings, InternalSettings, Layers, LogSettings, SettingsError};
 use statistics_stream::HubSettings;
 use statistics_stream::upstream;
 
@@ -14,6 +14,8 @@ use statistics_stream::upstream;
 pub struct Settings {
     /// Where it listens.
     pub http: HttpSettings,
+    /// Where it is looked after, and where other gateways follow it.
+    pub internal: InternalSettings,
     /// Whom it follows.
     pub upstream: UpstreamSettings,
     /// How it serves.
@@ -66,14 +68,23 @@ pub struct CorsSettings {
     pub allowed_origins: String,
 }
 
+/// Where the settings come from.
+pub const LAYERS: Layers = Layers {
+    defaults: include_str!("../config/default.toml"),
+    variables: &[
+        ("GATEWAY_PORT", "http.port"),
+        ("GATEWAY_INTERNAL_PORT", "internal.port"),
+        ("NEWCYCLE_UPSTREAMS", "upstream.addresses"),
+    ],
+};
+
 impl Settings {
     /// Reads the settings.
     ///
     /// # Errors
     /// [`SettingsError`], naming the setting that is wrong.
     pub fn load() -> Result<Self, SettingsError> {
-        let short = [("GATEWAY_PORT", "http.port"), ("NEWCYCLE_UPSTREAMS", "upstream.addresses")];
-        service_kit::settings::load(include_str!("../config/default.toml"), &short)
+        LAYERS.load()
     }
 
     /// The hub's part of the settings.

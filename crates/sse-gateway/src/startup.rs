@@ -5,20 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_cors::Cors;
+use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use actix_web_lab::middleware::CatchPanic;
 use service_kit::health::{Readiness, Report};
-use service_kit::problem;
+use service_kit::internal::{About, Internal};
+use service_kit::metrics::Metrics;
 use service_kit::supervisor::{Supervisor, SupervisorError};
+use service_kit::{observe, problem};
 use statistics_stream::{Hub, upstream};
 use tokio_util::sync::CancellationToken;
 
-use crate::routes;
 use crate::settings::{Settings, list};
+use crate::{metrics, routes};
 
 /// The service, listening but not yet running.
 pub struct Application {
     port: u16,
+    internal_port: u16,
     hub: Arc<Hub>,
     supervisor: Supervisor,
 }
@@ -28,20 +32,24 @@ impl Application {
     ///
     /// # Errors
     /// The address cannot be listened on.
-    pub fn build(settings: &Settings, shutdown: CancellationToken) -> std::io::Result<Self> {
+    pub fn build(settings: &Settings, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((settings.http.host.as_str(), settings.http.port))?;
         let port = listener.local_addr()?.port();
         let drain = Duration::from_secs(settings.http.drain_seconds);
         let hub = Hub::new(settings.hub());
         let readiness = readiness(Arc::clone(&hub), shutdown.clone());
+        let metrics = Metrics::new()?;
+        metrics::describe(&metrics);
         let (served, origins) = (web::Data::new(Arc::clone(&hub)), settings.cors.allowed_origins.clone());
+        let (shared, recorded) = (served.clone(), web::Data::new(metrics.clone()));
         let server = HttpServer::new(move || {
             App::new()
-                .wrap(cors(&origins))
                 .wrap(CatchPanic::default())
+                .wrap(cors(&origins))
+                .wrap(from_fn(observe::requests))
                 .app_data(served.clone())
+                .app_data(recorded.clone())
                 .configure(routes::configure)
-                .configure(|routes| readiness.routes(routes))
                 .default_service(web::to(problem::not_found))
         })
         .workers(settings.http.workers.get())
@@ -51,9 +59,19 @@ impl Application {
         .listen(listener)?
         .run();
         tracing::info!(http.port = port, "listening");
+        let about = About { service: "sse-gateway", version: env!("CARGO_PKG_VERSION"), uses_schema: false };
+        let (sampled, sampled_hub) = (metrics.clone(), Arc::clone(&hub));
+        let sample = Arc::new(move || metrics::sample(&sampled, &sampled_hub));
+        let internal = Internal { about, readiness, metrics: metrics.clone(), sample };
+        let (internal_port, internal_server) =
+            internal.serve(&settings.internal, settings.http.drain_seconds, move |routes| {
+                routes.app_data(shared.clone()).configure(routes::configure_internal);
+            })?;
         // The server's own drain is what ends a request that does not end; the supervisor's comes after.
         let mut supervisor = Supervisor::new(shutdown.clone(), drain * 2 + Duration::from_secs(1));
         supervisor.serve("http server", server);
+        supervisor.serve("internal server", internal_server);
+        supervisor.spawn("metrics", metrics.keep_up(shutdown.clone()));
         supervisor
             .spawn("upstream", upstream::follow(Arc::clone(&hub), settings.upstream(), shutdown.clone()));
         let draining = Arc::clone(&hub);
@@ -62,13 +80,19 @@ impl Application {
             draining.drain(drain.mul_f64(0.8)).await;
             Ok::<_, std::io::Error>(())
         });
-        Ok(Self { port, hub, supervisor })
+        Ok(Self { port, internal_port, hub, supervisor })
     }
 
     /// The port that it listens on.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port of its health and metrics, and of what other gateways follow.
+    #[must_use]
+    pub const fn internal_port(&self) -> u16 {
+        self.internal_port
     }
 
     /// The hub that it serves from.

@@ -5,7 +5,7 @@
 //! [`HubSettings::pace`], and is constant in between. So clients that were in step at one announcement are in
 //! step at the next, and one event serves them all.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -100,6 +100,8 @@ pub struct Hub {
     state: RwLock<State>,
     announced: watch::Sender<Announcement>,
     subscribers: AtomicUsize,
+    delivered: AtomicU64,
+    conflated: AtomicU64,
     draining: watch::Sender<Option<(Instant, Duration)>>,
     ended: CancellationToken,
 }
@@ -138,6 +140,8 @@ impl Hub {
             state: RwLock::new(state),
             announced: watch::Sender::new(Announcement::default()),
             subscribers: AtomicUsize::new(0),
+            delivered: AtomicU64::new(0),
+            conflated: AtomicU64::new(0),
             draining: watch::Sender::new(None),
             ended: CancellationToken::new(),
         });
@@ -225,6 +229,25 @@ impl Hub {
         self.subscribers.load(Ordering::Relaxed)
     }
 
+    /// How many frames were handed to subscribers.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
+    /// How many frames subscribers did not get one by one, because they were not ready for them: each is within the
+    /// next one they got.
+    #[must_use]
+    pub fn conflated(&self) -> u64 {
+        self.conflated.load(Ordering::Relaxed)
+    }
+
+    /// How long ago the published version was published; `None` before there is any.
+    #[must_use]
+    pub fn version_age(&self) -> Option<Duration> {
+        self.state.read().announced.map(|announced| announced.elapsed())
+    }
+
     /// The published state of a selection as JSON; `None` before there is any.
     #[must_use]
     pub fn snapshot(&self, selection: &Selection) -> Option<String> {
@@ -276,6 +299,12 @@ impl Hub {
     pub(crate) fn admit(&self) -> bool {
         let below = |count| (count < self.settings.max_subscribers).then_some(count + 1);
         self.subscribers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).is_ok()
+    }
+
+    /// A frame goes to a subscriber, in the place of `skipped` others before it.
+    pub(crate) fn count_delivery(&self, skipped: u64) {
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+        self.conflated.fetch_add(skipped, Ordering::Relaxed);
     }
 
     pub(crate) fn dismiss(&self) {

@@ -73,6 +73,7 @@ fn respond(
         place,
         selection,
         version: last_event_id,
+        looked_at: None,
         told_status: None,
         opened: false,
     };
@@ -103,6 +104,8 @@ struct Subscriber {
     selection: Selection,
     /// The version that the client has.
     version: Option<Version>,
+    /// The number of the announcement that it looked at last.
+    looked_at: Option<u64>,
     /// The number of the status told last.
     told_status: Option<u64>,
     opened: bool,
@@ -129,8 +132,11 @@ impl Subscriber {
             }
             // Marks what is announced as seen before looking at it, so that what is announced later wakes again.
             let announced = *self.announcements.borrow_and_update();
+            let looked_at = self.looked_at.replace(announced.version);
             if let Some((event, version)) = self.place.0.event(&self.selection, self.version) {
                 self.version = Some(version);
+                let skipped = looked_at.map_or(0, |last| announced.version.saturating_sub(last + 1));
+                self.place.0.count_delivery(skipped);
                 return Some(event);
             }
             let status = match self.audience {

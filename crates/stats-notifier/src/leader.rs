@@ -16,12 +16,48 @@ use tokio_util::sync::CancellationToken;
 
 use crate::gate::{Gate, Move};
 use crate::listener::Listener;
+use crate::metrics::LeaderMetrics;
 use crate::settings::{Settings, milliseconds};
 use crate::snapshot::Snapshot;
 use crate::store::{Statements, Store, StoreError};
 
-/// What the rest of the process sees of the lead: the hub of the present term, where this replica leads.
-pub type Lead = watch::Sender<Option<Arc<Hub>>>;
+/// What this replica does, as the rest of the process sees it.
+#[derive(Debug, Clone)]
+pub enum Role {
+    /// It has no session of the database, and this is why.
+    Away(String),
+    /// Another replica leads, and this one waits to.
+    Standby,
+    /// It leads, and publishes on this hub.
+    Leader(Arc<Hub>),
+}
+
+impl Default for Role {
+    fn default() -> Self {
+        Self::Away("Postgres has not been reached yet".to_owned())
+    }
+}
+
+impl Role {
+    /// The hub of the present term, where this replica leads.
+    #[must_use]
+    pub fn hub(&self) -> Option<&Hub> {
+        match self {
+            Self::Leader(hub) => Some(hub),
+            Self::Away(_) | Self::Standby => None,
+        }
+    }
+
+    /// The role in a word.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Away(_) => "away",
+            Self::Standby => "standby",
+            Self::Leader(_) => "leader",
+        }
+    }
+}
 
 /// Receives, in tests, the snapshot that each published version shows.
 pub type Recorder = mpsc::Sender<(Version, Snapshot)>;
@@ -80,11 +116,11 @@ impl Term {
         Ok(term)
     }
 
-    /// Publishes what was committed since the last tick, and returns whether there was anything.
+    /// Publishes what was committed since the last tick, and returns how many log rows there were.
     ///
     /// # Errors
     /// [`StoreError`]; nothing was then published, and the term is over.
-    pub async fn tick(&mut self, store: &Store) -> Result<bool, StoreError> {
+    pub async fn tick(&mut self, store: &Store) -> Result<u64, StoreError> {
         let ticked = store.tick(&self.cursor).await?;
         self.cursor = ticked.now;
         self.hub.live();
@@ -95,7 +131,7 @@ impl Term {
             self.unflushed = true;
             self.rows_below = self.cursor.xmax();
         }
-        Ok(ticked.rows > 0)
+        Ok(ticked.rows)
     }
 
     /// Folds into the rollups what was logged since the last flush.
@@ -109,6 +145,9 @@ impl Term {
         if self.unflushed || self.purged < self.rows_below {
             self.stored = store.flush(self.number).await?;
             self.unflushed = false;
+        } else {
+            // Whoever takes the lead on purpose, to rebuild, must not have to wait for an event.
+            store.check_term(self.number).await?;
         }
         Ok(())
     }
@@ -125,6 +164,13 @@ impl Term {
         Ok(self.purged < counted)
     }
 
+    /// How many transactions lie between the oldest that the rollups may lack and the newest that the memory has
+    /// seen.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.cursor.xmax().saturating_sub(self.stored.xmin())
+    }
+
     async fn record(&self, version: Version) {
         if let Some(recorder) = &self.recorder {
             // A test that no longer listens no longer checks.
@@ -139,8 +185,10 @@ pub struct Candidate {
     pub settings: Settings,
     /// Makes the hub of a term.
     pub new_hub: Box<dyn Fn() -> Arc<Hub> + Send + Sync>,
-    /// Where the present term's hub is published.
-    pub lead: Lead,
+    /// Where its role is published.
+    pub role: watch::Sender<Role>,
+    /// What is recorded.
+    pub metrics: LeaderMetrics,
     /// The SQL that exactness rests on.
     pub statements: Statements,
     /// Receives each version's snapshot, in tests.
@@ -160,13 +208,20 @@ pub async fn run(candidate: Candidate, shutdown: CancellationToken) -> Result<()
             ended = candidate.lead_once() => ended,
             () = shutdown.cancelled() => Ok(()),
         };
-        candidate.lead.send_replace(None);
+        candidate.metrics.leading.set(0.0);
+        candidate.metrics.gate_shut.set(0.0);
         match ended {
-            Ok(()) => return Ok(()),
+            Ok(()) => {
+                candidate.role.send_replace(Role::Standby);
+                return Ok(());
+            }
             Err(StoreError::Schema(
                 error @ (SchemaError::Missing | SchemaError::Older(_) | SchemaError::Newer(_)),
             )) => return Err(error.into()),
-            Err(error) => tracing::warn!(error = %error, "not leading; trying again"),
+            Err(error) => {
+                tracing::warn!(error = %error, "not leading; trying again");
+                candidate.role.send_replace(Role::Away(error.to_string()));
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
@@ -180,15 +235,19 @@ impl Candidate {
     async fn lead_once(&self) -> Result<(), StoreError> {
         let Settings { database, leader, .. } = &self.settings;
         let store = Store::connect(database, leader, self.statements.clone()).await?;
+        self.role.send_replace(Role::Standby);
         while !store.try_lead().await? {
             tokio::time::sleep(milliseconds(leader.attempt_interval_milliseconds)).await;
         }
         let mut term = Term::begin(&store, (self.new_hub)(), self.recorder.clone()).await?;
-        self.lead.send_replace(Some(Arc::clone(&term.hub)));
+        self.metrics.terms.increment(1);
+        self.metrics.leading.set(1.0);
+        self.role.send_replace(Role::Leader(Arc::clone(&term.hub)));
         let woken = Arc::new(Notify::new());
         let listening = async {
             if self.settings.tick.listen {
-                Listener::new(database.clone(), Arc::clone(&woken)).run().await;
+                let notifications = self.metrics.notifications.clone();
+                Listener::new(database.clone(), Arc::clone(&woken), notifications).run().await;
             } else {
                 std::future::pending::<()>().await;
             }
@@ -208,15 +267,17 @@ impl Candidate {
         let (mut opened, mut flushed, mut last_tick) = (Instant::now(), Instant::now(), Instant::now());
         loop {
             let started = Instant::now();
-            let found = term.tick(store).await?;
+            let rows = term.tick(store).await?;
+            let found = rows > 0;
+            self.metrics.ticked(rows, started.elapsed());
             gate.ticked(found, started.duration_since(last_tick));
             last_tick = started;
             // Flush follows a tick and purge follows both, so that what is purged was counted by both.
             if flushed.elapsed() >= flush_interval {
-                term.flush(store).await?;
-                term.purge(store, flush.purge_rows).await?;
+                self.keep(store, term, flush.purge_rows).await?;
                 flushed = Instant::now();
             }
+            self.metrics.gate_shut.set(if gate.is_shut() { 1.0 } else { 0.0 });
             match gate.next_move() {
                 Move::Stay => {}
                 Move::Shut => gate.moved(store.try_shut_gate().await?),
@@ -236,6 +297,25 @@ impl Candidate {
                 () = woken.notified() => tokio::time::sleep_until(started + spacing).await,
             }
         }
+    }
+
+    /// What is done about once a second: the flush, and the purge of what it leaves behind.
+    async fn keep(&self, store: &Store, term: &mut Term, purge_rows: u32) -> Result<(), StoreError> {
+        let started = Instant::now();
+        term.flush(store).await?;
+        let purging = Instant::now();
+        self.metrics.flush_duration.record(purging.duration_since(started).as_secs_f64());
+        term.purge(store, purge_rows).await?;
+        self.metrics.purge_duration.record(purging.elapsed().as_secs_f64());
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a gauge is a float, and need not be exact above 2^52"
+        )]
+        {
+            self.metrics.cursor_lag.set(term.lag() as f64);
+            self.metrics.log_size.set(store.log_bytes().await? as f64);
+        }
+        Ok(())
     }
 }
 

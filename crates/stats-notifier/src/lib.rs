@@ -11,6 +11,7 @@
 pub mod gate;
 pub mod leader;
 pub mod listener;
+pub mod metrics;
 pub mod rollups;
 pub mod routes;
 pub mod settings;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::poll_fn;
+use metrics::Counter;
 use service_kit::database::DatabaseSettings;
 use tokio::sync::Notify;
 use tokio_postgres::{AsyncMessage, NoTls};
@@ -30,13 +31,14 @@ const SELF_CHECK: &str = "newcycle_self_check";
 pub struct Listener {
     database: DatabaseSettings,
     woken: Arc<Notify>,
+    notifications: Counter,
 }
 
 impl Listener {
-    /// A listener that wakes `woken`.
+    /// A listener that wakes `woken`, and counts what it hears.
     #[must_use]
-    pub const fn new(database: DatabaseSettings, woken: Arc<Notify>) -> Self {
-        Self { database, woken }
+    pub const fn new(database: DatabaseSettings, woken: Arc<Notify>, notifications: Counter) -> Self {
+        Self { database, woken, notifications }
     }
 
     /// Listens, and connects anew whenever it no longer hears.
@@ -53,7 +55,7 @@ impl Listener {
         let connecting = async { Ok(config.connect(NoTls).await?) };
         let (client, mut connection) = within(self.database.connect_timeout(), connecting).await?;
         let (woken, heard) = (Arc::clone(&self.woken), Arc::new(Notify::new()));
-        let heard_self = Arc::clone(&heard);
+        let (heard_self, notifications) = (Arc::clone(&heard), self.notifications.clone());
         let _driver = AbortOnDropHandle::new(tokio::spawn(async move {
             let mut messages = poll_fn(move |context| connection.poll_message(context));
             while let Some(Ok(message)) = messages.next().await {
@@ -61,7 +63,10 @@ impl Listener {
                     AsyncMessage::Notification(notification) if notification.channel() == SELF_CHECK => {
                         heard_self.notify_one();
                     }
-                    AsyncMessage::Notification(_) => woken.notify_one(),
+                    AsyncMessage::Notification(_) => {
+                        notifications.increment(1);
+                        woken.notify_one();
+                    }
                     _ => {}
                 }
             }

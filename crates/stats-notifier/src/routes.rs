@@ -1,13 +1,13 @@
 //! `GET /internal/v1/stream`: every version of all topics, for gateways.
 
-use std::sync::Arc;
-
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use domain::Version;
 use service_kit::problem::{self, Problem};
-use statistics_stream::{Hub, internal_stream_response, upstream};
+use statistics_stream::{internal_stream_response, upstream};
 use tokio::sync::watch;
+
+use crate::leader::Role;
 
 /// Adds the routes.
 pub fn configure(routes: &mut web::ServiceConfig) {
@@ -17,8 +17,8 @@ pub fn configure(routes: &mut web::ServiceConfig) {
     routes.service(stream);
 }
 
-async fn stream(request: HttpRequest, leading: web::Data<watch::Receiver<Option<Arc<Hub>>>>) -> HttpResponse {
-    let Some(hub) = leading.borrow().clone() else {
+async fn stream(request: HttpRequest, roles: web::Data<watch::Receiver<Role>>) -> HttpResponse {
+    let Role::Leader(hub) = roles.borrow().clone() else {
         let (status, kind) = (StatusCode::SERVICE_UNAVAILABLE, "/problems/not-leading");
         let detail = "This replica does not lead; another may, or this one will.";
         return Problem::new(status, kind, "Not leading", detail).retry_after(1).response();

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use service_kit::database::DatabaseSettings;
-use service_kit::settings::{HttpSettings, LogSettings, SettingsError};
+use service_kit::settings::{InternalSettings, Layers, LogSettings, SettingsError};
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Where it listens.
-    pub http: HttpSettings,
+    /// Where it serves gateways, and is looked after.
+    pub internal: InternalSettings,
     /// The database.
     pub database: DatabaseSettings,
     /// Taking and losing the lead.
@@ -81,6 +81,8 @@ pub struct StreamSettings {
     pub heartbeat_milliseconds: NonZeroU64,
     /// How many gateways may follow.
     pub max_subscribers: usize,
+    /// How long open streams may take to end after SIGTERM.
+    pub drain_seconds: u64,
 }
 
 /// A setting in milliseconds, as a duration.
@@ -89,19 +91,24 @@ pub const fn milliseconds(setting: NonZeroU64) -> Duration {
     Duration::from_millis(setting.get())
 }
 
+/// Where the settings come from.
+pub const LAYERS: Layers = Layers {
+    defaults: include_str!("../config/default.toml"),
+    variables: &[
+        ("NOTIFIER_PORT", "internal.port"),
+        ("PGHOST", "database.host"),
+        ("PGPORT", "database.port"),
+        ("PGDATABASE", "database.name"),
+        ("NOTIFIER_DATABASE_PASSWORD", "database.password"),
+    ],
+};
+
 impl Settings {
     /// Reads the settings.
     ///
     /// # Errors
     /// [`SettingsError`], naming the setting that is wrong.
     pub fn load() -> Result<Self, SettingsError> {
-        let short = [
-            ("NOTIFIER_PORT", "http.port"),
-            ("PGHOST", "database.host"),
-            ("PGPORT", "database.port"),
-            ("PGDATABASE", "database.name"),
-            ("NOTIFIER_DATABASE_PASSWORD", "database.password"),
-        ];
-        service_kit::settings::load(include_str!("../config/default.toml"), &short)
+        LAYERS.load()
     }
 }

@@ -1,18 +1,19 @@
 //! Puts the service together.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::{App, HttpServer, web};
+use actix_web::web;
 use service_kit::health::{Readiness, Report};
-use service_kit::problem;
+use service_kit::internal::{About, Internal};
+use service_kit::metrics::Metrics;
 use service_kit::supervisor::{Supervisor, SupervisorError};
 use statistics_stream::{Hub, HubSettings};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::leader::{self, Candidate, Recorder};
+use crate::leader::{self, Candidate, Recorder, Role};
+use crate::metrics::{self, LeaderMetrics};
 use crate::routes;
 use crate::settings::{Settings, milliseconds};
 use crate::store::Statements;
@@ -37,7 +38,7 @@ impl Application {
     ///
     /// # Errors
     /// The address cannot be listened on.
-    pub fn build(settings: Settings, shutdown: CancellationToken) -> std::io::Result<Self> {
+    pub fn build(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<Self> {
         Self::build_with(settings, shutdown, Substitutes::default())
     }
 
@@ -49,36 +50,35 @@ impl Application {
         settings: Settings,
         shutdown: CancellationToken,
         substitutes: Substitutes,
-    ) -> std::io::Result<Self> {
-        let listener = TcpListener::bind((settings.http.host.as_str(), settings.http.port))?;
-        let port = listener.local_addr()?.port();
-        let drain = Duration::from_secs(settings.http.drain_seconds);
-        let (lead, leading) = watch::channel(None::<Arc<Hub>>);
-        let readiness = readiness(leading.clone());
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(web::Data::new(leading.clone()))
-                .configure(routes::configure)
-                .configure(|routes| readiness.routes(routes))
-                .default_service(web::to(problem::not_found))
-        })
-        .workers(settings.http.workers.get())
-        .shutdown_timeout(settings.http.drain_seconds)
-        .disable_signals()
-        .listen(listener)?
-        .run();
-        tracing::info!(http.port = port, "listening");
+    ) -> anyhow::Result<Self> {
+        let drain = Duration::from_secs(settings.stream.drain_seconds);
+        let (role, roles) = watch::channel(Role::default());
+        let metrics = Metrics::new()?;
+        let leader_metrics = LeaderMetrics::of(&metrics);
+        let (sampled, sampled_role) = (metrics.clone(), roles.clone());
+        let internal = Internal {
+            about: About { service: "stats-notifier", version: env!("CARGO_PKG_VERSION"), uses_schema: true },
+            readiness: readiness(roles.clone(), shutdown.clone()),
+            metrics: metrics.clone(),
+            sample: Arc::new(move || metrics::sample(&sampled, sampled_role.borrow().hub())),
+        };
+        let (port, server) =
+            internal.serve(&settings.internal, settings.stream.drain_seconds, move |routes| {
+                routes.app_data(web::Data::new(roles.clone())).configure(routes::configure);
+            })?;
         let hub = hub_settings(&settings);
         let candidate = Candidate {
             settings,
             new_hub: Box::new(move || Hub::new(hub.clone())),
-            lead,
+            role,
+            metrics: leader_metrics,
             statements: substitutes.statements,
             recorder: substitutes.recorder,
         };
         // Longer than the server's own drain, which then is what ends a stream that does not end.
         let mut supervisor = Supervisor::new(shutdown.clone(), drain + Duration::from_secs(1));
         supervisor.serve("http server", server);
+        supervisor.spawn("metrics", metrics.keep_up(shutdown.clone()));
         supervisor.spawn("leader", leader::run(candidate, shutdown));
         Ok(Self { port, supervisor })
     }
@@ -109,12 +109,17 @@ fn hub_settings(settings: &Settings) -> HubSettings {
 }
 
 /// A standby is ready, for it does its work, which is to wait; its role says so.
-fn readiness(leading: watch::Receiver<Option<Arc<Hub>>>) -> Readiness {
+fn readiness(roles: watch::Receiver<Role>, shutdown: CancellationToken) -> Readiness {
     Readiness::new(move || {
-        let role = if leading.borrow().is_some() { "leader" } else { "standby" };
-        async move {
-            let detail = Some(serde_json::json!({ "role": role }));
-            Report { detail, ..Report::of(Vec::new()) }
+        let role = roles.borrow().clone();
+        let mut reasons = Vec::new();
+        if let Role::Away(reason) = &role {
+            reasons.push(reason.clone());
         }
+        if shutdown.is_cancelled() {
+            reasons.push("stopping".to_owned());
+        }
+        let detail = Some(serde_json::json!({ "role": role.name() }));
+        async move { Report { detail, ..Report::of(reasons) } }
     })
 }

@@ -186,6 +186,30 @@ impl Store {
         within(self.timeout, async { Ok(self.client.query_one(begin, &[]).await?.try_get(0)?) }).await
     }
 
+    /// Makes sure that `term` is still the present one.
+    ///
+    /// # Errors
+    /// [`StoreError::Deposed`] where another has begun.
+    pub async fn check_term(&self, term: i64) -> Result<(), StoreError> {
+        let present = self.in_time(async {
+            let find = "SELECT term FROM public.rollup_cursor";
+            Ok(self.client.query_one(find, &[]).await?.try_get::<_, i64>(0)?)
+        });
+        if present.await? == term { Ok(()) } else { Err(StoreError::Deposed(term)) }
+    }
+
+    /// The size of the change log on disk, its index included.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn log_bytes(&self) -> Result<i64, StoreError> {
+        self.in_time(async {
+            let size = "SELECT pg_total_relation_size('public.count_log')";
+            Ok(self.client.query_one(size, &[]).await?.try_get(0)?)
+        })
+        .await
+    }
+
     /// One tick: what was committed since `cursor`, and the snapshot that sees exactly that and all before.
     ///
     /// # Errors

@@ -36,7 +36,9 @@ pub(crate) struct Running {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Urls {
     pub(crate) ingest_api: String,
+    pub(crate) ingest_api_internal: String,
     pub(crate) sse_gateway: String,
+    pub(crate) sse_gateway_internal: String,
     pub(crate) stats_notifier: String,
     /// Without the password.
     pub(crate) postgres: String,
@@ -45,7 +47,9 @@ pub(crate) struct Urls {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StackPorts {
     ingest_api: u16,
+    ingest_api_internal: u16,
     sse_gateway: u16,
+    sse_gateway_internal: u16,
     stats_notifier: u16,
     postgres: u16,
 }
@@ -67,8 +71,10 @@ impl Running {
     /// One that is being started by this process.
     pub(crate) fn starting(settings: &Settings) -> Self {
         let url = |part| format!("http://127.0.0.1:{}", settings.ports.of(part));
+        let internal = |part| format!("http://127.0.0.1:{}", settings.ports.internal(part));
         let database = &settings.database;
-        let Ports { stats_notifier, ingest_api, sse_gateway } = settings.ports;
+        let Ports { stats_notifier, ingest_api, ingest_api_internal, sse_gateway, sse_gateway_internal } =
+            settings.ports;
         Self {
             ready: false,
             process_id: std::process::id(),
@@ -76,14 +82,23 @@ impl Running {
             postgres_folder: settings.postgres_folder().0,
             urls: Urls {
                 ingest_api: url(Part::IngestApi),
+                ingest_api_internal: internal(Part::IngestApi),
                 sse_gateway: url(Part::SseGateway),
+                sse_gateway_internal: internal(Part::SseGateway),
                 stats_notifier: url(Part::StatsNotifier),
                 postgres: format!(
                     "postgres://{}@127.0.0.1:{}/{}",
                     database.user, database.port, database.name
                 ),
             },
-            ports: StackPorts { ingest_api, sse_gateway, stats_notifier, postgres: database.port },
+            ports: StackPorts {
+                ingest_api,
+                ingest_api_internal,
+                sse_gateway,
+                sse_gateway_internal,
+                stats_notifier,
+                postgres: database.port,
+            },
             processes: Vec::new(),
         }
     }

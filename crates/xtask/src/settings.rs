@@ -44,7 +44,9 @@ impl Settings {
         let ports = Ports {
             stats_notifier: port("NOTIFIER_PORT", 8083)?,
             ingest_api: port("INGEST_PORT", 8080)?,
+            ingest_api_internal: port("INGEST_INTERNAL_PORT", 9080)?,
             sse_gateway: port("GATEWAY_PORT", 8081)?,
+            sse_gateway_internal: port("GATEWAY_INTERNAL_PORT", 9081)?,
         };
         let folder = std::path::absolute(text("NEWCYCLE_DATA_DIR", ".newcycle"))?;
         Ok(Self { folder, database, roles, ports })
@@ -52,11 +54,14 @@ impl Settings {
 
     /// Refuses a port that somebody listens on, and two uses of one.
     pub(crate) fn check_ports(&self) -> anyhow::Result<()> {
-        let Ports { stats_notifier, ingest_api, sse_gateway } = self.ports;
+        let Ports { stats_notifier, ingest_api, ingest_api_internal, sse_gateway, sse_gateway_internal } =
+            self.ports;
         let ports = [
             ("PGPORT", self.database.port),
             ("INGEST_PORT", ingest_api),
+            ("INGEST_INTERNAL_PORT", ingest_api_internal),
             ("GATEWAY_PORT", sse_gateway),
+            ("GATEWAY_INTERNAL_PORT", sse_gateway_internal),
             ("NOTIFIER_PORT", stats_notifier),
         ];
         let mut taken = Vec::new();

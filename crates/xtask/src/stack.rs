@@ -28,13 +28,13 @@ pub(crate) async fn status(as_json: bool) -> anyhow::Result<()> {
         return Ok(());
     };
     let urls = [
-        ("stats-notifier", &running.urls.stats_notifier),
-        ("ingest-api", &running.urls.ingest_api),
-        ("sse-gateway", &running.urls.sse_gateway),
+        ("stats-notifier", &running.urls.stats_notifier, &running.urls.stats_notifier),
+        ("ingest-api", &running.urls.ingest_api, &running.urls.ingest_api_internal),
+        ("sse-gateway", &running.urls.sse_gateway, &running.urls.sse_gateway_internal),
     ];
     let mut services = Vec::new();
-    for (name, url) in urls {
-        services.push((name, url, running.ready && is_ready(url).await));
+    for (name, url, internal) in urls {
+        services.push((name, url, running.ready && is_ready(internal).await));
     }
     if as_json {
         let mut text = serde_json::to_value(&running)?;

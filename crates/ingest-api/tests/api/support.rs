@@ -21,6 +21,7 @@ pub(crate) struct Answer {
 pub(crate) struct Api {
     pub(crate) database: TestDatabase,
     pub(crate) url: String,
+    internal_url: String,
     client: reqwest::Client,
     _stop: DropGuard,
 }
@@ -35,15 +36,17 @@ impl Api {
         let mut settings = Settings::load().unwrap();
         settings.database = database.ingest();
         settings.http.port = 0;
+        settings.internal.port = 0;
         settings.cors.allowed_origins = "http://dashboard.example".to_owned();
         change(&mut settings);
         let stop = CancellationToken::new();
         let clock = Clock::fixed(datetime!(2026-11-23 9:37:00.123456789 UTC));
         let application = Application::build(settings, clock, stop.clone()).unwrap();
         let url = format!("http://127.0.0.1:{}", application.port());
+        let internal_url = format!("http://127.0.0.1:{}", application.internal_port());
         tokio::spawn(application.run_until_stopped());
         let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
-        Self { database, url, client, _stop: stop.drop_guard() }
+        Self { database, url, internal_url, client, _stop: stop.drop_guard() }
     }
 
     /// A request, to be completed.
@@ -61,6 +64,11 @@ impl Api {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(self.request("GET", path)).await
+    }
+
+    /// Asks the port of its health and metrics.
+    pub(crate) async fn internal(&self, path: &str) -> Answer {
+        self.send(self.client.get(format!("{}{path}", self.internal_url))).await
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {

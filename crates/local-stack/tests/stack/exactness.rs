@@ -38,19 +38,21 @@ impl Services {
         let (recorder, mut records) = mpsc::channel(1_000);
         let mut settings = stats_notifier::settings::Settings::load().unwrap();
         settings.database = database.notifier();
-        settings.http.port = 0;
+        settings.internal.port = 0;
         let substitutes = Substitutes { statements, recorder: Some(recorder) };
         let notifier =
             stats_notifier::startup::Application::build_with(settings, stop.clone(), substitutes).unwrap();
         let notifier_url = format!("http://127.0.0.1:{}", notifier.port());
         let mut settings = sse_gateway::settings::Settings::load().unwrap();
         settings.http.port = 0;
+        settings.internal.port = 0;
         settings.upstream.addresses.clone_from(&notifier_url);
         let gateway = sse_gateway::startup::Application::build(&settings, stop.clone()).unwrap();
         let gateway_url = format!("http://127.0.0.1:{}", gateway.port());
         let mut settings = ingest_api::settings::Settings::load().unwrap();
         settings.database = database.ingest();
         settings.http.port = 0;
+        settings.internal.port = 0;
         let ingest = ingest_api::startup::Application::build(
             settings,
             ingest_api::clock::Clock::system(),

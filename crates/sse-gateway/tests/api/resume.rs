@@ -109,7 +109,7 @@ async fn a_new_term_replaces_the_state_at_once() {
 async fn gateways_form_trees() {
     let publisher = Publisher::start(1);
     let near = Gateway::start(&publisher.url);
-    let far = Gateway::start(&near.url);
+    let far = Gateway::start(&near.internal_url);
     let mut client = None;
     for second in 10..30 {
         let version = publisher.count(Metric::Transfers, &format!("2026-11-23T09:37:{second}Z"));

@@ -44,9 +44,10 @@ async fn stall(port: u16, path: &str) -> TcpStream {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_client_costs_nothing_that_grows() {
     let publisher = Publisher::start(1);
-    let port = free_port().unwrap();
+    let (port, internal_port) = (free_port().unwrap(), free_port().unwrap());
     let variables = [
         ("GATEWAY_PORT", port.to_string()),
+        ("GATEWAY_INTERNAL_PORT", internal_port.to_string()),
         ("NEWCYCLE_UPSTREAMS", publisher.url.clone()),
         ("NEWCYCLE__STREAM__PACE_MILLISECONDS", "1".to_owned()),
     ];
@@ -54,7 +55,10 @@ async fn a_stalled_client_costs_nothing_that_grows() {
     let process_id = gateway.process_id().unwrap();
     let url = format!("http://127.0.0.1:{port}");
     let ready = async {
-        while reqwest::get(format!("{url}/readyz")).await.map_or(true, |answer| answer.status() != 200) {}
+        while reqwest::get(format!("http://127.0.0.1:{internal_port}/readyz"))
+            .await
+            .map_or(true, |answer| answer.status() != 200)
+        {}
     };
     tokio::time::timeout(DEADLINE, ready).await.expect("the gateway must become ready");
     let topics: Vec<String> = Topic::all().map(|topic| format!("topic={topic}")).collect();

@@ -64,6 +64,8 @@ async fn stream(request: HttpRequest, hub: web::Data<Arc<Hub>>) -> HttpResponse 
 /// A gateway of this process.
 pub(crate) struct Gateway {
     pub(crate) url: String,
+    /// Where its health and metrics are, and what other gateways follow.
+    pub(crate) internal_url: String,
     pub(crate) hub: Arc<Hub>,
     pub(crate) running: tokio::task::JoinHandle<Result<(), service_kit::supervisor::SupervisorError>>,
     pub(crate) stop: Option<DropGuard>,
@@ -79,14 +81,16 @@ impl Gateway {
     pub(crate) fn start_with(upstream: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::load().unwrap();
         settings.http.port = 0;
+        settings.internal.port = 0;
         settings.upstream.addresses = upstream.to_owned();
         settings.stream.pace_milliseconds = 1;
         change(&mut settings);
         let stop = CancellationToken::new();
         let application = Application::build(&settings, stop.clone()).unwrap();
         let (url, hub) = (format!("http://127.0.0.1:{}", application.port()), Arc::clone(application.hub()));
+        let internal_url = format!("http://127.0.0.1:{}", application.internal_port());
         let running = tokio::spawn(application.run_until_stopped());
-        Self { url, hub, running, stop: Some(stop.drop_guard()) }
+        Self { url, internal_url, hub, running, stop: Some(stop.drop_guard()) }
     }
 
     /// Waits until it has a version.

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use domain::{Statistics, Topic};
 use local_stack::test_database::TestDatabase;
+use service_kit::metrics::Metrics;
 use statistics_stream::{Hub, HubSettings};
-use stats_notifier::leader::{self, Candidate};
+use stats_notifier::leader::{self, Candidate, Role};
+use stats_notifier::metrics::LeaderMetrics;
 use stats_notifier::settings::Settings;
 use stats_notifier::store::Statements;
 use tokio::sync::watch;
@@ -22,13 +24,16 @@ struct Running {
 }
 
 async fn run(settings: Settings) -> Running {
-    let (lead, mut leading) = watch::channel(None);
+    let (role, mut roles) = watch::channel(Role::default());
     let new_hub = Box::new(|| Hub::new(HubSettings::default()));
-    let candidate = Candidate { settings, new_hub, lead, statements: Statements::default(), recorder: None };
+    let metrics = LeaderMetrics::of(&Metrics::new().unwrap());
+    let statements = Statements::default();
+    let candidate = Candidate { settings, new_hub, role, metrics, statements, recorder: None };
     let stop = CancellationToken::new();
     tokio::spawn(leader::run(candidate, stop.clone()));
-    let led = tokio::time::timeout(DEADLINE, leading.wait_for(Option::is_some)).await;
-    let hub = led.expect("must lead in time").unwrap().clone().unwrap();
+    let leads = roles.wait_for(|role| matches!(role, Role::Leader(_)));
+    let led = tokio::time::timeout(DEADLINE, leads).await.expect("must lead in time").unwrap().clone();
+    let Role::Leader(hub) = led else { unreachable!("it was waited for") };
     Running { hub, _stop: stop.drop_guard() }
 }
 

@@ -23,7 +23,7 @@ pub(crate) type Counts = BTreeMap<(usize, BucketTime), i64>;
 pub(crate) fn settings(database: &TestDatabase) -> Settings {
     let mut settings = Settings::load().unwrap();
     settings.database = database.notifier();
-    settings.http.port = 0;
+    settings.internal.port = 0;
     settings
 }
 

@@ -78,7 +78,7 @@ async fn a_transaction_held_open_across_ticks_and_flushes_is_counted_when_it_com
         assert_eq!(shown(&hub), counted_from_events(&quick).await);
     }
     slow.batch_execute("COMMIT").await.unwrap();
-    assert!(term.tick(&store).await.unwrap());
+    assert_eq!(term.tick(&store).await.unwrap(), 1);
     assert_eq!(shown(&hub), counted_from_events(&quick).await);
     term.flush(&store).await.unwrap();
     assert_eq!(rolled_up(&quick).await, coarser(&shown(&hub)));

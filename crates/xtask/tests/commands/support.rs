@@ -16,7 +16,8 @@ impl Place {
         // Not under the checkout: as root, Postgres runs as another user, who may not be able to enter it.
         let folder = std::env::temp_dir().join(format!("newcycle-{name}-{}", std::process::id()));
         let mut variables = vec![("NEWCYCLE_DATA_DIR", folder.to_str().unwrap().to_owned())];
-        for port in ["PGPORT", "INGEST_PORT", "GATEWAY_PORT", "NOTIFIER_PORT", "DASHBOARD_PORT"] {
+        let ports = ["PGPORT", "INGEST_PORT", "GATEWAY_PORT", "NOTIFIER_PORT", "DASHBOARD_PORT"];
+        for port in ports.into_iter().chain(["INGEST_INTERNAL_PORT", "GATEWAY_INTERNAL_PORT"]) {
             variables.push((port, free_port().unwrap().to_string()));
         }
         Self { folder, variables }

@@ -1,0 +1,88 @@
+//! What is recorded of every request: an id, which is on all that is logged while it is served, and metrics.
+
+use std::time::Instant;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage, web};
+use metrics::{counter, describe_counter, describe_histogram, histogram};
+use tracing::Instrument;
+
+use crate::metrics::Metrics;
+
+/// The header that carries a request's id: taken from whoever asks, else made, and sent back with the answer.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest id that is taken over, in bytes.
+const REQUEST_ID_BYTES: usize = 128;
+
+const REQUESTS: &str = "http_server_requests_total";
+const DURATION: &str = "http_server_request_duration_seconds";
+
+/// The id of the request being served.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub HeaderValue);
+
+/// Says what the metrics of requests mean.
+pub fn describe(metrics: &Metrics) {
+    metrics.with(|| {
+        describe_counter!(REQUESTS, "Requests answered, by method, route and status.");
+        describe_histogram!(DURATION, "From a request's head to its answer's head, by method and route.");
+    });
+}
+
+/// Middleware for [`actix_web::middleware::from_fn`]. The application's data must have [`Metrics`].
+///
+/// # Errors
+/// Those of the service that it wraps.
+pub async fn requests(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let id = request.headers().get(&REQUEST_ID).filter(|id| is_plain(id)).cloned().unwrap_or_else(new_id);
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let metrics = request.app_data::<web::Data<Metrics>>().cloned();
+    let method = request.method().as_str().to_owned();
+    // The pattern, such as /items/{id}: paths themselves are without number.
+    let route = request.match_pattern().unwrap_or_else(|| "none".to_owned());
+    let span = tracing::info_span!(
+        "request",
+        request.id = id.to_str().unwrap_or_default(),
+        http.method = method,
+        http.route = route
+    );
+    let started = Instant::now();
+    let mut answer = next.call(request).instrument(span).await;
+    let status = match &mut answer {
+        Ok(response) => {
+            response.headers_mut().insert(REQUEST_ID, id);
+            response.status()
+        }
+        Err(error) => error.as_response_error().status_code(),
+    };
+    if let Some(metrics) = metrics {
+        metrics.with(|| {
+            // Methods are named by whoever asks: only those that some route has are told apart.
+            let method = if route == "none" { "any".to_owned() } else { method };
+            histogram!(DURATION, "method" => method.clone(), "route" => route.clone())
+                .record(started.elapsed().as_secs_f64());
+            counter!(REQUESTS, "method" => method, "route" => route, "status" => status.as_u16().to_string())
+                .increment(1);
+        });
+    }
+    answer
+}
+
+/// Whether an id can be logged and sent on as it is.
+fn is_plain(id: &HeaderValue) -> bool {
+    let bytes = id.as_bytes();
+    (1..=REQUEST_ID_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+fn new_id() -> HeaderValue {
+    let id = uuid::Uuid::now_v7().to_string();
+    // Hexadecimal digits and hyphens.
+    HeaderValue::from_str(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
+}

@@ -1,0 +1,116 @@
+//! The names of this service's metrics, and what they mean. Those of requests are service-kit's.
+
+use std::time::Duration;
+
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
+use service_kit::metrics::Metrics;
+use statistics_stream::Hub;
+
+const LEADING: &str = "notifier_leading";
+const TERMS: &str = "notifier_terms_total";
+const TICKS: &str = "notifier_ticks_total";
+const TICK_DURATION: &str = "notifier_tick_duration_seconds";
+const TICK_ROWS: &str = "notifier_ticked_rows_total";
+const FLUSH_DURATION: &str = "notifier_flush_duration_seconds";
+const PURGE_DURATION: &str = "notifier_purge_duration_seconds";
+const CURSOR_LAG: &str = "notifier_cursor_lag_transactions";
+const LOG_SIZE: &str = "notifier_count_log_bytes";
+const GATE_SHUT: &str = "notifier_gate_shut";
+const NOTIFICATIONS: &str = "notifier_notifications_total";
+const VERSION_AGE: &str = "notifier_version_age_seconds";
+const SUBSCRIBERS: &str = "notifier_stream_subscribers";
+const DELIVERIES: &str = "notifier_stream_frames_total";
+const CONFLATED: &str = "notifier_stream_conflated_frames_total";
+
+/// What a leader records.
+#[derive(Clone)]
+pub struct LeaderMetrics {
+    /// Whether this replica leads: 1 or 0.
+    pub leading: Gauge,
+    /// Terms begun.
+    pub terms: Counter,
+    /// Ticks that found something.
+    pub ticks_found: Counter,
+    /// Ticks that found nothing.
+    pub ticks_empty: Counter,
+    /// The time of a tick.
+    pub tick_duration: Histogram,
+    /// Log rows that ticks found.
+    pub tick_rows: Counter,
+    /// The time of a flush.
+    pub flush_duration: Histogram,
+    /// The time of a purge.
+    pub purge_duration: Histogram,
+    /// Transactions between what the rollups have counted for certain and what the memory has seen.
+    pub cursor_lag: Gauge,
+    /// The size of the log.
+    pub log_size: Gauge,
+    /// Whether producers are told not to notify: 1 or 0.
+    pub gate_shut: Gauge,
+    /// Notifications heard.
+    pub notifications: Counter,
+}
+
+impl LeaderMetrics {
+    /// Those of `metrics`.
+    #[must_use]
+    pub fn of(metrics: &Metrics) -> Self {
+        service_kit::observe::describe(metrics);
+        metrics.with(|| {
+            describe_gauge!(LEADING, "Whether this replica leads.");
+            describe_counter!(TERMS, "Terms begun by this replica.");
+            describe_counter!(TICKS, "Ticks, by whether they found anything.");
+            describe_histogram!(TICK_DURATION, "Time of a tick.");
+            describe_counter!(TICK_ROWS, "Log rows that ticks found.");
+            describe_histogram!(FLUSH_DURATION, "Time of a flush of the log into the rollups.");
+            describe_histogram!(PURGE_DURATION, "Time of a purge of the log.");
+            describe_gauge!(
+                CURSOR_LAG,
+                "Transactions between the oldest that the rollups may lack and the newest that the memory has seen; \
+                 a transaction held open for long raises it."
+            );
+            describe_gauge!(LOG_SIZE, "Size of the change log on disk, its index included.");
+            describe_gauge!(GATE_SHUT, "Whether producers are told not to notify, for the log is polled anyway.");
+            describe_counter!(NOTIFICATIONS, "Notifications heard.");
+            describe_gauge!(VERSION_AGE, "Time since the published version changed.");
+            describe_gauge!(SUBSCRIBERS, "Gateways that follow.");
+            describe_counter!(DELIVERIES, "Frames sent to the gateways of the present term.");
+            describe_counter!(CONFLATED, "Frames that gateways of the present term got within a later one.");
+            Self {
+                leading: gauge!(LEADING),
+                terms: counter!(TERMS),
+                ticks_found: counter!(TICKS, "found" => "rows"),
+                ticks_empty: counter!(TICKS, "found" => "nothing"),
+                tick_duration: histogram!(TICK_DURATION),
+                tick_rows: counter!(TICK_ROWS),
+                flush_duration: histogram!(FLUSH_DURATION),
+                purge_duration: histogram!(PURGE_DURATION),
+                cursor_lag: gauge!(CURSOR_LAG),
+                log_size: gauge!(LOG_SIZE),
+                gate_shut: gauge!(GATE_SHUT),
+                notifications: counter!(NOTIFICATIONS),
+            }
+        })
+    }
+
+    /// A tick found `rows` log rows.
+    pub(crate) fn ticked(&self, rows: u64, took: Duration) {
+        if rows > 0 { &self.ticks_found } else { &self.ticks_empty }.increment(1);
+        self.tick_rows.increment(rows);
+        self.tick_duration.record(took.as_secs_f64());
+    }
+}
+
+/// What is not recorded as it happens: of the hub of the present term, where there is one.
+#[expect(clippy::cast_precision_loss, reason = "gateways are few")]
+pub(crate) fn sample(metrics: &Metrics, hub: Option<&Hub>) {
+    metrics.with(|| {
+        gauge!(SUBSCRIBERS).set(hub.map_or(0, Hub::subscribers) as f64);
+        gauge!(VERSION_AGE).set(hub.and_then(Hub::version_age).map_or(0.0, |age| age.as_secs_f64()));
+        counter!(DELIVERIES).absolute(hub.map_or(0, Hub::delivered));
+        counter!(CONFLATED).absolute(hub.map_or(0, Hub::conflated));
+    });
+}
