@@ -2,6 +2,7 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
+use service_kit::database::Unavailable;
 use service_kit::problem::Problem;
 
 /// Why one row cannot be stored.
@@ -143,6 +144,12 @@ impl ApiError {
             Self::Header { name, .. } => Some(name),
             _ => None,
         }
+    }
+}
+
+impl From<Unavailable> for ApiError {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(Some(Box::new(error)))
     }
 }
 

@@ -1,10 +1,11 @@
 //! The names of this service's metrics, and what they mean. Those of requests are service-kit's.
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use service_kit::database::PoolUse;
 use service_kit::metrics::Metrics;
 
 use crate::error::ApiError;
-use crate::store::{Outcome, PoolUse, Resource};
+use crate::store::{Outcome, Resource};
 
 const ROWS: &str = "ingest_rows_total";
 const INSERT_ROWS: &str = "ingest_insert_rows";

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use serde_json::json;
+use service_kit::database::Connections;
 use service_kit::metrics::Metrics;
 use service_kit::problem;
 use time::Duration;
@@ -19,7 +20,7 @@ use crate::error::{ApiError, Rejection};
 use crate::input::{Context, Input, NewBaseItem, NewItem, NewOwner, NewTransfer, NewUser, parse};
 use crate::model::{BaseItem, Item, New, Transfer, User};
 use crate::settings::Settings;
-use crate::store::{self, Outcome, Resource, Store};
+use crate::store::{self, Outcome, Resource};
 use crate::{bulk, metrics};
 
 /// What all paths share.
@@ -27,7 +28,7 @@ pub struct Service {
     /// All settings.
     pub settings: Settings,
     /// The database.
-    pub store: Store,
+    pub store: Connections,
     /// What time it is.
     pub clock: Clock,
     /// How many uploads more may begin.

@@ -9,7 +9,7 @@ use actix_cors::Cors;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use actix_web_lab::middleware::CatchPanic;
-use service_kit::database::pool;
+use service_kit::database::Connections;
 use service_kit::health::{Readiness, Report};
 use service_kit::internal::{About, Internal};
 use service_kit::metrics::Metrics;
@@ -24,7 +24,6 @@ use crate::error::ApiError;
 use crate::metrics;
 use crate::routes::{self, Service};
 use crate::settings::{CorsSettings, Settings};
-use crate::store::Store;
 
 /// The service, listening but not yet running.
 pub struct Application {
@@ -41,7 +40,7 @@ impl Application {
     pub fn build(settings: Settings, clock: Clock, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((settings.http.host.as_str(), settings.http.port))?;
         let port = listener.local_addr()?.port();
-        let store = Store::new(pool(&settings.database, &settings.pool, "ingest-api")?);
+        let store = Connections::new(&settings.database, &settings.pool, "ingest-api")?;
         let metrics = Metrics::new()?;
         metrics::describe(&metrics);
         let checked = Arc::new(AtomicBool::new(false));
@@ -148,7 +147,7 @@ fn cors(settings: &CorsSettings) -> Cors {
 
 fn readiness(
     settings: &Settings,
-    store: Store,
+    store: Connections,
     checked: Arc<AtomicBool>,
     shutdown: CancellationToken,
 ) -> Readiness {

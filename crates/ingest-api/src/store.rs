@@ -7,9 +7,8 @@
 //! repeated without harm.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
-use deadpool_postgres::{Client, Object, Pool, PoolError};
+use deadpool_postgres::Client;
 use serde::Serialize;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
@@ -208,68 +207,6 @@ impl Resource for Transfer {
             (column(rows, |row| row.owner_id.into()), column(rows, |row| row.item_id.into()));
         (sql, vec![column(rows, |row| row.id.into()), Box::new(times), owners, items])
     }
-}
-
-/// The database, with a deadline on all that is asked of it.
-#[derive(Debug, Clone)]
-pub struct Store {
-    pool: Pool,
-}
-
-/// How many connections there are, and how many requests wait for one.
-#[derive(Debug, Clone, Copy)]
-pub struct PoolUse {
-    /// Connections that nobody uses.
-    pub idle: usize,
-    /// Connections in use.
-    pub in_use: usize,
-    /// Requests that wait.
-    pub waiting: usize,
-}
-
-impl Store {
-    /// A store on these connections.
-    #[must_use]
-    pub const fn new(pool: Pool) -> Self {
-        Self { pool }
-    }
-
-    /// How the connections are used just now.
-    #[must_use]
-    pub fn pool_use(&self) -> PoolUse {
-        let status = self.pool.status();
-        let idle = status.available;
-        PoolUse { idle, in_use: status.size.saturating_sub(idle), waiting: status.waiting }
-    }
-
-    /// Runs `work` on a connection. A connection that did not answer in time is closed, for whatever it was
-    /// asked may still be under way.
-    ///
-    /// # Errors
-    /// [`ApiError::Unavailable`] after `timeout`, which includes the wait for a connection.
-    pub async fn run<T>(
-        &self,
-        timeout: Duration,
-        work: impl AsyncFnOnce(&Client) -> Result<T, ApiError>,
-    ) -> Result<T, ApiError> {
-        let mut held = None;
-        let result = tokio::time::timeout(timeout, async {
-            let client = held.insert(self.pool.get().await.map_err(unavailable)?);
-            work(client).await
-        })
-        .await;
-        match (result, held) {
-            (Ok(result), _) => result,
-            (Err(_), held) => {
-                drop(held.map(Object::take));
-                Err(ApiError::Unavailable(None))
-            }
-        }
-    }
-}
-
-fn unavailable(error: PoolError) -> ApiError {
-    ApiError::Unavailable(Some(Box::new(error)))
 }
 
 /// Stores rows, and tells of each what became of it, in their order.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    BuildError, Client, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio_postgres::NoTls;
@@ -61,23 +63,88 @@ pub struct PoolSettings {
     pub wait_timeout_milliseconds: u64,
 }
 
-/// A pool of connections, made when first needed: the service starts while the database is down.
-///
-/// # Errors
-/// Never for the runtime that is built in; the pool's builder can fail for others.
-pub fn pool(
-    database: &DatabaseSettings,
-    pool: &PoolSettings,
-    application_name: &str,
-) -> Result<Pool, deadpool_postgres::BuildError> {
-    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = Manager::from_config(database.connection(application_name), NoTls, recycling);
-    Pool::builder(manager)
-        .max_size(pool.connections.get())
-        .wait_timeout(Some(Duration::from_millis(pool.wait_timeout_milliseconds)))
-        // tokio-postgres' own timeout is for the socket alone; this one includes authentication.
-        .create_timeout(Some(database.connect_timeout()))
-        .recycle_timeout(Some(database.connect_timeout()))
-        .runtime(Runtime::Tokio1)
-        .build()
+/// The database was not there in time.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// No connection could be had.
+    #[error("no connection to the database: {0}")]
+    NoConnection(#[from] PoolError),
+    /// There was no answer.
+    #[error("no answer from the database within {} ms", .0.as_millis())]
+    NoAnswer(Duration),
+}
+
+/// How many connections there are, and how many requests wait for one.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolUse {
+    /// Connections that nobody uses.
+    pub idle: usize,
+    /// Connections in use.
+    pub in_use: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+}
+
+/// Connections to one database, made when first needed, with a deadline on all that is asked of it: the service
+/// starts while the database is down.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    pool: Pool,
+}
+
+impl Connections {
+    /// Connections that the server will list under `application_name`.
+    ///
+    /// # Errors
+    /// Never for the runtime that is built in; the pool's builder can fail for others.
+    pub fn new(
+        database: &DatabaseSettings,
+        pool: &PoolSettings,
+        application_name: &str,
+    ) -> Result<Self, BuildError> {
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(database.connection(application_name), NoTls, recycling);
+        let pool = Pool::builder(manager)
+            .max_size(pool.connections.get())
+            .wait_timeout(Some(Duration::from_millis(pool.wait_timeout_milliseconds)))
+            // tokio-postgres' own timeout is for the socket alone; this one includes authentication.
+            .create_timeout(Some(database.connect_timeout()))
+            .recycle_timeout(Some(database.connect_timeout()))
+            .runtime(Runtime::Tokio1)
+            .build()?;
+        Ok(Self { pool })
+    }
+
+    /// Runs `work` on a connection. A connection that did not answer in time is closed, for whatever it was
+    /// asked may still be under way.
+    ///
+    /// # Errors
+    /// [`Unavailable`] after `timeout`, which includes the wait for a connection; and those of `work`.
+    pub async fn run<T, E: From<Unavailable>>(
+        &self,
+        timeout: Duration,
+        work: impl AsyncFnOnce(&Client) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut held = None;
+        let result = tokio::time::timeout(timeout, async {
+            let client = held.insert(self.pool.get().await.map_err(Unavailable::from)?);
+            work(client).await
+        })
+        .await;
+        match (result, held) {
+            (Ok(result), _) => result,
+            (Err(_), held) => {
+                drop(held.map(Object::take));
+                Err(Unavailable::NoAnswer(timeout).into())
+            }
+        }
+    }
+
+    /// How the connections are used just now.
+    #[must_use]
+    pub fn pool_use(&self) -> PoolUse {
+        let status = self.pool.status();
+        let idle = status.available;
+        PoolUse { idle, in_use: status.size.saturating_sub(idle), waiting: status.waiting }
+    }
 }
