@@ -63,6 +63,12 @@ impl BucketTime {
     }
 }
 
+impl From<BucketTime> for OffsetDateTime {
+    fn from(time: BucketTime) -> Self {
+        time.to_utc()
+    }
+}
+
 impl TryFrom<OffsetDateTime> for BucketTime {
     type Error = OutOfRange;
 

@@ -2,7 +2,7 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
-use service_kit::database::Unavailable;
+use service_kit::database::{Unavailable, is_away};
 use service_kit::problem::Problem;
 
 /// Why one row cannot be stored.
@@ -155,13 +155,7 @@ impl From<Unavailable> for ApiError {
 
 impl From<tokio_postgres::Error> for ApiError {
     fn from(error: tokio_postgres::Error) -> Self {
-        // Without an answer of the server, the connection is gone; classes 08, 53 and 57 are those of a server
-        // that goes away, is full or is stopping
-        // (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-        let away = error
-            .code()
-            .is_none_or(|code| ["08", "53", "57"].iter().any(|class| code.code().starts_with(class)));
-        if away { Self::Unavailable(Some(Box::new(error))) } else { Self::Database(error) }
+        if is_away(&error) { Self::Unavailable(Some(Box::new(error))) } else { Self::Database(error) }
     }
 }
 

@@ -74,6 +74,16 @@ pub enum Unavailable {
     NoAnswer(Duration),
 }
 
+/// Whether an error says that the server is gone, full or stopping, rather than that it refused a statement: the same
+/// may succeed a little later.
+#[must_use]
+pub fn is_away(error: &tokio_postgres::Error) -> bool {
+    // Without an answer of the server, the connection is gone; classes 08, 53 and 57 are those of a server
+    // that goes away, is full or is stopping
+    // (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+    error.code().is_none_or(|code| ["08", "53", "57"].iter().any(|class| code.code().starts_with(class)))
+}
+
 /// How many connections there are, and how many requests wait for one.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolUse {

@@ -2,9 +2,12 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
-use domain::{UnknownTimeUnit, UnknownTopic};
+use domain::{BucketTime, Topic, UnknownTimeUnit, UnknownTopic};
 use service_kit::problem::Problem;
+use statistics_stream::history::{InvalidQuery, NOT_KEPT};
 use statistics_stream::{InvalidSelection, StreamError};
+
+use crate::request::Form;
 
 /// Why a request was not served.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +29,20 @@ pub enum ApiError {
         /// Its value.
         value: String,
         /// What it can be.
-        expected: &'static str,
+        expected: String,
+    },
+    /// Parameters of a live window stand beside those of a period.
+    #[error(
+        "last and payload are of the live window; from, to and limit are of a period, which needs from or to"
+    )]
+    Mixed,
+    /// A period ends before it begins.
+    #[error("from={from} is later than to={to}")]
+    Backwards {
+        /// Where it should begin.
+        from: BucketTime,
+        /// Where it should end.
+        to: BucketTime,
     },
     /// There is no such query parameter here.
     #[error("there is no query parameter {name:?} here; there are: {known}")]
@@ -40,8 +56,27 @@ pub enum ApiError {
     #[error("the query cannot be parsed: {0}")]
     Query(String),
     /// Nothing that the client accepts can be had.
-    #[error("text/event-stream, application/json and text/csv can be had here, not {0}")]
-    NotAcceptable(String),
+    #[error("{} can be had here, not {accepted}", media_types(forms))]
+    NotAcceptable {
+        /// What it accepts.
+        accepted: String,
+        /// What can be had.
+        forms: &'static [Form],
+    },
+    /// The unit gave up the counts of that time.
+    #[error("{topic} is kept since {kept_since}: ask from then on, or a longer unit for what was before")]
+    NotKept {
+        /// What was asked for.
+        topic: Topic,
+        /// Since when there is any.
+        kept_since: BucketTime,
+    },
+    /// No upstream answers.
+    #[error("no upstream answers with history just now")]
+    NoHistory,
+    /// What a gateway asked for makes no sense.
+    #[error(transparent)]
+    Internal(#[from] InvalidQuery),
     /// No upstream has answered yet.
     #[error("there are no numbers yet: no upstream has answered since this service started")]
     NoData,
@@ -57,11 +92,16 @@ impl ApiError {
         match self {
             Self::Unit(_) => "/problems/unknown-unit",
             Self::Topic(_) => "/problems/unknown-topic",
-            Self::Selection(_) | Self::Parameter { .. } | Self::UnknownParameter { .. } | Self::Query(_) => {
-                "/problems/invalid-query"
-            }
-            Self::NotAcceptable(_) => "/problems/not-acceptable",
-            Self::NoData | Self::Stream(_) => "/problems/unavailable",
+            Self::Selection(_)
+            | Self::Parameter { .. }
+            | Self::UnknownParameter { .. }
+            | Self::Mixed
+            | Self::Backwards { .. }
+            | Self::Query(_)
+            | Self::Internal(_) => "/problems/invalid-query",
+            Self::NotAcceptable { .. } => "/problems/not-acceptable",
+            Self::NotKept { .. } => NOT_KEPT,
+            Self::NoData | Self::NoHistory | Self::Stream(_) => "/problems/unavailable",
         }
     }
 
@@ -70,11 +110,16 @@ impl ApiError {
         match self {
             Self::Unit(_) => "Unknown unit",
             Self::Topic(_) => "Unknown topic",
-            Self::Selection(_) | Self::Parameter { .. } | Self::UnknownParameter { .. } | Self::Query(_) => {
-                "Invalid query"
-            }
-            Self::NotAcceptable(_) => "Not acceptable",
-            Self::NoData | Self::Stream(_) => "The service cannot answer now",
+            Self::Selection(_)
+            | Self::Parameter { .. }
+            | Self::UnknownParameter { .. }
+            | Self::Mixed
+            | Self::Backwards { .. }
+            | Self::Query(_)
+            | Self::Internal(_) => "Invalid query",
+            Self::NotAcceptable { .. } => "Not acceptable",
+            Self::NotKept { .. } => "Not kept any more",
+            Self::NoData | Self::NoHistory | Self::Stream(_) => "The service cannot answer now",
         }
     }
 
@@ -86,10 +131,23 @@ impl ApiError {
             }
             Self::Selection(InvalidSelection::NoWindow) => Some("last"),
             Self::Parameter { name, .. } => Some(name),
+            Self::Backwards { .. } => Some("from"),
             Self::UnknownParameter { name, .. } => Some(name),
-            Self::Query(_) | Self::NotAcceptable(_) | Self::NoData | Self::Stream(_) => None,
+            Self::NotKept { .. } => Some("from"),
+            Self::Query(_)
+            | Self::Internal(_)
+            | Self::Mixed
+            | Self::NotAcceptable { .. }
+            | Self::NoData
+            | Self::NoHistory
+            | Self::Stream(_) => None,
         }
     }
+}
+
+fn media_types(forms: &[Form]) -> String {
+    let names = forms.iter().map(|form| form.media_type()).map(|(kind, subtype)| format!("{kind}/{subtype}"));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 impl ResponseError for ApiError {
@@ -100,9 +158,13 @@ impl ResponseError for ApiError {
             | Self::Selection(_)
             | Self::Parameter { .. }
             | Self::UnknownParameter { .. }
-            | Self::Query(_) => StatusCode::BAD_REQUEST,
-            Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
-            Self::NoData | Self::Stream(_) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Mixed
+            | Self::Backwards { .. }
+            | Self::Query(_)
+            | Self::Internal(_) => StatusCode::BAD_REQUEST,
+            Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
+            Self::NotKept { .. } => StatusCode::GONE,
+            Self::NoData | Self::NoHistory | Self::Stream(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -111,6 +173,9 @@ impl ResponseError for ApiError {
             Problem::new(self.status_code(), self.problem_type(), self.title(), self.to_string());
         if let Some(field) = self.field() {
             problem = problem.field(field);
+        }
+        if let Self::NotKept { kept_since, .. } = self {
+            problem = problem.member("kept_since", kept_since.to_string());
         }
         if self.status_code() == StatusCode::SERVICE_UNAVAILABLE {
             problem = problem.retry_after(2);

@@ -7,6 +7,7 @@
 //! Invariant: it has no database, and nothing of its own: whatever it shows, some upstream has said.
 
 pub mod error;
+pub mod history;
 mod metrics;
 pub mod request;
 pub mod routes;

@@ -1,12 +1,16 @@
 //! What a client asks for, parsed.
 
+use std::ops::RangeInclusive;
+
 use actix_web::HttpRequest;
 use actix_web::http::header::{Accept, Header, HeaderValue, Quality, QualityItem};
 use actix_web::web::Query;
-use domain::{Topic, Version};
+use domain::{BucketTime, Topic, Version};
+use statistics_stream::history;
 use statistics_stream::{Payload, Selection};
 
 use crate::error::ApiError;
+use crate::settings::HistorySettings;
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,18 +24,24 @@ pub enum Form {
 }
 
 impl Form {
-    /// What the client would rather have: a stream, unless it says otherwise.
+    /// The forms of a live window; a stream unless the client says otherwise.
+    pub const OF_WINDOW: &[Self] = &[Self::Events, Self::Json, Self::Csv];
+    /// The forms of history, which does not move.
+    pub const OF_HISTORY: &[Self] = &[Self::Json, Self::Csv];
+
+    /// What the client would rather have of these; the first of them where it has no preference.
     ///
     /// # Errors
-    /// [`ApiError::NotAcceptable`] where it accepts none of the forms.
-    pub fn of(request: &HttpRequest) -> Result<Self, ApiError> {
-        if !request.headers().contains_key("accept") {
-            return Ok(Self::Events);
-        }
+    /// [`ApiError::NotAcceptable`] where it accepts none of them.
+    pub fn of(request: &HttpRequest, forms: &'static [Self]) -> Result<Self, ApiError> {
         let refused = || {
             let header = request.headers().get("accept").map(HeaderValue::as_bytes);
-            ApiError::NotAcceptable(String::from_utf8_lossy(header.unwrap_or_default()).into_owned())
+            let accepted = String::from_utf8_lossy(header.unwrap_or_default()).into_owned();
+            ApiError::NotAcceptable { accepted, forms }
         };
+        if let (false, Some(first)) = (request.headers().contains_key("accept"), forms.first()) {
+            return Ok(*first);
+        }
         let accept = Accept::parse(request).map_err(|_| refused())?;
         // An exact type outweighs a range of them, whatever the order (RFC 9110, section 12.5.1).
         let quality = |form: Self| {
@@ -44,15 +54,16 @@ impl Form {
             };
             accept.iter().filter_map(matches).min_by_key(|(rank, _)| *rank).map(|(_, quality)| quality)
         };
-        let forms = [Self::Events, Self::Json, Self::Csv];
-        let acceptable = forms.into_iter().filter_map(|form| Some((form, quality(form)?)));
+        let acceptable = forms.iter().filter_map(|form| Some((*form, quality(*form)?)));
         let acceptable = acceptable.filter(|(_, quality)| *quality > Quality::ZERO);
         // The first of the best: a stream where the client has no preference.
         let best = acceptable.reduce(|best, next| if next.1 > best.1 { next } else { best });
         best.map(|(form, _)| form).ok_or_else(refused)
     }
 
-    const fn media_type(self) -> (&'static str, &'static str) {
+    /// The type and the subtype.
+    #[must_use]
+    pub const fn media_type(self) -> (&'static str, &'static str) {
         match self {
             Self::Events => ("text", "event-stream"),
             Self::Json => ("application", "json"),
@@ -61,44 +72,115 @@ impl Form {
     }
 }
 
-/// The selection of a request: of the path's topic, or of those that the query names.
+/// What is asked of one topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// Its live window.
+    Window(Selection),
+    /// A period.
+    History(history::Query),
+}
+
+/// What a request asks of the topic of its path.
 ///
 /// # Errors
 /// [`ApiError`], naming the parameter that is wrong.
-pub fn selection(request: &HttpRequest, of_path: Option<Topic>) -> Result<Selection, ApiError> {
-    let query = Query::<Vec<(String, String)>>::from_query(request.query_string())
-        .map_err(|error| ApiError::Query(error.to_string()))?;
-    let (mut topics, mut last, mut payload) = (Vec::new(), None, Payload::Changes);
-    for (name, value) in query.into_inner() {
-        match (name.as_str(), of_path) {
-            ("topic", None) => topics.push(value.parse()?),
-            ("last", _) => {
-                let expected = "expected a number of buckets, from 1";
-                let number = value.parse::<usize>().ok().filter(|number| *number > 0);
-                last = Some(number.ok_or(ApiError::Parameter { name: "last", value, expected })?);
+pub fn of_topic(request: &HttpRequest, topic: Topic, limits: &HistorySettings) -> Result<Asked, ApiError> {
+    let (mut last, mut payload) = (None, None);
+    let (mut from, mut to, mut limit) = (None, None, None);
+    for (name, value) in parameters(request)? {
+        match name.as_str() {
+            "last" => once("last", &mut last, value, number(1..=usize::MAX))?,
+            "payload" => once("payload", &mut payload, value, payload_of)?,
+            "from" => once("from", &mut from, value, time)?,
+            "to" => once("to", &mut to, value, time)?,
+            "limit" => once("limit", &mut limit, value, number(1..=limits.page_buckets_max.get()))?,
+            _ => {
+                return Err(ApiError::UnknownParameter { name, known: "last, payload; from, to, limit" });
             }
-            ("payload", Some(_)) => {
-                payload = match value.as_str() {
-                    "changes" => Payload::Changes,
-                    "full" => Payload::Full,
-                    _ => {
-                        let expected = "expected full or changes";
-                        return Err(ApiError::Parameter { name: "payload", value, expected });
-                    }
-                }
-            }
-            (_, Some(_)) => return Err(ApiError::UnknownParameter { name, known: "last, payload" }),
-            (_, None) => return Err(ApiError::UnknownParameter { name, known: "topic, last" }),
         }
     }
-    let selection = match of_path {
-        Some(topic) => Selection::one(topic),
-        None => Selection::many(topics)?,
-    };
-    let selection = selection.with(payload);
+    if from.is_some() || to.is_some() {
+        if last.is_some() || payload.is_some() {
+            return Err(ApiError::Mixed);
+        }
+        if let (Some(from), Some(to)) = (from, to)
+            && from > to
+        {
+            return Err(ApiError::Backwards { from, to });
+        }
+        let limit = limit.unwrap_or(limits.page_buckets_default.get());
+        return Ok(Asked::History(history::Query { topic, from, to, limit }));
+    }
+    if limit.is_some() {
+        return Err(ApiError::Mixed);
+    }
+    Ok(Asked::Window(narrowed(Selection::one(topic).with(payload.unwrap_or(Payload::Changes)), last)?))
+}
+
+/// What a request asks of the topics of its query.
+///
+/// # Errors
+/// [`ApiError`], naming the parameter that is wrong.
+pub fn of_topics(request: &HttpRequest) -> Result<Selection, ApiError> {
+    let (mut topics, mut last) = (Vec::new(), None);
+    for (name, value) in parameters(request)? {
+        match name.as_str() {
+            "topic" => topics.push(value.parse()?),
+            "last" => once("last", &mut last, value, number(1..=usize::MAX))?,
+            _ => return Err(ApiError::UnknownParameter { name, known: "topic, last" }),
+        }
+    }
+    narrowed(Selection::many(topics)?, last)
+}
+
+fn parameters(request: &HttpRequest) -> Result<Vec<(String, String)>, ApiError> {
+    let query = Query::<Vec<(String, String)>>::from_query(request.query_string());
+    query.map(Query::into_inner).map_err(|error| ApiError::Query(error.to_string()))
+}
+
+fn narrowed(selection: Selection, last: Option<usize>) -> Result<Selection, ApiError> {
     Ok(match last {
         Some(last) => selection.narrowed(last)?,
         None => selection,
+    })
+}
+
+/// Parses the value of a parameter that may be given once.
+fn once<T>(
+    name: &'static str,
+    parsed: &mut Option<T>,
+    value: String,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<(), ApiError> {
+    if parsed.is_some() {
+        return Err(ApiError::Parameter { name, value, expected: "it is given twice".to_owned() });
+    }
+    *parsed = Some(parse(&value).map_err(|expected| ApiError::Parameter { name, value, expected })?);
+    Ok(())
+}
+
+fn number(range: RangeInclusive<usize>) -> impl FnOnce(&str) -> Result<usize, String> {
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| match range.end() {
+            &usize::MAX => format!("expected a number of buckets, from {}", range.start()),
+            end => format!("expected a number of buckets, from {} to {end}", range.start()),
+        })
+    }
+}
+
+fn payload_of(text: &str) -> Result<Payload, String> {
+    match text {
+        "changes" => Ok(Payload::Changes),
+        "full" => Ok(Payload::Full),
+        _ => Err("expected full or changes".to_owned()),
+    }
+}
+
+fn time(text: &str) -> Result<BucketTime, String> {
+    text.parse().map_err(|_| {
+        "expected a time of RFC 3339 in years 1 to 9999, such as 2026-11-23T09:37:00Z, with + written as %2B".to_owned()
     })
 }
 

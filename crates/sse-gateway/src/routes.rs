@@ -1,18 +1,31 @@
-//! The paths: one topic, several topics, and the stream of all for other gateways.
+//! The paths: one topic, several topics, and what other gateways ask.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use actix_web::http::header::CACHE_CONTROL;
-use actix_web::{HttpRequest, HttpResponse, Resource, Route, web};
-use domain::{Metric, Topic};
+use actix_web::http::header::{CACHE_CONTROL, HeaderValue, LINK};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, Resource, Route, web};
+use domain::{Bucket, Metric, Topic};
+use service_kit::observe::RequestId;
 use service_kit::problem;
-use statistics_stream::{Hub, Selection, internal_stream_response, stream_response, upstream};
+use statistics_stream::{Hub, Selection, history, internal_stream_response, stream_response, upstream};
 
 use crate::error::ApiError;
-use crate::request::{Form, last_event_id, selection};
+use crate::history::History;
+use crate::request::{Asked, Form, last_event_id, of_topic, of_topics};
+use crate::settings::HistorySettings;
 
-/// Adds the routes. They find the hub in the application's data.
+/// What all paths share.
+pub struct Service {
+    /// The live state.
+    pub hub: Arc<Hub>,
+    /// Where history is asked for.
+    pub history: History,
+    /// What bounds a page of it.
+    pub history_limits: HistorySettings,
+}
+
+/// Adds the routes. They find the [`Service`] in the application's data.
 pub fn configure(routes: &mut web::ServiceConfig) {
     routes
         .service(resource("/statistics", web::get().to(many)))
@@ -22,7 +35,9 @@ pub fn configure(routes: &mut web::ServiceConfig) {
 
 /// Adds what only other gateways may ask.
 pub fn configure_internal(routes: &mut web::ServiceConfig) {
-    routes.service(resource(upstream::PATH, web::get().to(internal)));
+    routes
+        .service(resource(upstream::PATH, web::get().to(stream)))
+        .service(resource(history::PATTERN, web::get().to(page)));
 }
 
 fn resource(path: &str, route: Route) -> Resource {
@@ -32,54 +47,99 @@ fn resource(path: &str, route: Route) -> Resource {
 async fn item_creation(
     request: HttpRequest,
     unit: web::Path<String>,
-    hub: web::Data<Arc<Hub>>,
+    service: web::Data<Service>,
 ) -> Result<HttpResponse, ApiError> {
-    let topic = Topic::new(Metric::ItemCreation, unit.parse()?);
-    answer(&request, &hub, selection(&request, Some(topic))?)
+    one(&request, Topic::new(Metric::ItemCreation, unit.parse()?), &service).await
 }
 
 async fn transfers(
     request: HttpRequest,
     unit: web::Path<String>,
-    hub: web::Data<Arc<Hub>>,
+    service: web::Data<Service>,
 ) -> Result<HttpResponse, ApiError> {
-    let topic = Topic::new(Metric::Transfers, unit.parse()?);
-    answer(&request, &hub, selection(&request, Some(topic))?)
+    one(&request, Topic::new(Metric::Transfers, unit.parse()?), &service).await
 }
 
-async fn many(request: HttpRequest, hub: web::Data<Arc<Hub>>) -> Result<HttpResponse, ApiError> {
-    answer(&request, &hub, selection(&request, None)?)
+async fn one(request: &HttpRequest, topic: Topic, service: &Service) -> Result<HttpResponse, ApiError> {
+    match of_topic(request, topic, &service.history_limits)? {
+        Asked::Window(selection) => window(request, &service.hub, selection),
+        Asked::History(query) => period(request, &service.history, query).await,
+    }
 }
 
-async fn internal(request: HttpRequest, hub: web::Data<Arc<Hub>>) -> Result<HttpResponse, ApiError> {
-    Ok(internal_stream_response(&hub, last_event_id(&request))?)
+async fn many(request: HttpRequest, service: web::Data<Service>) -> Result<HttpResponse, ApiError> {
+    window(&request, &service.hub, of_topics(&request)?)
 }
 
-fn answer(request: &HttpRequest, hub: &Arc<Hub>, selection: Selection) -> Result<HttpResponse, ApiError> {
-    match Form::of(request)? {
+async fn stream(request: HttpRequest, service: web::Data<Service>) -> Result<HttpResponse, ApiError> {
+    Ok(internal_stream_response(&service.hub, last_event_id(&request))?)
+}
+
+async fn page(request: HttpRequest, service: web::Data<Service>) -> Result<HttpResponse, ApiError> {
+    let page = service.history.page(history::Query::of(&request)?, request_id(&request).as_ref()).await?;
+    Ok(HttpResponse::Ok().json(page))
+}
+
+fn window(request: &HttpRequest, hub: &Arc<Hub>, selection: Selection) -> Result<HttpResponse, ApiError> {
+    match Form::of(request, Form::OF_WINDOW)? {
         Form::Events => Ok(stream_response(hub, selection, last_event_id(request))?),
         Form::Json => {
             let json = hub.snapshot(&selection).ok_or(ApiError::NoData)?;
-            Ok(once("application/json", json))
+            Ok(once(Form::Json).body(json))
         }
         Form::Csv => {
             let windows = hub.windows(&selection).ok_or(ApiError::NoData)?;
-            let mut csv = String::from("topic,time,count\n");
-            for window in windows {
-                for bucket in window.buckets {
-                    // Writing to a string cannot fail; none of the three needs quoting.
-                    let _infallible = writeln!(csv, "{},{},{}", window.topic, bucket.time, bucket.count);
-                }
-            }
-            Ok(once("text/csv; charset=utf-8", csv))
+            let rows = windows.iter().map(|window| (window.topic, &*window.buckets));
+            Ok(once(Form::Csv).body(csv(rows)))
         }
     }
 }
 
-fn once(content_type: &'static str, body: String) -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type(content_type)
+async fn period(
+    request: &HttpRequest,
+    history: &History,
+    query: history::Query,
+) -> Result<HttpResponse, ApiError> {
+    let form = Form::of(request, Form::OF_HISTORY)?;
+    let page = history.page(query, request_id(request).as_ref()).await?;
+    let mut answer = once(form);
+    if let Some(next) = page.next {
+        let to = page.to.map_or_else(String::new, |to| format!("&to={to}"));
+        let link = format!("<{}?from={next}{to}&limit={}>; rel=\"next\"", request.path(), query.limit);
+        answer.insert_header((LINK, link));
+    }
+    match form {
+        Form::Csv => Ok(answer.body(csv([(page.topic, &*page.buckets)]))),
+        _ => Ok(answer.json(page)),
+    }
+}
+
+/// The id of the request, for the upstream to log, too.
+fn request_id(request: &HttpRequest) -> Option<HeaderValue> {
+    request.extensions().get::<RequestId>().map(|RequestId(id)| id.clone())
+}
+
+fn csv<'a>(topics: impl IntoIterator<Item = (Topic, &'a [Bucket])>) -> String {
+    let mut csv = String::from("topic,time,count\n");
+    for (topic, buckets) in topics {
+        for bucket in buckets {
+            // Writing to a string cannot fail; none of the three needs quoting.
+            let _infallible = writeln!(csv, "{topic},{},{}", bucket.time, bucket.count);
+        }
+    }
+    csv
+}
+
+/// The head of an answer that is given once.
+fn once(form: Form) -> HttpResponseBuilder {
+    let mut answer = HttpResponse::Ok();
+    answer
+        .content_type(match form {
+            Form::Events => "text/event-stream",
+            Form::Json => "application/json",
+            Form::Csv => "text/csv; charset=utf-8",
+        })
         .insert_header((CACHE_CONTROL, "no-store"))
-        .insert_header(("vary", "accept"))
-        .body(body)
+        .insert_header(("vary", "accept"));
+    answer
 }

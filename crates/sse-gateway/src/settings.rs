@@ -1,6 +1,6 @@
 //! The settings of sse-gateway; `config/default.toml` explains each and gives its unit.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -20,6 +20,8 @@ pub struct Settings {
     pub upstream: UpstreamSettings,
     /// How it serves.
     pub stream: StreamSettings,
+    /// How history is asked for.
+    pub history: HistorySettings,
     /// Who may read from a page of another origin.
     pub cors: CorsSettings,
     /// What is logged.
@@ -58,6 +60,22 @@ pub struct StreamSettings {
     pub retry_min_milliseconds: u64,
     /// The longest.
     pub retry_max_milliseconds: u64,
+}
+
+/// How history is asked for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistorySettings {
+    /// Buckets of a page where the client asks for no other number.
+    pub page_buckets_default: NonZeroUsize,
+    /// The most that it can ask for.
+    pub page_buckets_max: NonZeroUsize,
+    /// Requests to the upstreams at a time.
+    pub concurrent_requests: NonZeroUsize,
+    /// How long a page may take, over all upstreams.
+    pub timeout_milliseconds: NonZeroU64,
+    /// The largest page taken from an upstream.
+    pub max_page_bytes: usize,
 }
 
 /// Who may read from a page of another origin.

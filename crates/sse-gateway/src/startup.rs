@@ -16,6 +16,8 @@ use service_kit::{observe, problem};
 use statistics_stream::{Hub, upstream};
 use tokio_util::sync::CancellationToken;
 
+use crate::history::History;
+use crate::routes::Service;
 use crate::settings::{Settings, list};
 use crate::{metrics, routes};
 
@@ -40,7 +42,9 @@ impl Application {
         let readiness = readiness(Arc::clone(&hub), shutdown.clone());
         let metrics = Metrics::new()?;
         metrics::describe(&metrics);
-        let (served, origins) = (web::Data::new(Arc::clone(&hub)), settings.cors.allowed_origins.clone());
+        let history = History::new(&settings.upstream, &settings.history)?;
+        let service = Service { hub: Arc::clone(&hub), history, history_limits: settings.history.clone() };
+        let (served, origins) = (web::Data::new(service), settings.cors.allowed_origins.clone());
         let (shared, recorded) = (served.clone(), web::Data::new(metrics.clone()));
         let server = HttpServer::new(move || {
             App::new()

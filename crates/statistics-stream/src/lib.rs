@@ -12,6 +12,7 @@
 //! for more gets one frame from its own version to the published one, so a slow client costs what a quick one does.
 
 mod frames;
+pub mod history;
 mod hub;
 mod selection;
 mod subscriber;

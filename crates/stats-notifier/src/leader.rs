@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Nonce, Version};
+use domain::{Nonce, Retention, Version};
 use service_kit::schema::SchemaError;
 use statistics_stream::Hub;
 use tokio::sync::{Notify, mpsc, watch};
@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::gate::{Gate, Move};
 use crate::listener::Listener;
 use crate::metrics::LeaderMetrics;
-use crate::settings::{Settings, milliseconds};
+use crate::rebuild::log_progress;
+use crate::rollups::Loaded;
+use crate::settings::{RetentionSettings, Settings, milliseconds};
 use crate::snapshot::Snapshot;
 use crate::store::{Statements, Store, StoreError};
 
@@ -74,6 +76,8 @@ pub struct Term {
     stored: Snapshot,
     /// Log rows of transactions below this one are purged.
     purged: u64,
+    /// What the units keep, as far as this term counts.
+    retention: Retention,
     /// Whether a tick found rows since the last flush.
     unflushed: bool,
     /// No log row that a tick found is of this transaction or a later one.
@@ -89,25 +93,36 @@ impl Drop for Term {
 }
 
 impl Term {
-    /// Begins the next term and loads its state: the caller holds the lead.
+    /// Begins the next term and loads its state: the caller holds the lead. Where there is no count of this database
+    /// yet, all events are counted first, as far as `retention` keeps them.
     ///
     /// # Errors
     /// [`StoreError`]; the lead must then be given up, by ending the session.
-    pub async fn begin(store: &Store, hub: Arc<Hub>, recorder: Option<Recorder>) -> Result<Self, StoreError> {
+    pub async fn begin(
+        store: &Store,
+        hub: Arc<Hub>,
+        retention: &RetentionSettings,
+        recorder: Option<Recorder>,
+    ) -> Result<Self, StoreError> {
         let number = store.begin_term().await?;
         if store.stored_cursor().await?.is_none() {
             tracing::info!(
                 term.number = number,
                 "counting all events anew, for there is no count of this database"
             );
-            store.rebuild(number).await?;
+            store.rebuild(number, retention, &mut log_progress()).await?;
+        }
+        // Before the load, so that what this term does not load is what the rollups no longer have.
+        for (unit, days) in retention.units() {
+            store.give_up(number, unit, days).await?;
         }
         let version = Version { nonce: Nonce::new(rand::random()), tick: 0 };
-        let (statistics, cursor) = store.load(version).await?;
+        let Loaded { statistics, cursor, retention } = store.load(version).await?;
         let stored = store.stored_cursor().await?.ok_or(StoreError::Deposed(number))?;
         let version = statistics.version();
         let rows_below = cursor.xmax();
-        let term = Self { number, hub, cursor, stored, purged: 0, unflushed: true, rows_below, recorder };
+        let (purged, unflushed) = (0, true);
+        let term = Self { number, hub, cursor, stored, purged, retention, unflushed, rows_below, recorder };
         // Before anybody can be shown the version.
         term.record(version).await;
         term.hub.start(statistics);
@@ -121,7 +136,7 @@ impl Term {
     /// # Errors
     /// [`StoreError`]; nothing was then published, and the term is over.
     pub async fn tick(&mut self, store: &Store) -> Result<u64, StoreError> {
-        let ticked = store.tick(&self.cursor).await?;
+        let ticked = store.tick(&self.cursor, self.retention).await?;
         self.cursor = ticked.now;
         self.hub.live();
         if ticked.rows > 0 {
@@ -162,6 +177,26 @@ impl Term {
             self.purged = store.purge(self.number, self.purged, counted, limit).await?;
         }
         Ok(self.purged < counted)
+    }
+
+    /// Gives up what has become too old for its unit. Returns whether there is anything to [delete](Term::delete).
+    ///
+    /// # Errors
+    /// [`StoreError`]; the term is over.
+    pub async fn give_up(&self, store: &Store, retention: &RetentionSettings) -> Result<bool, StoreError> {
+        let mut any = false;
+        for (unit, days) in retention.units() {
+            any |= store.give_up(self.number, unit, days).await?;
+        }
+        Ok(any)
+    }
+
+    /// Deletes some of what was given up. Returns whether more may be left.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the term is over.
+    pub async fn delete(&self, store: &Store, limit: u32) -> Result<bool, StoreError> {
+        store.delete_given_up(self.number, limit).await
     }
 
     /// How many transactions lie between the oldest that the rollups may lack and the newest that the memory has
@@ -239,7 +274,8 @@ impl Candidate {
         while !store.try_lead().await? {
             tokio::time::sleep(milliseconds(leader.attempt_interval_milliseconds)).await;
         }
-        let mut term = Term::begin(&store, (self.new_hub)(), self.recorder.clone()).await?;
+        let retention = &self.settings.retention;
+        let mut term = Term::begin(&store, (self.new_hub)(), retention, self.recorder.clone()).await?;
         self.metrics.terms.increment(1);
         self.metrics.leading.set(1.0);
         self.role.send_replace(Role::Leader(Arc::clone(&term.hub)));
@@ -260,11 +296,13 @@ impl Candidate {
 
     /// The life of a term: tick, now and then flush and purge, mind the gate, wait.
     async fn keep_leading(&self, store: &Store, term: &mut Term, woken: &Notify) -> Result<(), StoreError> {
-        let Settings { tick, gate, flush, .. } = &self.settings;
+        let Settings { tick, gate, flush, retention, .. } = &self.settings;
         let spacing = milliseconds(tick.interval_milliseconds);
         let flush_interval = milliseconds(flush.interval_milliseconds);
         let mut gate = Gate::new(tick, gate);
         let (mut opened, mut flushed, mut last_tick) = (Instant::now(), Instant::now(), Instant::now());
+        // What a former term gave up may not be deleted yet.
+        let (mut looked_for_old, mut deleting) = (None::<Instant>, true);
         loop {
             let started = Instant::now();
             let rows = term.tick(store).await?;
@@ -275,6 +313,14 @@ impl Candidate {
             // Flush follows a tick and purge follows both, so that what is purged was counted by both.
             if flushed.elapsed() >= flush_interval {
                 self.keep(store, term, flush.purge_rows).await?;
+                let interval = Duration::from_secs(retention.interval_seconds.get());
+                if looked_for_old.is_none_or(|last| last.elapsed() >= interval) {
+                    deleting |= term.give_up(store, retention).await?;
+                    looked_for_old = Some(Instant::now());
+                }
+                if deleting {
+                    deleting = term.delete(store, retention.delete_rows).await?;
+                }
                 flushed = Instant::now();
             }
             self.metrics.gate_shut.set(if gate.is_shut() { 1.0 } else { 0.0 });

@@ -8,13 +8,19 @@
 //! Invariant: one version is one snapshot of the database, and nothing but a snapshot says what was counted: no
 //! clock, no order of commits, no notification.
 
+pub mod commands;
+pub mod days;
 pub mod gate;
+pub mod history;
 pub mod leader;
 pub mod listener;
 pub mod metrics;
+pub mod rebuild;
 pub mod rollups;
 pub mod routes;
+pub mod schedule;
 pub mod settings;
 pub mod snapshot;
 pub mod startup;
 pub mod store;
+pub mod verify;

@@ -9,6 +9,9 @@ use metrics::{
 use service_kit::metrics::Metrics;
 use statistics_stream::Hub;
 
+use crate::store::StoreError;
+use crate::verify::Verified;
+
 const LEADING: &str = "notifier_leading";
 const TERMS: &str = "notifier_terms_total";
 const TICKS: &str = "notifier_ticks_total";
@@ -101,6 +104,50 @@ impl LeaderMetrics {
         if rows > 0 { &self.ticks_found } else { &self.ticks_empty }.increment(1);
         self.tick_rows.increment(rows);
         self.tick_duration.record(took.as_secs_f64());
+    }
+}
+
+const VERIFY_RUNS: &str = "notifier_verify_runs_total";
+const VERIFY_MISMATCHES: &str = "notifier_verify_mismatched_buckets";
+const VERIFY_BUCKETS: &str = "notifier_verify_compared_buckets";
+const VERIFY_TIME: &str = "notifier_verify_last_success_timestamp_seconds";
+
+/// What is recorded of scheduled checks.
+#[derive(Clone)]
+pub struct VerifyMetrics(Metrics);
+
+impl VerifyMetrics {
+    /// Those of `metrics`.
+    #[must_use]
+    pub fn of(metrics: &Metrics) -> Self {
+        metrics.with(|| {
+            describe_counter!(VERIFY_RUNS, "Scheduled checks by their result: equal, different or failed.");
+            describe_gauge!(VERIFY_MISMATCHES, "Buckets that the last check found wrong.");
+            describe_gauge!(VERIFY_BUCKETS, "Buckets that the last check compared.");
+            describe_gauge!(
+                VERIFY_TIME,
+                "When the last check that could be carried out ended, as Unix time."
+            );
+        });
+        Self(metrics.clone())
+    }
+
+    /// A check has ended.
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and need not be exact above 2^52")]
+    pub(crate) fn verified(&self, outcome: &Result<Verified, StoreError>) {
+        self.0.with(|| {
+            let result = match outcome {
+                Ok(verified) if verified.mismatches == 0 => "equal",
+                Ok(_) => "different",
+                Err(_) => "failed",
+            };
+            counter!(VERIFY_RUNS, "result" => result).increment(1);
+            if let Ok(verified) = outcome {
+                gauge!(VERIFY_MISMATCHES).set(verified.mismatches as f64);
+                gauge!(VERIFY_BUCKETS).set(verified.buckets as f64);
+                gauge!(VERIFY_TIME).set(time::OffsetDateTime::now_utc().unix_timestamp() as f64);
+            }
+        });
     }
 }
 

@@ -4,10 +4,24 @@
 //! transaction, after it has locked the cursor row and found its own term there; so two leaders at once cannot
 //! both fold the same rows, and a deposed one folds nothing.
 
-use domain::{ApplyError, Bucket, Frame, FrameKind, Statistics, TimeUnit, Topic, TopicFrame, Version};
+use domain::{
+    ApplyError, Bucket, Frame, FrameKind, Retention, Statistics, TimeUnit, Topic, TopicFrame, Version,
+};
 
 use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError, time, topic_bucket};
+
+/// What a term begins with.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The state of all topics.
+    pub statistics: Statistics,
+    /// The snapshot that it was read in.
+    pub cursor: Snapshot,
+    /// What the units keep. Whatever comes later for a time that is not kept is not counted by that unit for as
+    /// long as this state lives: its count so far was not loaded.
+    pub retention: Retention,
+}
 
 impl Store {
     /// Folds the log past the stored cursor into the rollups, all in SQL, and moves the cursor to this
@@ -74,45 +88,68 @@ impl Store {
         self.in_time(work).await
     }
 
-    /// Recounts all events into the rollups, and sets the cursor to the snapshot that they were counted in.
-    /// Writers are not blocked: what they commit meanwhile is past that cursor.
+    /// Gives up the buckets of fine units that are older than their retention, in days: from then on they are
+    /// neither counted nor shown. Returns whether there are any new ones.
+    ///
+    /// A term goes on to count those that it has loaded, as exactly as before; the next one no longer loads them.
     ///
     /// # Errors
-    /// [`StoreError::Deposed`] where another term has begun; nothing was then changed.
-    pub async fn rebuild(&self, term: i64) -> Result<(), StoreError> {
-        let recount = "SET LOCAL enable_seqscan = on; \
-             DELETE FROM public.count_log; \
-             DELETE FROM public.rollup; \
-             INSERT INTO public.rollup (metric, unit, bucket, count) \
-             SELECT 'item-creation', 'second', date_trunc('second', created_at, 'UTC'), count(*) \
-             FROM public.items GROUP BY 3; \
-             INSERT INTO public.rollup (metric, unit, bucket, count) \
-             SELECT 'transfers', 'second', date_trunc('second', \"timestamp\", 'UTC'), count(*) \
-             FROM public.transfers GROUP BY 3; \
-             INSERT INTO public.rollup (metric, unit, bucket, count) \
-             SELECT metric, coarser, date_trunc(coarser, bucket, 'UTC'), sum(count) FROM public.rollup, \
-             unnest(ARRAY['minute', 'hour', 'day', 'week', 'month', 'quarter', 'year']) AS coarser \
-             WHERE unit = 'second' GROUP BY 1, 2, 3; \
-             UPDATE public.rollup_cursor SET snapshot = pg_current_snapshot(), \
-             system_identifier = (SELECT system_identifier FROM pg_control_system()), \
-             database_oid = (SELECT oid FROM pg_database WHERE datname = current_database())";
-        self.in_one_snapshot(async {
+    /// [`StoreError::Deposed`] where another term has begun; nothing was then given up.
+    pub async fn give_up(&self, term: i64, unit: TimeUnit, days: i32) -> Result<bool, StoreError> {
+        let work = async {
             self.lock_cursor(term).await?;
-            Ok(self.client.batch_execute(recount).await?)
-        })
-        .await
+            self.raise_kept_since(unit, days).await
+        };
+        self.in_time(self.in_one_snapshot(work)).await
     }
 
-    /// The state of all topics in one snapshot, which it returns too: the newest rollups, the log past their
-    /// cursor, and milliseconds counted from the events themselves.
+    /// [`Store::give_up`] inside the transaction that is open, with the cursor locked.
+    pub(crate) async fn raise_kept_since(&self, unit: TimeUnit, days: i32) -> Result<bool, StoreError> {
+        let raise = "UPDATE public.rollup_unit \
+             SET kept_since = date_trunc('day', now() - make_interval(days => $2), 'UTC') \
+             WHERE unit = $1 AND kept_since < date_trunc('day', now() - make_interval(days => $2), 'UTC')";
+        let raise = self.client.prepare(raise).await?;
+        Ok(self.client.execute(&raise, &[&unit.as_str(), &days]).await? > 0)
+    }
+
+    /// Deletes at most `limit` rollups that were given up. Returns whether more may be left.
+    ///
+    /// # Errors
+    /// [`StoreError::Deposed`] where another term has begun; nothing was then deleted.
+    pub async fn delete_given_up(&self, term: i64, limit: u32) -> Result<bool, StoreError> {
+        let delete = "DELETE FROM public.rollup WHERE ctid = ANY (ARRAY(\
+             SELECT rollup.ctid FROM public.rollup_unit \
+             CROSS JOIN unnest(ARRAY['item-creation', 'transfers']) AS of_metric \
+             JOIN public.rollup ON metric = of_metric AND rollup.unit = rollup_unit.unit AND bucket < kept_since \
+             LIMIT $1))";
+        let work = async {
+            self.lock_cursor(term).await?;
+            let delete = self.client.prepare(delete).await?;
+            Ok(self.client.execute(&delete, &[&i64::from(limit)]).await? >= u64::from(limit))
+        };
+        self.in_time(self.in_one_snapshot(work)).await
+    }
+
+    /// Since when each unit keeps its buckets.
+    pub(crate) async fn retention(&self) -> Result<Retention, StoreError> {
+        let mut retention = Retention::default();
+        for row in self.client.query("SELECT unit, kept_since FROM public.rollup_unit", &[]).await? {
+            retention = retention.since(row.try_get::<_, &str>(0)?.parse()?, time(&row, 1)?);
+        }
+        Ok(retention)
+    }
+
+    /// The state of all topics in one snapshot: the newest rollups, the log past their cursor, and milliseconds
+    /// counted from the events themselves.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn load(&self, version: Version) -> Result<(Statistics, Snapshot), StoreError> {
+    pub async fn load(&self, version: Version) -> Result<Loaded, StoreError> {
         self.in_time(self.in_one_snapshot(self.load_here(version))).await
     }
 
-    async fn load_here(&self, version: Version) -> Result<(Statistics, Snapshot), StoreError> {
+    async fn load_here(&self, version: Version) -> Result<Loaded, StoreError> {
+        let retention = self.retention().await?;
         let stored = "SELECT snapshot::text FROM public.rollup_cursor WHERE snapshot IS NOT NULL";
         let stored: Snapshot = self.client.query_one(stored, &[]).await?.try_get::<_, &str>(0)?.parse()?;
         let mut statistics = Statistics::new(version);
@@ -120,8 +157,9 @@ impl Store {
         let newest = self
             .client
             .prepare(
-                "SELECT metric, unit, bucket, count FROM public.rollup \
-                 WHERE metric = $1 AND unit = $2 ORDER BY bucket DESC LIMIT $3",
+                "SELECT metric, unit, bucket, count FROM public.rollup WHERE metric = $1 AND unit = $2 \
+                 AND bucket >= (SELECT kept_since FROM public.rollup_unit WHERE rollup_unit.unit = $2) \
+                 ORDER BY bucket DESC LIMIT $3",
             )
             .await?;
         for topic in Topic::all().filter(|topic| topic.unit != TimeUnit::Millisecond) {
@@ -134,7 +172,7 @@ impl Store {
         }
         let misfit = |error: ApplyError| StoreError::Corrupt(Box::new(error));
         statistics.apply(&Frame { kind: FrameKind::Snapshot, version, topics }).map_err(misfit)?;
-        let ticked = self.changes_since(&stored).await?;
+        let ticked = self.changes_since(&stored, retention).await?;
         statistics.advance(&ticked.changes);
         // The events of this snapshot include what the log says, so their milliseconds replace those just counted.
         let topics = vec![
@@ -143,7 +181,7 @@ impl Store {
         ];
         let version = statistics.version();
         statistics.apply(&Frame { kind: FrameKind::Snapshot, version, topics }).map_err(misfit)?;
-        Ok((statistics, ticked.now))
+        Ok(Loaded { statistics, cursor: ticked.now, retention })
     }
 
     /// The newest milliseconds in which events happened: each found by one probe of the index below the last.

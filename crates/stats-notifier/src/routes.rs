@@ -1,20 +1,56 @@
-//! `GET /internal/v1/stream`: every version of all topics, for gateways.
+//! What gateways ask: the stream of every version of all topics, and pages of history.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use domain::Version;
+use service_kit::database::is_away;
 use service_kit::problem::{self, Problem};
+use statistics_stream::history::{self, Query};
 use statistics_stream::{internal_stream_response, upstream};
 use tokio::sync::watch;
 
+use crate::history::{History, HistoryError};
 use crate::leader::Role;
+use crate::store::StoreError;
 
 /// Adds the routes.
 pub fn configure(routes: &mut web::ServiceConfig) {
     let stream = web::resource(upstream::PATH)
         .route(web::get().to(stream))
         .default_service(web::to(problem::method_not_allowed));
-    routes.service(stream);
+    let history = web::resource(history::PATTERN)
+        .route(web::get().to(page))
+        .default_service(web::to(problem::method_not_allowed));
+    routes.service(stream).service(history);
+}
+
+async fn page(request: HttpRequest, history: web::Data<History>) -> HttpResponse {
+    let query = match Query::of(&request) {
+        Ok(query) => query,
+        Err(error) => {
+            let (status, kind) = (StatusCode::BAD_REQUEST, "/problems/invalid-query");
+            return Problem::new(status, kind, "Invalid query", error.to_string()).response();
+        }
+    };
+    match history.page(query).await {
+        Ok(page) => HttpResponse::Ok().json(page),
+        Err(error @ HistoryError::NotKept { kept_since, .. }) => {
+            Problem::new(StatusCode::GONE, history::NOT_KEPT, "Not kept any more", error.to_string())
+                .member("kept_since", kept_since.to_string())
+                .response()
+        }
+        Err(HistoryError::Store(error @ StoreError::NeverCounted)) => {
+            Problem::unavailable(error.to_string()).response()
+        }
+        Err(HistoryError::Store(StoreError::Postgres(error))) if !is_away(&error) => {
+            tracing::error!(error = ?error, "the database refused to read history");
+            Problem::internal().response()
+        }
+        Err(error) => {
+            tracing::warn!(error = %error, "no history");
+            Problem::unavailable("the database does not answer").response()
+        }
+    }
 }
 
 async fn stream(request: HttpRequest, roles: web::Data<watch::Receiver<Role>>) -> HttpResponse {

@@ -1,11 +1,14 @@
 //! The settings of stats-notifier; `config/default.toml` explains each and gives its unit.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
+use domain::TimeUnit;
 use serde::Deserialize;
-use service_kit::database::DatabaseSettings;
+use service_kit::database::{DatabaseSettings, PoolSettings};
 use service_kit::settings::{InternalSettings, Layers, LogSettings, SettingsError};
+use time::Time;
+use time::macros::format_description;
 
 /// All settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -23,6 +26,12 @@ pub struct Settings {
     pub gate: GateSettings,
     /// How the rollups are kept.
     pub flush: FlushSettings,
+    /// For how long fine units are kept.
+    pub retention: RetentionSettings,
+    /// How history is answered.
+    pub history: HistorySettings,
+    /// When what is counted is compared with the events.
+    pub verify: VerifySettings,
     /// The internal stream.
     pub stream: StreamSettings,
     /// What is logged.
@@ -71,6 +80,74 @@ pub struct FlushSettings {
     pub interval_milliseconds: NonZeroU64,
     /// How many log rows one purge deletes.
     pub purge_rows: u32,
+}
+
+/// For how long fine units are kept; 0 is for good.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionSettings {
+    /// Days for which seconds are kept.
+    pub second_days: u16,
+    /// Days for which minutes are kept.
+    pub minute_days: u16,
+    /// Days for which hours are kept.
+    pub hour_days: u16,
+    /// How often it is looked whether anything is too old.
+    pub interval_seconds: NonZeroU64,
+    /// How many rollups are deleted at a time.
+    pub delete_rows: u32,
+}
+
+impl RetentionSettings {
+    /// The units that are not kept for good, and for how many days they are.
+    pub fn units(&self) -> impl Iterator<Item = (TimeUnit, i32)> {
+        let units = [
+            (TimeUnit::Second, self.second_days),
+            (TimeUnit::Minute, self.minute_days),
+            (TimeUnit::Hour, self.hour_days),
+        ];
+        units.into_iter().filter(|(_, days)| *days > 0).map(|(unit, days)| (unit, days.into()))
+    }
+}
+
+/// How history is answered.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistorySettings {
+    /// The connections that are read from.
+    pub pool: PoolSettings,
+    /// How long one page may take, the wait for a connection included.
+    pub timeout_milliseconds: NonZeroU64,
+    /// How many buckets a page has at most.
+    pub page_buckets: NonZeroU32,
+}
+
+/// When what is counted is compared with the events.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VerifySettings {
+    /// The time of day in UTC; empty is never.
+    pub at_utc: TimeOfDay,
+    /// For which share of the time the database is busy with it at most.
+    pub load_percent: NonZeroU32,
+}
+
+/// A time of day as `03:30` or `03:30:15`, or empty for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TimeOfDay(pub Option<Time>);
+
+impl TryFrom<String> for TimeOfDay {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let form = format_description!("[hour]:[minute][optional [:[second]]]");
+        let time = Time::parse(&text, form);
+        time.map(|time| Self(Some(time))).map_err(|_| format!("{text:?} is no time of day such as 03:30"))
+    }
 }
 
 /// The internal stream.

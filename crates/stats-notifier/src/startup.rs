@@ -12,9 +12,11 @@ use statistics_stream::{Hub, HubSettings};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::history::History;
 use crate::leader::{self, Candidate, Recorder, Role};
-use crate::metrics::{self, LeaderMetrics};
+use crate::metrics::{self, LeaderMetrics, VerifyMetrics};
 use crate::routes;
+use crate::schedule::{self, LastVerify};
 use crate::settings::{Settings, milliseconds};
 use crate::store::Statements;
 
@@ -53,19 +55,26 @@ impl Application {
     ) -> anyhow::Result<Self> {
         let drain = Duration::from_secs(settings.stream.drain_seconds);
         let (role, roles) = watch::channel(Role::default());
+        let (last_verify, verified) = watch::channel(None::<LastVerify>);
         let metrics = Metrics::new()?;
         let leader_metrics = LeaderMetrics::of(&metrics);
+        let (verify_roles, verify_metrics) = (roles.clone(), VerifyMetrics::of(&metrics));
         let (sampled, sampled_role) = (metrics.clone(), roles.clone());
         let internal = Internal {
             about: About { service: "stats-notifier", version: env!("CARGO_PKG_VERSION"), uses_schema: true },
-            readiness: readiness(roles.clone(), shutdown.clone()),
+            readiness: readiness(roles.clone(), verified, shutdown.clone()),
             metrics: metrics.clone(),
             sample: Arc::new(move || metrics::sample(&sampled, sampled_role.borrow().hub())),
         };
+        let history = History::new(&settings.database, &settings.history)?;
         let (port, server) =
             internal.serve(&settings.internal, settings.stream.drain_seconds, move |routes| {
-                routes.app_data(web::Data::new(roles.clone())).configure(routes::configure);
+                routes
+                    .app_data(web::Data::new(roles.clone()))
+                    .app_data(web::Data::new(history.clone()))
+                    .configure(routes::configure);
             })?;
+        let (verify, database) = (settings.verify.clone(), settings.database.clone());
         let hub = hub_settings(&settings);
         let candidate = Candidate {
             settings,
@@ -79,7 +88,11 @@ impl Application {
         let mut supervisor = Supervisor::new(shutdown.clone(), drain + Duration::from_secs(1));
         supervisor.serve("http server", server);
         supervisor.spawn("metrics", metrics.keep_up(shutdown.clone()));
-        supervisor.spawn("leader", leader::run(candidate, shutdown));
+        supervisor.spawn("leader", leader::run(candidate, shutdown.clone()));
+        supervisor.spawn(
+            "verify",
+            schedule::run(verify, database, verify_roles, last_verify, verify_metrics, shutdown),
+        );
         Ok(Self { port, supervisor })
     }
 
@@ -109,7 +122,11 @@ fn hub_settings(settings: &Settings) -> HubSettings {
 }
 
 /// A standby is ready, for it does its work, which is to wait; its role says so.
-fn readiness(roles: watch::Receiver<Role>, shutdown: CancellationToken) -> Readiness {
+fn readiness(
+    roles: watch::Receiver<Role>,
+    verified: watch::Receiver<Option<LastVerify>>,
+    shutdown: CancellationToken,
+) -> Readiness {
     Readiness::new(move || {
         let role = roles.borrow().clone();
         let mut reasons = Vec::new();
@@ -119,7 +136,7 @@ fn readiness(roles: watch::Receiver<Role>, shutdown: CancellationToken) -> Readi
         if shutdown.is_cancelled() {
             reasons.push("stopping".to_owned());
         }
-        let detail = Some(serde_json::json!({ "role": role.name() }));
+        let detail = Some(serde_json::json!({ "role": role.name(), "last_verify": *verified.borrow() }));
         async move { Report { detail, ..Report::of(reasons) } }
     })
 }

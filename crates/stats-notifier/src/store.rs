@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use domain::{
-    Bucket, BucketTime, Changes, Metric, OutOfRange, TimeUnit, Topic, UnknownMetric, UnknownTimeUnit,
+    Bucket, BucketTime, Changes, Metric, OutOfRange, Retention, TimeUnit, Topic, UnknownMetric,
+    UnknownTimeUnit,
 };
 use futures_util::TryStreamExt;
 use time::OffsetDateTime;
@@ -31,7 +32,7 @@ pub struct Statements {
     /// `$1` a snapshot: the log rows visible now and not in it, and, in the same statement and so of the same
     /// MVCC snapshot, the snapshot of now.
     pub tick: String,
-    /// `$1` the stored snapshot: folds the log past it into the rollups.
+    /// `$1` the stored snapshot: folds the log past it into the rollups of each unit that keeps it.
     pub fold: String,
     /// `$1` a term: locks the cursor, where the term is still that one, and returns the stored snapshot.
     pub lock_cursor: String,
@@ -47,8 +48,8 @@ impl Default for Statements {
              UNION ALL SELECT NULL, metric, bucket, delta FROM public.count_log \
              WHERE xact_id = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))";
         let fold = "INSERT INTO public.rollup AS held (metric, unit, bucket, count) \
-             SELECT metric, unit, date_trunc(unit, bucket, 'UTC'), sum(delta) FROM public.count_log, \
-             unnest(ARRAY['second', 'minute', 'hour', 'day', 'week', 'month', 'quarter', 'year']) AS unit \
+             SELECT metric, unit, date_trunc(unit, bucket, 'UTC'), sum(delta) \
+             FROM public.count_log JOIN public.rollup_unit ON bucket >= kept_since \
              WHERE xact_id >= pg_snapshot_xmax($1::text::pg_snapshot) \
              OR xact_id = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot))) \
              GROUP BY 1, 2, 3 \
@@ -70,6 +71,17 @@ pub enum StoreError {
     /// Another replica has begun a later term.
     #[error("another replica leads: term {0} is over")]
     Deposed(i64),
+    /// The replica that leads does not give up the lead.
+    #[error(
+        "another replica has kept the lead for {} s although a new term had begun: stop it, then try again",
+        .0.as_secs()
+    )]
+    LeadHeld(Duration),
+    /// There is no count of this database yet.
+    #[error(
+        "nothing was ever counted in this database: start stats-notifier, which counts all events, first"
+    )]
+    NeverCounted,
     /// The schema is not the one that this release works on.
     #[error(transparent)]
     Schema(#[from] service_kit::schema::SchemaError),
@@ -161,6 +173,21 @@ impl Store {
         self.flag(&format!("SELECT pg_try_advisory_lock({LEAD})")).await
     }
 
+    /// Waits for the lead; returns whether it was had in time. Who waits gets it before any that only try.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn lead_within(&self, timeout: Duration) -> Result<bool, StoreError> {
+        let timeout = timeout.as_millis();
+        let wait =
+            format!("SET lock_timeout = {timeout}; SELECT pg_advisory_lock({LEAD}); RESET lock_timeout");
+        match self.client.batch_execute(&wait).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Tries to shut the gate; fails while a trigger is just looking.
     ///
     /// # Errors
@@ -214,16 +241,20 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; nothing may then be published.
-    pub async fn tick(&self, cursor: &Snapshot) -> Result<Ticked, StoreError> {
-        within(self.timeout, self.changes_since(cursor)).await
+    pub async fn tick(&self, cursor: &Snapshot, retention: Retention) -> Result<Ticked, StoreError> {
+        within(self.timeout, self.changes_since(cursor, retention)).await
     }
 
     /// [`Store::tick`] inside whatever transaction is open, without a deadline of its own.
-    pub(crate) async fn changes_since(&self, cursor: &Snapshot) -> Result<Ticked, StoreError> {
+    pub(crate) async fn changes_since(
+        &self,
+        cursor: &Snapshot,
+        retention: Retention,
+    ) -> Result<Ticked, StoreError> {
         let statement = self.client.prepare(&self.statements.tick).await?;
         let rows = self.client.query_raw(&statement, [cursor.to_string()]).await?;
         let mut rows = std::pin::pin!(rows);
-        let (mut now, mut count, mut changes) = (None, 0, Changes::default());
+        let (mut now, mut count, mut changes) = (None, 0, Changes::within(retention));
         while let Some(row) = rows.try_next().await? {
             match row.try_get::<_, Option<&str>>(0)? {
                 Some(snapshot) => now = Some(snapshot.parse()?),

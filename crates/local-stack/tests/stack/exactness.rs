@@ -39,6 +39,8 @@ impl Services {
         let mut settings = stats_notifier::settings::Settings::load().unwrap();
         settings.database = database.notifier();
         settings.internal.port = 0;
+        // The checks expect all units to count what happened at any time.
+        (settings.retention.second_days, settings.retention.minute_days) = (0, 0);
         let substitutes = Substitutes { statements, recorder: Some(recorder) };
         let notifier =
             stats_notifier::startup::Application::build_with(settings, stop.clone(), substitutes).unwrap();
@@ -193,10 +195,11 @@ async fn deposed(of_the_old: Statements) -> Vec<String> {
     settings.leader.session_timeout_milliseconds = std::num::NonZeroU64::new(60_000).unwrap();
     let (recorder, mut records) = mpsc::channel(1_000);
     let old_store = Store::connect(&settings.database, &settings.leader, of_the_old).await.unwrap();
-    let mut old = Term::begin(&old_store, Hub::new(HubSettings::default()), None).await.unwrap();
+    let mut old =
+        Term::begin(&old_store, Hub::new(HubSettings::default()), &settings.retention, None).await.unwrap();
     let store = Store::connect(&settings.database, &settings.leader, Statements::default()).await.unwrap();
     let hub = Hub::new(HubSettings::default());
-    let mut new = Term::begin(&store, Arc::clone(&hub), Some(recorder)).await.unwrap();
+    let mut new = Term::begin(&store, Arc::clone(&hub), &settings.retention, Some(recorder)).await.unwrap();
     let base_item = Uuid::now_v7();
     let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
     client

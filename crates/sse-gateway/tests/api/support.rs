@@ -3,15 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use domain::{BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Statistics, Topic, TopicFrame, Version};
+use domain::{
+    Bucket, BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Statistics, TimeUnit, Topic, TopicFrame,
+    Version,
+};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use russe::reqwest_0_13::ReqwestExt;
 use russe::{Event, Message};
+use service_kit::problem::Problem;
 use sse_gateway::settings::Settings;
 use sse_gateway::startup::Application;
-use statistics_stream::{Hub, HubSettings, internal_stream_response, upstream};
+use statistics_stream::{Hub, HubSettings, history, internal_stream_response, upstream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The longest that any condition is waited for.
@@ -34,7 +39,10 @@ impl Publisher {
         hub.live();
         let served = web::Data::new(Arc::clone(&hub));
         let server = HttpServer::new(move || {
-            App::new().app_data(served.clone()).route(upstream::PATH, web::get().to(stream))
+            App::new()
+                .app_data(served.clone())
+                .route(upstream::PATH, web::get().to(stream))
+                .route(history::PATTERN, web::get().to(page))
         });
         let server = server.workers(1).disable_signals().shutdown_timeout(1).bind(("127.0.0.1", 0)).unwrap();
         let url = format!("http://{}", server.addrs()[0]);
@@ -59,6 +67,29 @@ impl Publisher {
 
 async fn stream(request: HttpRequest, hub: web::Data<Arc<Hub>>) -> HttpResponse {
     internal_stream_response(&hub, sse_gateway::request::last_event_id(&request)).unwrap()
+}
+
+/// The history of a publisher: three transfers on each of the first 25 days of November; seconds are kept since the
+/// tenth, and minutes make trouble.
+async fn page(request: HttpRequest) -> HttpResponse {
+    let query = history::Query::of(&request).unwrap();
+    let since: BucketTime = "2026-11-10T00:00:00Z".parse().unwrap();
+    match query.topic.unit {
+        TimeUnit::Second if query.from.is_none_or(|from| from < since) => {
+            let gone = Problem::new(StatusCode::GONE, history::NOT_KEPT, "Not kept any more", "too old");
+            return gone.member("kept_since", since.to_string()).response();
+        }
+        TimeUnit::Minute => return HttpResponse::InternalServerError().finish(),
+        _ => {}
+    }
+    let days = (1..=25).map(|day| format!("2026-11-{day:02}T00:00:00Z").parse().unwrap());
+    let asked =
+        |day: &BucketTime| query.from.is_none_or(|from| *day >= from) && query.to.is_none_or(|to| *day < to);
+    let mut buckets: Vec<_> = days.filter(asked).map(|time| Bucket { time, count: 3 }).collect();
+    let next = buckets.get(query.limit).map(|bucket| bucket.time);
+    buckets.truncate(query.limit);
+    let from = query.from.unwrap_or(BucketTime::MIN);
+    HttpResponse::Ok().json(history::Page { topic: query.topic, from, to: query.to, buckets, next })
 }
 
 /// A gateway of this process.

@@ -4,5 +4,8 @@
 
 mod calendar;
 mod gate;
+mod history;
+mod recount;
+mod retention;
 mod support;
 mod terms;

@@ -24,6 +24,8 @@ pub(crate) fn settings(database: &TestDatabase) -> Settings {
     let mut settings = Settings::load().unwrap();
     settings.database = database.notifier();
     settings.internal.port = 0;
+    // Tests count in all units what happened at any time, unless retention is what they are about.
+    (settings.retention.second_days, settings.retention.minute_days) = (0, 0);
     settings
 }
 
@@ -32,8 +34,16 @@ pub(crate) async fn lead(settings: &Settings, statements: Statements) -> (Store,
     let store = Store::connect(&settings.database, &settings.leader, statements).await.unwrap();
     assert!(store.try_lead().await.unwrap(), "nobody else may lead yet");
     let hub = Hub::new(HubSettings::default());
-    let term = Term::begin(&store, Arc::clone(&hub), None).await.unwrap();
+    let term = Term::begin(&store, Arc::clone(&hub), &settings.retention, None).await.unwrap();
     (store, term, hub)
+}
+
+/// A session that leads as soon as the server has noticed that the former leader's is gone.
+pub(crate) async fn led_anew(settings: &Settings) -> Store {
+    let store = Store::connect(&settings.database, &settings.leader, Statements::default()).await.unwrap();
+    let lead = async { while !store.try_lead().await.unwrap() {} };
+    tokio::time::timeout(DEADLINE, lead).await.expect("the lead must become free");
+    store
 }
 
 /// A base item, two users and one item in the far past, for the events of a test to refer to.

@@ -8,7 +8,9 @@ use stats_notifier::leader::Term;
 use stats_notifier::store::{Statements, Store, StoreError};
 use uuid::Uuid;
 
-use crate::support::{DEADLINE, coarser, counted_from_events, lead, parents, rolled_up, settings, shown};
+use crate::support::{
+    DEADLINE, coarser, counted_from_events, lead, led_anew, parents, rolled_up, settings, shown,
+};
 
 #[tokio::test]
 async fn every_kind_of_statement_is_counted_once() {
@@ -99,18 +101,10 @@ async fn a_new_leader_shows_what_the_old_one_had_not_flushed() {
     drop((term, store));
     let store = led_anew(&settings).await;
     let hub = Hub::new(HubSettings::default());
-    let mut term = Term::begin(&store, Arc::clone(&hub), None).await.unwrap();
+    let mut term = Term::begin(&store, Arc::clone(&hub), &settings.retention, None).await.unwrap();
     assert_eq!(shown(&hub), counted_from_events(&producer).await);
     term.flush(&store).await.unwrap();
     assert_eq!(rolled_up(&producer).await, coarser(&shown(&hub)));
-}
-
-/// A session that leads as soon as the server has noticed that the former leader's is gone.
-async fn led_anew(settings: &stats_notifier::settings::Settings) -> Store {
-    let store = Store::connect(&settings.database, &settings.leader, Statements::default()).await.unwrap();
-    let lead = async { while !store.try_lead().await.unwrap() {} };
-    tokio::time::timeout(DEADLINE, lead).await.expect("the lead must become free");
-    store
 }
 
 #[tokio::test]
@@ -123,7 +117,8 @@ async fn a_deposed_leader_writes_nothing() {
     let new_store =
         Store::connect(&settings.database, &settings.leader, Statements::default()).await.unwrap();
     let new_hub = Hub::new(HubSettings::default());
-    let mut new_term = Term::begin(&new_store, Arc::clone(&new_hub), None).await.unwrap();
+    let mut new_term =
+        Term::begin(&new_store, Arc::clone(&new_hub), &settings.retention, None).await.unwrap();
     let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
     producer.batch_execute(&insert).await.unwrap();
     old_term.tick(&old_store).await.unwrap();
@@ -155,7 +150,7 @@ async fn events_restored_into_another_database_are_recounted() {
         producer.batch_execute(elsewhere).await.unwrap();
         let store = led_anew(&settings).await;
         let hub = Hub::new(HubSettings::default());
-        let term = Term::begin(&store, Arc::clone(&hub), None).await.unwrap();
+        let term = Term::begin(&store, Arc::clone(&hub), &settings.retention, None).await.unwrap();
         assert_eq!(shown(&hub), counted_from_events(&producer).await, "{elsewhere}");
         assert_eq!(rolled_up(&producer).await, coarser(&shown(&hub)), "{elsewhere}");
         drop((term, store));

@@ -1,0 +1,81 @@
+//! Periods, asked of the upstreams.
+
+use domain::Metric;
+use serde_json::{Value, json};
+
+use crate::support::{Gateway, Publisher};
+
+/// A gateway whose first upstream is dead, and one that follows that gateway.
+fn gateways(publisher: &Publisher) -> [Gateway; 2] {
+    let near = Gateway::start(&format!("http://127.0.0.1:9,{}", publisher.url));
+    let far = Gateway::start(&near.internal_url);
+    [near, far]
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_to_the_end() {
+    let publisher = Publisher::start(1);
+    for gateway in &gateways(&publisher) {
+        let (mut path, mut days) =
+            ("/statistics/transfers/day?from=2026-11-03T00:00:00Z&limit=10".to_owned(), Vec::new());
+        loop {
+            let answer = gateway.get(&path, "*/*").await;
+            assert_eq!(
+                (answer.status().as_u16(), &answer.headers()["content-type"]),
+                (200, &"application/json".parse().unwrap())
+            );
+            let link = answer.headers().get("link").map(|link| link.to_str().unwrap().to_owned());
+            let page: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+            assert_eq!((&page["topic"], &page["to"]), (&json!("transfers/day"), &Value::Null));
+            days.extend(page["buckets"].as_array().unwrap().iter().map(|bucket| bucket["time"].clone()));
+            let Some(link) = link else {
+                assert_eq!(page["next"], Value::Null);
+                break;
+            };
+            let next = link.strip_prefix('<').unwrap().strip_suffix(">; rel=\"next\"").unwrap();
+            assert!(next.contains(page["next"].as_str().unwrap()), "{link}");
+            path = next.to_owned();
+        }
+        let expected: Vec<_> = (3..=25).map(|day| json!(format!("2026-11-{day:02}T00:00:00Z"))).collect();
+        assert_eq!(days, expected);
+    }
+}
+
+#[tokio::test]
+async fn as_csv_and_half_open() {
+    let publisher = Publisher::start(1);
+    let [_near, far] = gateways(&publisher);
+    let path = "/statistics/transfers/day?from=2026-11-05T01:00:00%2B01:00&to=2026-11-07T00:00:00Z";
+    let answer = far.get(path, "text/csv").await;
+    assert!(answer.headers().get("link").is_none());
+    let text = answer.text().await.unwrap();
+    assert_eq!(
+        text,
+        "topic,time,count\ntransfers/day,2026-11-05T00:00:00Z,3\ntransfers/day,2026-11-06T00:00:00Z,3\n"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_kept_is_said_at_every_hop() {
+    let publisher = Publisher::start(1);
+    for gateway in &gateways(&publisher) {
+        let answer = gateway.get("/statistics/transfers/second?from=2026-11-03T00:00:00Z", "*/*").await;
+        assert_eq!(answer.status(), 410);
+        let problem: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        assert_eq!(problem["type"], "/problems/not-kept");
+        assert_eq!(problem["kept_since"], "2026-11-10T00:00:00Z");
+        assert!(problem["detail"].as_str().unwrap().contains("a longer unit"), "{problem}");
+        let path = format!("/statistics/transfers/second?from={}", problem["kept_since"].as_str().unwrap());
+        assert_eq!(gateway.get(&path, "*/*").await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn without_an_upstream_that_answers_it_is_503_and_the_live_window_goes_on() {
+    let publisher = Publisher::start(1);
+    let [near, _far] = gateways(&publisher);
+    near.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
+    let answer = near.get("/statistics/transfers/minute?from=2026-11-03T00:00:00Z", "*/*").await;
+    assert_eq!((answer.status().as_u16(), answer.headers().contains_key("retry-after")), (503, true));
+    assert_eq!(near.get("/statistics/transfers/minute", "application/json").await.status(), 200);
+}

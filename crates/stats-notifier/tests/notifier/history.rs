@@ -1,0 +1,100 @@
+//! Pages of history, and that they show what the live windows show.
+
+use domain::{Bucket, BucketTime, TimeUnit, Topic};
+use local_stack::test_database::TestDatabase;
+use statistics_stream::history::Query;
+use stats_notifier::history::History;
+use stats_notifier::store::Statements;
+
+use crate::support::{lead, parents, settings};
+
+/// All pages of a period, of so many buckets each.
+async fn pages(history: &History, query: Query) -> Vec<Bucket> {
+    let (mut buckets, mut query) = (Vec::new(), query);
+    loop {
+        let page = history.page(query).await.unwrap();
+        assert!(page.buckets.len() <= query.limit);
+        assert!(query.from.is_none_or(|from| from == page.from));
+        buckets.extend(page.buckets);
+        match page.next {
+            Some(next) => query.from = Some(next),
+            None => return buckets,
+        }
+    }
+}
+
+#[tokio::test]
+async fn history_is_what_the_windows_show_at_every_version() {
+    let database = TestDatabase::create().await;
+    let producer = database.connect().await;
+    let (base_item, user, item) = parents(&producer).await;
+    let settings = settings(&database);
+    let (store, mut term, hub) = lead(&settings, Statements::default()).await;
+    let history = History::new(&settings.database, &settings.history).unwrap();
+    let time = "'2024-02-28 23:00Z'::timestamptz + n * interval '17 min 3.0007 s'";
+    let statements = [
+        format!(
+            "INSERT INTO items SELECT gen_random_uuid(), '{base_item}', {time} FROM generate_series(0, 150) AS n"
+        ),
+        format!(
+            "INSERT INTO transfers SELECT gen_random_uuid(), {time}, '{user}', '{item}' FROM generate_series(0, 150) AS n"
+        ),
+        "UPDATE items SET created_at = created_at + interval '1 day' WHERE created_at < '2024-02-29Z'"
+            .to_owned(),
+        "DELETE FROM transfers WHERE \"timestamp\" > '2024-03-01Z'".to_owned(),
+    ];
+    for (place, statement) in statements.iter().enumerate() {
+        producer.batch_execute(statement).await.unwrap();
+        term.tick(&store).await.unwrap();
+        for topic in Topic::all() {
+            let window = hub.read(|statistics| statistics.snapshot(topic, usize::MAX)).unwrap();
+            assert!(window.buckets.len() < window.window, "the whole history fits into each window");
+            // A count that fell to zero stays where it was counted; milliseconds are read from the events.
+            let mut expected = window.buckets;
+            if topic.unit == TimeUnit::Millisecond {
+                expected.retain(|bucket| bucket.count != 0);
+            }
+            for limit in [1_000, 7] {
+                let all = Query { topic, from: None, to: None, limit };
+                assert_eq!(
+                    pages(&history, all).await,
+                    expected,
+                    "{topic} by pages of {limit} after {statement}"
+                );
+            }
+            if let [_, inner @ .., end] = expected.as_slice()
+                && let Some(first) = inner.first()
+            {
+                let half_open = Query { topic, from: Some(first.time), to: Some(end.time), limit: 5 };
+                assert_eq!(pages(&history, half_open).await, inner, "{topic} after {statement}");
+            }
+        }
+        // Of half the steps, what was counted is in the log; of the others, in the rollups.
+        if place % 2 == 1 {
+            term.flush(&store).await.unwrap();
+            while term.purge(&store, 50).await.unwrap() {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_ends_of_time_are_no_trouble() {
+    let database = TestDatabase::create().await;
+    let producer = database.connect().await;
+    let (base_item, ..) = parents(&producer).await;
+    for time in ["0001-01-01 00:00:00Z", "9999-12-31 23:59:59.999999Z"] {
+        let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', '{time}')");
+        producer.batch_execute(&insert).await.unwrap();
+    }
+    let settings = settings(&database);
+    let _leading = lead(&settings, Statements::default()).await;
+    let history = History::new(&settings.database, &settings.history).unwrap();
+    for unit in TimeUnit::ALL {
+        let topic = Topic::new(domain::Metric::ItemCreation, unit);
+        let all = Query { topic, from: Some(BucketTime::MIN), to: None, limit: 1 };
+        let times: Vec<_> = pages(&history, all).await.iter().map(|bucket| bucket.time).collect();
+        assert_eq!((times[0], times[2]), (BucketTime::MIN, unit.truncate(BucketTime::MAX)), "{unit}");
+        let none = Query { topic, from: Some(BucketTime::MAX), to: Some(BucketTime::MAX), limit: 1 };
+        assert!(pages(&history, none).await.is_empty(), "{unit}");
+    }
+}

@@ -1,0 +1,92 @@
+//! Comparing the counts with the events, and counting anew.
+
+use std::collections::BTreeSet;
+
+use local_stack::test_database::TestDatabase;
+use stats_notifier::rebuild::take_over_and_rebuild;
+use stats_notifier::settings::Settings;
+use stats_notifier::store::{Statements, StoreError};
+use stats_notifier::verify::{Verified, Verifier, Way};
+use uuid::Uuid;
+
+use crate::support::{coarser, counted_from_events, lead, parents, rolled_up, settings};
+
+async fn verified(settings: &Settings, way: Way) -> Verified {
+    let verifier = Verifier::connect(&settings.database).await.unwrap();
+    verifier.verify(way, &mut |_| ()).await.unwrap()
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_is_found_and_cured() {
+    let database = TestDatabase::create().await;
+    let client = database.connect().await;
+    let (base_item, user, item) = parents(&client).await;
+    let settings = settings(&database);
+    let never = Verifier::connect(&settings.database).await.unwrap();
+    let refused = never.verify(Way::OneSnapshot, &mut |_| ()).await;
+    assert!(matches!(refused, Err(StoreError::NeverCounted)), "{refused:?}");
+
+    let (store, mut term, _) = lead(&settings, Statements::default()).await;
+    let times = "'2023-12-30 10:00Z'::timestamptz + n * interval '7 h 13 s'";
+    let written = format!(
+        "INSERT INTO items SELECT gen_random_uuid(), '{base_item}', {times} FROM generate_series(1, 50) AS n; \
+         INSERT INTO transfers SELECT gen_random_uuid(), {times}, '{user}', '{item}' FROM generate_series(1, 30) AS n"
+    );
+    client.batch_execute(&written).await.unwrap();
+    for _ in 0..2 {
+        let whole = verified(&settings, Way::OneSnapshot).await;
+        assert_eq!((whole.mismatches, whole.events), (0, 81), "in the log or in the rollups");
+        assert_eq!(verified(&settings, Way::DayByDay { load_percent: 50 }).await, whole);
+        term.flush(&store).await.unwrap();
+    }
+    drop((term, store));
+
+    let outside = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', '2023-12-30 11:00Z')");
+    let faults = [
+        ("UPDATE rollup SET count = count + 1 WHERE unit = 'second' AND metric = 'transfers'".to_owned(), 30),
+        ("DELETE FROM rollup WHERE unit = 'minute' AND bucket > '2024-01-10Z'".to_owned(), 2),
+        ("UPDATE rollup SET count = 0 WHERE unit = 'quarter'".to_owned(), 4),
+        ("INSERT INTO rollup VALUES ('transfers', 'hour', '1850-01-01 00:00Z', 7)".to_owned(), 1),
+        (format!("SET session_replication_role = replica; {outside}; RESET session_replication_role"), 4),
+        (
+            "SET session_replication_role = replica; DELETE FROM transfers; RESET session_replication_role"
+                .to_owned(),
+            30,
+        ),
+    ];
+    for (fault, at_least) in faults {
+        client.batch_execute(&fault).await.unwrap();
+        for way in [Way::OneSnapshot, Way::DayByDay { load_percent: 100 }] {
+            let found = verified(&settings, way).await;
+            assert!(found.mismatches >= at_least, "{fault}: {found:?}");
+            let named: BTreeSet<_> = found.first_mismatches.iter().map(|one| (one.topic, one.time)).collect();
+            assert_eq!(named.len() as u64, found.mismatches.min(100), "{fault}: each is named once");
+        }
+        let mut days = 0;
+        let rebuilt = take_over_and_rebuild(&settings, &mut |_| days += 1).await.unwrap();
+        assert_eq!(rebuilt.days, days);
+        assert_eq!(verified(&settings, Way::OneSnapshot).await.mismatches, 0, "{fault}");
+        assert_eq!(rolled_up(&client).await, coarser(&counted_from_events(&client).await), "{fault}");
+    }
+}
+
+/// What is committed while all events are counted is past the new cursor, and counted by the next flush.
+#[tokio::test]
+async fn writers_go_on_while_all_is_counted_anew() {
+    let database = TestDatabase::create().await;
+    let client = database.connect().await;
+    let (base_item, ..) = parents(&client).await;
+    let settings = settings(&database);
+    drop(lead(&settings, Statements::default()).await);
+    let insert = format!("INSERT INTO items VALUES ('{}', '{base_item}', '2024-02-29Z')", Uuid::now_v7());
+    let slow = database.connect().await;
+    slow.batch_execute("BEGIN").await.unwrap();
+    slow.batch_execute(&insert).await.unwrap();
+    take_over_and_rebuild(&settings, &mut |_| ()).await.unwrap();
+    slow.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(verified(&settings, Way::OneSnapshot).await.mismatches, 0, "it is in the log");
+    let store = crate::support::led_anew(&settings).await;
+    let term = store.begin_term().await.unwrap();
+    store.flush(term).await.unwrap();
+    assert_eq!(rolled_up(&client).await, coarser(&counted_from_events(&client).await));
+}
