@@ -19,7 +19,7 @@ async fn buckets(stack: &Stack, topic: &str) -> Value {
 }
 
 /// Waits until every bucket of every unit is the true one.
-async fn until_exact(stack: &Stack, expected: &Value, when: &str) {
+pub(crate) async fn until_exact(stack: &Stack, expected: &Value, when: &str) {
     for metric in ["item-creation", "transfers"] {
         for (unit, expected) in expected[metric].as_object().unwrap() {
             let started = Instant::now();
@@ -34,10 +34,8 @@ fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/flights")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_bucket_is_exact_live_and_after_each_restart() {
-    let database = TestDatabase::create().await;
-    let mut stack = start(&database).await;
+/// Posts all of it, and returns the true counts.
+pub(crate) async fn post(stack: &Stack) -> Value {
     let expected: Value =
         serde_json::from_slice(&std::fs::read(data().join("expected.json")).unwrap()).unwrap();
     for name in ["base-items", "users", "items", "transfers"] {
@@ -51,6 +49,14 @@ async fn every_bucket_is_exact_live_and_after_each_restart() {
         let rows = &expected["rows"][name.replace('-', "_")];
         assert_eq!((&answer["accepted"], &answer["rejected"]), (rows, &Value::from(0)), "{name}: {answer}");
     }
+    expected
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_bucket_is_exact_live_and_after_each_restart() {
+    let database = TestDatabase::create().await;
+    let mut stack = start(&database).await;
+    let expected = post(&stack).await;
     until_exact(&stack, &expected, "live").await;
     for part in Part::ALL {
         let ended_well = stack.restart(part, DEADLINE).await.unwrap();

@@ -5,7 +5,9 @@
 mod checker;
 mod exactness;
 mod flights;
+mod operations;
 mod outage;
+mod reference;
 mod schema;
 mod subscriber;
 mod support;

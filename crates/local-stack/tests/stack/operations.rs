@@ -1,0 +1,292 @@
+//! What operators do and look at: through the programs, as they are run anywhere.
+
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use local_stack::postgres::free_port;
+use local_stack::services::Service;
+use local_stack::stack::{Part, Stack, built_programs};
+use local_stack::test_database::TestDatabase;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::macros::format_description;
+use uuid::Uuid;
+
+use crate::flights::{self, until_exact};
+use crate::support::{DEADLINE, start};
+
+/// Runs a program of the project for a database, to its end.
+fn run(database: &TestDatabase, program: &str, arguments: &[&str]) -> Output {
+    let settings = database.notifier();
+    Command::new(built_programs().unwrap().join(program))
+        .args(arguments)
+        .env("PGHOST", &settings.host)
+        .env("PGPORT", settings.port.to_string())
+        .env("PGDATABASE", &settings.name)
+        .env("NOTIFIER_DATABASE_PASSWORD", settings.password.expose_secret())
+        .output()
+        .unwrap()
+}
+
+/// The exit code of `stats-notifier verify`, and what it says.
+async fn verify(database: &TestDatabase) -> (i32, Value) {
+    let output = run(database, "stats-notifier", &["verify", "--json"]);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.code().unwrap(), said)
+}
+
+/// The history of a topic in hours, by pages of 100.
+async fn pages(stack: &Stack, topic: &str) -> Vec<Value> {
+    let base = stack.url(Part::SseGateway);
+    let mut url = format!("{base}/statistics/{topic}?from=2001-01-01T00:00:00Z&limit=100");
+    let mut buckets = Vec::new();
+    loop {
+        let answer = reqwest::get(&url).await.unwrap();
+        let next = answer.headers().get("link").map(|link| link.to_str().unwrap().to_owned());
+        let page: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        buckets.extend(page["buckets"].as_array().unwrap().iter().cloned());
+        let Some(next) = next else { return buckets };
+        url = format!("{base}{}", next.split(['<', '>']).nth(1).unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_verify_and_rebuild_of_real_input() {
+    let database = TestDatabase::create().await;
+    let stack = start(&database).await;
+    let expected = flights::post(&stack).await;
+    until_exact(&stack, &expected, "live").await;
+    for metric in ["item-creation", "transfers"] {
+        for unit in ["hour", "day", "week", "month", "quarter", "year"] {
+            let buckets = pages(&stack, &format!("{metric}/{unit}")).await;
+            // The first week and quarter of 2001 begin with the year.
+            assert_eq!(Value::Array(buckets), expected[metric][unit], "{metric}/{unit}");
+        }
+    }
+    let too_old =
+        format!("{}/statistics/transfers/second?from=2001-01-01T00:00:00Z", stack.url(Part::SseGateway));
+    let refused = reqwest::get(&too_old).await.unwrap();
+    assert_eq!(refused.status(), 410, "seconds of 2001 are not kept");
+
+    let (code, said) = verify(&database).await;
+    assert_eq!((code, &said["mismatches"]), (0, &json!(0)), "{said}");
+    assert_eq!(said["events"], 22_977);
+    let client = database.connect().await;
+    client
+        .batch_execute("UPDATE rollup SET count = count + 1 WHERE unit = 'day' AND bucket = '2001-02-03Z'")
+        .await
+        .unwrap();
+    let (code, said) = verify(&database).await;
+    assert_eq!(code, 1);
+    let named =
+        |metric| said["first_mismatches"].as_array().unwrap().iter().any(|one| one["topic"] == metric);
+    assert!(named("transfers/day") && named("transfers/week") && named("item-creation/day"), "{said}");
+
+    let output = run(&database, "stats-notifier", &["rebuild", "--json"]);
+    let rebuilt: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &rebuilt["events"]), (Some(0), &json!(22_977)), "{rebuilt}");
+    assert_eq!(verify(&database).await.0, 0);
+    until_exact(&stack, &expected, "after a rebuild").await;
+
+    let nowhere = Command::new(built_programs().unwrap().join("stats-notifier"))
+        .args(["verify"])
+        .env("PGPORT", "9")
+        .output()
+        .unwrap();
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("could not be verified"));
+}
+
+/// The leader is deposed, all is counted anew, and the leader comes back, while events come in all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_under_load_loses_nothing_and_doubles_nothing() {
+    let database = TestDatabase::create().await;
+    let stack = start(&database).await;
+    let (ingest, gateway) = (stack.url(Part::IngestApi), stack.url(Part::SseGateway));
+    let client = reqwest::Client::new();
+    let post = async |path: &str, body: Value| {
+        let request = client.post(format!("{ingest}{path}")).header("content-type", "application/json");
+        assert_eq!(request.body(body.to_string()).send().await.unwrap().status(), 201);
+    };
+    let base_item = Uuid::now_v7();
+    post("/base-items", json!({ "id": base_item, "description": "a thing" })).await;
+    let rebuilding = tokio::task::spawn_blocking({
+        let database = database.notifier();
+        move || {
+            let mut codes = Vec::new();
+            for _ in 0..3 {
+                let mut rebuild = Command::new(built_programs().unwrap().join("stats-notifier"));
+                rebuild
+                    .arg("rebuild")
+                    .env("PGPORT", database.port.to_string())
+                    .env("PGDATABASE", &database.name);
+                rebuild.env("NOTIFIER_DATABASE_PASSWORD", database.password.expose_secret());
+                codes.push(rebuild.output().unwrap().status.code());
+            }
+            codes
+        }
+    });
+    let mut posted = 0;
+    while !rebuilding.is_finished() {
+        post("/items", json!({ "base_item_id": base_item })).await;
+        posted += 1;
+    }
+    assert_eq!(rebuilding.await.unwrap(), [Some(0); 3]);
+    assert!(posted > 10, "too few events to say anything: {posted}");
+    let started = Instant::now();
+    let shown = async || {
+        let request = client
+            .get(format!("{gateway}/statistics/item-creation/year"))
+            .header("accept", "application/json");
+        let text = request.send().await.unwrap().text().await.unwrap();
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        answer["buckets"]
+            .as_array()
+            .map_or(0, |buckets| buckets.iter().filter_map(|one| one["count"].as_i64()).sum())
+    };
+    while shown().await != posted {
+        assert!(started.elapsed() < DEADLINE, "{posted} items must be shown, not {}", shown().await);
+    }
+    assert_eq!(verify(&database).await.0, 0);
+}
+
+/// A single service with these variables; its log goes to a list.
+async fn service(
+    name: &str,
+    internal_port: u16,
+    variables: &[(&str, String)],
+) -> (Service, Arc<Mutex<Vec<String>>>) {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let lines = Arc::clone(&log);
+    let keep = move |line: &str| lines.lock().unwrap().push(line.to_owned());
+    let service = Service::start(&built_programs().unwrap(), name, variables, keep).unwrap();
+    let live = format!("http://127.0.0.1:{internal_port}/livez");
+    let started = Instant::now();
+    while reqwest::get(&live).await.is_err() {
+        assert!(started.elapsed() < DEADLINE, "{name} must listen");
+    }
+    (service, log)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_scheduled_check_tells_its_result() {
+    let database = TestDatabase::create().await;
+    let (settings, port) = (database.notifier(), free_port().unwrap());
+    let soon = OffsetDateTime::now_utc() + Duration::from_secs(3);
+    let variables = [
+        ("NOTIFIER_PORT", port.to_string()),
+        ("PGPORT", settings.port.to_string()),
+        ("PGDATABASE", settings.name.clone()),
+        ("NOTIFIER_DATABASE_PASSWORD", settings.password.expose_secret().to_owned()),
+        ("NEWCYCLE__VERIFY__AT_UTC", soon.format(format_description!("[hour]:[minute]:[second]")).unwrap()),
+    ];
+    let (_service, _log) = service("stats-notifier", port, &variables).await;
+    let get = async |path: &str| {
+        reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap().text().await.unwrap()
+    };
+    let started = Instant::now();
+    let last = loop {
+        let ready: Value = serde_json::from_str(&get("/readyz").await).unwrap();
+        if !ready["detail"]["last_verify"].is_null() {
+            break ready["detail"]["last_verify"].clone();
+        }
+        assert!(started.elapsed() < DEADLINE, "the check must have run: {ready}");
+    };
+    assert_eq!(last["verified"]["mismatches"], 0, "{last}");
+    let metrics = get("/metrics").await;
+    assert!(metrics.contains("notifier_verify_runs_total{result=\"equal\"} 1"), "{metrics}");
+    assert!(metrics.contains("notifier_verify_mismatched_buckets 0"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_is_known_by_its_id_in_the_log_and_by_its_route_in_the_metrics() {
+    let (port, internal_port) = (free_port().unwrap(), free_port().unwrap());
+    let variables = [
+        ("INGEST_PORT", port.to_string()),
+        ("INGEST_INTERNAL_PORT", internal_port.to_string()),
+        // Nobody listens there.
+        ("PGPORT", "9".to_owned()),
+        ("NEWCYCLE__LOG__FORMAT", "json".to_owned()),
+    ];
+    let (_service, log) = service("ingest-api", internal_port, &variables).await;
+    let client = reqwest::Client::new();
+    let item = format!("http://127.0.0.1:{port}/items/{}", Uuid::now_v7());
+    let answer = client.get(&item).header("x-request-id", "order-4711").send().await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["x-request-id"]),
+        (503, &"order-4711".parse().unwrap())
+    );
+    let logged = || {
+        let lines = log.lock().unwrap().clone();
+        lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()).find(|line| {
+            line["span"]["request.id"] == "order-4711" && line["span"]["http.route"] == "/items/{id}"
+        })
+    };
+    let started = Instant::now();
+    while logged().is_none() {
+        assert!(started.elapsed() < DEADLINE, "{:?}", log.lock().unwrap());
+    }
+    assert_eq!(logged().unwrap()["level"], "WARN");
+    // An id that could break a log is not taken over.
+    let answer = client.get(&item).header("x-request-id", "a b").send().await.unwrap();
+    assert!(Uuid::try_parse(answer.headers()["x-request-id"].to_str().unwrap()).is_ok());
+
+    let get = async |path: &str| {
+        client.get(format!("http://127.0.0.1:{internal_port}{path}")).send().await.unwrap()
+    };
+    let metrics = get("/metrics").await.text().await.unwrap();
+    let counted = "http_server_requests_total{method=\"GET\",route=\"/items/{id}\",status=\"503\"} 2";
+    assert!(metrics.contains(counted), "{metrics}");
+    assert!(metrics.contains("ingest_database_errors_total{kind=\"away\"} 2"), "{metrics}");
+    let version: Value = serde_json::from_str(&get("/version").await.text().await.unwrap()).unwrap();
+    assert_eq!(version["service"], "ingest-api");
+    assert_eq!(get("/readyz").await.status(), 503);
+    let healthcheck = |port: u16| {
+        let mut command = Command::new(built_programs().unwrap().join("ingest-api"));
+        command.arg("healthcheck").env("INGEST_INTERNAL_PORT", port.to_string()).output().unwrap()
+    };
+    let (unready, absent) = (healthcheck(internal_port), healthcheck(9));
+    assert_eq!((unready.status.code(), absent.status.code()), (Some(1), Some(1)));
+    assert!(String::from_utf8_lossy(&unready.stderr).contains("does not answer"), "{unready:?}");
+}
+
+#[test]
+fn settings_say_where_they_come_from_and_mistakes_are_refused() {
+    let folder = std::env::temp_dir().join(format!("newcycle-settings-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("gateway.toml");
+    std::fs::write(&file, "[stream]\npace_milliseconds = 100\nmax_clients = 7\n").unwrap();
+    let gateway = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(built_programs().unwrap().join("sse-gateway"));
+        command.arg("print-settings").env("NEWCYCLE_CONFIG", &file).envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        )
+    };
+    let (printed, text) = gateway(&[
+        ("GATEWAY_PORT", "8001"),
+        ("NEWCYCLE__STREAM__MAX_CLIENTS", "9"),
+        ("NEWCYCLE__HTTP__WORKERS", "3"),
+    ]);
+    assert!(printed, "{text}");
+    for line in [
+        "port = 8001  # GATEWAY_PORT".to_owned(),
+        "max_clients = 9  # NEWCYCLE__STREAM__MAX_CLIENTS".to_owned(),
+        "workers = 3  # NEWCYCLE__HTTP__WORKERS".to_owned(),
+        format!("pace_milliseconds = 100  # {}", file.display()),
+        "heartbeat_milliseconds = 15000  # default".to_owned(),
+    ] {
+        assert!(text.lines().any(|printed| printed == line), "{line} must be in {text}");
+    }
+    let (printed, text) = gateway(&[("NEWCYCLE__STREAM__PACE_SECONDS", "1")]);
+    assert!(!printed && text.contains("NEWCYCLE__STREAM__PACE_SECONDS sets stream.pace_seconds"), "{text}");
+    assert!(
+        text.contains("is stream.pace_milliseconds (or NEWCYCLE__STREAM__PACE_MILLISECONDS) meant?"),
+        "{text}"
+    );
+    std::fs::remove_dir_all(&folder).unwrap();
+}
