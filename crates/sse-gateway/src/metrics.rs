@@ -30,8 +30,8 @@ pub(crate) fn describe(metrics: &Metrics) {
 pub(crate) fn sample(metrics: &Metrics, hub: &Hub) {
     metrics.with(|| {
         gauge!(CLIENTS).set(hub.subscribers() as f64);
-        counter!(DELIVERIES).absolute(hub.delivered());
-        counter!(CONFLATED).absolute(hub.conflated());
+        counter!(DELIVERIES).absolute(hub.deliveries().delivered());
+        counter!(CONFLATED).absolute(hub.deliveries().conflated());
         gauge!(VERSION_AGE).set(hub.version_age().map_or(0.0, |age| age.as_secs_f64()));
         gauge!(LIVE).set(if hub.condition() == (true, Upstream::Live) { 1.0 } else { 0.0 });
     });

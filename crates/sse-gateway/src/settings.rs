@@ -118,6 +118,7 @@ impl Settings {
                 stream.retry_min_milliseconds.min(stream.retry_max_milliseconds),
             ),
             retry_max: Duration::from_millis(stream.retry_max_milliseconds),
+            ..HubSettings::default()
         }
     }
 

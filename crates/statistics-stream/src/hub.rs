@@ -22,6 +22,34 @@ use tokio_util::sync::CancellationToken;
 use crate::frames::Frames;
 use crate::selection::Selection;
 
+/// How many frames subscribers got.
+#[derive(Debug, Default)]
+pub struct Deliveries {
+    delivered: AtomicU64,
+    conflated: AtomicU64,
+}
+
+impl Deliveries {
+    /// How many frames were handed to subscribers.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
+    /// How many frames subscribers did not get one by one, because they were not ready for them: each is within the
+    /// next one they got.
+    #[must_use]
+    pub fn conflated(&self) -> u64 {
+        self.conflated.load(Ordering::Relaxed)
+    }
+
+    /// A frame goes to a subscriber, in the place of `skipped` others before it.
+    pub(crate) fn count(&self, skipped: u64) {
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+        self.conflated.fetch_add(skipped, Ordering::Relaxed);
+    }
+}
+
 /// What a hub may use, and how often it speaks.
 #[derive(Debug, Clone)]
 pub struct HubSettings {
@@ -37,6 +65,8 @@ pub struct HubSettings {
     pub retry_min: Duration,
     /// … and of at most this.
     pub retry_max: Duration,
+    /// Where deliveries are counted: by all hubs that were made with this or a clone of it.
+    pub deliveries: Arc<Deliveries>,
 }
 
 impl Default for HubSettings {
@@ -48,6 +78,7 @@ impl Default for HubSettings {
             max_subscribers: 10_000,
             retry_min: Duration::from_millis(500),
             retry_max: Duration::from_millis(2_500),
+            deliveries: Arc::default(),
         }
     }
 }
@@ -100,8 +131,6 @@ pub struct Hub {
     state: RwLock<State>,
     announced: watch::Sender<Announcement>,
     subscribers: AtomicUsize,
-    delivered: AtomicU64,
-    conflated: AtomicU64,
     draining: watch::Sender<Option<(Instant, Duration)>>,
     ended: CancellationToken,
 }
@@ -140,8 +169,6 @@ impl Hub {
             state: RwLock::new(state),
             announced: watch::Sender::new(Announcement::default()),
             subscribers: AtomicUsize::new(0),
-            delivered: AtomicU64::new(0),
-            conflated: AtomicU64::new(0),
             draining: watch::Sender::new(None),
             ended: CancellationToken::new(),
         });
@@ -229,17 +256,10 @@ impl Hub {
         self.subscribers.load(Ordering::Relaxed)
     }
 
-    /// How many frames were handed to subscribers.
+    /// What subscribers got.
     #[must_use]
-    pub fn delivered(&self) -> u64 {
-        self.delivered.load(Ordering::Relaxed)
-    }
-
-    /// How many frames subscribers did not get one by one, because they were not ready for them: each is within the
-    /// next one they got.
-    #[must_use]
-    pub fn conflated(&self) -> u64 {
-        self.conflated.load(Ordering::Relaxed)
+    pub fn deliveries(&self) -> &Deliveries {
+        &self.settings.deliveries
     }
 
     /// How long ago the published version was published; `None` before there is any.
@@ -299,12 +319,6 @@ impl Hub {
     pub(crate) fn admit(&self) -> bool {
         let below = |count| (count < self.settings.max_subscribers).then_some(count + 1);
         self.subscribers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).is_ok()
-    }
-
-    /// A frame goes to a subscriber, in the place of `skipped` others before it.
-    pub(crate) fn count_delivery(&self, skipped: u64) {
-        self.delivered.fetch_add(1, Ordering::Relaxed);
-        self.conflated.fetch_add(skipped, Ordering::Relaxed);
     }
 
     pub(crate) fn dismiss(&self) {

@@ -18,6 +18,6 @@ mod selection;
 mod subscriber;
 pub mod upstream;
 
-pub use hub::{Hub, HubSettings, Status, Upstream};
+pub use hub::{Deliveries, Hub, HubSettings, Status, Upstream};
 pub use selection::{InvalidSelection, Payload, Selection};
 pub use subscriber::{StreamError, internal_stream_response, stream_response};

@@ -136,7 +136,7 @@ impl Subscriber {
             if let Some((event, version)) = self.place.0.event(&self.selection, self.version) {
                 self.version = Some(version);
                 let skipped = looked_at.map_or(0, |last| announced.version.saturating_sub(last + 1));
-                self.place.0.count_delivery(skipped);
+                self.place.0.deliveries().count(skipped);
                 return Some(event);
             }
             let status = match self.audience {

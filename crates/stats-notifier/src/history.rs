@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Client;
 use domain::{Bucket, BucketTime, TimeUnit, Topic};
-use service_kit::database::{Connections, DatabaseSettings, Unavailable};
+use service_kit::database::{Connections, DatabaseSettings, PoolUse, Unavailable};
 use statistics_stream::history::{Page, Query};
 use time::OffsetDateTime;
 
@@ -62,6 +62,12 @@ impl History {
             timeout: milliseconds(settings.timeout_milliseconds),
             page_buckets: usize::try_from(settings.page_buckets.get()).unwrap_or(usize::MAX),
         })
+    }
+
+    /// How the connections are used just now.
+    #[must_use]
+    pub fn pool_use(&self) -> PoolUse {
+        self.connections.pool_use()
     }
 
     /// A page of history.

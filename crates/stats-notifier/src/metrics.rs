@@ -6,8 +6,9 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
 };
+use service_kit::database::PoolUse;
 use service_kit::metrics::Metrics;
-use statistics_stream::Hub;
+use statistics_stream::{Deliveries, Hub};
 
 use crate::store::StoreError;
 use crate::verify::Verified;
@@ -27,6 +28,8 @@ const VERSION_AGE: &str = "notifier_version_age_seconds";
 const SUBSCRIBERS: &str = "notifier_stream_subscribers";
 const DELIVERIES: &str = "notifier_stream_frames_total";
 const CONFLATED: &str = "notifier_stream_conflated_frames_total";
+const CONNECTIONS: &str = "notifier_history_pool_connections";
+const WAITING: &str = "notifier_history_pool_waiting_requests";
 
 /// What a leader records.
 #[derive(Clone)]
@@ -80,8 +83,10 @@ impl LeaderMetrics {
             describe_counter!(NOTIFICATIONS, "Notifications heard.");
             describe_gauge!(VERSION_AGE, "Time since the published version changed.");
             describe_gauge!(SUBSCRIBERS, "Gateways that follow.");
-            describe_counter!(DELIVERIES, "Frames sent to the gateways of the present term.");
-            describe_counter!(CONFLATED, "Frames that gateways of the present term got within a later one.");
+            describe_gauge!(CONNECTIONS, "Connections that history is read from, by whether one is in use.");
+            describe_gauge!(WAITING, "Requests for history that wait for a connection.");
+            describe_counter!(DELIVERIES, "Frames handed to them.");
+            describe_counter!(CONFLATED, "Frames that they got within a later one, because they were not ready to read.");
             Self {
                 leading: gauge!(LEADING),
                 terms: counter!(TERMS),
@@ -151,13 +156,17 @@ impl VerifyMetrics {
     }
 }
 
-/// What is not recorded as it happens: of the hub of the present term, where there is one.
-#[expect(clippy::cast_precision_loss, reason = "gateways are few")]
-pub(crate) fn sample(metrics: &Metrics, hub: Option<&Hub>) {
+/// What is not recorded as it happens: of the hub of the present term, where there is one; of what all terms delivered;
+/// and of the connections that history is read from.
+#[expect(clippy::cast_precision_loss, reason = "gateways and connections are few")]
+pub(crate) fn sample(metrics: &Metrics, hub: Option<&Hub>, deliveries: &Deliveries, pool: PoolUse) {
     metrics.with(|| {
         gauge!(SUBSCRIBERS).set(hub.map_or(0, Hub::subscribers) as f64);
         gauge!(VERSION_AGE).set(hub.and_then(Hub::version_age).map_or(0.0, |age| age.as_secs_f64()));
-        counter!(DELIVERIES).absolute(hub.map_or(0, Hub::delivered));
-        counter!(CONFLATED).absolute(hub.map_or(0, Hub::conflated));
+        counter!(DELIVERIES).absolute(deliveries.delivered());
+        counter!(CONFLATED).absolute(deliveries.conflated());
+        gauge!(CONNECTIONS, "state" => "idle").set(pool.idle as f64);
+        gauge!(CONNECTIONS, "state" => "in_use").set(pool.in_use as f64);
+        gauge!(WAITING).set(pool.waiting as f64);
     });
 }

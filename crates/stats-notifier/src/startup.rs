@@ -60,13 +60,18 @@ impl Application {
         let leader_metrics = LeaderMetrics::of(&metrics);
         let (verify_roles, verify_metrics) = (roles.clone(), VerifyMetrics::of(&metrics));
         let (sampled, sampled_role) = (metrics.clone(), roles.clone());
+        let history = History::new(&settings.database, &settings.history)?;
+        let hub = hub_settings(&settings);
+        let (sampled_history, deliveries) = (history.clone(), Arc::clone(&hub.deliveries));
         let internal = Internal {
             about: About { service: "stats-notifier", version: env!("CARGO_PKG_VERSION"), uses_schema: true },
             readiness: readiness(roles.clone(), verified, shutdown.clone()),
             metrics: metrics.clone(),
-            sample: Arc::new(move || metrics::sample(&sampled, sampled_role.borrow().hub())),
+            sample: Arc::new(move || {
+                let (role, pool) = (sampled_role.borrow(), sampled_history.pool_use());
+                metrics::sample(&sampled, role.hub(), &deliveries, pool);
+            }),
         };
-        let history = History::new(&settings.database, &settings.history)?;
         let (port, server) =
             internal.serve(&settings.internal, settings.stream.drain_seconds, move |routes| {
                 routes
@@ -75,7 +80,6 @@ impl Application {
                     .configure(routes::configure);
             })?;
         let (verify, database) = (settings.verify.clone(), settings.database.clone());
-        let hub = hub_settings(&settings);
         let candidate = Candidate {
             settings,
             new_hub: Box::new(move || Hub::new(hub.clone())),

@@ -1,5 +1,6 @@
 //! What operators do and look at: through the programs, as they are run anywhere.
 
+use std::collections::BTreeMap;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -97,6 +98,40 @@ async fn history_verify_and_rebuild_of_real_input() {
         .unwrap();
     assert_eq!(nowhere.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("could not be verified"));
+}
+
+/// What `docs/operations.md` says of metrics is what the services say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_metric_is_in_the_docs_and_every_one_in_the_docs_exists() {
+    let database = TestDatabase::create().await;
+    let stack = start(&database).await;
+    // An event, history and a client, so that whatever is recorded only then is there, too.
+    flights::post(&stack).await;
+    let history = format!("{}/statistics/transfers/day?to=2002-01-01T00:00:00Z", stack.url(Part::SseGateway));
+    assert_eq!(reqwest::get(history).await.unwrap().status(), 200);
+    let mut told = BTreeMap::new();
+    for part in Part::ALL {
+        let metrics = reqwest::get(format!("{}/metrics", stack.internal_url(part))).await.unwrap();
+        for line in metrics.text().await.unwrap().lines() {
+            if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|line| line.split_once(' ')) {
+                told.insert(name.to_owned(), help.to_owned());
+            }
+        }
+    }
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows = page.split("| metric | service | meaning |").nth(1).unwrap();
+    let documented: BTreeMap<String, String> = rows
+        .lines()
+        .filter_map(|row| {
+            let cells: Vec<&str> = row.split(" | ").collect();
+            let [name, _, meaning] = cells.as_slice() else { return None };
+            let (name, meaning) = (name.trim_matches(['|', ' ', '`']), meaning.trim_matches(['|', ' ']));
+            // The scheduled check has not run in this test.
+            (!name.contains("_verify_")).then(|| (name.to_owned(), meaning.to_owned()))
+        })
+        .collect();
+    assert_eq!(documented, told);
 }
 
 /// The leader is deposed, all is counted anew, and the leader comes back, while events come in all the time.
