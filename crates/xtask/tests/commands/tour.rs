@@ -13,7 +13,7 @@ fn the_tour_of_the_readme_works() {
     let tour = tour.split("\n## ").next().unwrap();
     let blocks = tour.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let blocks: Vec<String> = blocks.map(|block| in_place(&place, block)).collect();
-    let [follow, post, look, import] = blocks.as_slice() else { panic!("the tour has changed: {blocks:#?}") };
+    let [follow, post, look, import, history] = blocks.as_slice() else { panic!("the tour has changed: {blocks:#?}") };
 
     place.run(&["up", "--detach"]);
     let mut following = shell(&place, &format!("exec {follow}")).stdout(Stdio::piped()).spawn().unwrap();
@@ -29,6 +29,8 @@ fn the_tour_of_the_readme_works() {
     assert!(ended_well && table.trim_end().ends_with(",1"), "{table}");
     let words: Vec<&str> = import.split_whitespace().skip(2).collect();
     assert!(place.run(&words).contains("transfers"));
+    let (ended_well, months) = said(&shell(&place, history).output().unwrap());
+    assert!(ended_well && months.contains("transfers/month,2001-01-01T00:00:00Z,6937"), "{months}");
 }
 
 /// What the README says, with the ports of this test.
