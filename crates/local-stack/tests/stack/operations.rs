@@ -31,6 +31,11 @@ fn run(database: &TestDatabase, program: &str, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
+fn operations_page() -> String {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
+    std::fs::read_to_string(page).unwrap()
+}
+
 /// The exit code of `stats-notifier verify`, and what it says.
 async fn verify(database: &TestDatabase) -> (i32, Value) {
     let output = run(database, "stats-notifier", &["verify", "--json"]);
@@ -90,6 +95,17 @@ async fn history_verify_and_rebuild_of_real_input() {
     assert_eq!((output.status.code(), &rebuilt["events"]), (Some(0), &json!(22_977)), "{rebuilt}");
     assert_eq!(verify(&database).await.0, 0);
     until_exact(&stack, &expected, "after a rebuild").await;
+    // The commands of the page for operators, as they stand there.
+    let page = operations_page();
+    let block = page.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let commands = block.lines().filter_map(|line| line.strip_prefix("stats-notifier "));
+    let commands: Vec<&str> = commands.map(|line| line.split('#').next().unwrap().trim()).collect();
+    assert_eq!(commands, ["verify", "rebuild"]);
+    for command in commands {
+        let output = run(&database, "stats-notifier", &[command]);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("22977 events"), "{command}: {said}");
+    }
 
     let nowhere = Command::new(built_programs().unwrap().join("stats-notifier"))
         .args(["verify"])
@@ -118,8 +134,7 @@ async fn every_metric_is_in_the_docs_and_every_one_in_the_docs_exists() {
             }
         }
     }
-    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
-    let page = std::fs::read_to_string(page).unwrap();
+    let page = operations_page();
     let rows = page.split("| metric | service | meaning |").nth(1).unwrap();
     let documented: BTreeMap<String, String> = rows
         .lines()

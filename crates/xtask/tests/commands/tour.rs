@@ -13,7 +13,9 @@ fn the_tour_of_the_readme_works() {
     let tour = tour.split("\n## ").next().unwrap();
     let blocks = tour.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let blocks: Vec<String> = blocks.map(|block| in_place(&place, block)).collect();
-    let [follow, post, look, import, history] = blocks.as_slice() else { panic!("the tour has changed: {blocks:#?}") };
+    let [follow, post, look, import, history] = blocks.as_slice() else {
+        panic!("the tour has changed: {blocks:#?}")
+    };
 
     place.run(&["up", "--detach"]);
     let mut following = shell(&place, &format!("exec {follow}")).stdout(Stdio::piped()).spawn().unwrap();
