@@ -10,6 +10,7 @@ use stats_notifier::leader::Term;
 use stats_notifier::snapshot::Snapshot;
 use stats_notifier::startup::Substitutes;
 use stats_notifier::store::{Statements, Store};
+use stats_notifier::verify::{Verifier, Way};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -156,6 +157,10 @@ async fn run(statements: Statements, time: Duration) -> (Vec<String>, Vec<Shown>
     if counted(&subscribers[0].shown()) != Some(items) {
         wrong.push(format!("the last state does not count all {items} items"));
     }
+    // What is stored is as right as what was shown.
+    let verifier = Verifier::connect(&database.notifier()).await.unwrap();
+    let verified = verifier.verify(Way::OneSnapshot, &mut |_| ()).await.unwrap();
+    wrong.extend(verified.first_mismatches.iter().map(|mismatch| format!("{mismatch:?}")));
     (wrong, shown)
 }
 
