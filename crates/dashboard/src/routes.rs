@@ -1,0 +1,112 @@
+//! The page, its files, and where it finds the other services.
+
+use actix_web::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETag, EntityTag, HeaderName, IfNoneMatch,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use actix_web::web::{self, Data, Header};
+use actix_web::{HttpRequest, HttpResponse};
+use serde_json::json;
+use service_kit::problem::{Problem, method_not_allowed, not_found};
+
+use crate::assets::{self, PAGE};
+use crate::settings::ServicesSettings;
+
+/// Adds the routes. They find [`ServicesSettings`] in the application's data.
+pub fn configure(routes: &mut web::ServiceConfig) {
+    let resource = |path: &str, route| {
+        web::resource(path.to_owned()).route(route).default_service(web::to(method_not_allowed))
+    };
+    routes
+        .service(resource("/config.json", web::get().to(config)))
+        .service(resource("/{path:.*}", web::get().to(file)));
+}
+
+/// Where a browser finds the services.
+struct Addresses {
+    gateway: String,
+    ingest: String,
+}
+
+impl Addresses {
+    fn of(request: &HttpRequest, settings: &ServicesSettings) -> Self {
+        let host = host(request);
+        let address = |url: &str, port| match url {
+            "" => format!("http://{host}:{port}"),
+            url => url.trim_end_matches('/').to_owned(),
+        };
+        Self {
+            gateway: address(&settings.gateway_url, settings.gateway_port),
+            ingest: address(&settings.ingest_url, settings.ingest_port),
+        }
+    }
+}
+
+/// The host that the page is asked from, without its port. It comes from whoever asks and goes into a policy, so what is
+/// no plain name or address is not taken over.
+fn host(request: &HttpRequest) -> String {
+    let connection = request.connection_info();
+    let host = connection.host();
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
+    if !name.is_empty() && name.bytes().all(plain) { name.to_owned() } else { "localhost".to_owned() }
+}
+
+async fn config(request: HttpRequest, settings: Data<ServicesSettings>) -> HttpResponse {
+    let Addresses { gateway, ingest } = Addresses::of(&request, &settings);
+    HttpResponse::Ok()
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .json(json!({ "gateway": gateway, "ingest": ingest }))
+}
+
+async fn file(
+    request: HttpRequest,
+    path: web::Path<String>,
+    wanted: Option<Header<IfNoneMatch>>,
+    settings: Data<ServicesSettings>,
+) -> HttpResponse {
+    let path = if path.is_empty() { PAGE } else { path.as_str() };
+    let Some(asset) = assets::find(path) else {
+        if path == PAGE {
+            return not_built();
+        }
+        return not_found(request).await;
+    };
+    let tag = EntityTag::new_strong(asset.tag);
+    let held = wanted.is_some_and(|Header(wanted)| match wanted {
+        IfNoneMatch::Any => true,
+        IfNoneMatch::Items(tags) => tags.iter().any(|held| held.weak_eq(&tag)),
+    });
+    let mut answer = if held { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    let cached = if asset.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+    answer
+        .insert_header((CACHE_CONTROL, cached))
+        .insert_header(ETag(tag))
+        .insert_header((CONTENT_TYPE, asset.media_type))
+        .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header((REFERRER_POLICY, "no-referrer"))
+        .insert_header((HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
+        .insert_header((CONTENT_SECURITY_POLICY, policy(&Addresses::of(&request, &settings))));
+    if held { answer.finish() } else { answer.body(asset.content.into_owned()) }
+}
+
+/// What the page may load: its own files, and what it asks the services for.
+fn policy(addresses: &Addresses) -> String {
+    let Addresses { gateway, ingest } = addresses;
+    format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; \
+         connect-src 'self' {gateway} {ingest}; worker-src 'self'; manifest-src 'self'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'"
+    )
+}
+
+fn not_built() -> HttpResponse {
+    Problem::unavailable(
+        "The page was not built before this program: run `npm ci` and `npm run build` in crates/dashboard/web, which \
+         needs Node 20 or newer, then build this program again.",
+    )
+    .response()
+}

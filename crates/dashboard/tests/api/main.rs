@@ -1,0 +1,100 @@
+//! dashboard over HTTP.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use dashboard::settings::Settings;
+use dashboard::startup::Application;
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// A running service; ends with the test.
+struct Dashboard {
+    url: String,
+    internal_url: String,
+    _stop: DropGuard,
+}
+
+impl Dashboard {
+    fn start(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings::load().unwrap();
+        (settings.http.port, settings.internal.port) = (0, 0);
+        change(&mut settings);
+        let stop = CancellationToken::new();
+        let application = Application::build(&settings, stop.clone()).unwrap();
+        let address = |port| format!("http://127.0.0.1:{port}");
+        let (url, internal_url) = (address(application.port()), address(application.internal_port()));
+        tokio::spawn(application.run_until_stopped());
+        Self { url, internal_url, _stop: stop.drop_guard() }
+    }
+
+    /// Status, headers and body of a GET with these headers.
+    async fn get(&self, path: &str, headers: &[(&'static str, &str)]) -> (u16, HeaderMap, String) {
+        let mut request = reqwest::Client::new().get(format!("{}{path}", self.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().await.unwrap();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        (status, headers, String::from_utf8_lossy(&answer.bytes().await.unwrap()).into_owned())
+    }
+}
+
+#[tokio::test]
+async fn the_page_is_told_where_the_services_are() {
+    let beside = Dashboard::start(|_| ());
+    for (host, expected) in [
+        ("counts.example:8082", "counts.example"),
+        ("[::1]:8082", "[::1]"),
+        ("127.0.0.1", "127.0.0.1"),
+        // What could change the policy is not taken over.
+        ("a;script-src *", "localhost"),
+    ] {
+        let (status, _, body) = beside.get("/config.json", &[("host", host)]).await;
+        let told: Value = serde_json::from_str(&body).unwrap();
+        let (gateway, ingest) = (format!("http://{expected}:8081"), format!("http://{expected}:8080"));
+        assert_eq!((status, told), (200, json!({ "gateway": gateway, "ingest": ingest })), "{host}");
+    }
+    let elsewhere = Dashboard::start(|settings| {
+        settings.services.gateway_url = "https://counts.example/".to_owned();
+        settings.services.ingest_url = "https://events.example".to_owned();
+    });
+    let (_, _, body) = elsewhere.get("/config.json", &[]).await;
+    let told: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(told, json!({ "gateway": "https://counts.example", "ingest": "https://events.example" }));
+    let (_, headers, _) = elsewhere.get("/", &[]).await;
+    let policy = headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("connect-src 'self' https://counts.example https://events.example;"), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+}
+
+#[tokio::test]
+async fn the_page_is_asked_for_anew_and_its_files_never_again() {
+    let dashboard = Dashboard::start(|_| ());
+    let (status, headers, page) = dashboard.get("/?unit=minute", &[("accept-encoding", "gzip")]).await;
+    assert_eq!(status, 200, "{page}");
+    assert_eq!(
+        (&headers["cache-control"], &headers["content-encoding"]),
+        (&"no-cache".parse().unwrap(), &"gzip".parse().unwrap())
+    );
+    let tag = headers["etag"].to_str().unwrap();
+    let (status, _, body) = dashboard.get("/", &[("if-none-match", tag)]).await;
+    assert_eq!((status, body.as_str()), (304, ""));
+
+    let (_, _, page) = dashboard.get("/", &[]).await;
+    let script = page.split('"').find(|part| part.starts_with("/assets/") && part.ends_with(".js")).unwrap();
+    let (status, headers, _) = dashboard.get(script, &[]).await;
+    assert_eq!(status, 200);
+    assert_eq!(headers["cache-control"], "public, max-age=31536000, immutable");
+    assert_eq!(headers["content-type"], "text/javascript; charset=utf-8");
+    assert_eq!(headers["x-content-type-options"], "nosniff");
+
+    let (status, headers, body) = dashboard.get("/assets/../../Cargo.toml", &[]).await;
+    assert_eq!(
+        (status, &headers["content-type"]),
+        (404, &"application/problem+json".parse().unwrap()),
+        "{body}"
+    );
+    let ready = reqwest::get(format!("{}/readyz", dashboard.internal_url)).await.unwrap();
+    assert_eq!(ready.status(), 200);
+}
