@@ -1,6 +1,5 @@
-//! The services of one stack, on one database.
+//! The services of one stack, on one database: of each as many replicas as are wanted, usually one.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,91 +9,8 @@ use migrate::settings::RoleSettings;
 use secrecy::ExposeSecret;
 use service_kit::database::DatabaseSettings;
 
-use crate::postgres::free_port;
-use crate::services::Service;
-
-/// One service of a stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// Counts.
-    StatsNotifier,
-    /// Takes events.
-    IngestApi,
-    /// Shows counts.
-    SseGateway,
-}
-
-impl Part {
-    /// Every part, in the order in which they start.
-    pub const ALL: [Self; 3] = [Self::StatsNotifier, Self::IngestApi, Self::SseGateway];
-
-    /// The name of the program.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::StatsNotifier => "stats-notifier",
-            Self::IngestApi => "ingest-api",
-            Self::SseGateway => "sse-gateway",
-        }
-    }
-}
-
-impl fmt::Display for Part {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(self.name())
-    }
-}
-
-/// Where the services listen, on 127.0.0.1.
-#[derive(Debug, Clone, Copy)]
-pub struct Ports {
-    /// Of stats-notifier, which has no public one.
-    pub stats_notifier: u16,
-    /// Of ingest-api.
-    pub ingest_api: u16,
-    /// Of ingest-api's health and metrics.
-    pub ingest_api_internal: u16,
-    /// Of sse-gateway.
-    pub sse_gateway: u16,
-    /// Of sse-gateway's health and metrics.
-    pub sse_gateway_internal: u16,
-}
-
-impl Ports {
-    /// Some on which nobody listens just now.
-    ///
-    /// # Errors
-    /// None are free.
-    pub fn free() -> io::Result<Self> {
-        Ok(Self {
-            stats_notifier: free_port()?,
-            ingest_api: free_port()?,
-            ingest_api_internal: free_port()?,
-            sse_gateway: free_port()?,
-            sse_gateway_internal: free_port()?,
-        })
-    }
-
-    /// That of a part's health and metrics.
-    #[must_use]
-    pub const fn internal(self, part: Part) -> u16 {
-        match part {
-            Part::StatsNotifier => self.stats_notifier,
-            Part::IngestApi => self.ingest_api_internal,
-            Part::SseGateway => self.sse_gateway_internal,
-        }
-    }
-
-    /// That of a part.
-    #[must_use]
-    pub const fn of(self, part: Part) -> u16 {
-        match part {
-            Part::StatsNotifier => self.stats_notifier,
-            Part::IngestApi => self.ingest_api,
-            Part::SseGateway => self.sse_gateway,
-        }
-    }
-}
+pub use crate::parts::{Instance, Part, Ports, Replicas};
+use crate::services::{Frozen, Service, Signal};
 
 /// What the services are told.
 #[derive(Debug, Clone)]
@@ -105,39 +21,52 @@ pub struct StackSettings {
     pub database: DatabaseSettings,
     /// The passwords of the services' roles.
     pub roles: RoleSettings,
-    /// Where they listen.
-    pub ports: Ports,
+    /// How many there are of each.
+    pub replicas: Replicas,
+    /// Where they listen: the first replica of each service on the first of these ports, and so on.
+    pub ports: Vec<Ports>,
 }
 
 /// Receives each line that a service logs.
-pub type Log = Arc<dyn Fn(Part, &str) + Send + Sync>;
+pub type Log = Arc<dyn Fn(Instance, &str) + Send + Sync>;
 
 /// Why a stack does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum StackError {
+    /// There are fewer replicas, or ports for fewer.
+    #[error("the stack has no {0}: its settings name how many of each service there are, and their ports")]
+    Unknown(Instance),
     /// A program cannot be run.
-    #[error("{part} could not be started from {}: {source}", programs.display())]
+    #[error("{instance} could not be started from {}: {source}", programs.display())]
     NotStarted {
         /// Which.
-        part: Part,
+        instance: Instance,
         /// The folder of the programs.
         programs: PathBuf,
         /// What the operating system says.
         source: io::Error,
     },
+    /// A signal cannot be sent.
+    #[error("{instance} could not be signalled: {source}")]
+    NotSignalled {
+        /// To which.
+        instance: Instance,
+        /// What the operating system says.
+        source: io::Error,
+    },
     /// A service has ended without being asked to.
-    #[error("{part} has ended ({how}): its log says why")]
+    #[error("{instance} has ended ({how}): its log says why")]
     Ended {
         /// Which.
-        part: Part,
+        instance: Instance,
         /// Its exit status.
         how: String,
     },
     /// A service is not ready in time.
-    #[error("{part} was not ready within {} s: {last}", patience.as_secs())]
+    #[error("{instance} was not ready within {} s: {last}", patience.as_secs())]
     NotReady {
         /// Which.
-        part: Part,
+        instance: Instance,
         /// How long it was waited for.
         patience: Duration,
         /// Its last answer.
@@ -145,50 +74,88 @@ pub enum StackError {
     },
 }
 
-/// The running services of one database. They are killed when dropped; [`Stack::stop`] lets them finish.
+/// The running services of one database. They are killed when dropped, frozen ones too; [`Stack::stop`] lets them
+/// finish.
 pub struct Stack {
     settings: StackSettings,
     log: Log,
-    services: Vec<(Part, Service)>,
+    /// Those that run, each in its place.
+    services: Vec<(Instance, Option<Service>)>,
 }
 
 impl Stack {
     /// Starts all services, which then need some time to be [ready](Stack::until_ready).
     ///
     /// # Errors
-    /// [`StackError::NotStarted`].
+    /// [`StackError::NotStarted`], or [`StackError::Unknown`] where there are not enough ports.
     pub fn start(settings: StackSettings, log: Log) -> Result<Self, StackError> {
-        let mut stack = Self { settings, log, services: Vec::new() };
-        for part in Part::ALL {
-            let service = stack.launch(part)?;
-            stack.services.push((part, service));
+        if let Some(instance) =
+            settings.replicas.instances().find(|wanted| wanted.number > settings.ports.len())
+        {
+            return Err(StackError::Unknown(instance));
+        }
+        let services = settings.replicas.instances().map(|instance| (instance, None)).collect();
+        let mut stack = Self { settings, log, services };
+        for instance in stack.settings.replicas.instances() {
+            stack.start_one(instance)?;
         }
         Ok(stack)
     }
 
-    /// The base URL of a part.
-    #[must_use]
-    pub fn url(&self, part: Part) -> String {
-        format!("http://127.0.0.1:{}", self.settings.ports.of(part))
+    /// Starts an instance that does not run.
+    ///
+    /// # Errors
+    /// [`StackError::NotStarted`], or [`StackError::Unknown`].
+    pub fn start_one(&mut self, instance: impl Into<Instance>) -> Result<(), StackError> {
+        let instance = instance.into();
+        let place = self.place(instance).ok_or(StackError::Unknown(instance))?;
+        self.services[place].1 = Some(self.launch(instance)?);
+        Ok(())
     }
 
-    /// The base URL of a part's health and metrics.
+    /// The base URL of an instance.
+    ///
+    /// # Panics
+    /// The stack has no such instance.
     #[must_use]
-    pub fn internal_url(&self, part: Part) -> String {
-        format!("http://127.0.0.1:{}", self.settings.ports.internal(part))
+    pub fn url(&self, instance: impl Into<Instance>) -> String {
+        let instance = instance.into();
+        format!("http://127.0.0.1:{}", self.settings.ports[instance.number - 1].of(instance.part))
+    }
+
+    /// The base URL of an instance's health and metrics.
+    ///
+    /// # Panics
+    /// The stack has no such instance.
+    #[must_use]
+    pub fn internal_url(&self, instance: impl Into<Instance>) -> String {
+        let instance = instance.into();
+        format!("http://127.0.0.1:{}", self.settings.ports[instance.number - 1].internal(instance.part))
+    }
+
+    /// All instances that the stack may have running.
+    pub fn instances(&self) -> impl Iterator<Item = Instance> + use<> {
+        self.settings.replicas.instances()
     }
 
     /// The process ids of the services that still run.
-    pub fn process_ids(&self) -> impl Iterator<Item = (Part, u32)> + '_ {
-        self.services.iter().filter_map(|(part, service)| Some((*part, service.process_id()?)))
+    pub fn process_ids(&self) -> impl Iterator<Item = (Instance, u32)> + '_ {
+        self.services
+            .iter()
+            .filter_map(|(instance, service)| Some((*instance, service.as_ref()?.process_id()?)))
     }
 
-    /// Waits until a part is ready.
+    /// Waits until an instance is ready.
     ///
     /// # Errors
-    /// It has ended, or is not ready by the end of `patience`.
-    pub async fn until_ready(&mut self, part: Part, patience: Duration) -> Result<(), StackError> {
-        let url = format!("{}/readyz", self.internal_url(part));
+    /// A service has ended without being asked to, or this one is not ready by the end of `patience`.
+    pub async fn until_ready(
+        &mut self,
+        instance: impl Into<Instance>,
+        patience: Duration,
+    ) -> Result<(), StackError> {
+        let instance = instance.into();
+        let url = format!("{}/readyz", self.internal_url(instance));
         let ready = async {
             let (started, client) = (Instant::now(), reqwest::Client::new());
             loop {
@@ -198,7 +165,7 @@ impl Stack {
                     Err(error) => error.to_string(),
                 };
                 if started.elapsed() > patience {
-                    return Err(StackError::NotReady { part, patience, last });
+                    return Err(StackError::NotReady { instance, patience, last });
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -209,39 +176,82 @@ impl Stack {
         }
     }
 
-    /// Waits until any service ends, and says which.
+    /// Waits until any service ends without being asked to, and says which.
     pub async fn ended(&mut self) -> StackError {
         ended(&mut self.services).await
     }
 
-    /// Lets a part finish, and starts it anew. Returns whether it ended well.
+    /// Sends a signal to an instance.
     ///
     /// # Errors
-    /// [`StackError::NotStarted`].
-    pub async fn restart(&mut self, part: Part, patience: Duration) -> Result<bool, StackError> {
-        let mut ended_well = false;
-        for place in 0..self.services.len() {
-            if self.services[place].0 == part {
-                ended_well = self.services[place].1.stop(patience).await;
-                self.services[place].1 = self.launch(part)?;
-            }
+    /// [`StackError::NotSignalled`] where it does not run.
+    pub fn signal(&self, instance: impl Into<Instance>, signal: Signal) -> Result<(), StackError> {
+        let instance = instance.into();
+        let sent = self.running(instance).and_then(|service| service.signal(signal));
+        sent.map_err(|source| StackError::NotSignalled { instance, source })
+    }
+
+    /// Stops an instance in the midst of whatever it does, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// [`StackError::NotSignalled`] where it does not run.
+    pub async fn freeze(&self, instance: impl Into<Instance>) -> Result<Frozen, StackError> {
+        let instance = instance.into();
+        let frozen = match self.running(instance) {
+            Ok(service) => service.freeze().await,
+            Err(error) => Err(error),
+        };
+        frozen.map_err(|source| StackError::NotSignalled { instance, source })
+    }
+
+    /// Kills an instance, as SIGKILL does, and waits until it has ended.
+    pub async fn kill(&mut self, instance: impl Into<Instance>) {
+        if let Some(mut service) = self.take(instance.into()) {
+            service.kill().await;
         }
+    }
+
+    /// Lets an instance finish. Returns whether it ran, and ended well.
+    pub async fn stop_one(&mut self, instance: impl Into<Instance>, patience: Duration) -> bool {
+        match self.take(instance.into()) {
+            Some(mut service) => service.stop(patience).await,
+            None => false,
+        }
+    }
+
+    /// Lets an instance finish, and starts it anew. Returns whether it ended well.
+    ///
+    /// # Errors
+    /// [`StackError::NotStarted`], or [`StackError::Unknown`].
+    pub async fn restart(
+        &mut self,
+        instance: impl Into<Instance>,
+        patience: Duration,
+    ) -> Result<bool, StackError> {
+        let instance = instance.into();
+        let ended_well = self.stop_one(instance, patience).await;
+        self.start_one(instance)?;
         Ok(ended_well)
     }
 
     /// Lets all services finish, those that show counts first. Returns those that did not end well.
-    pub async fn stop(mut self, patience: Duration) -> Vec<Part> {
+    pub async fn stop(mut self, patience: Duration) -> Vec<Instance> {
         let mut unwell = Vec::new();
-        for (part, service) in self.services.iter_mut().rev() {
-            if !service.stop(patience).await {
-                unwell.push(*part);
+        for (instance, service) in self.services.iter_mut().rev() {
+            if let Some(service) = service
+                && !service.stop(patience).await
+            {
+                unwell.push(*instance);
             }
         }
         unwell
     }
 
-    fn launch(&self, part: Part) -> Result<Service, StackError> {
-        let StackSettings { programs, database, roles, ports } = &self.settings;
+    fn launch(&self, instance: Instance) -> Result<Service, StackError> {
+        let StackSettings { programs, database, roles, replicas, .. } = &self.settings;
+        let ports = self.settings.ports[instance.number - 1];
+        let notifiers = (1..=replicas.stats_notifier).map(|number| Part::StatsNotifier.replica(number));
+        let upstreams: Vec<String> = notifiers.map(|notifier| self.url(notifier)).collect();
         let variables = [
             ("PGHOST", database.host.clone()),
             ("PGPORT", database.port.to_string()),
@@ -253,24 +263,42 @@ impl Stack {
             ("GATEWAY_PORT", ports.sse_gateway.to_string()),
             ("GATEWAY_INTERNAL_PORT", ports.sse_gateway_internal.to_string()),
             ("NOTIFIER_PORT", ports.stats_notifier.to_string()),
-            ("NEWCYCLE_UPSTREAMS", self.url(Part::StatsNotifier)),
+            ("NEWCYCLE_UPSTREAMS", upstreams.join(",")),
         ];
         let log = Arc::clone(&self.log);
-        Service::start(programs, part.name(), &variables, move |line| log(part, line))
-            .map_err(|source| StackError::NotStarted { part, programs: programs.clone(), source })
+        Service::start(programs, instance.part.name(), &variables, move |line| log(instance, line))
+            .map_err(|source| StackError::NotStarted { instance, programs: programs.clone(), source })
+    }
+
+    fn place(&self, instance: Instance) -> Option<usize> {
+        self.services.iter().position(|(other, _)| *other == instance)
+    }
+
+    fn take(&mut self, instance: Instance) -> Option<Service> {
+        self.place(instance).and_then(|place| self.services[place].1.take())
+    }
+
+    fn running(&self, instance: Instance) -> io::Result<&Service> {
+        let service = self.place(instance).and_then(|place| self.services[place].1.as_ref());
+        service.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it does not run"))
     }
 }
 
-async fn ended(services: &mut [(Part, Service)]) -> StackError {
-    let ends = services.iter_mut().map(|(part, service)| {
+async fn ended(services: &mut [(Instance, Option<Service>)]) -> StackError {
+    let running = services.iter_mut().filter_map(|(instance, service)| Some((*instance, service.as_mut()?)));
+    let ends = running.map(|(instance, service)| {
         Box::pin(async move {
             let how = match service.ended().await {
                 Ok(status) => status.to_string(),
                 Err(error) => error.to_string(),
             };
-            StackError::Ended { part: *part, how }
+            StackError::Ended { instance, how }
         })
     });
+    let ends: Vec<_> = ends.collect();
+    if ends.is_empty() {
+        return std::future::pending().await;
+    }
     futures_util::future::select_all(ends).await.0
 }
 

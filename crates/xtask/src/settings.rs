@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use local_stack::postgres::ClusterSettings;
-use local_stack::stack::{Ports, StackSettings, built_programs};
+use local_stack::stack::{Ports, Replicas, StackSettings, built_programs};
 use migrate::settings::RoleSettings;
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::database::DatabaseSettings;
@@ -80,7 +80,8 @@ impl Settings {
             programs: built_programs()?,
             database: self.database.clone(),
             roles: self.roles.clone(),
-            ports: self.ports,
+            replicas: Replicas::ONE,
+            ports: vec![self.ports],
         })
     }
 

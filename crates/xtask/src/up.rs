@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use local_stack::postgres::Cluster;
-use local_stack::stack::{Part, Stack};
+use local_stack::stack::{Instance, Stack};
 use tokio::process::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -46,8 +46,8 @@ pub(crate) async fn run(detach: bool) -> anyhow::Result<()> {
     };
     say("== stopping");
     if let Some(stack) = held.stack {
-        for part in stack.stop(PATIENCE).await {
-            say(&format!("{part} did not end well"));
+        for instance in stack.stop(PATIENCE).await {
+            say(&format!("{instance} did not end well"));
         }
     }
     if let Some(mut cluster) = held.cluster {
@@ -88,15 +88,15 @@ async fn serve(settings: &Settings, folder: &Folder, held: &mut Held) -> anyhow:
     folder.write(&running)?;
     let outcome = migrate::migrate(&settings.database, &settings.roles).await?;
     say(&format!("== migrated to schema version {}; starting the services", outcome.version));
-    let log = Arc::new(|part: Part, line: &str| say(&format!("{part:>14} | {line}")));
+    let log = Arc::new(|instance: Instance, line: &str| say(&format!("{instance:>14} | {line}")));
     let stack = held.stack.insert(Stack::start(settings.stack()?, log)?);
-    for (part, process_id) in stack.process_ids() {
-        running.processes.push(Process { name: part.name().to_owned(), process_id });
+    for (instance, process_id) in stack.process_ids() {
+        running.processes.push(Process { name: instance.part.name().to_owned(), process_id });
     }
     folder.write(&running)?;
-    for part in Part::ALL {
-        stack.until_ready(part, PATIENCE).await?;
-        say(&format!("== {part} is ready"));
+    for instance in stack.instances() {
+        stack.until_ready(instance, PATIENCE).await?;
+        say(&format!("== {instance} is ready"));
     }
     running.ready = true;
     folder.write(&running)?;

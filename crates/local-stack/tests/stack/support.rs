@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use local_stack::stack::{Part, Ports, Stack, StackSettings, built_programs};
+use local_stack::stack::{Ports, Replicas, Stack, StackSettings, built_programs};
 use local_stack::test_database::TestDatabase;
 use migrate::settings::RoleSettings;
 use service_kit::database::DatabaseSettings;
@@ -11,9 +11,10 @@ use service_kit::database::DatabaseSettings;
 /// The longest that any condition is waited for.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What the services of a database are told, on ports of their own.
+/// What the services of a database are told, one of each, on ports of their own.
 pub(crate) fn settings(database: DatabaseSettings, roles: RoleSettings) -> StackSettings {
-    StackSettings { programs: built_programs().unwrap(), database, roles, ports: Ports::free().unwrap() }
+    let (programs, ports) = (built_programs().unwrap(), vec![Ports::free().unwrap()]);
+    StackSettings { programs, database, roles, replicas: Replicas::ONE, ports }
 }
 
 /// The ready services of a test's database.
@@ -24,8 +25,8 @@ pub(crate) async fn start(database: &TestDatabase) -> Stack {
 /// Ready services.
 pub(crate) async fn start_with(settings: StackSettings) -> Stack {
     let mut stack = Stack::start(settings, Arc::new(|_, _: &str| ())).unwrap();
-    for part in Part::ALL {
-        stack.until_ready(part, DEADLINE).await.unwrap();
+    for instance in stack.instances() {
+        stack.until_ready(instance, DEADLINE).await.unwrap();
     }
     stack
 }
