@@ -1,13 +1,36 @@
 //! `GET /internal/v1/stream`: every version of all topics, for gateways.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use domain::Version;
 use service_kit::problem::{self, Problem};
-use statistics_stream::{internal_stream_response, upstream};
+use statistics_stream::{Hub, internal_stream_response, upstream};
 use tokio::sync::watch;
 
 use crate::leader::Role;
+
+/// Tells whether this replica leads.
+#[derive(Debug, Clone)]
+pub struct Leading {
+    /// Its role, as far as it knows.
+    pub roles: watch::Receiver<Role>,
+    /// How long after a tick nobody else can lead: the server ends the session of a silent leader no sooner.
+    pub lease: Duration,
+}
+
+impl Leading {
+    /// The hub of the present term, where this replica leads for certain. One that was frozen may have been replaced
+    /// without knowing: what it shows would take whoever has already followed its successor back in time.
+    fn hub(&self) -> Option<Arc<Hub>> {
+        match &*self.roles.borrow() {
+            Role::Leader(hub) if hub.was_live_within(self.lease) => Some(Arc::clone(hub)),
+            Role::Leader(_) | Role::Away(_) | Role::Standby => None,
+        }
+    }
+}
 
 /// Adds the routes.
 pub fn configure(routes: &mut web::ServiceConfig) {
@@ -17,8 +40,8 @@ pub fn configure(routes: &mut web::ServiceConfig) {
     routes.service(stream);
 }
 
-async fn stream(request: HttpRequest, roles: web::Data<watch::Receiver<Role>>) -> HttpResponse {
-    let Role::Leader(hub) = roles.borrow().clone() else {
+async fn stream(request: HttpRequest, leading: web::Data<Leading>) -> HttpResponse {
+    let Some(hub) = leading.hub() else {
         let (status, kind) = (StatusCode::SERVICE_UNAVAILABLE, "/problems/not-leading");
         let detail = "This replica does not lead; another may, or this one will.";
         return Problem::new(status, kind, "Not leading", detail).retry_after(1).response();

@@ -62,9 +62,11 @@ impl Application {
             metrics: metrics.clone(),
             sample: Arc::new(move || metrics::sample(&sampled, sampled_role.borrow().hub())),
         };
+        let lease = milliseconds(settings.leader.session_timeout_milliseconds);
+        let leading = routes::Leading { roles, lease };
         let (port, server) =
             internal.serve(&settings.internal, settings.stream.drain_seconds, move |routes| {
-                routes.app_data(web::Data::new(roles.clone())).configure(routes::configure);
+                routes.app_data(web::Data::new(leading.clone())).configure(routes::configure);
             })?;
         let hub = hub_settings(&settings);
         let candidate = Candidate {
