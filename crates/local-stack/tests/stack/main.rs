@@ -5,8 +5,12 @@
 mod checker;
 mod exactness;
 mod flights;
+mod frozen;
+mod gateways;
 mod outage;
+mod replicas;
 mod schema;
+mod standby;
 mod subscriber;
 mod support;
 mod writers;
