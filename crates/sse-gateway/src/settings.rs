@@ -36,7 +36,7 @@ pub struct UpstreamSettings {
     pub addresses: String,
     /// After how long without a word the upstream is given up.
     pub silence_milliseconds: NonZeroU64,
-    /// How long a connection may take.
+    /// How long it may take until an upstream answers.
     pub connect_timeout_milliseconds: NonZeroU64,
     /// The wait before the next address is tried.
     pub retry_milliseconds: NonZeroU64,

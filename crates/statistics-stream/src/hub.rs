@@ -147,6 +147,8 @@ struct State {
     since: OffsetDateTime,
     /// Whether the upstream was seen alive since the last heartbeat to clients, and to gateways.
     confirmed: [bool; 2],
+    /// When it was alive, as far as is known.
+    alive: Option<Instant>,
 }
 
 impl Hub {
@@ -163,6 +165,7 @@ impl Hub {
             upstream: Upstream::Stale,
             since: OffsetDateTime::now_utc(),
             confirmed: [false; 2],
+            alive: None,
         };
         let hub = Arc::new(Self {
             settings,
@@ -223,7 +226,19 @@ impl Hub {
 
     /// The upstream was seen alive just now.
     pub fn live(&self) {
+        self.live_at(Instant::now());
+    }
+
+    /// The upstream was alive at some moment, of which word has come just now.
+    pub fn live_at(&self, moment: Instant) {
+        self.state.write().alive = Some(moment);
         self.upstream(Upstream::Live);
+    }
+
+    /// Whether the upstream was alive so short a time ago.
+    #[must_use]
+    pub fn was_live_within(&self, time: Duration) -> bool {
+        self.state.read().alive.is_some_and(|moment| moment.elapsed() < time)
     }
 
     /// The upstream is lost, or says of itself that it is stale. Subscribers keep their numbers.

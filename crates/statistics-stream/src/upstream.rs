@@ -25,9 +25,10 @@ pub struct UpstreamSettings {
     pub addresses: Vec<String>,
     /// After how long without a byte the upstream is given up, and the numbers are stale.
     pub silence: Duration,
-    /// How long a connection may take.
+    /// How long it may take until an upstream answers: one that is frozen accepts connections, but says nothing.
     pub connect_timeout: Duration,
-    /// The wait before the next address is tried; doubled, up to eight times this, while none answers.
+    /// The wait before the next address is tried; doubled, up to eight times this, each time that all have been
+    /// tried and none has the stream.
     pub retry: Duration,
     /// The largest event taken, in bytes.
     pub max_event_bytes: usize,
@@ -71,7 +72,7 @@ pub async fn follow(
         Client::builder().connect_timeout(settings.connect_timeout).read_timeout(settings.silence).build()?;
     let mut position = Position { version: None, heard: Instant::now() };
     let mut wait = settings.retry;
-    for address in settings.addresses.iter().cycle() {
+    for (place, address) in settings.addresses.iter().enumerate().cycle() {
         let connected = Instant::now();
         let error = tokio::select! {
             Err(error) = follow_one(&hub, &client, address, &settings, &mut position) => error,
@@ -86,7 +87,11 @@ pub async fn follow(
             hub.stale();
         }
         tracing::warn!(upstream.address = address, error = %error, "lost the upstream; trying the next address");
-        wait = if position.heard > connected { settings.retry } else { (wait * 2).min(settings.retry * 8) };
+        if position.heard > connected {
+            wait = settings.retry;
+        } else if place + 1 == settings.addresses.len() {
+            wait = (wait * 2).min(settings.retry * 8);
+        }
         let jittered = wait.mul_f64(rand::random_range(0.5..1.0));
         tokio::select! {
             () = tokio::time::sleep(jittered) => {}
@@ -114,8 +119,9 @@ async fn follow_one(
     if let Some(version) = position.version {
         request = request.header("last-event-id", version.to_string());
     }
-    let silent = |_| UpstreamError::Silent(settings.silence);
-    let response = tokio::time::timeout(settings.silence, request.send()).await.map_err(silent)??;
+    let silent = |time| move |_| UpstreamError::Silent(time);
+    let answer = tokio::time::timeout(settings.connect_timeout, request.send()).await;
+    let response = answer.map_err(silent(settings.connect_timeout))??;
     if response.status() != StatusCode::OK {
         return Err(UpstreamError::Refused(response.status()));
     }
@@ -123,7 +129,7 @@ async fn follow_one(
     let mut events = FramedRead::new(body, Bounded::new(settings.max_event_bytes));
     loop {
         let next = tokio::time::timeout(settings.silence, events.next()).await;
-        let event = next.map_err(silent)?.ok_or(UpstreamError::Ended)??;
+        let event = next.map_err(silent(settings.silence))?.ok_or(UpstreamError::Ended)??;
         if let Event::Message(message) = event {
             take(hub, &message, &mut position.version)?;
             position.heard = Instant::now();

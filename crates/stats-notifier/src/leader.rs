@@ -2,7 +2,8 @@
 //!
 //! Invariant: whoever leads holds its lock, ticks and flushes on one session, and losing that session ends the
 //! term and drops all memory. A term that is over can publish nothing new, for its ticks fail with its session,
-//! and can write nothing, for each write looks for its term in the row that the next leader has changed.
+//! and can write nothing, for each write looks for its term in the row that the next leader has changed. Whoever
+//! was frozen does not know yet that its term is over: it shows its state to nobody new before a tick succeeds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,6 +118,7 @@ impl Term {
             store.give_up(number, unit, days).await?;
         }
         let version = Version { nonce: Nonce::new(rand::random()), tick: 0 };
+        let asked = Instant::now();
         let Loaded { statistics, cursor, retention } = store.load(version).await?;
         let stored = store.stored_cursor().await?.ok_or(StoreError::Deposed(number))?;
         let version = statistics.version();
@@ -126,7 +128,7 @@ impl Term {
         // Before anybody can be shown the version.
         term.record(version).await;
         term.hub.start(statistics);
-        term.hub.live();
+        term.hub.live_at(asked);
         tracing::info!(term.number = number, "leading");
         Ok(term)
     }
@@ -136,9 +138,11 @@ impl Term {
     /// # Errors
     /// [`StoreError`]; nothing was then published, and the term is over.
     pub async fn tick(&mut self, store: &Store) -> Result<u64, StoreError> {
+        let asked = Instant::now();
         let ticked = store.tick(&self.cursor, self.retention).await?;
         self.cursor = ticked.now;
-        self.hub.live();
+        // Not when the answer was read, which may be long after the session was lost.
+        self.hub.live_at(asked);
         if ticked.rows > 0 {
             if let Some(version) = self.hub.advance(&ticked.changes) {
                 self.record(version).await;

@@ -21,6 +21,9 @@ use crate::store::{StoreError, within};
 const SELF_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long such a notification may take.
 const SELF_CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the server keeps the session of a listener that says nothing, which is longer than any that is well
+/// does: one that was frozen reads nothing, so that the server's queue would fill up for everybody.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it waits before it connects anew.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -51,7 +54,10 @@ impl Listener {
     }
 
     async fn listen(&self) -> Result<std::convert::Infallible, StoreError> {
-        let config = self.database.connection("stats-notifier listener");
+        let mut config = self.database.connection("stats-notifier listener");
+        let (idle, unread) = (SESSION_TIMEOUT.as_millis(), SELF_CHECK_TIMEOUT.as_millis());
+        config
+            .options(format!("-c TimeZone=UTC -c idle_session_timeout={idle} -c tcp_user_timeout={unread}"));
         let connecting = async { Ok(config.connect(NoTls).await?) };
         let (client, mut connection) = within(self.database.connect_timeout(), connecting).await?;
         let (woken, heard) = (Arc::clone(&self.woken), Arc::new(Notify::new()));

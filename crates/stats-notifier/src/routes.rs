@@ -1,17 +1,40 @@
 //! What gateways ask: the stream of every version of all topics, and pages of history.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use domain::Version;
 use service_kit::database::is_away;
 use service_kit::problem::{self, Problem};
 use statistics_stream::history::{self, Query};
-use statistics_stream::{internal_stream_response, upstream};
+use statistics_stream::{Hub, internal_stream_response, upstream};
 use tokio::sync::watch;
 
 use crate::history::{History, HistoryError};
 use crate::leader::Role;
 use crate::store::StoreError;
+
+/// Tells whether this replica leads.
+#[derive(Debug, Clone)]
+pub struct Leading {
+    /// Its role, as far as it knows.
+    pub roles: watch::Receiver<Role>,
+    /// How long after a tick nobody else can lead: the server ends the session of a silent leader no sooner.
+    pub lease: Duration,
+}
+
+impl Leading {
+    /// The hub of the present term, where this replica leads for certain. One that was frozen may have been replaced
+    /// without knowing: what it shows would take whoever has already followed its successor back in time.
+    fn hub(&self) -> Option<Arc<Hub>> {
+        match &*self.roles.borrow() {
+            Role::Leader(hub) if hub.was_live_within(self.lease) => Some(Arc::clone(hub)),
+            Role::Leader(_) | Role::Away(_) | Role::Standby => None,
+        }
+    }
+}
 
 /// Adds the routes.
 pub fn configure(routes: &mut web::ServiceConfig) {
@@ -53,8 +76,8 @@ async fn page(request: HttpRequest, history: web::Data<History>) -> HttpResponse
     }
 }
 
-async fn stream(request: HttpRequest, roles: web::Data<watch::Receiver<Role>>) -> HttpResponse {
-    let Role::Leader(hub) = roles.borrow().clone() else {
+async fn stream(request: HttpRequest, leading: web::Data<Leading>) -> HttpResponse {
+    let Some(hub) = leading.hub() else {
         let (status, kind) = (StatusCode::SERVICE_UNAVAILABLE, "/problems/not-leading");
         let detail = "This replica does not lead; another may, or this one will.";
         return Problem::new(status, kind, "Not leading", detail).retry_after(1).response();

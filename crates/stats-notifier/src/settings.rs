@@ -46,6 +46,8 @@ pub struct LeaderSettings {
     pub attempt_interval_milliseconds: NonZeroU64,
     /// After how long without a word the server ends the session.
     pub session_timeout_milliseconds: NonZeroU64,
+    /// How long a statement may wait for a lock.
+    pub lock_timeout_milliseconds: NonZeroU64,
     /// How long one tick, flush or purge may take.
     pub statement_timeout_milliseconds: NonZeroU64,
 }

@@ -72,10 +72,12 @@ impl Application {
                 metrics::sample(&sampled, role.hub(), &deliveries, pool);
             }),
         };
+        let lease = milliseconds(settings.leader.session_timeout_milliseconds);
+        let leading = routes::Leading { roles, lease };
         let (port, server) =
             internal.serve(&settings.internal, settings.stream.drain_seconds, move |routes| {
                 routes
-                    .app_data(web::Data::new(roles.clone()))
+                    .app_data(web::Data::new(leading.clone()))
                     .app_data(web::Data::new(history.clone()))
                     .configure(routes::configure);
             })?;

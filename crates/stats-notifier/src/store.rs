@@ -140,13 +140,25 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let session_timeout = milliseconds(leader.session_timeout_milliseconds);
         let mut config = database.connection("stats-notifier");
-        // The timeouts end the session of a leader that is frozen or cut off, so that another can take over. jit
-        // would compile a statement that takes a tenth of a millisecond; a plan that scans the whole log is never
+        // The timeouts end the session of a leader that is frozen or cut off, so that another can take over. Whatever
+        // it was doing when it fell silent, the server then does one of these:
+        // - It waits for the next statement, outside a transaction or inside: the idle timeouts.
+        // - It waits for a lock: lock_timeout, then the idle timeout of the failed transaction. Together they are the
+        //   longest that a silent leader keeps the lead.
+        // - It waits for the leader to read, for the rows of an answer fill all buffers between them: Linux counts
+        //   that, too, towards tcp_user_timeout.
+        // - It works on a statement, which then ends in one of the above. Whoever took over would have the same work
+        //   before it. Where the leader is not silent but gone, client_connection_check_interval ends the work.
+        // It never waits between the messages of one statement, for they are sent in one piece.
+        //
+        // jit would compile a statement that takes a tenth of a millisecond; a plan that scans the whole log is never
         // wanted here, whatever the planner believes of a table that is always nearly empty.
-        let idle = session_timeout.as_millis();
+        let (idle, lock) = (session_timeout.as_millis(), leader.lock_timeout_milliseconds);
+        let attempts = leader.attempt_interval_milliseconds;
         config.options(format!(
             "-c TimeZone=UTC -c jit=off -c enable_seqscan=off -c idle_session_timeout={idle} \
-             -c idle_in_transaction_session_timeout={idle} -c tcp_user_timeout={idle}"
+             -c idle_in_transaction_session_timeout={idle} -c tcp_user_timeout={idle} -c lock_timeout={lock} \
+             -c client_connection_check_interval={attempts}"
         ));
         config.tcp_user_timeout(session_timeout);
         // A standby server's snapshots lack transactions in progress.

@@ -5,10 +5,14 @@
 mod checker;
 mod exactness;
 mod flights;
+mod frozen;
+mod gateways;
 mod operations;
 mod outage;
 mod reference;
+mod replicas;
 mod schema;
+mod standby;
 mod subscriber;
 mod support;
 mod writers;

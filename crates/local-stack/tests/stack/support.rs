@@ -1,9 +1,9 @@
 //! The services of a test, as processes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use local_stack::stack::{Ports, Replicas, Stack, StackSettings, built_programs};
+use local_stack::stack::{Part, Ports, Replicas, Stack, StackSettings, built_programs};
 use local_stack::test_database::TestDatabase;
 use migrate::settings::RoleSettings;
 use service_kit::database::DatabaseSettings;
@@ -13,8 +13,14 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the services of a database are told, one of each, on ports of their own.
 pub(crate) fn settings(database: DatabaseSettings, roles: RoleSettings) -> StackSettings {
-    let (programs, ports) = (built_programs().unwrap(), vec![Ports::free().unwrap()]);
-    StackSettings { programs, database, roles, replicas: Replicas::ONE, ports }
+    replicas(database, roles, Replicas::ONE)
+}
+
+/// What any number of them are told.
+pub(crate) fn replicas(database: DatabaseSettings, roles: RoleSettings, replicas: Replicas) -> StackSettings {
+    let most = Part::ALL.map(|part| replicas.of(part)).into_iter().max().unwrap();
+    let ports = (0..most).map(|_| Ports::free().unwrap()).collect();
+    StackSettings { programs: built_programs().unwrap(), database, roles, replicas, ports }
 }
 
 /// The ready services of a test's database.
@@ -29,4 +35,17 @@ pub(crate) async fn start_with(settings: StackSettings) -> Stack {
         stack.until_ready(instance, DEADLINE).await.unwrap();
     }
     stack
+}
+
+/// Waits until `look` finds something.
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(started.elapsed() < DEADLINE, "{what}");
+        // Leaves the cores to what is waited for.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -46,6 +46,19 @@ async fn a_silent_upstream_is_stale_and_comes_back_without_a_snapshot() {
     assert_eq!(content(client.state.as_ref().unwrap()), before);
 }
 
+/// So does one that is frozen: its system takes connections for it.
+#[tokio::test]
+async fn an_upstream_that_does_not_answer_is_passed_over() {
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let publisher = Publisher::start(1);
+    let addresses = format!("http://{},{}", silent.local_addr().unwrap(), publisher.url);
+    let gateway = Gateway::start_with(&addresses, |settings| {
+        settings.upstream.connect_timeout_milliseconds = 200.try_into().unwrap();
+        settings.upstream.silence_milliseconds = 60_000.try_into().unwrap();
+    });
+    gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
+}
+
 #[tokio::test]
 async fn streams_end_within_the_drain_and_the_service_without_an_error() {
     let publisher = Publisher::start(1);
