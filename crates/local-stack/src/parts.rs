@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
 use crate::postgres::free_port;
 
 /// One service of a stack.
@@ -14,11 +16,13 @@ pub enum Part {
     IngestApi,
     /// Shows counts.
     SseGateway,
+    /// Serves the page.
+    Dashboard,
 }
 
 impl Part {
     /// Every part, in the order in which they start.
-    pub const ALL: [Self; 3] = [Self::StatsNotifier, Self::IngestApi, Self::SseGateway];
+    pub const ALL: [Self; 4] = [Self::StatsNotifier, Self::IngestApi, Self::SseGateway, Self::Dashboard];
 
     /// The name of the program.
     #[must_use]
@@ -27,6 +31,7 @@ impl Part {
             Self::StatsNotifier => "stats-notifier",
             Self::IngestApi => "ingest-api",
             Self::SseGateway => "sse-gateway",
+            Self::Dashboard => "dashboard",
         }
     }
 
@@ -76,13 +81,15 @@ pub struct Replicas {
     pub ingest_api: usize,
     /// Of sse-gateway.
     pub sse_gateway: usize,
+    /// Of dashboard.
+    pub dashboard: usize,
 }
 
 impl Replicas {
-    /// One of each.
-    pub const ONE: Self = Self { stats_notifier: 1, ingest_api: 1, sse_gateway: 1 };
-    /// Two of each.
-    pub const TWO: Self = Self { stats_notifier: 2, ingest_api: 2, sse_gateway: 2 };
+    /// One of each, without a page to look at.
+    pub const ONE: Self = Self { stats_notifier: 1, ingest_api: 1, sse_gateway: 1, dashboard: 0 };
+    /// Two of each, without a page to look at.
+    pub const TWO: Self = Self { stats_notifier: 2, ingest_api: 2, sse_gateway: 2, dashboard: 0 };
 
     /// All of them, in the order in which they start.
     pub fn instances(self) -> impl Iterator<Item = Instance> {
@@ -98,12 +105,13 @@ impl Replicas {
             Part::StatsNotifier => self.stats_notifier,
             Part::IngestApi => self.ingest_api,
             Part::SseGateway => self.sse_gateway,
+            Part::Dashboard => self.dashboard,
         }
     }
 }
 
 /// Where one replica of each service listens, on 127.0.0.1.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Ports {
     /// Of stats-notifier, which has no public one.
     pub stats_notifier: u16,
@@ -115,6 +123,10 @@ pub struct Ports {
     pub sse_gateway: u16,
     /// Of sse-gateway's health and metrics.
     pub sse_gateway_internal: u16,
+    /// Of dashboard.
+    pub dashboard: u16,
+    /// Of dashboard's health and metrics.
+    pub dashboard_internal: u16,
 }
 
 impl Ports {
@@ -129,7 +141,23 @@ impl Ports {
             ingest_api_internal: free_port()?,
             sse_gateway: free_port()?,
             sse_gateway_internal: free_port()?,
+            dashboard: free_port()?,
+            dashboard_internal: free_port()?,
         })
+    }
+
+    /// The variables that tell the services.
+    #[must_use]
+    pub const fn variables(self) -> [(&'static str, u16); 7] {
+        [
+            ("NOTIFIER_PORT", self.stats_notifier),
+            ("INGEST_PORT", self.ingest_api),
+            ("INGEST_INTERNAL_PORT", self.ingest_api_internal),
+            ("GATEWAY_PORT", self.sse_gateway),
+            ("GATEWAY_INTERNAL_PORT", self.sse_gateway_internal),
+            ("DASHBOARD_PORT", self.dashboard),
+            ("DASHBOARD_INTERNAL_PORT", self.dashboard_internal),
+        ]
     }
 
     /// That of a part's health and metrics.
@@ -139,6 +167,7 @@ impl Ports {
             Part::StatsNotifier => self.stats_notifier,
             Part::IngestApi => self.ingest_api_internal,
             Part::SseGateway => self.sse_gateway_internal,
+            Part::Dashboard => self.dashboard_internal,
         }
     }
 
@@ -149,6 +178,7 @@ impl Ports {
             Part::StatsNotifier => self.stats_notifier,
             Part::IngestApi => self.ingest_api,
             Part::SseGateway => self.sse_gateway,
+            Part::Dashboard => self.dashboard,
         }
     }
 }

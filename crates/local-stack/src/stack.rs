@@ -252,19 +252,18 @@ impl Stack {
         let ports = self.settings.ports[instance.number - 1];
         let notifiers = (1..=replicas.stats_notifier).map(|number| Part::StatsNotifier.replica(number));
         let upstreams: Vec<String> = notifiers.map(|notifier| self.url(notifier)).collect();
-        let variables = [
+        // The page is another origin than what it asks, and is looked at under either name of this machine.
+        let origins = ["127.0.0.1", "localhost"].map(|host| format!("http://{host}:{}", ports.dashboard));
+        let mut variables = vec![
             ("PGHOST", database.host.clone()),
             ("PGPORT", database.port.to_string()),
             ("PGDATABASE", database.name.clone()),
             ("INGEST_DATABASE_PASSWORD", roles.ingest_password.expose_secret().to_owned()),
             ("NOTIFIER_DATABASE_PASSWORD", roles.notifier_password.expose_secret().to_owned()),
-            ("INGEST_PORT", ports.ingest_api.to_string()),
-            ("INGEST_INTERNAL_PORT", ports.ingest_api_internal.to_string()),
-            ("GATEWAY_PORT", ports.sse_gateway.to_string()),
-            ("GATEWAY_INTERNAL_PORT", ports.sse_gateway_internal.to_string()),
-            ("NOTIFIER_PORT", ports.stats_notifier.to_string()),
+            ("INGEST_ALLOWED_ORIGINS", origins.join(",")),
             ("NEWCYCLE_UPSTREAMS", upstreams.join(",")),
         ];
+        variables.extend(ports.variables().map(|(variable, port)| (variable, port.to_string())));
         let log = Arc::clone(&self.log);
         Service::start(programs, instance.part.name(), &variables, move |line| log(instance, line))
             .map_err(|source| StackError::NotStarted { instance, programs: programs.clone(), source })

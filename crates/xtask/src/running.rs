@@ -39,6 +39,8 @@ pub(crate) struct Urls {
     pub(crate) ingest_api_internal: String,
     pub(crate) sse_gateway: String,
     pub(crate) sse_gateway_internal: String,
+    pub(crate) dashboard: String,
+    pub(crate) dashboard_internal: String,
     pub(crate) stats_notifier: String,
     /// Without the password.
     pub(crate) postgres: String,
@@ -46,11 +48,8 @@ pub(crate) struct Urls {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StackPorts {
-    ingest_api: u16,
-    ingest_api_internal: u16,
-    sse_gateway: u16,
-    sse_gateway_internal: u16,
-    stats_notifier: u16,
+    #[serde(flatten)]
+    services: Ports,
     postgres: u16,
 }
 
@@ -73,8 +72,6 @@ impl Running {
         let url = |part| format!("http://127.0.0.1:{}", settings.ports.of(part));
         let internal = |part| format!("http://127.0.0.1:{}", settings.ports.internal(part));
         let database = &settings.database;
-        let Ports { stats_notifier, ingest_api, ingest_api_internal, sse_gateway, sse_gateway_internal } =
-            settings.ports;
         Self {
             ready: false,
             process_id: std::process::id(),
@@ -85,20 +82,15 @@ impl Running {
                 ingest_api_internal: internal(Part::IngestApi),
                 sse_gateway: url(Part::SseGateway),
                 sse_gateway_internal: internal(Part::SseGateway),
+                dashboard: url(Part::Dashboard),
+                dashboard_internal: internal(Part::Dashboard),
                 stats_notifier: url(Part::StatsNotifier),
                 postgres: format!(
                     "postgres://{}@127.0.0.1:{}/{}",
                     database.user, database.port, database.name
                 ),
             },
-            ports: StackPorts {
-                ingest_api,
-                ingest_api_internal,
-                sse_gateway,
-                sse_gateway_internal,
-                stats_notifier,
-                postgres: database.port,
-            },
+            ports: StackPorts { services: settings.ports, postgres: database.port },
             processes: Vec::new(),
         }
     }

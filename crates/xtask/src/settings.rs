@@ -47,6 +47,8 @@ impl Settings {
             ingest_api_internal: port("INGEST_INTERNAL_PORT", 9080)?,
             sse_gateway: port("GATEWAY_PORT", 8081)?,
             sse_gateway_internal: port("GATEWAY_INTERNAL_PORT", 9081)?,
+            dashboard: port("DASHBOARD_PORT", 8082)?,
+            dashboard_internal: port("DASHBOARD_INTERNAL_PORT", 9082)?,
         };
         let folder = std::path::absolute(text("NEWCYCLE_DATA_DIR", ".newcycle"))?;
         Ok(Self { folder, database, roles, ports })
@@ -54,16 +56,7 @@ impl Settings {
 
     /// Refuses a port that somebody listens on, and two uses of one.
     pub(crate) fn check_ports(&self) -> anyhow::Result<()> {
-        let Ports { stats_notifier, ingest_api, ingest_api_internal, sse_gateway, sse_gateway_internal } =
-            self.ports;
-        let ports = [
-            ("PGPORT", self.database.port),
-            ("INGEST_PORT", ingest_api),
-            ("INGEST_INTERNAL_PORT", ingest_api_internal),
-            ("GATEWAY_PORT", sse_gateway),
-            ("GATEWAY_INTERNAL_PORT", sse_gateway_internal),
-            ("NOTIFIER_PORT", stats_notifier),
-        ];
+        let ports = [("PGPORT", self.database.port)].into_iter().chain(self.ports.variables());
         let mut taken = Vec::new();
         for (variable, port) in ports {
             // Held until all are checked, so that two uses of one port meet.

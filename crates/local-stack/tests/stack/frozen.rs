@@ -8,7 +8,8 @@ use crate::support::{DEADLINE, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_service_ends_when_asked_to_and_with_its_stack() {
-    let mut services = Services::start(Replicas { stats_notifier: 0, ingest_api: 2, sse_gateway: 0 }).await;
+    let mut services =
+        Services::start(Replicas { stats_notifier: 0, ingest_api: 2, sse_gateway: 0, dashboard: 0 }).await;
     let [first, second] = [1, 2].map(|number| Part::IngestApi.replica(number));
     let _still_frozen =
         [services.stack.freeze(first).await.unwrap(), services.stack.freeze(second).await.unwrap()];

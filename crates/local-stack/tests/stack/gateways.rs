@@ -10,7 +10,8 @@ use crate::support::{DEADLINE, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_tries_every_address_for_the_leader() {
-    let mut services = Services::start(Replicas { stats_notifier: 2, ingest_api: 1, sse_gateway: 1 }).await;
+    let mut services =
+        Services::start(Replicas { stats_notifier: 2, ingest_api: 1, sse_gateway: 1, dashboard: 0 }).await;
     let [first, second] = [1, 2].map(|number| Part::StatsNotifier.replica(number));
     // The lead goes to the second.
     assert!(services.stack.stop_one(first, DEADLINE).await);
@@ -29,7 +30,8 @@ async fn a_gateway_tries_every_address_for_the_leader() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_goes_on_at_another_gateway_with_a_patch() {
-    let mut services = Services::start(Replicas { stats_notifier: 1, ingest_api: 1, sse_gateway: 2 }).await;
+    let mut services =
+        Services::start(Replicas { stats_notifier: 1, ingest_api: 1, sse_gateway: 2, dashboard: 0 }).await;
     let [first, second] = [1, 2].map(|number| Part::SseGateway.replica(number));
     let clients = [services.subscribe(first).await, services.subscribe(second).await];
     services.post(20).await;
@@ -49,7 +51,7 @@ async fn a_client_goes_on_at_another_gateway_with_a_patch() {
 /// Here the test itself holds the lead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_finds_only_standbys_says_so_until_one_leads() {
-    let replicas = Replicas { stats_notifier: 2, ingest_api: 0, sse_gateway: 1 };
+    let replicas = Replicas { stats_notifier: 2, ingest_api: 0, sse_gateway: 1, dashboard: 0 };
     let mut services = Services::start_with(replicas, "SELECT pg_advisory_lock(1315208537, 1)").await;
     for number in [1, 2] {
         services.stack.until_ready(Part::StatsNotifier.replica(number), DEADLINE).await.unwrap();

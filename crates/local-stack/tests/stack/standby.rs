@@ -17,7 +17,7 @@ const TAKEOVER: Duration = Duration::from_secs(5);
 const HANDOVER: Duration = Duration::from_secs(2);
 
 /// What there is in most of these tests.
-const PAIR: Replicas = Replicas { stats_notifier: 2, ingest_api: 1, sse_gateway: 1 };
+const PAIR: Replicas = Replicas { stats_notifier: 2, ingest_api: 1, sse_gateway: 1, dashboard: 0 };
 
 /// What a client notices of a new term: a status at most, and a snapshot after the one that it began with.
 fn assert_only_a_snapshot(noticed: &Noticed) {
@@ -27,7 +27,8 @@ fn assert_only_a_snapshot(noticed: &Noticed) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_leads_and_the_other_is_ready_to() {
-    let services = Services::start(Replicas { stats_notifier: 2, ingest_api: 0, sse_gateway: 0 }).await;
+    let services =
+        Services::start(Replicas { stats_notifier: 2, ingest_api: 0, sse_gateway: 0, dashboard: 0 }).await;
     let (leader, standby) = services.leader_and_standby().await;
     let get = async |instance, path: &str| {
         reqwest::get(format!("{}{path}", services.stack.internal_url(instance))).await.unwrap()
