@@ -3,7 +3,9 @@
 #![expect(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
 
 mod demo;
+mod examples;
 mod import;
+mod packages;
 mod postgres;
 mod running;
 mod settings;
