@@ -121,6 +121,9 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     println!("== a company of seed {} works with the ingest-api at {url}; Ctrl-C ends it", options.seed);
     let mut tally = Tally::default();
     let outcome = work(&options, &api, &mut tally, &mut news, &mut interrupts).await;
+    for text in news.rest() {
+        println!("{text}");
+    }
     tally.show();
     let unanswered = outcome?;
     if unanswered > 0 {
@@ -154,7 +157,7 @@ async fn work(
         options.rate
     );
     let work = Work { rate: options.rate, events: options.events };
-    live::work((api, &company), work, tally, news, interrupts).await
+    live::work(api, &company, work, tally, news, interrupts).await
 }
 
 /// Posts the base items and users, and the past.

@@ -53,11 +53,24 @@ impl News {
     /// The next words of a kind of trouble that was not spoken of before.
     pub(crate) async fn next(&mut self) -> Option<String> {
         loop {
-            let (kind, text) = self.heard.recv().await?;
-            if self.said.len() < NEWS && self.said.insert(kind) {
+            let heard = self.heard.recv().await?;
+            if let Some(text) = self.unsaid(heard) {
                 return Some(text);
             }
         }
+    }
+
+    /// The words that came already and were not asked for yet.
+    pub(crate) fn rest(mut self) -> Vec<String> {
+        let mut rest = Vec::new();
+        while let Ok(heard) = self.heard.try_recv() {
+            rest.extend(self.unsaid(heard));
+        }
+        rest
+    }
+
+    fn unsaid(&mut self, (kind, text): (String, String)) -> Option<String> {
+        (self.said.len() < NEWS && self.said.insert(kind)).then_some(text)
     }
 }
 

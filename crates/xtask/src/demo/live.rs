@@ -1,7 +1,6 @@
 //! The present: one request an event, at the time that it happens.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -51,7 +50,8 @@ type Done = (Happening, Uuid, anyhow::Result<Sent>);
 /// Sends events until there are as many as there should be, or until asked to stop. Returns how many were left
 /// without an answer then.
 pub(crate) async fn work(
-    (api, company): (&Api, &Arc<Company>),
+    api: &Api,
+    company: &Company,
     Work { rate, events }: Work,
     tally: &mut Tally,
     news: &mut News,

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
+use crate::proxy::{Trouble, Troublemaker};
 use crate::support::Place;
 
 /// Accepted, repeated and rejected rows of a kind, of the table that ends what the demo says.
@@ -39,6 +40,32 @@ fn the_gateway_shows_what_the_demo_sent() {
 }
 
 #[test]
+fn a_demo_goes_on_through_trouble_and_says_so() {
+    // After the look whether there is an ingest-api, the base items and the users: with the first events.
+    const TROUBLE: [(u32, Trouble); 4] =
+        [(3, Trouble::Refused), (4, Trouble::Refused), (5, Trouble::Unavailable), (6, Trouble::Unanswered)];
+    let place = Place::new("demo-trouble");
+    place.run(&["up", "--detach"]);
+    let trouble = Troublemaker::before(place.value("INGEST_PORT"), &TROUBLE);
+    let said = place.run(&["demo", "--rate", "1000", "--events", "50", "--url", &trouble.url]);
+    for once in ["ingest-api answers 503", "ingest-api does not answer", "colour: is grey"] {
+        assert_eq!(said.matches(once).count(), 1, "{once} must be said once: {said}");
+    }
+    let ([items, 0, no_items], [transfers, 0, no_transfers]) = (row(&said, "items"), row(&said, "transfers"))
+    else {
+        panic!("{said}")
+    };
+    assert_eq!((items + transfers, no_items + no_transfers), (48, 2), "{said}");
+    assert_eq!(trouble.requests.try_iter().count(), 55, "50 events, two of them twice, after three requests");
+    place.until_counted(items, transfers);
+
+    // Likewise an upload: what was carried out without an answer was there already when it was repeated.
+    let trouble = Troublemaker::before(place.value("INGEST_PORT"), &[(1, Trouble::Unanswered)]);
+    let said = place.run(&["demo", "--seed", "2", "--events", "0", "--url", &trouble.url]);
+    assert_eq!((row(&said, "base-items"), row(&said, "users")), ([0, 20, 0], [200, 0, 0]), "{said}");
+}
+
+#[test]
 fn an_interrupted_demo_ends_with_what_it_sent() {
     let place = Place::new("demo-interrupted");
     let said = place.refused(&["demo"]);
@@ -53,7 +80,7 @@ fn an_interrupted_demo_ends_with_what_it_sent() {
     while !said.contains("sending about 500 events a second") {
         assert_ne!(output.read_line(&mut said).unwrap(), 0, "the demo has ended: {said}");
     }
-    while place.counts() < (10, 0) {}
+    place.until_counts("some", |(items, _)| items > 10);
     let interrupted = Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap();
     assert!(interrupted.success());
     output.read_to_string(&mut said).unwrap();

@@ -11,11 +11,14 @@ use local_stack::stack::built_programs;
 use local_stack::test_database::TestDatabase;
 use serde_json::Value;
 
-use crate::proxy::{Cable, RETRY_AFTER, Troublemaker};
+use crate::proxy::{Cable, RETRY_AFTER, Trouble, Troublemaker};
 use crate::support::{Place, root, said};
 
 /// How long the client may take to see what there is to see.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the first attempts of a producer meet.
+const TROUBLE: [(u32, Trouble); 2] = [(0, Trouble::Unavailable), (1, Trouble::Unanswered)];
 
 fn example(name: &str) -> PathBuf {
     root().join("docs/examples").join(name)
@@ -61,7 +64,7 @@ fn every_producer_gets_its_events_through_once() {
     let place = Place::new("producers");
     place.run(&["up", "--detach"]);
     for (number, (interpreter, producer)) in (1..).zip(producers(&place)) {
-        let trouble = Troublemaker::before(place.value("INGEST_PORT"));
+        let trouble = Troublemaker::before(place.value("INGEST_PORT"), &TROUBLE);
         let (ended_well, said) =
             said(&Command::new(interpreter).arg(&producer).arg(&trouble.url).output().unwrap());
         assert!(ended_well, "{interpreter} {}: {said}", producer.display());

@@ -78,13 +78,18 @@ impl Place {
 
     /// Waits until the gateway shows these counts.
     pub(crate) fn until_counted(&self, items: u64, transfers: u64) {
+        self.until_counts(&format!("{items} and {transfers}"), |counts| counts == (items, transfers));
+    }
+
+    /// Waits until the gateway shows counts that are as wanted.
+    pub(crate) fn until_counts(&self, wanted: &str, are_wanted: impl Fn((u64, u64)) -> bool) {
         let started = Instant::now();
         loop {
             let counts = self.counts();
-            if counts == (items, transfers) {
+            if are_wanted(counts) {
                 return;
             }
-            assert!(started.elapsed() < PATIENCE, "{counts:?} must become {:?}", (items, transfers));
+            assert!(started.elapsed() < PATIENCE, "{counts:?} must become {wanted}");
         }
     }
 }
