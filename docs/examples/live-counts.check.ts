@@ -72,6 +72,6 @@ function print(line: object): void {
 }
 
 follow(FetchEventSource, argv[2] ?? "", ({ upstream, topics }) => {
-  const counts = [...topics].map(([topic, buckets]) => [topic, Object.fromEntries(buckets)] as const);
+  const counts = [...topics].map(([topic, buckets]) => [topic, [...buckets]] as const);
   print({ upstream, topics: Object.fromEntries(counts) });
 });

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use local_stack::stack::built_programs;
 use local_stack::test_database::TestDatabase;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::proxy::{Cable, RETRY_AFTER, Trouble, Troublemaker};
 use crate::support::{Place, root, said};
@@ -145,11 +145,14 @@ impl Drop for Client {
     }
 }
 
-/// The state of a topic in one answer, in the form in which the client says it.
+/// How many buckets of a topic are followed: fewer than there will be, so that the oldest have to go.
+const LAST: usize = 20;
+
+/// The state of a topic in one answer, in the form and order in which the client says it.
 fn answered(place: &Place, topic: &str) -> Value {
-    let window = get(&format!("{}/statistics/{topic}", place.url("GATEWAY_PORT")));
+    let window = get(&format!("{}/statistics/{topic}?last={LAST}", place.url("GATEWAY_PORT")));
     let buckets = window["buckets"].as_array().unwrap().iter();
-    buckets.map(|bucket| (bucket["time"].as_str().unwrap().to_owned(), bucket["count"].clone())).collect()
+    buckets.map(|bucket| json!([bucket["time"], bucket["count"]])).collect()
 }
 
 #[test]
@@ -157,7 +160,10 @@ fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
     let place = Place::new("client");
     place.run(&["up", "--detach"]);
     let cable = Cable::before(place.value("GATEWAY_PORT"));
-    let url = format!("{}/statistics?topic=item-creation/millisecond&topic=transfers/minute", cable.url);
+    let url = format!(
+        "{}/statistics?topic=item-creation/millisecond&topic=transfers/minute&last={LAST}",
+        cable.url
+    );
     let mut client = Client::start(&compiled(&place).join("live-counts.check.js"), &url);
     let said = client.until(|line| line["upstream"] == "live");
     assert_eq!((&said[0]["request"], &said[1]["event"]), (&"".into(), &"snapshot".into()));
@@ -201,6 +207,7 @@ fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
     assert!(!said.iter().any(|line| line.get("request").is_some()), "{said:?}");
     let expected = send(&place);
     client.until(|line| shows(line, &expected));
+    assert_eq!(expected.0.as_array().unwrap().len(), LAST, "the window must have been full");
 }
 
 fn signal(name: &str, process_id: &Value) {
