@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use local_stack::stack::built_programs;
 use local_stack::test_database::TestDatabase;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::proxy::{Cable, RETRY_AFTER, Trouble, Troublemaker};
 use crate::support::{Place, root, said};
@@ -57,6 +59,17 @@ fn producers(place: &Place) -> [(&'static str, PathBuf); 4] {
         // Runs what it is given.
         ("env", program),
     ]
+}
+
+fn post(url: &str, body: &Value) {
+    let (body, header) = (body.to_string(), "content-type: application/json");
+    let (ended_well, said) = said(
+        &Command::new("curl")
+            .args(["-sS", "--fail-with-body", "-H", header, "-d", &body, url])
+            .output()
+            .unwrap(),
+    );
+    assert!(ended_well, "{said}");
 }
 
 #[test]
@@ -169,29 +182,39 @@ fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
     assert_eq!((&said[0]["request"], &said[1]["event"]), (&"".into(), &"snapshot".into()));
 
     let (mut items, mut transfers) = (0, 0);
-    let mut send = |place: &Place| {
+    let send = |items: &mut u64, transfers: &mut u64| {
         let said = place.run(&["demo", "--rate", "1000", "--events", "50"]);
         let sent = |kind: &str| {
             let line = said.lines().find(|line| line.starts_with(kind)).unwrap();
             line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
         };
-        (items, transfers) = (items + sent("items"), transfers + sent("transfers"));
-        place.until_counted(items, transfers);
-        (answered(place, "item-creation/millisecond"), answered(place, "transfers/minute"))
+        (*items, *transfers) = (*items + sent("items"), *transfers + sent("transfers"));
+        place.until_counted(*items, *transfers);
+        (answered(&place, "item-creation/millisecond"), answered(&place, "transfers/minute"))
     };
     let shows = |line: &Value, (items, transfers): &(Value, Value)| {
         let topics = &line["topics"];
         line["upstream"] == "live"
             && (&topics["item-creation/millisecond"], &topics["transfers/minute"]) == (items, transfers)
     };
-    let expected = send(&place);
+    let expected = send(&mut items, &mut transfers);
     client.until(|line| shows(line, &expected));
+
+    // The half second comes after the whole one, though not as text. A minute ahead, so that they stay the newest.
+    let second = (OffsetDateTime::now_utc() + Duration::from_secs(60)).truncate_to_second();
+    let url = place.url("INGEST_PORT");
+    let base_item = get(&format!("{url}/base-items?limit=1"))["data"][0]["id"].clone();
+    for time in [second, second + Duration::from_millis(500)] {
+        let time = time.format(&Rfc3339).unwrap();
+        post(&format!("{url}/items"), &json!({ "base_item_id": base_item, "created_at": time }));
+        items += 1;
+    }
 
     // While the connection is lost the numbers stay, marked stale; then a patch brings what was missed.
     cable.cut();
     let said = client.until(|line| line["upstream"] == "stale");
     assert_eq!(said.last().unwrap()["topics"]["transfers/minute"], expected.1);
-    let expected = send(&place);
+    let expected = send(&mut items, &mut transfers);
     let said = client.until(|line| shows(line, &expected));
     assert!(said[0]["request"].as_str().is_some_and(|id| !id.is_empty()), "{said:?}");
     assert!(!said.iter().any(|line| line["event"] == "snapshot"), "{said:?}");
@@ -205,7 +228,7 @@ fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
     signal("-CONT", &notifier["process_id"]);
     let said = client.until(|line| line["upstream"] == "live");
     assert!(!said.iter().any(|line| line.get("request").is_some()), "{said:?}");
-    let expected = send(&place);
+    let expected = send(&mut items, &mut transfers);
     client.until(|line| shows(line, &expected));
     assert_eq!(expected.0.as_array().unwrap().len(), LAST, "the window must have been full");
 }
