@@ -44,13 +44,16 @@ impl Past {
 
     /// About how many events there are.
     pub(crate) fn expected_events(self) -> u64 {
-        let begin = self.first.with_time(Time::MIDNIGHT).assume_utc();
+        let seconds = self.days().map(|day| {
+            let midnight = day.with_time(Time::MIDNIGHT).assume_utc();
+            (self.until - midnight).min(Duration::DAY).as_seconds_f64() * season(midnight)
+        });
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "bounded by rate and length"
         )]
-        let events = ((self.until - begin).as_seconds_f64() * self.rate).round() as u64;
+        let events = (seconds.sum::<f64>() * self.rate).round() as u64;
         events
     }
 
@@ -169,6 +172,14 @@ mod tests {
         assert!(times.is_sorted() && times[0] >= datetime!(2026-11-25 0:00 UTC));
         assert!(*times.last().unwrap() < NOON);
         assert!(events(past, days[0]).last().unwrap().time > datetime!(2026-11-23 23:00 UTC));
+    }
+
+    #[test]
+    fn about_as_many_events_happen_as_are_expected() {
+        let past = Past::reaching_back(Duration::weeks(4), 1, 0.05, datetime!(2026-11-30 0:00 UTC));
+        let expected = i64::try_from(past.expected_events()).unwrap();
+        let happened = i64::try_from(past.days().map(|day| events(past, day).len()).sum::<usize>()).unwrap();
+        assert!((happened - expected).abs() < expected / 20, "{happened}, not {expected}");
     }
 
     #[test]
