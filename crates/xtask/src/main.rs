@@ -2,7 +2,10 @@
 
 #![expect(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
 
+mod demo;
+mod examples;
 mod import;
+mod packages;
 mod postgres;
 mod running;
 mod settings;
@@ -48,6 +51,8 @@ enum Command {
         #[arg(long)]
         url: Option<String>,
     },
+    /// Lets a small company work: base items, users, items and transfers through ingest-api, until Ctrl-C.
+    Demo(demo::Options),
     /// Checks formatting, lints and documentation, then runs every test against a Postgres of its own.
     Test {
         /// Passed on to `cargo test`, such as the name of a test.
@@ -64,6 +69,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Reset => stack::reset(),
         Command::Status { json } => stack::status(json).await,
         Command::Import { folder, url } => import::run(&folder, url).await,
+        Command::Demo(options) => demo::run(options).await,
         Command::Test { arguments } => test::run(&arguments).await,
     }
 }

@@ -8,7 +8,7 @@ use local_stack::postgres::{Cluster, ClusterSettings, free_port};
 use local_stack::test_database::CLUSTER_VARIABLE;
 use tokio::process::Command;
 
-use crate::{postgres, up};
+use crate::{examples, postgres, up};
 
 /// Tests that may be ignored, by their full names; reviewed, and empty for as long as possible.
 const MAY_BE_IGNORED: &[&str] = &[];
@@ -26,6 +26,7 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
     step("building the services", cargo(&up::BUILD)).await?;
     step("building the tests", cargo(&["test", "--workspace", "--locked", "--no-run"])).await?;
 
+    examples::bring().await?;
     println!("== Postgres for the tests");
     let installation = postgres::bring()?;
     // Not under the checkout: as root, Postgres runs as another user, who may not be able to enter it.
@@ -74,7 +75,8 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-async fn step(name: &str, mut command: Command) -> anyhow::Result<()> {
+/// Runs a command that must succeed, under its name.
+pub(crate) async fn step(name: &str, mut command: Command) -> anyhow::Result<()> {
     println!("== {name}");
     let status = command.status().await.with_context(|| format!("{name} could not be run"))?;
     if !status.success() {
