@@ -3,30 +3,39 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use actix_web::http::Method;
 use actix_web::http::header::CACHE_CONTROL;
-use actix_web::{HttpRequest, HttpResponse, Resource, Route, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use domain::{Metric, Topic};
+use service_kit::openapi::Endpoint;
 use service_kit::problem;
 use statistics_stream::{Hub, Selection, internal_stream_response, stream_response, upstream};
 
 use crate::error::ApiError;
+use crate::openapi;
 use crate::request::{Form, last_event_id, selection};
+
+/// The paths, and what is said of each.
+pub(crate) fn endpoints() -> [Endpoint; 3] {
+    [
+        Endpoint::at("/statistics").get(many, openapi::many()),
+        Endpoint::at("/statistics/item-creation/{unit}")
+            .get(item_creation, openapi::one(Metric::ItemCreation)),
+        Endpoint::at("/statistics/transfers/{unit}").get(transfers, openapi::one(Metric::Transfers)),
+    ]
+}
 
 /// Adds the routes. They find the hub in the application's data.
 pub fn configure(routes: &mut web::ServiceConfig) {
-    routes
-        .service(resource("/statistics", web::get().to(many)))
-        .service(resource("/statistics/item-creation/{unit}", web::get().to(item_creation)))
-        .service(resource("/statistics/transfers/{unit}", web::get().to(transfers)));
+    for endpoint in endpoints() {
+        routes.service(endpoint.resource());
+    }
 }
 
 /// Adds what only other gateways may ask.
 pub fn configure_internal(routes: &mut web::ServiceConfig) {
-    routes.service(resource(upstream::PATH, web::get().to(internal)));
-}
-
-fn resource(path: &str, route: Route) -> Resource {
-    web::resource(path).route(route).default_service(web::to(problem::method_not_allowed))
+    let stream = web::resource(upstream::PATH).route(web::get().to(internal));
+    routes.service(stream.default_service(problem::method_not_allowed(&[Method::GET])));
 }
 
 async fn item_creation(

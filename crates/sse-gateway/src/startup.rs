@@ -17,7 +17,7 @@ use statistics_stream::{Hub, upstream};
 use tokio_util::sync::CancellationToken;
 
 use crate::settings::{Settings, list};
-use crate::{metrics, routes};
+use crate::{metrics, openapi, routes};
 
 /// The service, listening but not yet running.
 pub struct Application {
@@ -41,6 +41,7 @@ impl Application {
         let metrics = Metrics::new()?;
         metrics::describe(&metrics);
         let (served, origins) = (web::Data::new(Arc::clone(&hub)), settings.cors.allowed_origins.clone());
+        let docs = service_kit::openapi::routes(&openapi::document())?;
         let (shared, recorded) = (served.clone(), web::Data::new(metrics.clone()));
         let server = HttpServer::new(move || {
             App::new()
@@ -50,6 +51,7 @@ impl Application {
                 .app_data(served.clone())
                 .app_data(recorded.clone())
                 .configure(routes::configure)
+                .configure(docs.clone())
                 .default_service(web::to(problem::not_found))
         })
         .workers(settings.http.workers.get())

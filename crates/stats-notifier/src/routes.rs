@@ -1,6 +1,6 @@
 //! `GET /internal/v1/stream`: every version of all topics, for gateways.
 
-use actix_web::http::StatusCode;
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use domain::Version;
 use service_kit::problem::{self, Problem};
@@ -13,7 +13,7 @@ use crate::leader::Role;
 pub fn configure(routes: &mut web::ServiceConfig) {
     let stream = web::resource(upstream::PATH)
         .route(web::get().to(stream))
-        .default_service(web::to(problem::method_not_allowed));
+        .default_service(problem::method_not_allowed(&[Method::GET]));
     routes.service(stream);
 }
 
