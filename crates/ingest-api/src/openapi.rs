@@ -7,6 +7,7 @@ use service_kit::openapi::{
     answer, components, content, header, parameter, refusal, schema_of, text, unavailable,
 };
 use service_kit::problem::{self, Problem};
+use utoipa::openapi::link::LinkBuilder;
 use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterIn};
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::schema::{AnyOfBuilder, Components, SchemaType};
@@ -83,9 +84,11 @@ fn schemas(settings: &Settings) -> Components {
 /// Stores one row, or many.
 pub(crate) fn create<I: Input<Row: Resource>>(settings: &Settings) -> OperationBuilder {
     let path = text().format(Some(SchemaFormat::Custom("uri-reference".to_owned())));
+    let get = LinkBuilder::new().operation_id(id_of::<I::Row>("get")).parameter("id", "$response.body#/id");
     let created = answer("The row is committed.")
         .header("Location", header(path, "The path of the new row."))
-        .content(JSON, content(schema_of::<I::Row>()));
+        .content(JSON, content(schema_of::<I::Row>()))
+        .link("get", RefOr::T(get.build()));
     let stored =
         "The row was stored already, with the same content; or all lines of the upload are committed.";
     let stored = answer(stored).content(JSON, content(either(schema_of::<I::Row>(), schema_of::<Counts>())));
@@ -166,11 +169,15 @@ pub(crate) fn give(settings: &Settings) -> OperationBuilder {
 /// What all operations have in common. `verb` and the resource's name make the operation's id.
 fn operation<R: Resource>(verb: &str, summary: String) -> OperationBuilder {
     OperationBuilder::new()
-        .operation_id(Some(format!("{verb}_{}", R::NAME.replace(' ', "_"))))
+        .operation_id(Some(id_of::<R>(verb)))
         .tag(R::PATH.trim_start_matches('/'))
         .summary(Some(summary))
         .response("500", refusal("The service failed."))
         .response("503", unavailable("The database does not answer, or too many uploads are under way."))
+}
+
+fn id_of<R: Resource>(verb: &str) -> String {
+    format!("{verb}_{}", R::NAME.replace(' ', "_"))
 }
 
 /// An operation on the row that the path names.
@@ -223,10 +230,9 @@ fn one_or_many<I: Input>(settings: &Settings) -> RequestBody {
 }
 
 fn idempotency_key() -> Parameter {
-    let key = text().pattern(Some(r#"^"?[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"?$"#));
-    let description = "A UUID, which becomes the id of a row that brings none. It means nothing to an upload, whose \
-                       lines bring their own.";
-    parameter(ParameterIn::Header, "Idempotency-Key", key, description)
+    let description = "Becomes the id of a row that brings none; may stand between quotation marks. It means nothing \
+                       to an upload, whose lines bring their own.";
+    parameter(ParameterIn::Header, "Idempotency-Key", uuid(), description)
 }
 
 fn too_large(settings: &Settings) -> Response {

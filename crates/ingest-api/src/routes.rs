@@ -1,5 +1,7 @@
 //! The paths. Each parses what it was sent, asks the store, and answers.
 
+use std::collections::HashSet;
+
 use actix_web::http::header::{CONTENT_TYPE, LOCATION};
 use actix_web::web::{self, Data, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
@@ -119,10 +121,12 @@ async fn create<I>(
 where
     I: Input<Row: Resource>,
 {
+    // A wrong key is an error even where it means nothing, which is to an upload.
+    let key = idempotency_key(&request)?;
     match media_type(&request).as_deref() {
         Some(JSON) => {
             let body = read(&service, body).await?;
-            let context = Context { key: idempotency_key(&request)?, ..service.context() };
+            let context = Context { key, ..service.context() };
             let row = parse::<I>(&body)?.into_row(context)?;
             match insert_one(&service, row).await? {
                 (true, row) => {
@@ -290,7 +294,11 @@ impl Page {
         let wrong = |name: &str, detail: String| ApiError::Query { name: name.to_owned(), detail };
         let query = Query::<Vec<(String, String)>>::from_query(request.query_string())
             .map_err(|error| wrong("the query", error.to_string()))?;
+        let mut given = HashSet::new();
         for (name, value) in query.into_inner() {
+            if !given.insert(name.clone()) {
+                return Err(wrong(&name, "is there more than once".to_owned()));
+            }
             match name.as_str() {
                 "after" => {
                     let after =

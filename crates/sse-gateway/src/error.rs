@@ -36,6 +36,9 @@ pub enum ApiError {
         /// Those that there are.
         known: &'static str,
     },
+    /// A query parameter is there more than once, and it is not said which is meant.
+    #[error("{0} is there more than once")]
+    Repeated(String),
     /// The query cannot be parsed.
     #[error("the query cannot be parsed: {0}")]
     Query(String),
@@ -57,9 +60,11 @@ impl ApiError {
         match self {
             Self::Unit(_) => "/problems/unknown-unit",
             Self::Topic(_) => "/problems/unknown-topic",
-            Self::Selection(_) | Self::Parameter { .. } | Self::UnknownParameter { .. } | Self::Query(_) => {
-                "/problems/invalid-query"
-            }
+            Self::Selection(_)
+            | Self::Parameter { .. }
+            | Self::UnknownParameter { .. }
+            | Self::Repeated(_)
+            | Self::Query(_) => "/problems/invalid-query",
             Self::NotAcceptable(_) => "/problems/not-acceptable",
             Self::NoData | Self::Stream(_) => "/problems/unavailable",
         }
@@ -70,9 +75,11 @@ impl ApiError {
         match self {
             Self::Unit(_) => "Unknown unit",
             Self::Topic(_) => "Unknown topic",
-            Self::Selection(_) | Self::Parameter { .. } | Self::UnknownParameter { .. } | Self::Query(_) => {
-                "Invalid query"
-            }
+            Self::Selection(_)
+            | Self::Parameter { .. }
+            | Self::UnknownParameter { .. }
+            | Self::Repeated(_)
+            | Self::Query(_) => "Invalid query",
             Self::NotAcceptable(_) => "Not acceptable",
             Self::NoData | Self::Stream(_) => "The service cannot answer now",
         }
@@ -86,7 +93,7 @@ impl ApiError {
             }
             Self::Selection(InvalidSelection::NoWindow) => Some("last"),
             Self::Parameter { name, .. } => Some(name),
-            Self::UnknownParameter { name, .. } => Some(name),
+            Self::UnknownParameter { name, .. } | Self::Repeated(name) => Some(name),
             Self::Query(_) | Self::NotAcceptable(_) | Self::NoData | Self::Stream(_) => None,
         }
     }
@@ -100,6 +107,7 @@ impl ResponseError for ApiError {
             | Self::Selection(_)
             | Self::Parameter { .. }
             | Self::UnknownParameter { .. }
+            | Self::Repeated(_)
             | Self::Query(_) => StatusCode::BAD_REQUEST,
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Self::NoData | Self::Stream(_) => StatusCode::SERVICE_UNAVAILABLE,

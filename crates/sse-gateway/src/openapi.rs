@@ -12,6 +12,7 @@ use utoipa::openapi::{
     Schema, SchemaFormat, Type,
 };
 
+use crate::request::LAST_MAX;
 use crate::routes::endpoints;
 
 const DESCRIPTION: &str = "\
@@ -95,8 +96,7 @@ fn operation(
     window: impl Into<RefOr<Schema>>,
     event: AnyOfBuilder,
 ) -> OperationBuilder {
-    let longest = TimeUnit::ALL.map(TimeUnit::window).into_iter().max();
-    let last = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(longest);
+    let last = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(LAST_MAX));
     let last = parameter(ParameterIn::Query, "last", last, "The newest so many buckets only.");
     let stream = ContentBuilder::new().description(Some(STREAM)).item_schema(Some(event));
     let csv =

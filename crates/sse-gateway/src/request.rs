@@ -1,5 +1,7 @@
 //! What a client asks for, parsed.
 
+use std::collections::HashSet;
+
 use actix_web::HttpRequest;
 use actix_web::http::header::{Accept, Header, HeaderValue, Quality, QualityItem};
 use actix_web::web::Query;
@@ -7,6 +9,9 @@ use domain::{Topic, Version};
 use statistics_stream::{Payload, Selection};
 
 use crate::error::ApiError;
+
+/// The most buckets that can be asked for: the longest window of any unit.
+pub const LAST_MAX: usize = 3_600;
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,12 +74,16 @@ pub fn selection(request: &HttpRequest, of_path: Option<Topic>) -> Result<Select
     let query = Query::<Vec<(String, String)>>::from_query(request.query_string())
         .map_err(|error| ApiError::Query(error.to_string()))?;
     let (mut topics, mut last, mut payload) = (Vec::new(), None, Payload::Changes);
+    let mut given = HashSet::new();
     for (name, value) in query.into_inner() {
+        if name != "topic" && !given.insert(name.clone()) {
+            return Err(ApiError::Repeated(name));
+        }
         match (name.as_str(), of_path) {
             ("topic", None) => topics.push(value.parse()?),
             ("last", _) => {
-                let expected = "expected a number of buckets, from 1";
-                let number = value.parse::<usize>().ok().filter(|number| *number > 0);
+                let expected = "expected a number of buckets, from 1 to 3600";
+                let number = value.parse::<usize>().ok().filter(|number| (1..=LAST_MAX).contains(number));
                 last = Some(number.ok_or(ApiError::Parameter { name: "last", value, expected })?);
             }
             ("payload", Some(_)) => {
@@ -106,4 +115,14 @@ pub fn selection(request: &HttpRequest, of_path: Option<Topic>) -> Result<Select
 #[must_use]
 pub fn last_event_id(request: &HttpRequest) -> Option<Version> {
     request.headers().get("last-event-id")?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_buckets_can_be_asked_for_as_the_longest_window_has() {
+        assert_eq!(domain::TimeUnit::ALL.map(domain::TimeUnit::window).into_iter().max(), Some(LAST_MAX));
+    }
 }

@@ -62,6 +62,9 @@ async fn what_cannot_be_served_is_named() {
         ("/statistics?topic=thefts/day", "*/*", 400, Some("topic"), "thefts"),
         ("/statistics?topic=transfers/day&topic=transfers/day", "*/*", 400, Some("topic"), "twice"),
         ("/statistics/transfers/day?last=0", "*/*", 400, Some("last"), "last"),
+        ("/statistics/transfers/day?last=3601", "*/*", 400, Some("last"), "1 to 3600"),
+        ("/statistics/transfers/day?last=99999999999999999999", "*/*", 400, Some("last"), "1 to 3600"),
+        ("/statistics/transfers/day?last=1&last=2", "*/*", 400, Some("last"), "more than once"),
         ("/statistics/transfers/day?last=many", "*/*", 400, Some("last"), "many"),
         ("/statistics/transfers/day?payload=half", "*/*", 400, Some("payload"), "half"),
         ("/statistics/transfers/day?speed=9", "*/*", 400, Some("speed"), "speed"),
@@ -79,7 +82,7 @@ async fn what_cannot_be_served_is_named() {
         assert!(problem["detail"].as_str().unwrap().contains(word), "{problem} must name {word}");
     }
     let posted = reqwest::Client::new().post(format!("{}/statistics", gateway.url)).send().await.unwrap();
-    assert_eq!(posted.status(), 405);
+    assert_eq!((posted.status().as_u16(), &posted.headers()["allow"]), (405, &"GET".parse().unwrap()));
 }
 
 #[tokio::test]
