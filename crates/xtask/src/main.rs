@@ -2,8 +2,11 @@
 
 #![expect(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
 
+mod apt;
+mod contract;
 mod import;
 mod postgres;
+mod python;
 mod running;
 mod settings;
 mod stack;
@@ -48,9 +51,10 @@ enum Command {
         #[arg(long)]
         url: Option<String>,
     },
-    /// Checks formatting, lints and documentation, then runs every test against a Postgres of its own.
+    /// Checks formatting, lints and documentation, then runs every test, and puts the API contract to the test, against
+    /// a Postgres of its own.
     Test {
-        /// Passed on to `cargo test`, such as the name of a test.
+        /// Passed on to `cargo test`, such as the name of a test; the API contract is then skipped.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
