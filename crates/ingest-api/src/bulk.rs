@@ -34,6 +34,7 @@ pub struct LineError {
     #[schema(minimum = 1)]
     pub line: u64,
     /// The field that is wrong, where it is one.
+    #[schema(required)]
     pub field: Option<String>,
     /// What is wrong.
     pub detail: String,

@@ -190,10 +190,13 @@ pub struct Owner {
     /// The item.
     pub item_id: ItemId,
     /// Its owner.
+    #[schema(required)]
     pub owner_id: Option<UserId>,
     /// The transfer that made them so.
+    #[schema(required)]
     pub transfer_id: Option<TransferId>,
     /// When it happened.
+    #[schema(required)]
     pub since: Option<EventTime>,
 }
 

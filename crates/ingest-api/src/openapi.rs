@@ -1,4 +1,4 @@
-//! What is said of each path, beside the handler that answers it in [`endpoints`].
+//! What is said of each path, beside the handler that answers it in [`crate::routes`].
 //!
 //! Invariant: schemas come from the types that bodies are parsed into and answers are written from, and limits from
 //! the settings. The words and statuses that remain are put to the test by `cargo xtask test`, as its API contract.
@@ -106,6 +106,7 @@ pub(crate) fn create<I: Input<Row: Resource>>(settings: &Settings) -> OperationB
         .response("413", too_large(settings))
         .response("415", refusal("The body is of another media type."))
         .response("422", wrong)
+        .response("503", unavailable("The database does not answer, or too many uploads are under way."))
 }
 
 /// A page of all rows.
@@ -173,7 +174,7 @@ fn operation<R: Resource>(verb: &str, summary: String) -> OperationBuilder {
         .tag(R::PATH.trim_start_matches('/'))
         .summary(Some(summary))
         .response("500", refusal("The service failed."))
-        .response("503", unavailable("The database does not answer, or too many uploads are under way."))
+        .response("503", unavailable("The database does not answer."))
 }
 
 fn id_of<R: Resource>(verb: &str) -> String {

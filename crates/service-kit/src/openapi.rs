@@ -1,5 +1,5 @@
-//! What a service says of its own paths: an OpenAPI 3.2 description, for programs at `/openapi.json` and for people
-//! at `/docs`.
+//! What a service says of its own paths, as [OpenAPI 3.2](https://spec.openapis.org/oas/v3.2.0) has it: for programs
+//! at `/openapi.json`, and for people at `/docs`.
 //!
 //! Invariant: an [`Endpoint`] both answers a path and describes it, so that nothing is served undescribed, or
 //! described unserved. `/docs` loads nothing from another host.
@@ -20,11 +20,14 @@ use utoipa::openapi::{
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use crate::observe::REQUEST_ID;
+use crate::observe::REQUEST_ID_BYTES;
 use crate::problem::{self, Problem};
 
 /// The path of the description.
 pub const DESCRIPTION_PATH: &str = "/openapi.json";
+
+/// How descriptions write [`crate::observe::REQUEST_ID`].
+const REQUEST_ID_HEADER: &str = "X-Request-Id";
 
 /// A path: who answers each of its methods, and what is said of that.
 pub struct Endpoint {
@@ -125,13 +128,19 @@ pub fn describe(
         .build()
 }
 
-/// The schemas and answers that every description refers to.
+/// The schemas, headers and answers that every description refers to.
 #[must_use]
 pub fn components() -> ComponentsBuilder {
     let description = "The path has no such method. `Allow` names those that it has.";
     let allow = header(text(), "The methods that the path has, separated by commas.");
+    let id = text().min_length(Some(1)).max_length(Some(REQUEST_ID_BYTES));
+    let id = header(
+        id,
+        "The request's own id where it had one, else a new one: name it in questions about this answer.",
+    );
     ComponentsBuilder::new()
         .schema_from::<Problem>()
+        .header(REQUEST_ID_HEADER, id)
         .response("MethodNotAllowed", refusal(description).header("Allow", allow))
 }
 
@@ -186,12 +195,8 @@ pub fn parameter(
 /// An answer without a body.
 #[must_use]
 pub fn answer(description: &str) -> ResponseBuilder {
-    let id = text().min_length(Some(1)).max_length(Some(crate::observe::REQUEST_ID_BYTES));
-    let id = header(
-        id,
-        "The request's own id where it had one, else a new one: name it when you ask about this answer.",
-    );
-    ResponseBuilder::new().description(description).header(REQUEST_ID.as_str(), id)
+    let id = Ref::new(format!("#/components/headers/{REQUEST_ID_HEADER}"));
+    ResponseBuilder::new().description(description).header_ref(REQUEST_ID_HEADER, id)
 }
 
 /// A refusal, as problem details.

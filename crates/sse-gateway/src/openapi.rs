@@ -1,4 +1,4 @@
-//! What is said of each path, beside the handler that answers it in [`endpoints`].
+//! What is said of each path, beside the handler that answers it in [`crate::routes`].
 //!
 //! Invariant: units, topics and windows come from the domain. The words and statuses that remain are put to the test
 //! by `cargo xtask test`, as its API contract.

@@ -37,8 +37,8 @@ async fn a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has()
         for method in ["PATCH", "TRACE", "QUERY"] {
             let answer = api.send(api.request(method, path)).await;
             assert_eq!(
-                (answer.status, answer.headers["allow"].to_str()),
-                (405, Ok(*allowed)),
+                (answer.status, answer.headers["allow"].to_str().unwrap()),
+                (405, *allowed),
                 "{method} {path}"
             );
         }
