@@ -2,11 +2,13 @@
 
 #![expect(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
 
+mod contract;
 mod demo;
 mod examples;
 mod import;
 mod packages;
 mod postgres;
+mod python;
 mod running;
 mod settings;
 mod stack;
@@ -53,9 +55,10 @@ enum Command {
     },
     /// Lets a small company work: base items, users, items and transfers through ingest-api, until Ctrl-C.
     Demo(demo::Options),
-    /// Checks formatting, lints and documentation, then runs every test against a Postgres of its own.
+    /// Checks formatting, lints and documentation, then runs every test, and puts the API contract to the test, against
+    /// a Postgres of its own.
     Test {
-        /// Passed on to `cargo test`, such as the name of a test.
+        /// Passed on to `cargo test`, such as the name of a test; the API contract is then skipped.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -8,7 +8,7 @@ use local_stack::postgres::{Cluster, ClusterSettings, free_port};
 use local_stack::test_database::CLUSTER_VARIABLE;
 use tokio::process::Command;
 
-use crate::{examples, postgres, up};
+use crate::{contract, examples, postgres, up};
 
 /// Tests that may be ignored, by their full names; reviewed, and empty for as long as possible.
 const MAY_BE_IGNORED: &[&str] = &[];
@@ -43,7 +43,7 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
         let _cluster = Cluster::start(&installation, &settings)?;
         let connection = format!("host=127.0.0.1 port={port} user=postgres password=test");
         tokio::select! {
-            outcome = test(&connection, arguments) => outcome,
+            outcome = test(&settings, &connection, arguments) => outcome,
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
         }
     };
@@ -53,7 +53,7 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn test(connection: &str, arguments: &[String]) -> anyhow::Result<()> {
+async fn test(settings: &ClusterSettings, connection: &str, arguments: &[String]) -> anyhow::Result<()> {
     local_stack::test_database::prepare_template(connection).await?;
     let mut ignored =
         cargo(&["test", "--workspace", "--locked", "--", "--ignored", "--list", "--format=terse"]);
@@ -66,7 +66,12 @@ async fn test(connection: &str, arguments: &[String]) -> anyhow::Result<()> {
     }
     let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     tests.args(arguments).env(CLUSTER_VARIABLE, connection);
-    step("tests", tests).await
+    step("tests", tests).await?;
+    if !arguments.is_empty() {
+        println!("== API contract: skipped, for only some tests were asked for");
+        return Ok(());
+    }
+    contract::run(settings).await
 }
 
 fn cargo(arguments: &[&str]) -> Command {
