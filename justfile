@@ -22,6 +22,10 @@ status *arguments:
 import folder:
     cargo xtask import {{ folder }}
 
+# Lets a small company work: events to look at, until Ctrl-C.
+demo *arguments:
+    cargo xtask demo {{ arguments }}
+
 # Checks formatting, lints and documentation, then runs every test.
 test *arguments:
     cargo xtask test {{ arguments }}

@@ -6,8 +6,9 @@
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio_util::codec::{Decoder, LinesCodec, LinesCodecError};
+use utoipa::ToSchema;
 
 use crate::error::{ApiError, Rejection};
 use crate::input::{Context, Input, parse};
@@ -15,21 +16,44 @@ use crate::model::New;
 use crate::routes::Service;
 use crate::store::{Outcome, Resource};
 
+/// What became of the lines of an upload.
+#[derive(Debug, Default, Clone, Copy, Serialize, ToSchema)]
+pub struct Counts {
+    /// Lines stored.
+    pub accepted: u64,
+    /// Lines that were stored already, with the same content.
+    pub repeated: u64,
+    /// Lines refused.
+    pub rejected: u64,
+}
+
+/// A line that was refused.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct LineError {
+    /// Its number, from 1.
+    #[schema(minimum = 1)]
+    pub line: u64,
+    /// The field that is wrong, where it is one.
+    #[schema(required)]
+    pub field: Option<String>,
+    /// What is wrong.
+    pub detail: String,
+}
+
 /// What became of the lines so far.
 #[derive(Debug, Default)]
 struct Tally {
-    accepted: u64,
-    repeated: u64,
-    rejected: u64,
-    errors: Vec<Value>,
+    counts: Counts,
+    /// The first of those that were rejected.
+    errors: Vec<LineError>,
 }
 
 impl Tally {
     fn reject(&mut self, line: u64, rejection: &Rejection, reported: usize) {
-        self.rejected += 1;
+        self.counts.rejected += 1;
         if self.errors.len() < reported {
-            let field = rejection.field();
-            self.errors.push(json!({ "line": line, "field": field, "detail": rejection.to_string() }));
+            let field = rejection.field().map(str::to_owned);
+            self.errors.push(LineError { line, field, detail: rejection.to_string() });
         }
     }
 }
@@ -48,7 +72,7 @@ struct Chunk<R> {
 pub async fn upload<I>(
     service: &Service,
     mut body: impl Stream<Item = Result<Bytes, ApiError>> + Unpin,
-) -> Result<Value, ApiError>
+) -> Result<Counts, ApiError>
 where
     I: Input<Row: Resource>,
 {
@@ -99,11 +123,8 @@ where
         }
     }
     commit(service, &mut chunk, &mut tally).await?;
-    let Tally { accepted, repeated, rejected, errors } = tally;
-    if rejected > 0 {
-        return Err(ApiError::Lines { accepted, repeated, rejected, errors: Value::Array(errors) });
-    }
-    Ok(json!({ "accepted": accepted, "repeated": repeated, "rejected": rejected }))
+    let Tally { counts, errors } = tally;
+    if counts.rejected > 0 { Err(ApiError::Lines { counts, errors }) } else { Ok(counts) }
 }
 
 async fn commit<R: Resource>(
@@ -118,8 +139,8 @@ async fn commit<R: Resource>(
     let outcomes = service.insert(service.settings.bulk.chunk_timeout(), rows).await?;
     for (outcome, line) in outcomes.iter().zip(lines.iter()) {
         match outcome {
-            Outcome::Created(_) => tally.accepted += 1,
-            Outcome::Repeated(_) => tally.repeated += 1,
+            Outcome::Created(_) => tally.counts.accepted += 1,
+            Outcome::Repeated(_) => tally.counts.repeated += 1,
             Outcome::Rejected(rejection) => {
                 tally.reject(*line, rejection, service.settings.bulk.reported_errors);
             }

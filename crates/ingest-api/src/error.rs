@@ -2,8 +2,11 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
+use serde_json::json;
 use service_kit::database::{Unavailable, is_away};
 use service_kit::problem::Problem;
+
+use crate::bulk::{Counts, LineError};
 
 /// Why one row cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,17 +91,14 @@ pub enum ApiError {
     TooManyUploads,
     /// Some lines of an upload were bad; the others are committed.
     #[error(
-        "{rejected} of the lines were rejected; the {accepted} new and {repeated} repeated ones are committed"
+        "{} of the lines were rejected; the {} new and {} repeated ones are committed",
+        counts.rejected, counts.accepted, counts.repeated
     )]
     Lines {
-        /// Lines stored.
-        accepted: u64,
-        /// Lines that were stored already.
-        repeated: u64,
-        /// Lines refused.
-        rejected: u64,
-        /// The first of those.
-        errors: serde_json::Value,
+        /// How many of which.
+        counts: Counts,
+        /// The first of those that were rejected.
+        errors: Vec<LineError>,
     },
     /// The database cannot be reached, or is too slow.
     #[error("the database does not answer")]
@@ -196,12 +196,12 @@ impl ResponseError for ApiError {
         if let Some(field) = self.field() {
             problem = problem.field(field);
         }
-        if let Self::Lines { accepted, repeated, rejected, errors } = self {
+        if let Self::Lines { counts, errors } = self {
             problem = problem
-                .member("accepted", *accepted)
-                .member("repeated", *repeated)
-                .member("rejected", *rejected)
-                .member("errors", errors.clone());
+                .member("accepted", counts.accepted)
+                .member("repeated", counts.repeated)
+                .member("rejected", counts.rejected)
+                .member("errors", json!(errors));
         }
         if self.status_code() == StatusCode::SERVICE_UNAVAILABLE {
             problem = problem.retry_after(2);

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use time::{Duration, OffsetDateTime};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::Rejection;
@@ -37,37 +38,47 @@ impl Context {
     }
 }
 
-/// A body of `POST /base-items`.
-#[derive(Debug, Deserialize)]
+/// A base item to store.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBaseItem {
+    /// Identifies it; a new one is made where it is left out.
     id: Option<Uuid>,
+    /// Says what it is.
     description: Description,
 }
 
-/// A body of `POST /users`.
-#[derive(Debug, Deserialize)]
+/// A user to store.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
+    /// Identifies them; a new one is made where it is left out.
     id: Option<Uuid>,
 }
 
-/// A body of `POST /items`.
-#[derive(Debug, Deserialize)]
+/// An item to store.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewItem {
+    /// Identifies it; a new one is made where it is left out.
     id: Option<Uuid>,
+    /// What it is an instance of.
     base_item_id: BaseItemId,
+    /// When it was created; now where it is left out.
     created_at: Option<EventTime>,
 }
 
-/// A body of `POST /transfers`.
-#[derive(Debug, Deserialize)]
+/// A transfer to store.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewTransfer {
+    /// Identifies it; a new one is made where it is left out.
     id: Option<Uuid>,
+    /// The item.
     item_id: ItemId,
+    /// The user that the item passes to.
     owner_id: UserId,
+    /// When it happened; now where it is left out.
     timestamp: Option<EventTime>,
 }
 
@@ -79,8 +90,8 @@ impl NewTransfer {
     }
 }
 
-/// A body of `PUT /items/{id}/ownership`.
-#[derive(Debug, Deserialize)]
+/// The next owner of an item.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewOwner {
     /// The user that the item passes to.
@@ -88,7 +99,7 @@ pub struct NewOwner {
 }
 
 /// A body that becomes a row.
-pub trait Input: DeserializeOwned {
+pub trait Input: DeserializeOwned + ToSchema {
     /// The row.
     type Row;
 

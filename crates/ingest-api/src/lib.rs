@@ -2,6 +2,7 @@
 //!
 //! The data's way: a path of [`routes`] parses a body by [`input`] into the types of [`model`], or [`bulk`] does
 //! so line by line; the [`store`] inserts the rows and says what became of each; [`error`] tells the caller.
+//! What the paths do is described by [`openapi`].
 //! [`startup`] puts it together from [`settings`], with a [`clock`].
 //!
 //! Invariant: acknowledged means committed, and every request may be repeated.
@@ -12,6 +13,7 @@ pub mod error;
 pub mod input;
 pub mod metrics;
 pub mod model;
+pub mod openapi;
 pub mod routes;
 pub mod settings;
 pub mod startup;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use time::format_description::well_known::Rfc3339;
 use time::macros::datetime;
 use time::{OffsetDateTime, UtcOffset};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// The most characters of a description: the bound of the constraint `base_items_description_length`.
@@ -20,7 +21,7 @@ pub trait Id: Copy + Ord + std::hash::Hash + fmt::Display + From<Uuid> + Into<Uu
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
         #[serde(transparent)]
         pub struct $name(Uuid);
 
@@ -74,9 +75,10 @@ pub enum InvalidValue {
     OutOfRange,
 }
 
-/// A text that says what a base item is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A text that says what a base item is. It may have every character but NUL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
+#[schema(value_type = String, max_length = 1000, pattern = r"^[^\u0000]*$", examples("a bicycle"))]
 pub struct Description(String);
 
 impl Description {
@@ -102,8 +104,9 @@ impl TryFrom<String> for Description {
 }
 
 /// When an event happened: in UTC, in years 1 to 9999, at the microseconds that Postgres keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
+#[schema(value_type = String, format = DateTime, examples("2026-11-23T09:37:00.123456Z"))]
 pub struct EventTime(OffsetDateTime);
 
 impl EventTime {
@@ -142,7 +145,7 @@ impl Serialize for EventTime {
 }
 
 /// What an item can be an instance of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct BaseItem {
     /// Identifies it.
     pub id: BaseItemId,
@@ -151,14 +154,14 @@ pub struct BaseItem {
 }
 
 /// Who can own items.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct User {
     /// Identifies them.
     pub id: UserId,
 }
 
 /// One item: an event of the metric item-creation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Item {
     /// Identifies it.
     pub id: ItemId,
@@ -169,7 +172,7 @@ pub struct Item {
 }
 
 /// An item passing to a user: an event of the metric transfers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Transfer {
     /// Identifies it.
     pub id: TransferId,
@@ -182,15 +185,18 @@ pub struct Transfer {
 }
 
 /// Who owns an item now: nobody, as long as it was never transferred.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Owner {
     /// The item.
     pub item_id: ItemId,
     /// Its owner.
+    #[schema(required)]
     pub owner_id: Option<UserId>,
     /// The transfer that made them so.
+    #[schema(required)]
     pub transfer_id: Option<TransferId>,
     /// When it happened.
+    #[schema(required)]
     pub since: Option<EventTime>,
 }
 

@@ -1,5 +1,7 @@
 //! The paths. Each parses what it was sent, asks the store, and answers.
 
+use std::collections::HashSet;
+
 use actix_web::http::header::{CONTENT_TYPE, LOCATION};
 use actix_web::web::{self, Data, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
@@ -9,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 use service_kit::database::Connections;
 use service_kit::metrics::Metrics;
-use service_kit::problem;
+use service_kit::openapi::Endpoint;
 use time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -21,7 +23,7 @@ use crate::input::{Context, Input, NewBaseItem, NewItem, NewOwner, NewTransfer, 
 use crate::model::{BaseItem, Item, New, Transfer, User};
 use crate::settings::Settings;
 use crate::store::{self, Outcome, Resource};
-use crate::{bulk, metrics};
+use crate::{bulk, metrics, openapi};
 
 /// What all paths share.
 pub struct Service {
@@ -69,41 +71,47 @@ impl Service {
     }
 }
 
+/// The media type of a body of one row.
+pub(crate) const JSON: &str = "application/json";
+
+/// The media type of a body of many rows.
+pub(crate) const NDJSON: &str = "application/x-ndjson";
+
+/// The paths, and what is said of each.
+pub(crate) fn endpoints(settings: &Settings) -> [Endpoint; 12] {
+    [
+        Endpoint::at("/base-items")
+            .post(create::<NewBaseItem>, openapi::create::<NewBaseItem>(settings))
+            .get(list::<BaseItem>, openapi::list::<BaseItem>(settings)),
+        Endpoint::at("/base-items/{id}").get(get::<BaseItem>, openapi::get::<BaseItem>()),
+        Endpoint::at("/users")
+            .post(create::<NewUser>, openapi::create::<NewUser>(settings))
+            .get(list::<User>, openapi::list::<User>(settings)),
+        Endpoint::at("/users/{id}").get(get::<User>, openapi::get::<User>()),
+        Endpoint::at("/users/{id}/items").get(owned, openapi::owned(settings)),
+        Endpoint::at("/items")
+            .post(create::<NewItem>, openapi::create::<NewItem>(settings))
+            .get(list::<Item>, openapi::list::<Item>(settings)),
+        Endpoint::at("/items/{id}")
+            .get(get::<Item>, openapi::get::<Item>())
+            .delete(delete::<Item>, openapi::delete_item()),
+        Endpoint::at("/items/{id}/owner").get(owner, openapi::owner()),
+        Endpoint::at("/items/{id}/transfers").get(history, openapi::history(settings)),
+        Endpoint::at("/items/{id}/ownership").put(give, openapi::give(settings)),
+        Endpoint::at("/transfers")
+            .post(create::<NewTransfer>, openapi::create::<NewTransfer>(settings))
+            .get(list::<Transfer>, openapi::list::<Transfer>(settings)),
+        Endpoint::at("/transfers/{id}")
+            .get(get::<Transfer>, openapi::get::<Transfer>())
+            .delete(delete::<Transfer>, openapi::delete::<Transfer>()),
+    ]
+}
+
 /// Adds the routes. They find the [`Service`] in the application's data.
-pub fn configure(routes: &mut web::ServiceConfig) {
-    let resource =
-        |path: &str| web::resource(path.to_owned()).default_service(web::to(problem::method_not_allowed));
-    routes
-        .service(
-            resource("/base-items")
-                .route(web::post().to(create::<NewBaseItem>))
-                .route(web::get().to(list::<BaseItem>)),
-        )
-        .service(resource("/base-items/{id}").route(web::get().to(get::<BaseItem>)))
-        .service(
-            resource("/users").route(web::post().to(create::<NewUser>)).route(web::get().to(list::<User>)),
-        )
-        .service(resource("/users/{id}").route(web::get().to(get::<User>)))
-        .service(resource("/users/{id}/items").route(web::get().to(owned)))
-        .service(
-            resource("/items").route(web::post().to(create::<NewItem>)).route(web::get().to(list::<Item>)),
-        )
-        .service(
-            resource("/items/{id}").route(web::get().to(get::<Item>)).route(web::delete().to(delete::<Item>)),
-        )
-        .service(resource("/items/{id}/owner").route(web::get().to(owner)))
-        .service(resource("/items/{id}/transfers").route(web::get().to(history)))
-        .service(resource("/items/{id}/ownership").route(web::put().to(give)))
-        .service(
-            resource("/transfers")
-                .route(web::post().to(create::<NewTransfer>))
-                .route(web::get().to(list::<Transfer>)),
-        )
-        .service(
-            resource("/transfers/{id}")
-                .route(web::get().to(get::<Transfer>))
-                .route(web::delete().to(delete::<Transfer>)),
-        );
+pub fn configure(routes: &mut web::ServiceConfig, settings: &Settings) {
+    for endpoint in endpoints(settings) {
+        routes.service(endpoint.resource());
+    }
 }
 
 async fn create<I>(
@@ -114,10 +122,12 @@ async fn create<I>(
 where
     I: Input<Row: Resource>,
 {
+    // A wrong key is an error even where it means nothing, which is to an upload.
+    let key = idempotency_key(&request)?;
     match media_type(&request).as_deref() {
-        Some("application/json") => {
+        Some(JSON) => {
             let body = read(&service, body).await?;
-            let context = Context { key: idempotency_key(&request)?, ..service.context() };
+            let context = Context { key, ..service.context() };
             let row = parse::<I>(&body)?.into_row(context)?;
             match insert_one(&service, row).await? {
                 (true, row) => {
@@ -126,7 +136,7 @@ where
                 (false, row) => Ok(HttpResponse::Ok().json(row)),
             }
         }
-        Some("application/x-ndjson") => {
+        Some(NDJSON) => {
             let body = Box::pin(parts(&service, body));
             Ok(HttpResponse::Ok().json(bulk::upload::<I>(&service, body).await?))
         }
@@ -198,8 +208,8 @@ async fn give(
     service: Data<Service>,
 ) -> Result<HttpResponse, ApiError> {
     let item = path_id(&id)?;
-    if media_type(&request).as_deref() != Some("application/json") {
-        return Err(ApiError::ContentType("application/json"));
+    if media_type(&request).as_deref() != Some(JSON) {
+        return Err(ApiError::ContentType(JSON));
     }
     let body = read(&service, body).await?;
     let NewOwner { to } = parse(&body)?;
@@ -285,7 +295,11 @@ impl Page {
         let wrong = |name: &str, detail: String| ApiError::Query { name: name.to_owned(), detail };
         let query = Query::<Vec<(String, String)>>::from_query(request.query_string())
             .map_err(|error| wrong("the query", error.to_string()))?;
+        let mut given = HashSet::new();
         for (name, value) in query.into_inner() {
+            if !given.insert(name.clone()) {
+                return Err(wrong(&name, "is there more than once".to_owned()));
+            }
             match name.as_str() {
                 "after" => {
                     let after =

@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::error::ApiError;
-use crate::metrics;
 use crate::routes::{self, Service};
 use crate::settings::{CorsSettings, Settings};
+use crate::{metrics, openapi};
 
 /// The service, listening but not yet running.
 pub struct Application {
@@ -49,6 +49,7 @@ impl Application {
         let (http, connections) = (settings.http.clone(), settings.limits.connections_per_worker.get());
         let internal = settings.internal.clone();
         let service = web::Data::new(Service { settings, store, clock, uploads, metrics: metrics.clone() });
+        let docs = service_kit::openapi::routes(&openapi::document(&service.settings))?;
         let (shared, recorded) = (service.clone(), web::Data::new(metrics.clone()));
         let server = HttpServer::new(move || {
             App::new()
@@ -57,7 +58,8 @@ impl Application {
                 .wrap(from_fn(observe::requests))
                 .app_data(shared.clone())
                 .app_data(recorded.clone())
-                .configure(routes::configure)
+                .configure(|routes| routes::configure(routes, &shared.settings))
+                .configure(docs.clone())
                 .default_service(web::to(problem::not_found))
         })
         .workers(http.workers.get())

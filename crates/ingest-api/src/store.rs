@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::error::{ApiError, Rejection};
@@ -33,7 +34,7 @@ pub enum Outcome<R> {
 }
 
 /// A row of one of the tables.
-pub trait Resource: Clone + Serialize + Send + Sync + 'static {
+pub trait Resource: Clone + Serialize + ToSchema + Send + Sync + 'static {
     /// The table.
     const TABLE: &'static str;
     /// What the path calls the collection.

@@ -5,3 +5,4 @@ pub mod postgres;
 pub mod services;
 pub mod stack;
 pub mod test_database;
+pub mod written;

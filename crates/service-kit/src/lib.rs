@@ -7,6 +7,7 @@
 //! - [`health`][]: liveness and readiness;
 //! - [`internal`][]: the port that these are served on;
 //! - [`problem`][]: errors as RFC 9457 problem details;
+//! - [`openapi`][]: what a service says of its own paths;
 //! - [`shutdown`] and [`supervisor`]: how a process ends, by a signal or because a part of it died;
 //! - [`database`][]: connections, and the pool of them;
 //! - [`schema`][]: which schema this release works on.
@@ -19,6 +20,7 @@ pub mod health;
 pub mod internal;
 pub mod metrics;
 pub mod observe;
+pub mod openapi;
 pub mod problem;
 pub mod schema;
 pub mod settings;

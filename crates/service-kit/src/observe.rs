@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest id that is taken over, in bytes.
-const REQUEST_ID_BYTES: usize = 128;
+pub const REQUEST_ID_BYTES: usize = 128;
 
 const REQUESTS: &str = "http_server_requests_total";
 const DURATION: &str = "http_server_request_duration_seconds";

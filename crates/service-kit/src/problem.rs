@@ -1,12 +1,19 @@
 //! Errors as RFC 9457 problem details (<https://www.rfc-editor.org/rfc/rfc9457>).
 
-use actix_web::http::StatusCode;
-use actix_web::http::header::RETRY_AFTER;
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use std::borrow::Cow;
+
+use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Route, web};
 use http::Uri;
 use problem_details::{JsonProblemDetails, ProblemDetails};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+/// The media type of problems.
+pub const CONTENT_TYPE: &str = JsonProblemDetails::<Map<String, Value>>::CONTENT_TYPE;
 
 /// One problem, told to a client.
 #[derive(Debug, Clone)]
@@ -75,7 +82,7 @@ impl Problem {
     #[must_use]
     pub fn response(&self) -> HttpResponse {
         let mut response = HttpResponseBuilder::new(self.status);
-        response.content_type(JsonProblemDetails::<Map<String, Value>>::CONTENT_TYPE);
+        response.content_type(CONTENT_TYPE);
         if let Some(seconds) = self.retry_after_seconds {
             response.insert_header((RETRY_AFTER, seconds.to_string()));
         }
@@ -100,9 +107,55 @@ pub async fn not_found(request: HttpRequest) -> HttpResponse {
     Problem::new(StatusCode::NOT_FOUND, "/problems/not-found", "Not found", detail).response()
 }
 
-/// Answers a method that a path does not have.
-pub async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
-    let detail = format!("{} cannot be used on {}.", request.method(), request.path());
-    let status = StatusCode::METHOD_NOT_ALLOWED;
-    Problem::new(status, "/problems/method-not-allowed", "Method not allowed", detail).response()
+/// Answers the methods that a path does not have, with those that it has.
+#[must_use]
+pub fn method_not_allowed(methods: &[Method]) -> Route {
+    let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    // Methods are tokens.
+    let allowed = HeaderValue::from_str(&allowed).unwrap_or_else(|_| HeaderValue::from_static(""));
+    web::to(move |request: HttpRequest| {
+        let detail = format!("{} cannot be used on {}.", request.method(), request.path());
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let problem = Problem::new(status, "/problems/method-not-allowed", "Method not allowed", detail);
+        let mut response = problem.response();
+        response.headers_mut().insert(ALLOW, allowed.clone());
+        std::future::ready(response)
+    })
+}
+
+impl PartialSchema for Problem {
+    fn schema() -> RefOr<Schema> {
+        let text = |description: &str| {
+            ObjectBuilder::new().schema_type(Type::String).description(Some(description)).build()
+        };
+        let kind = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::Custom("uri-reference".to_owned())))
+            .pattern(Some("^/problems/[a-z-]+$"))
+            .description(Some("Tells programs what kind of problem it is; stable."))
+            .examples(["/problems/not-found"]);
+        let status = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(400))
+            .maximum(Some(599))
+            .description(Some("The status of the answer."));
+        ObjectBuilder::new()
+            .description(Some("What is wrong with a request, or with the service: RFC 9457 problem details."))
+            .property("type", kind)
+            .property("title", text("The kind of problem, for people."))
+            .property("status", status)
+            .property("detail", text("What is wrong in this request, for people."))
+            .property("field", text("The field, parameter or header that is wrong, where it is one."))
+            .required("type")
+            .required("title")
+            .required("status")
+            .required("detail")
+            .into()
+    }
+}
+
+impl ToSchema for Problem {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("Problem")
+    }
 }

@@ -52,6 +52,9 @@ pub enum ApiError {
         /// Those that there are.
         known: &'static str,
     },
+    /// A query parameter is there more than once, and it is not said which is meant.
+    #[error("{0} is there more than once")]
+    Repeated(String),
     /// The query cannot be parsed.
     #[error("the query cannot be parsed: {0}")]
     Query(String),
@@ -95,6 +98,7 @@ impl ApiError {
             Self::Selection(_)
             | Self::Parameter { .. }
             | Self::UnknownParameter { .. }
+            | Self::Repeated(_)
             | Self::Mixed
             | Self::Backwards { .. }
             | Self::Query(_)
@@ -113,6 +117,7 @@ impl ApiError {
             Self::Selection(_)
             | Self::Parameter { .. }
             | Self::UnknownParameter { .. }
+            | Self::Repeated(_)
             | Self::Mixed
             | Self::Backwards { .. }
             | Self::Query(_)
@@ -131,9 +136,8 @@ impl ApiError {
             }
             Self::Selection(InvalidSelection::NoWindow) => Some("last"),
             Self::Parameter { name, .. } => Some(name),
-            Self::Backwards { .. } => Some("from"),
-            Self::UnknownParameter { name, .. } => Some(name),
-            Self::NotKept { .. } => Some("from"),
+            Self::UnknownParameter { name, .. } | Self::Repeated(name) => Some(name),
+            Self::NotKept { .. } | Self::Backwards { .. } => Some("from"),
             Self::Query(_)
             | Self::Internal(_)
             | Self::Mixed
@@ -158,6 +162,7 @@ impl ResponseError for ApiError {
             | Self::Selection(_)
             | Self::Parameter { .. }
             | Self::UnknownParameter { .. }
+            | Self::Repeated(_)
             | Self::Mixed
             | Self::Backwards { .. }
             | Self::Query(_)

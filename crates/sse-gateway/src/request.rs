@@ -12,6 +12,9 @@ use statistics_stream::{Payload, Selection};
 use crate::error::ApiError;
 use crate::settings::HistorySettings;
 
+/// The most buckets that can be asked for: the longest window of any unit.
+pub const LAST_MAX: usize = 3_600;
+
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -90,7 +93,7 @@ pub fn of_topic(request: &HttpRequest, topic: Topic, limits: &HistorySettings) -
     let (mut from, mut to, mut limit) = (None, None, None);
     for (name, value) in parameters(request)? {
         match name.as_str() {
-            "last" => once("last", &mut last, value, number(1..=usize::MAX))?,
+            "last" => once("last", &mut last, value, number(1..=LAST_MAX))?,
             "payload" => once("payload", &mut payload, value, payload_of)?,
             "from" => once("from", &mut from, value, time)?,
             "to" => once("to", &mut to, value, time)?,
@@ -127,7 +130,7 @@ pub fn of_topics(request: &HttpRequest) -> Result<Selection, ApiError> {
     for (name, value) in parameters(request)? {
         match name.as_str() {
             "topic" => topics.push(value.parse()?),
-            "last" => once("last", &mut last, value, number(1..=usize::MAX))?,
+            "last" => once("last", &mut last, value, number(1..=LAST_MAX))?,
             _ => return Err(ApiError::UnknownParameter { name, known: "topic, last" }),
         }
     }
@@ -154,7 +157,7 @@ fn once<T>(
     parse: impl FnOnce(&str) -> Result<T, String>,
 ) -> Result<(), ApiError> {
     if parsed.is_some() {
-        return Err(ApiError::Parameter { name, value, expected: "it is given twice".to_owned() });
+        return Err(ApiError::Repeated(name.to_owned()));
     }
     *parsed = Some(parse(&value).map_err(|expected| ApiError::Parameter { name, value, expected })?);
     Ok(())
@@ -163,10 +166,8 @@ fn once<T>(
 fn number(range: RangeInclusive<usize>) -> impl FnOnce(&str) -> Result<usize, String> {
     move |text| {
         let number = text.parse().ok().filter(|number| range.contains(number));
-        number.ok_or_else(|| match range.end() {
-            &usize::MAX => format!("expected a number of buckets, from {}", range.start()),
-            end => format!("expected a number of buckets, from {} to {end}", range.start()),
-        })
+        number
+            .ok_or_else(|| format!("expected a number of buckets, from {} to {}", range.start(), range.end()))
     }
 }
 
@@ -188,4 +189,14 @@ fn time(text: &str) -> Result<BucketTime, String> {
 #[must_use]
 pub fn last_event_id(request: &HttpRequest) -> Option<Version> {
     request.headers().get("last-event-id")?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_buckets_can_be_asked_for_as_the_longest_window_has() {
+        assert_eq!(domain::TimeUnit::ALL.map(domain::TimeUnit::window).into_iter().max(), Some(LAST_MAX));
+    }
 }

@@ -3,15 +3,18 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue, LINK};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, Resource, Route, web};
 use domain::{Bucket, Metric, Topic};
 use service_kit::observe::RequestId;
+use service_kit::openapi::Endpoint;
 use service_kit::problem;
 use statistics_stream::{Hub, Selection, history, internal_stream_response, stream_response, upstream};
 
 use crate::error::ApiError;
 use crate::history::History;
+use crate::openapi;
 use crate::request::{Asked, Form, last_event_id, of_topic, of_topics};
 use crate::settings::HistorySettings;
 
@@ -25,23 +28,32 @@ pub struct Service {
     pub history_limits: HistorySettings,
 }
 
+/// The paths, and what is said of each.
+pub(crate) fn endpoints(limits: &HistorySettings) -> [Endpoint; 3] {
+    [
+        Endpoint::at("/statistics").get(many, openapi::many()),
+        Endpoint::at("/statistics/item-creation/{unit}")
+            .get(item_creation, openapi::one(Metric::ItemCreation, limits)),
+        Endpoint::at("/statistics/transfers/{unit}").get(transfers, openapi::one(Metric::Transfers, limits)),
+    ]
+}
+
 /// Adds the routes. They find the [`Service`] in the application's data.
-pub fn configure(routes: &mut web::ServiceConfig) {
-    routes
-        .service(resource("/statistics", web::get().to(many)))
-        .service(resource("/statistics/item-creation/{unit}", web::get().to(item_creation)))
-        .service(resource("/statistics/transfers/{unit}", web::get().to(transfers)));
+pub fn configure(routes: &mut web::ServiceConfig, limits: &HistorySettings) {
+    for endpoint in endpoints(limits) {
+        routes.service(endpoint.resource());
+    }
 }
 
 /// Adds what only other gateways may ask.
 pub fn configure_internal(routes: &mut web::ServiceConfig) {
     routes
-        .service(resource(upstream::PATH, web::get().to(stream)))
-        .service(resource(history::PATTERN, web::get().to(page)));
+        .service(internal(upstream::PATH, web::get().to(stream)))
+        .service(internal(history::PATTERN, web::get().to(page)));
 }
 
-fn resource(path: &str, route: Route) -> Resource {
-    web::resource(path).route(route).default_service(web::to(problem::method_not_allowed))
+fn internal(path: &str, get: Route) -> Resource {
+    web::resource(path).route(get).default_service(problem::method_not_allowed(&[Method::GET]))
 }
 
 async fn item_creation(

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::history::History;
 use crate::routes::Service;
 use crate::settings::{Settings, list};
-use crate::{metrics, routes};
+use crate::{metrics, openapi, routes};
 
 /// The service, listening but not yet running.
 pub struct Application {
@@ -45,6 +45,8 @@ impl Application {
         let history = History::new(&settings.upstream, &settings.history)?;
         let service = Service { hub: Arc::clone(&hub), history, history_limits: settings.history.clone() };
         let (served, origins) = (web::Data::new(service), settings.cors.allowed_origins.clone());
+        let limits = settings.history.clone();
+        let docs = service_kit::openapi::routes(&openapi::document(&limits))?;
         let (shared, recorded) = (served.clone(), web::Data::new(metrics.clone()));
         let server = HttpServer::new(move || {
             App::new()
@@ -53,7 +55,8 @@ impl Application {
                 .wrap(from_fn(observe::requests))
                 .app_data(served.clone())
                 .app_data(recorded.clone())
-                .configure(routes::configure)
+                .configure(|routes| routes::configure(routes, &limits))
+                .configure(docs.clone())
                 .default_service(web::to(problem::not_found))
         })
         .workers(settings.http.workers.get())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use domain::Version;
 use service_kit::database::is_away;
@@ -40,10 +40,10 @@ impl Leading {
 pub fn configure(routes: &mut web::ServiceConfig) {
     let stream = web::resource(upstream::PATH)
         .route(web::get().to(stream))
-        .default_service(web::to(problem::method_not_allowed));
+        .default_service(problem::method_not_allowed(&[Method::GET]));
     let history = web::resource(history::PATTERN)
         .route(web::get().to(page))
-        .default_service(web::to(problem::method_not_allowed));
+        .default_service(problem::method_not_allowed(&[Method::GET]));
     routes.service(stream).service(history);
 }
 

@@ -20,19 +20,21 @@ const CHUNK_BYTES: usize = 65_536;
 
 /// An upload's answer, with or without bad lines.
 #[derive(Debug, Deserialize)]
-struct Answer {
-    accepted: u64,
-    repeated: u64,
-    rejected: u64,
+pub(crate) struct Answer {
+    pub(crate) accepted: u64,
+    pub(crate) repeated: u64,
+    pub(crate) rejected: u64,
+    /// The first of the rejected lines.
     #[serde(default)]
-    errors: Vec<BadLine>,
+    pub(crate) errors: Vec<BadLine>,
 }
 
+/// Why a line was rejected.
 #[derive(Debug, Deserialize)]
-struct BadLine {
+pub(crate) struct BadLine {
     line: u64,
     field: Option<String>,
-    detail: String,
+    pub(crate) detail: String,
 }
 
 /// Posts all files of `folder` to `url`, or to the stack of this machine.

@@ -2,8 +2,13 @@
 
 #![expect(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
 
+mod contract;
+mod demo;
+mod examples;
 mod import;
+mod packages;
 mod postgres;
+mod python;
 mod running;
 mod settings;
 mod stack;
@@ -48,9 +53,12 @@ enum Command {
         #[arg(long)]
         url: Option<String>,
     },
-    /// Checks formatting, lints and documentation, then runs every test against a Postgres of its own.
+    /// Lets a small company work: base items, users, items and transfers through ingest-api, until Ctrl-C.
+    Demo(demo::Options),
+    /// Checks formatting, lints and documentation, then runs every test, and puts the API contract to the test, against
+    /// a Postgres of its own.
     Test {
-        /// Passed on to `cargo test`, such as the name of a test.
+        /// Passed on to `cargo test`, such as the name of a test; the API contract is then skipped.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -64,6 +72,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Reset => stack::reset(),
         Command::Status { json } => stack::status(json).await,
         Command::Import { folder, url } => import::run(&folder, url).await,
+        Command::Demo(options) => demo::run(options).await,
         Command::Test { arguments } => test::run(&arguments).await,
     }
 }

@@ -8,7 +8,7 @@ use local_stack::postgres::{Cluster, ClusterSettings, free_port};
 use local_stack::test_database::CLUSTER_VARIABLE;
 use tokio::process::Command;
 
-use crate::{postgres, up};
+use crate::{contract, examples, postgres, up};
 
 /// Tests that may be ignored, by their full names; reviewed, and empty for as long as possible.
 const MAY_BE_IGNORED: &[&str] = &[];
@@ -26,6 +26,7 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
     step("building the services", cargo(&up::BUILD)).await?;
     step("building the tests", cargo(&["test", "--workspace", "--locked", "--no-run"])).await?;
 
+    examples::bring().await?;
     println!("== Postgres for the tests");
     let installation = postgres::bring()?;
     // Not under the checkout: as root, Postgres runs as another user, who may not be able to enter it.
@@ -42,7 +43,7 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
         let _cluster = Cluster::start(&installation, &settings)?;
         let connection = format!("host=127.0.0.1 port={port} user=postgres password=test");
         tokio::select! {
-            outcome = test(&connection, arguments) => outcome,
+            outcome = test(&settings, &connection, arguments) => outcome,
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
         }
     };
@@ -52,7 +53,7 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn test(connection: &str, arguments: &[String]) -> anyhow::Result<()> {
+async fn test(settings: &ClusterSettings, connection: &str, arguments: &[String]) -> anyhow::Result<()> {
     local_stack::test_database::prepare_template(connection).await?;
     let mut ignored =
         cargo(&["test", "--workspace", "--locked", "--", "--ignored", "--list", "--format=terse"]);
@@ -65,7 +66,12 @@ async fn test(connection: &str, arguments: &[String]) -> anyhow::Result<()> {
     }
     let mut tests = cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]);
     tests.args(arguments).env(CLUSTER_VARIABLE, connection);
-    step("tests", tests).await
+    step("tests", tests).await?;
+    if !arguments.is_empty() {
+        println!("== API contract: skipped, for only some tests were asked for");
+        return Ok(());
+    }
+    contract::run(settings).await
 }
 
 fn cargo(arguments: &[&str]) -> Command {
@@ -74,7 +80,8 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-async fn step(name: &str, mut command: Command) -> anyhow::Result<()> {
+/// Runs a command that must succeed, under its name.
+pub(crate) async fn step(name: &str, mut command: Command) -> anyhow::Result<()> {
     println!("== {name}");
     let status = command.status().await.with_context(|| format!("{name} could not be run"))?;
     if !status.success() {

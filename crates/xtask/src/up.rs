@@ -179,16 +179,16 @@ fn say(line: &str) {
 }
 
 /// The signals that ask a program to stop.
-struct Interrupts([Signal; 3]);
+pub(crate) struct Interrupts([Signal; 3]);
 
 impl Interrupts {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let [interrupt, terminate, hangup] =
             [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
         Ok(Self([interrupt?, terminate?, hangup?]))
     }
 
-    async fn heard(&mut self) {
+    pub(crate) async fn heard(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod bulk;
+mod openapi;
 mod refusals;
 mod rows;
 mod support;

@@ -75,11 +75,21 @@ async fn a_wrong_path_query_header_or_type_is_named() {
         (api.request("PATCH", "/items"), 405, None),
         (api.request("GET", "/items?limit=0"), 400, Some("limit")),
         (api.request("GET", "/items?limit=1001"), 400, Some("limit")),
+        (api.request("GET", "/items?limit=99999999999999999999"), 400, Some("limit")),
+        (api.request("GET", "/items?limit=1&limit=2"), 400, Some("limit")),
         (api.request("GET", "/items?after=x"), 400, Some("after")),
         (api.request("GET", "/items?sort=id"), 400, Some("sort")),
         (api.request("POST", "/users").body("{}"), 415, None),
         (api.request("POST", "/users").header("content-type", "text/plain").body("{}"), 415, None),
         (json_body("POST", "/users", "{}").header("idempotency-key", "once"), 400, Some("Idempotency-Key")),
+        (
+            api.request("POST", "/users")
+                .header("content-type", "application/x-ndjson")
+                .header("idempotency-key", "once")
+                .body("{}"),
+            400,
+            Some("Idempotency-Key"),
+        ),
         (
             json_body("PUT", &format!("/items/{nobody}/ownership"), &format!(r#"{{"to":"{user}"}}"#)),
             404,

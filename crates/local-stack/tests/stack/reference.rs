@@ -1,7 +1,6 @@
 //! `docs/configuration.md` says what the services' own defaults say.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use service_kit::settings::Layers;
 
@@ -35,15 +34,5 @@ fn the_reference_of_settings_is_that_of_the_defaults() {
     }
     let unexplained: Vec<&str> = text.lines().filter(|line| line.ends_with("|  |")).collect();
     assert!(unexplained.is_empty(), "settings without a comment above them: {unexplained:#?}");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
-    if std::fs::read_to_string(&path).is_ok_and(|page| page == text) {
-        return;
-    }
-    if std::env::var_os("CI").is_none() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, text).unwrap();
-    }
-    panic!(
-        "docs/configuration.md was out of date; outside of CI it has been rewritten: look at it and commit it"
-    );
+    local_stack::written::check("docs/configuration.md", &text);
 }

@@ -4,6 +4,7 @@
 
 mod answers;
 mod history;
+mod openapi;
 mod resume;
 mod stalled;
 mod status;

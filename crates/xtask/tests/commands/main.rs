@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod demo;
+mod documents;
+mod examples;
+mod proxy;
 mod stacks;
 mod support;
 mod tour;

@@ -96,8 +96,11 @@ fn a_dead_service_ends_the_stack() {
     while place.status()["running"] == true {
         assert!(started.elapsed().as_secs() < 60, "the stack must end");
     }
-    let log = std::fs::read_to_string(place.folder.join("stack.log")).unwrap();
-    assert!(log.contains("sse-gateway has ended (signal: 9"), "{log}");
+    // Its last words come after it has let go of the folder.
+    let log = || std::fs::read_to_string(place.folder.join("stack.log")).unwrap();
+    while !log().contains("sse-gateway has ended (signal: 9") {
+        assert!(started.elapsed().as_secs() < 60, "it must say why it ended: {}", log());
+    }
 }
 
 #[test]

@@ -2,8 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use local_stack::postgres::free_port;
+
+/// How long the counts may take to follow what was sent.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A folder and ports that nobody else has. What runs there is stopped, and the folder deleted, when dropped.
 pub(crate) struct Place {
@@ -53,6 +57,40 @@ impl Place {
 
     pub(crate) fn status(&self) -> serde_json::Value {
         serde_json::from_str(&self.run(&["status", "--json"])).unwrap()
+    }
+
+    /// Where a service is, by the variable of its port.
+    pub(crate) fn url(&self, port: &str) -> String {
+        format!("http://127.0.0.1:{}", self.value(port))
+    }
+
+    /// What the gateway shows as the sums of all years: items created, and transfers.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let url = self.url("GATEWAY_PORT") + "/statistics?topic=item-creation/year&topic=transfers/year";
+        let output = Command::new("curl").args(["-sS", "-H", "accept: application/json", &url]).output();
+        let topics: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let sum = |topic: usize| {
+            let buckets = topics[topic]["buckets"].as_array().unwrap();
+            buckets.iter().map(|bucket| bucket["count"].as_u64().unwrap()).sum()
+        };
+        (sum(0), sum(1))
+    }
+
+    /// Waits until the gateway shows these counts.
+    pub(crate) fn until_counted(&self, items: u64, transfers: u64) {
+        self.until_counts(&format!("{items} and {transfers}"), |counts| counts == (items, transfers));
+    }
+
+    /// Waits until the gateway shows counts that are as wanted.
+    pub(crate) fn until_counts(&self, wanted: &str, are_wanted: impl Fn((u64, u64)) -> bool) {
+        let started = Instant::now();
+        loop {
+            let counts = self.counts();
+            if are_wanted(counts) {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "{counts:?} must become {wanted}");
+        }
     }
 }
 

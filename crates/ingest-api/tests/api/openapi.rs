@@ -1,0 +1,46 @@
+//! What the service says of itself.
+
+use ingest_api::openapi::document;
+use ingest_api::settings::Settings;
+
+use crate::support::Api;
+
+#[test]
+fn the_description_in_the_repository_is_that_of_the_code() {
+    let description = document(&Settings::load().unwrap()).to_pretty_json().unwrap();
+    local_stack::written::check("docs/openapi/ingest-api.json", &(description + "\n"));
+}
+
+#[tokio::test]
+async fn the_description_is_served_with_the_limits_of_the_settings() {
+    let api = Api::start_with(|settings| settings.limits.page_rows_max = 7.try_into().unwrap()).await;
+    let description = api.get("/openapi.json").await;
+    assert_eq!((description.status, &description.body["openapi"]), (200, &"3.2.0".into()));
+    let parameters = description.body["paths"]["/items"]["get"]["parameters"].as_array().unwrap();
+    let limit = parameters.iter().find(|parameter| parameter["name"] == "limit").unwrap();
+    assert_eq!(limit["schema"]["maximum"], 7);
+    let longest = &description.body["components"]["schemas"]["Description"]["maxLength"];
+    assert_eq!(longest, ingest_api::model::DESCRIPTION_CHARACTERS);
+}
+
+#[tokio::test]
+async fn a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has() {
+    let api = Api::start().await;
+    let id = uuid::Uuid::now_v7();
+    let paths = [
+        ("/items".to_owned(), "POST, GET"),
+        (format!("/items/{id}"), "GET, DELETE"),
+        (format!("/items/{id}/ownership"), "PUT"),
+        ("/openapi.json".to_owned(), "GET"),
+    ];
+    for (path, allowed) in &paths {
+        for method in ["PATCH", "TRACE", "QUERY"] {
+            let answer = api.send(api.request(method, path)).await;
+            assert_eq!(
+                (answer.status, answer.headers["allow"].to_str().unwrap()),
+                (405, *allowed),
+                "{method} {path}"
+            );
+        }
+    }
+}

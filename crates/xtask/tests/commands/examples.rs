@@ -1,0 +1,262 @@
+//! The examples of the documentation work, against real services and through trouble.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use local_stack::stack::built_programs;
+use local_stack::test_database::TestDatabase;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::proxy::{Cable, RETRY_AFTER, Trouble, Troublemaker};
+use crate::support::{Place, root, said};
+
+/// How long the client may take to see what there is to see.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the first attempts of a producer meet.
+const TROUBLE: [(u32, Trouble); 2] = [(0, Trouble::Unavailable), (1, Trouble::Unanswered)];
+
+fn example(name: &str) -> PathBuf {
+    root().join("docs/examples").join(name)
+}
+
+/// Compiles the TypeScript examples, which checks their types, and returns where.
+fn compiled(place: &Place) -> PathBuf {
+    let compiler = example("node_modules/typescript/bin/tsc");
+    assert!(compiler.exists(), "there is no TypeScript compiler: run the tests with `cargo xtask test`");
+    let folder = place.folder.join("javascript");
+    let project = example("tsconfig.json");
+    let mut command = Command::new("node");
+    let (ended_well, said) =
+        said(&command.arg(compiler).arg("-p").arg(project).arg("--outDir").arg(&folder).output().unwrap());
+    assert!(ended_well, "{said}");
+    // Says that these are modules.
+    std::fs::copy(example("package.json"), folder.join("package.json")).unwrap();
+    folder
+}
+
+fn get(url: &str) -> Value {
+    let output = Command::new("curl")
+        .args(["-sS", "--fail-with-body", "-H", "accept: application/json", url])
+        .output();
+    serde_json::from_slice(&output.unwrap().stdout).unwrap()
+}
+
+/// The producers in each language, and what runs them.
+fn producers(place: &Place) -> [(&'static str, PathBuf); 4] {
+    let program = built_programs().unwrap().join("examples/producer");
+    assert!(program.exists(), "the examples are not built: run the tests with `cargo xtask test`");
+    [
+        ("bash", example("producer.sh")),
+        ("python3", example("producer.py")),
+        ("node", compiled(place).join("producer.js")),
+        // Runs what it is given.
+        ("env", program),
+    ]
+}
+
+fn post(url: &str, body: &Value) {
+    let (body, header) = (body.to_string(), "content-type: application/json");
+    let (ended_well, said) = said(
+        &Command::new("curl")
+            .args(["-sS", "--fail-with-body", "-H", header, "-d", &body, url])
+            .output()
+            .unwrap(),
+    );
+    assert!(ended_well, "{said}");
+}
+
+#[test]
+fn every_producer_gets_its_events_through_once() {
+    let place = Place::new("producers");
+    place.run(&["up", "--detach"]);
+    for (number, (interpreter, producer)) in (1..).zip(producers(&place)) {
+        let trouble = Troublemaker::before(place.value("INGEST_PORT"), &TROUBLE);
+        let (ended_well, said) =
+            said(&Command::new(interpreter).arg(&producer).arg(&trouble.url).output().unwrap());
+        assert!(ended_well, "{interpreter} {}: {said}", producer.display());
+
+        let requests: Vec<_> = trouble.requests.try_iter().collect();
+        assert_eq!(requests.len(), 7, "five requests, the first of them three times: {said}");
+        assert_eq!(requests[0].1, requests[1].1, "{interpreter}: what is repeated must be the same");
+        assert_eq!(requests[1].1, requests[2].1, "{interpreter}: what is repeated must be the same");
+        let waited = requests[1].0 - requests[0].0;
+        assert!(waited >= Duration::from_secs(RETRY_AFTER), "{interpreter} waited {waited:?}");
+
+        let id = |name: &str| {
+            let line = said.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_else(|| panic!("no {name}: {said}")).trim().to_owned()
+        };
+        let [base_item, user, item, transfer] = ["base item ", "user ", "item ", "transfer "].map(id);
+        for id in [&base_item, &user, &item, &transfer] {
+            assert_eq!((&id[14..15], id.len()), ("7", 36), "{interpreter}: {id} must be of version 7");
+            assert!("89ab".contains(&id[19..20]), "{interpreter}: {id} must be of the variant of RFC 9562");
+        }
+        let url = place.url("INGEST_PORT");
+        assert_eq!(get(&format!("{url}/items/{item}"))["base_item_id"], base_item.as_str());
+        let owner = get(&format!("{url}/items/{item}/owner"));
+        assert_eq!((&owner["owner_id"], &owner["transfer_id"]), (&user.into(), &transfer.into()));
+        assert!(said.contains("rejected") && said.contains("there is no such row"), "{said}");
+        // One item by itself, and the two good lines.
+        place.until_counted(3 * number, number);
+    }
+}
+
+#[test]
+fn a_producer_says_what_was_refused() {
+    let place = Place::new("refused-producers");
+    place.run(&["up", "--detach"]);
+    for (interpreter, producer) in producers(&place) {
+        // The gateway takes no events.
+        let url = place.url("GATEWAY_PORT");
+        let (ended_well, said) = said(&Command::new(interpreter).arg(producer).arg(&url).output().unwrap());
+        assert!(!ended_well && said.contains("404") && said.contains("There is nothing at"), "{said}");
+    }
+}
+
+/// The client, as it says what it requests, which events come, and what its state is.
+struct Client {
+    process: Child,
+    lines: Receiver<Value>,
+}
+
+impl Client {
+    fn start(script: &Path, url: &str) -> Self {
+        let mut process = Command::new("node").arg(script).arg(url).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let (said, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in output.lines() {
+                let _test_is_over = said.send(serde_json::from_str(&line.unwrap()).unwrap());
+            }
+        });
+        Self { process, lines }
+    }
+
+    /// What it says until, and with, the first line that is as wanted.
+    fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let (mut said, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+        while !said.last().is_some_and(&wanted) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left);
+            said.push(line.unwrap_or_else(|error| panic!("{error} after {said:#?}")));
+        }
+        said
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ended = self.process.kill();
+        let _ended = self.process.wait();
+    }
+}
+
+/// How many buckets of a topic are followed: fewer than there will be, so that the oldest have to go.
+const LAST: usize = 20;
+
+/// The state of a topic in one answer, in the form and order in which the client says it.
+fn answered(place: &Place, topic: &str) -> Value {
+    let window = get(&format!("{}/statistics/{topic}?last={LAST}", place.url("GATEWAY_PORT")));
+    let buckets = window["buckets"].as_array().unwrap().iter();
+    buckets.map(|bucket| json!([bucket["time"], bucket["count"]])).collect()
+}
+
+#[test]
+fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
+    let place = Place::new("client");
+    place.run(&["up", "--detach"]);
+    let cable = Cable::before(place.value("GATEWAY_PORT"));
+    let url = format!(
+        "{}/statistics?topic=item-creation/millisecond&topic=transfers/minute&last={LAST}",
+        cable.url
+    );
+    let mut client = Client::start(&compiled(&place).join("live-counts.check.js"), &url);
+    let said = client.until(|line| line["upstream"] == "live");
+    assert_eq!((&said[0]["request"], &said[1]["event"]), (&"".into(), &"snapshot".into()));
+
+    let (mut items, mut transfers) = (0, 0);
+    let send = |items: &mut u64, transfers: &mut u64| {
+        let said = place.run(&["demo", "--rate", "1000", "--events", "50"]);
+        let sent = |kind: &str| {
+            let line = said.lines().find(|line| line.starts_with(kind)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+        };
+        (*items, *transfers) = (*items + sent("items"), *transfers + sent("transfers"));
+        place.until_counted(*items, *transfers);
+        (answered(&place, "item-creation/millisecond"), answered(&place, "transfers/minute"))
+    };
+    let shows = |line: &Value, (items, transfers): &(Value, Value)| {
+        let topics = &line["topics"];
+        line["upstream"] == "live"
+            && (&topics["item-creation/millisecond"], &topics["transfers/minute"]) == (items, transfers)
+    };
+    let expected = send(&mut items, &mut transfers);
+    client.until(|line| shows(line, &expected));
+
+    // The half second comes after the whole one, though not as text. A minute ahead, so that they stay the newest.
+    let second = (OffsetDateTime::now_utc() + Duration::from_secs(60)).truncate_to_second();
+    let url = place.url("INGEST_PORT");
+    let base_item = get(&format!("{url}/base-items?limit=1"))["data"][0]["id"].clone();
+    for time in [second, second + Duration::from_millis(500)] {
+        let time = time.format(&Rfc3339).unwrap();
+        post(&format!("{url}/items"), &json!({ "base_item_id": base_item, "created_at": time }));
+        items += 1;
+    }
+
+    // While the connection is lost the numbers stay, marked stale; then a patch brings what was missed.
+    cable.cut();
+    let said = client.until(|line| line["upstream"] == "stale");
+    assert_eq!(said.last().unwrap()["topics"]["transfers/minute"], expected.1);
+    let expected = send(&mut items, &mut transfers);
+    let said = client.until(|line| shows(line, &expected));
+    assert!(said[0]["request"].as_str().is_some_and(|id| !id.is_empty()), "{said:?}");
+    assert!(!said.iter().any(|line| line["event"] == "snapshot"), "{said:?}");
+
+    // A frozen notifier is noticed by the gateway, which says so; the connection stays.
+    let status = place.status();
+    let processes = status["processes"].as_array().unwrap();
+    let notifier = processes.iter().find(|process| process["name"] == "stats-notifier").unwrap();
+    signal("-STOP", &notifier["process_id"]);
+    client.until(|line| line["upstream"] == "stale");
+    signal("-CONT", &notifier["process_id"]);
+    let said = client.until(|line| line["upstream"] == "live");
+    assert!(!said.iter().any(|line| line.get("request").is_some()), "{said:?}");
+    let expected = send(&mut items, &mut transfers);
+    client.until(|line| shows(line, &expected));
+    assert_eq!(expected.0.as_array().unwrap().len(), LAST, "the window must have been full");
+}
+
+fn signal(name: &str, process_id: &Value) {
+    assert!(Command::new("kill").args([name, &process_id.to_string()]).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn the_outbox_keeps_what_was_sent_apart_from_what_was_refused() {
+    let test_database = TestDatabase::create().await;
+    let database = test_database.connect().await;
+    database.batch_execute(&std::fs::read_to_string(example("outbox.sql")).unwrap()).await.unwrap();
+    let outbox = database.query("SELECT sent_at IS NOT NULL, refused FROM outbox ORDER BY id", &[]).await;
+    let rows: Vec<(bool, Option<String>)> =
+        outbox.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(rows, [(true, None), (false, Some("base_item_id: there is no such row".to_owned()))]);
+}
+
+#[tokio::test]
+async fn what_another_role_writes_by_sql_is_logged() {
+    let test_database = TestDatabase::create().await;
+    let database = test_database.connect().await;
+    let script = std::fs::read_to_string(example("by-sql.sql")).unwrap();
+    // Roles are of the whole cluster: this one is to leave no trace.
+    database.batch_execute(&format!("BEGIN; {script} RESET ROLE")).await.unwrap();
+    let log = database.query("SELECT metric, delta FROM count_log ORDER BY metric", &[]).await.unwrap();
+    let log: Vec<(String, i64)> = log.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(log, [("item-creation".to_owned(), 1), ("transfers".to_owned(), 1)]);
+    database.batch_execute("ROLLBACK").await.unwrap();
+}

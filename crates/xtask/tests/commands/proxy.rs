@@ -1,0 +1,142 @@
+//! What stands between a client and a service, and makes trouble on the way.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+/// Makes trouble for some requests, and passes on all others.
+pub(crate) struct Troublemaker {
+    pub(crate) url: String,
+    /// When each request came, and its body, where that is of known length.
+    pub(crate) requests: Receiver<(Instant, Vec<u8>)>,
+}
+
+/// What happens to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It is answered with 503.
+    Unavailable,
+    /// It is carried out, but the answer is lost.
+    Unanswered,
+    /// It is answered with 422 and a [`REFUSAL`].
+    Refused,
+}
+
+/// The problem that a refused request is told.
+const REFUSAL: &str =
+    r#"{"type":"/problems/invalid-field","title":"A field is wrong","detail":"colour: is grey"}"#;
+
+/// What the request that is answered with 503 is told to wait, in seconds.
+pub(crate) const RETRY_AFTER: u64 = 1;
+
+impl Troublemaker {
+    /// One before the service of this port, which makes such trouble for the requests of these numbers, from 0.
+    pub(crate) fn before(port: &str, troubles: &'static [(u32, Trouble)]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (seen, requests) = mpsc::channel();
+        let address = format!("127.0.0.1:{port}");
+        // Ends with the test's process.
+        thread::spawn(move || {
+            for (number, client) in (0..).zip(listener.incoming()) {
+                let trouble = troubles.iter().find(|(at, _)| *at == number).map(|(_, trouble)| *trouble);
+                // What breaks is what the client sees, and complains about.
+                let _broken = answer(client.unwrap(), &address, trouble, &seen);
+            }
+        });
+        Self { url, requests }
+    }
+}
+
+/// One request a connection, one connection at a time.
+fn answer(
+    mut client: TcpStream,
+    address: &str,
+    trouble: Option<Trouble>,
+    seen: &Sender<(Instant, Vec<u8>)>,
+) -> io::Result<()> {
+    let mut reader = BufReader::new(client.try_clone()?);
+    let (mut head, mut length, mut chunked) = (String::new(), 0, false);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let lower = line.to_ascii_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        chunked |= lower.starts_with("transfer-encoding: chunked");
+        if line.trim().is_empty() {
+            break;
+        }
+        if !lower.starts_with("connection:") {
+            head.push_str(&line);
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    // The end of a body in chunks is a chunk of no bytes (RFC 9112, section 7.1).
+    while chunked && !body.ends_with(b"0\r\n\r\n") {
+        reader.read_until(b'\n', &mut body)?;
+    }
+    let _test_is_over = seen.send((Instant::now(), body.clone()));
+    let answer = match trouble {
+        Some(Trouble::Unavailable) => {
+            format!(
+                "503 Service Unavailable\r\nconnection: close\r\nretry-after: {RETRY_AFTER}\r\ncontent-length: 0\r\n\r\n"
+            )
+        }
+        Some(Trouble::Refused) => {
+            let length = REFUSAL.len();
+            format!(
+                "422 Unprocessable Entity\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{REFUSAL}"
+            )
+        }
+        Some(Trouble::Unanswered) | None => String::new(),
+    };
+    if !answer.is_empty() {
+        return client.write_all(format!("HTTP/1.1 {answer}").as_bytes());
+    }
+    let mut service = TcpStream::connect(address)?;
+    service.write_all((head + "connection: close\r\n\r\n").as_bytes())?;
+    service.write_all(&body)?;
+    let mut answer = Vec::new();
+    service.read_to_end(&mut answer)?;
+    if trouble == Some(Trouble::Unanswered) { Ok(()) } else { client.write_all(&answer) }
+}
+
+/// Passes on what comes, until it is cut; connections made later are passed on again.
+pub(crate) struct Cable {
+    pub(crate) url: String,
+    ends: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Cable {
+    /// One before the service of this port.
+    pub(crate) fn before(port: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let ends = Arc::new(Mutex::new(Vec::new()));
+        let (held, address) = (Arc::clone(&ends), format!("127.0.0.1:{port}"));
+        // Ends with the test's process.
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, service) = (client.unwrap(), TcpStream::connect(&address).unwrap());
+                for (from, to) in [(&client, &service), (&service, &client)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    thread::spawn(move || io::copy(&mut from, &mut to));
+                }
+                held.lock().unwrap().extend([client, service]);
+            }
+        });
+        Self { url, ends }
+    }
+
+    pub(crate) fn cut(&self) {
+        for end in self.ends.lock().unwrap().drain(..) {
+            let _closed = end.shutdown(Shutdown::Both);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+// Runs live-counts.ts for a test, with an EventSource made of fetch: Node has none yet without a flag. Prints a line of JSON for each
+// request, each event and each state.
+
+import { argv } from "node:process";
+import { setTimeout as sleep } from "node:timers/promises";
+import { follow, type Source } from "./live-counts.ts";
+
+/** As much of EventSource (https://html.spec.whatwg.org/multipage/server-sent-events.html) as the test needs. */
+class FetchEventSource implements Source {
+  readyState = 0;
+  readonly #listeners = new Map<string, ((event: { data: string }) => void)[]>();
+  readonly #abort = new AbortController();
+
+  constructor(url: string) {
+    void this.#run(url);
+  }
+
+  addEventListener(kind: string, listener: (event: { data: string }) => void): void {
+    this.#listeners.set(kind, [...(this.#listeners.get(kind) ?? []), listener]);
+  }
+
+  close(): void {
+    this.readyState = 2;
+    this.#abort.abort();
+  }
+
+  #emit(kind: string, data: string): void {
+    for (const listener of this.#listeners.get(kind) ?? []) listener({ data });
+  }
+
+  async #run(url: string): Promise<void> {
+    let id = "";
+    let retry = 1_000;
+    while (this.readyState !== 2) {
+      try {
+        print({ request: id });
+        const headers = { accept: "text/event-stream", ...(id === "" ? {} : { "last-event-id": id }) };
+        const response = await fetch(url, { headers, signal: this.#abort.signal });
+        if (response.status !== 200 || response.body === null) {
+          this.readyState = 2;
+        } else {
+          this.readyState = 1;
+          let text = "";
+          for await (const part of response.body.pipeThrough(new TextDecoderStream())) {
+            const events = (text + part).split("\n\n");
+            text = events.pop() ?? "";
+            for (const event of events) {
+              const fields = event.split("\n").map((line) => /^(\w+): ?(.*)$/.exec(line)?.slice(1) ?? []);
+              const values = (name: string) => fields.filter(([field]) => field === name).map((field) => field[1]);
+              id = values("id")[0] ?? id;
+              retry = Number(values("retry")[0] ?? retry);
+              const kind = values("event")[0];
+              if (kind !== undefined) {
+                print({ event: kind });
+                this.#emit(kind, values("data").join("\n"));
+              }
+            }
+          }
+        }
+      } catch {
+        // The connection was lost.
+      }
+      if (this.readyState !== 2) this.readyState = 0;
+      this.#emit("error", "");
+      await sleep(retry);
+    }
+  }
+}
+
+function print(line: object): void {
+  console.log(JSON.stringify(line));
+}
+
+follow(FetchEventSource, argv[2] ?? "", ({ upstream, topics }) => {
+  const counts = [...topics].map(([topic, buckets]) => [topic, [...buckets]] as const);
+  print({ upstream, topics: Object.fromEntries(counts) });
+});

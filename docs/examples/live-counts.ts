@@ -1,0 +1,81 @@
+// Follows counts of Newcycle: the state of the topics, newest version, and whether it is live.
+
+export interface State {
+  /** Whether the numbers follow the database just now. Stale ones are still right for the time they were taken. */
+  upstream: "live" | "stale";
+  /** The counts of each topic by the start of the bucket, oldest first. */
+  topics: Map<string, Map<string, number>>;
+}
+
+interface Frame {
+  topic: string;
+  window: number;
+  buckets: { time: string; count: number }[];
+}
+
+/** What is used of EventSource. In a browser, pass EventSource itself. */
+export interface Source {
+  readonly readyState: number;
+  addEventListener(kind: string, listener: (event: { data: string }) => void): void;
+  close(): void;
+}
+
+/** Three heartbeats: the gateway sends a status every 15 seconds. */
+const SILENCE_MILLISECONDS = 45_000;
+
+const CLOSED = 2;
+
+/** Takes a frame: a snapshot replaces a topic's counts, a patch sets those that it names. */
+export function apply(topics: State["topics"], kind: "snapshot" | "patch", data: string): void {
+  // One topic is an object, several are an array.
+  const frames: Frame[] = [JSON.parse(data) as Frame | Frame[]].flat();
+  for (const { topic, window, buckets } of frames) {
+    const counts = new Map(kind === "patch" ? topics.get(topic) : []);
+    for (const { time, count } of buckets) counts.set(time, count);
+    // The window holds the newest buckets. As text, 09:37:00.5Z would come before 09:37:00Z.
+    const inOrder = [...counts].sort(([one], [other]) => Date.parse(one) - Date.parse(other));
+    topics.set(topic, new Map(inOrder.slice(-window)));
+  }
+}
+
+/** Follows a stream, and calls `changed` after each change of the state. Returns what ends it. */
+export function follow(
+  EventSource: new (url: string) => Source,
+  url: string,
+  changed: (state: State) => void,
+): () => void {
+  const state: State = { upstream: "stale", topics: new Map() };
+  let source: Source;
+  let timer: ReturnType<typeof setTimeout>;
+  const open = (): void => {
+    source = new EventSource(url);
+    listen("snapshot", (data) => apply(state.topics, "snapshot", data));
+    listen("patch", (data) => apply(state.topics, "patch", data));
+    listen("status", (data) => ({ upstream: state.upstream } = JSON.parse(data) as State));
+    source.addEventListener("error", () => {
+      state.upstream = "stale";
+      changed(state);
+      // After a lost connection EventSource comes back by itself, with the last id; after a refusal it does not.
+      if (source.readyState === CLOSED) reopen(1_000 + Math.random() * 4_000);
+    });
+    reopen(SILENCE_MILLISECONDS);
+  };
+  const listen = (kind: string, take: (data: string) => void): void =>
+    source.addEventListener(kind, ({ data }) => {
+      reopen(SILENCE_MILLISECONDS);
+      take(data);
+      changed(state);
+    });
+  const reopen = (milliseconds: number): void => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      source.close();
+      open();
+    }, milliseconds);
+  };
+  open();
+  return () => {
+    clearTimeout(timer);
+    source.close();
+  };
+}
