@@ -86,6 +86,7 @@ impl Default for HubSettings {
 /// Whether the numbers follow the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub enum Upstream {
     /// They do.
     Live,
@@ -95,6 +96,7 @@ pub enum Upstream {
 
 /// The data of a `status` event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Status {
     /// Whether the numbers follow the database.
     pub upstream: Upstream,
@@ -109,16 +111,16 @@ pub struct Status {
 pub(crate) struct Announcement {
     /// Grows with each published version.
     pub(crate) version: u64,
-    /// Grows with each status to tell clients.
+    /// Grows with each status to tell everybody.
     pub(crate) status: u64,
-    /// Grows with each status to tell gateways.
+    /// Grows with each status to tell gateways, and clients that asked for a quicker heartbeat.
     pub(crate) internal_status: u64,
 }
 
 /// Who follows a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
-    /// Pages and programs.
+    /// Pages and programs, and gateways beside them.
     Clients,
     /// Other gateways, which must notice soon when it falls silent.
     Gateways,
