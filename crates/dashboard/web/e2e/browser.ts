@@ -31,15 +31,16 @@ export interface Dashboard {
   close(): Promise<void>;
 }
 
-export async function start(): Promise<Dashboard> {
-  const given = process.env["DASHBOARD_URL"];
+/** Starts a browser; and where the pages are to follow another gateway than the stack's, a server for them. */
+export async function start(gateway = GATEWAY): Promise<Dashboard> {
+  const given = gateway === GATEWAY ? process.env["DASHBOARD_URL"] : undefined;
   const folder = fileURLToPath(new URL("../dist", import.meta.url));
-  const server = given === undefined ? await serve(folder, PORT, GATEWAY, INGEST) : null;
+  const server = given === undefined ? await serve(folder, PORT, gateway, INGEST) : null;
   const url = given ?? `http://127.0.0.1:${PORT}`;
   const executablePath = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
   const browser = await chromium.launch({ executablePath, args: ARGUMENTS });
   let problems: string[] = [];
-  const hosts = [url, GATEWAY, INGEST].map((address) => new URL(address).host);
+  const hosts = [url, gateway, INGEST].map((address) => new URL(address).host);
   const watch = (page: Page) => {
     page.on("pageerror", (error) => problems.push(`error: ${error.message}`));
     page.on("console", (message) => {

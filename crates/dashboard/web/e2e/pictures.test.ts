@@ -23,7 +23,7 @@ const screens = {
   wall: { viewport: { width: 3840, height: 2160 }, colorScheme: "dark" },
 } as const;
 
-const queries = { "": "", "-seconds": "?unit=second&last=300", "-days": "?unit=day&last=90" } as const;
+const queries = { "": "", "-seconds": "?unit=second&last=300", "-weeks": "?unit=week&last=52", "-milliseconds": "?unit=millisecond" } as const;
 
 for (const [screen, window] of Object.entries(screens)) {
   it(`on ${screen}`, async () => {

@@ -32,7 +32,7 @@ const BAR = 0.84;
 /** Bars of fewer pixels have no gaps: they would only shimmer. */
 const GAPS_FROM = 4;
 
-const bars = uPlot.paths.bars;
+const { bars, stepped } = uPlot.paths;
 
 /** The colours of the page's style, as the canvas needs them. */
 function palette(root: HTMLElement) {
@@ -110,13 +110,15 @@ export class Chart {
     return { width: Math.max(this.#root.clientWidth, 120), height: Math.max(this.#root.clientHeight, 100) };
   }
 
-  /** uPlot's lists: seconds, what is over, and what is not over yet. */
+  /** uPlot's lists: seconds, what is over, what is not over yet, and the ground on which both stand. */
   #aligned(): uPlot.AlignedData {
     const { times, counts, current } = this.#data;
     return [
       times.map((time) => time / 1_000),
       counts.map((count, place) => (place === current ? null : count)),
       counts.map((count, place) => (place === current ? count : null)),
+      // Where counts are known, there is a line at zero: that nothing was counted is not the same as not to know.
+      counts.map((count) => (count === null ? null : 0)),
     ];
   }
 
@@ -141,7 +143,7 @@ export class Chart {
     const axis: uPlot.Axis = { stroke: () => look.text, font: look.font, gap: rem * 0.35, ticks: { show: false } };
     const options: uPlot.Options = {
       ...this.#size(),
-      padding: [rem * 0.6, rem * 0.4, 0, 0],
+      padding: [rem * 0.6, rem * 1.5, 0, 0],
       legend: { show: false },
       // Buckets of a day and longer are of UTC: the axis must not put their bars between two of the viewer's days.
       tzDate: isCalendar(unit)
@@ -155,21 +157,26 @@ export class Chart {
       axes: [
         {
           ...axis,
-          size: rem * 2.4,
-          space: rem * 5.2,
+          size: rem * 2.2,
+          space: rem * 6,
           grid: { show: false },
           values: (_plot, splits, _axis, _space, apart) => marks(unit, splits, apart),
         },
         {
           ...axis,
-          size: rem * 3.2,
+          size: rem * 2.9,
           space: rem * 2.6,
           grid: { stroke: () => look.grid, width: 1 },
           incrs: [1, 2, 5].flatMap((digit) => Array.from({ length: 15 }, (_, power) => digit * 10 ** power)).sort((one, other) => one - other),
           values: (_plot, splits) => splits.map(shortCount),
         },
       ],
-      series: [{}, this.#series(() => look.bar), this.#series(() => look.pale)],
+      series: [
+        {},
+        this.#series(() => look.bar),
+        this.#series(() => look.pale),
+        { stroke: () => look.pale, width: 1, points: { show: false }, ...(stepped && { paths: stepped({ align: 1 }) }) },
+      ],
       cursor: {
         sync: { key: "time", setSeries: false, scales: ["x", null] },
         drag: { x: true, y: false, setScale: false, dist: 6 },

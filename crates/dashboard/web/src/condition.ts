@@ -6,7 +6,7 @@ import * as format from "./format";
 import { part, say } from "./page";
 import type { Condition } from "./statistics-stream";
 
-/** How the condition reads, at the moment `now`. */
+/** How the condition reads. */
 function words(condition: Condition): string {
   switch (condition.kind) {
     case "connecting":
@@ -14,21 +14,25 @@ function words(condition: Condition): string {
     case "live":
       return "Live";
     case "stale":
-      return `Stale since ${format.moment(condition.since)}: the gateway has no news of the database`;
+      return `Stale since ${format.moment(condition.since)}`;
     case "retrying":
-      return `Retrying, lost since ${format.moment(condition.since)}: ${condition.reason}`;
+      return `Retrying, lost since ${format.moment(condition.since)}`;
     case "refused":
-      return `Refused since ${format.moment(condition.since)}: ${condition.reason}`;
+      return `Refused since ${format.moment(condition.since)}`;
   }
+}
+
+/** Why it is so, where there is something to say. */
+export function reason(condition: Condition): string {
+  if (condition.kind === "stale") return "The gateway hears nothing of the database.";
+  return "reason" in condition ? `The gateway: ${condition.reason}.` : "";
 }
 
 export function showCondition(condition: Condition): void {
   const text = words(condition);
   const badge = part("#condition");
   document.body.dataset["condition"] = badge.dataset["kind"] = condition.kind;
-  badge.title = text;
   say(part("#condition-text"), text);
-  // Read out once, and not each time that the reason changes.
-  const [short = text] = text.split(":");
-  say(part("#announcement"), short);
+  // Read out when it changes, and not each time that the reason does.
+  say(part("#announcement"), text);
 }

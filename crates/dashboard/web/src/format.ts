@@ -26,7 +26,7 @@ function format(options: Intl.DateTimeFormatOptions): Intl.DateTimeFormat {
   return known;
 }
 
-const TIME: Intl.DateTimeFormatOptions = { hour: "2-digit", minute: "2-digit" };
+const TIME: Intl.DateTimeFormatOptions = { hour: "numeric", minute: "2-digit" };
 const DATE: Intl.DateTimeFormatOptions = { year: "numeric", month: "short", day: "numeric" };
 
 const NAMES: { readonly [unit in Unit]: Intl.DateTimeFormatOptions } = {
@@ -91,11 +91,9 @@ export function marks(unit: Unit, times: readonly number[], apart: number): stri
     }
     if (apart >= DAY) return changed && !first ? `${day(time)}\n${head}` : day(time);
     const fraction = Math.abs(Math.round(seconds) - seconds) > 1e-6 || apart < 1;
-    const clock: Intl.DateTimeFormatOptions = {
-      ...TIME,
-      ...(apart < MINUTE ? { second: "2-digit" } : {}),
-      ...(fraction ? { fractionalSecondDigits: 3 } : {}),
-    };
+    const clock: Intl.DateTimeFormatOptions = fraction
+      ? { second: "2-digit", fractionalSecondDigits: 3 }
+      : { ...TIME, ...(apart < MINUTE ? { second: "2-digit" } : {}) };
     const text = name(clock, time);
     return changed && (!first || apart >= HOUR) ? `${text}\n${head}` : text;
   });

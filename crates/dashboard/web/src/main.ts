@@ -5,7 +5,7 @@
 
 import { act } from "./act";
 import { Api } from "./api";
-import { showCondition } from "./condition";
+import { reason, showCondition } from "./condition";
 import { loadConfig } from "./config";
 import { Controls } from "./controls";
 import { Feed } from "./feed";
@@ -141,7 +141,7 @@ class Dashboard {
     }
     this.#controls.show();
     part("#lesson").hidden = !nothing;
-    say(part("#note"), note(pasts));
+    say(part("#note"), reason(this.#feed.condition) || note(pasts));
     this.#elapse();
     this.#move();
   }
@@ -184,5 +184,6 @@ async function start(): Promise<void> {
 }
 
 start().catch((error: unknown) => {
-  showCondition({ kind: "refused", since: Date.now(), reason: error instanceof Error ? error.message : String(error) });
+  showCondition({ kind: "refused", since: Date.now(), reason: "" });
+  say(part("#note"), `The page cannot start: ${error instanceof Error ? error.message : String(error)}`);
 });

@@ -31,6 +31,9 @@ const RATES: { readonly [unit in Unit]: Unit } = {
 
 const UNKNOWN = "–";
 
+/** The least time between two flashes of a count that changes, in milliseconds: traffic must not make it flicker. */
+const CALM = 2_000;
+
 export class Panel {
   readonly #chart: Chart;
   readonly #place: HTMLElement;
@@ -40,6 +43,7 @@ export class Panel {
   #now = 0;
   #pointed: number | null = null;
   #count: number | null = null;
+  #flashed = 0;
 
   constructor(
     readonly root: HTMLElement,
@@ -110,11 +114,17 @@ export class Panel {
     const current = unit === "millisecond" ? (last ?? start(unit, now)) : start(unit, now);
     const before = unit === "millisecond" ? (window.times.at(-2) ?? step(unit, current, -1)) : step(unit, current, -1);
     const [count, previous] = [at(current), at(before)];
-    say_("count", format.count(count));
-    if (this.#count !== null && this.#count !== count) this.root.dataset["changed"] = "";
+    const text = format.count(count);
+    say_("count", text);
+    // Long numbers are set smaller, so that they fit.
+    this.#part("count").style.setProperty("--digits", String(text.length));
+    if (this.#count !== null && this.#count !== count && performance.now() > this.#flashed + CALM) {
+      this.#flashed = performance.now();
+      this.root.dataset["changed"] = "";
+    }
     this.#count = count;
-    say_("caption", unit === "millisecond" ? caption(last, now) : `this ${unit}${zone(unit)}`);
-    say_("before-name", unit === "millisecond" ? "One before" : `Last ${unit}`);
+    say_("caption", unit === "millisecond" ? caption(last, now) : `${unit === "day" ? "today" : `this ${unit}`}${zone(unit)}`);
+    say_("before-name", unit === "millisecond" ? "One before" : `Previous ${unit}`);
     say_("before", format.count(previous));
     const change = count - previous;
     const share = previous > 0 ? ` (${format.share(change / previous)})` : "";

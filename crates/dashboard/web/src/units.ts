@@ -47,7 +47,7 @@ export const FACTS: { readonly [unit in Unit]: Facts } = {
   minute: facts("min", MINUTE, [60, "1 h"], [240, "4 h"], [720, "12 h"], [1_440, "24 h"]),
   hour: facts("h", HOUR, [48, "2 days"], [168, "7 days"], [720, "30 days"], [2_160, "90 days"]),
   day: facts("d", DAY, [30, "30 days"], [90, "90 days"], [180, "180 days"], [400, "400 days"]),
-  week: facts("wk", 7 * DAY, [26, "26 weeks"], [52, "52 weeks"], [104, "104 weeks"], [160, "160 weeks"]),
+  week: facts("wk", 7 * DAY, [26, "½ year"], [52, "1 year"], [104, "2 years"], [156, "3 years"]),
   month: facts("mo", 30 * DAY, [24, "2 years"], [60, "5 years"], [120, "10 years"]),
   quarter: facts("qtr", 91 * DAY, [16, "4 years"], [40, "10 years"], [80, "20 years"]),
   year: facts("yr", 365 * DAY, [25, "25 years"], [50, "50 years"], [100, "100 years"]),
