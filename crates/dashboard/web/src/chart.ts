@@ -32,7 +32,7 @@ const BAR = 0.84;
 /** Bars of fewer pixels have no gaps: they would only shimmer. */
 const GAPS_FROM = 4;
 
-const { bars, stepped } = uPlot.paths;
+const { bars } = uPlot.paths;
 
 /** The colours of the page's style, as the canvas needs them. */
 function palette(root: HTMLElement) {
@@ -110,15 +110,13 @@ export class Chart {
     return { width: Math.max(this.#root.clientWidth, 120), height: Math.max(this.#root.clientHeight, 100) };
   }
 
-  /** uPlot's lists: seconds, what is over, what is not over yet, and the ground on which both stand. */
+  /** uPlot's lists: seconds, what is over, and what is not over yet. What is zero has no bar, which would cost time. */
   #aligned(): uPlot.AlignedData {
     const { times, counts, current } = this.#data;
     return [
       times.map((time) => time / 1_000),
-      counts.map((count, place) => (place === current ? null : count)),
-      counts.map((count, place) => (place === current ? count : null)),
-      // Where counts are known, there is a line at zero: that nothing was counted is not the same as not to know.
-      counts.map((count) => (count === null ? null : 0)),
+      counts.map((count, place) => (place === current ? null : count || null)),
+      counts.map((count, place) => (place === current ? count || null : null)),
     ];
   }
 
@@ -175,7 +173,6 @@ export class Chart {
         {},
         this.#series(() => look.bar),
         this.#series(() => look.pale),
-        { stroke: () => look.pale, width: 1, points: { show: false }, ...(stepped && { paths: stepped({ align: 1 }) }) },
       ],
       cursor: {
         sync: { key: "time", setSeries: false, scales: ["x", null] },
@@ -192,6 +189,7 @@ export class Chart {
         },
       },
       hooks: {
+        draw: [(plot) => this.#ground(plot)],
         setCursor: [(plot) => this.#listener.pointed(plot.cursor.left === undefined || plot.cursor.left < 0 ? null : this.#placeAt(plot))],
         setSelect: [
           (plot) => {
@@ -206,6 +204,22 @@ export class Chart {
       },
     };
     return new uPlot(options, this.#aligned(), this.#root);
+  }
+
+  /** A line at zero, where counts are known: that nothing was counted is not the same as not to know. */
+  #ground(plot: uPlot): void {
+    const { times, counts, to } = this.#data;
+    const place = (time: number) => plot.valToPos(time / 1_000, "x", true);
+    const y = Math.round(plot.valToPos(0, "y", true));
+    plot.ctx.fillStyle = this.#look.pale;
+    for (let from = 0; from < counts.length; from += 1) {
+      if (counts[from] === null) continue;
+      let end = from;
+      while (end < counts.length && counts[end] !== null) end += 1;
+      const [left, right] = [place(times[from] ?? 0), place(times[end] ?? to)];
+      plot.ctx.fillRect(left, y, right - left, Math.max(1, Math.round(devicePixelRatio)));
+      from = end;
+    }
   }
 
   #placeAt(plot: uPlot): number | null {

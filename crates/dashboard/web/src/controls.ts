@@ -21,6 +21,7 @@ export class Controls {
   readonly #units: HTMLElement;
   readonly #spans: HTMLElement;
   #spansOf: Unit | null = null;
+  #shown = "";
 
   constructor(viewer: Viewer) {
     this.#viewer = viewer;
@@ -62,9 +63,12 @@ export class Controls {
     this.#viewer.go({ ...this.#viewer.view, period: null });
   }
 
-  /** Shows the view. */
+  /** Shows the view, where it is not shown already. */
   show(): void {
     const { view, period, newest } = this.#viewer;
+    const shown = JSON.stringify([view, period, newest]);
+    if (shown === this.#shown) return;
+    this.#shown = shown;
     if (this.#spansOf !== view.unit) {
       this.#spansOf = view.unit;
       const spans = FACTS[view.unit].spans.map(({ buckets, label }) => radio("span", String(buckets), label, label));

@@ -18,6 +18,8 @@ export interface Past {
   readonly complete: boolean;
   /** Buckets by their start, in Unix milliseconds; what is in none was not counted, from `since` on. */
   readonly counts: ReadonlyMap<number, number>;
+  /** What was asked for begins here. */
+  readonly from: number;
   /** The first moment of which there are counts: the unit gave up what was before. */
   readonly since: number;
   /** Why it is not complete, where something went wrong. */
@@ -39,6 +41,9 @@ export class History {
     const key = `${topic} ${period.from} ${period.to}`;
     const kept = this.#kept.get(key);
     if (kept !== undefined) return kept;
+    // While its end moves on with the live window, what was asked for before is nearly all of it.
+    const begin = `${topic} ${period.from} `;
+    const nearly = [...this.#kept].findLast(([key]) => key.startsWith(begin));
     const asking = this.#asking.get(topic);
     if (asking?.key !== key) {
       asking?.stop.abort();
@@ -46,7 +51,7 @@ export class History {
       this.#asking.set(topic, { key, stop });
       void this.#ask(topic, period, key, stop.signal);
     }
-    return { complete: false, counts: new Map(), since: period.from, problem: null };
+    return nearly?.[1] ?? { complete: false, counts: new Map(), from: period.from, since: period.from, problem: null };
   }
 
   /** Asks again for what could not be had. */
@@ -87,7 +92,7 @@ export class History {
     }
     const oldest = this.#kept.keys().next();
     if (this.#kept.size >= KEPT && !oldest.done) this.#kept.delete(oldest.value);
-    this.#kept.set(key, { complete: problem === null, counts, since, problem });
+    this.#kept.set(key, { complete: problem === null, counts, from: period.from, since, problem });
     this.#asking.delete(topic);
     this.changed();
   }

@@ -9,11 +9,12 @@ import { reason, showCondition } from "./condition";
 import { loadConfig } from "./config";
 import { Controls } from "./controls";
 import { Feed } from "./feed";
+import { moment } from "./format";
 import { History } from "./history";
 import { part, say } from "./page";
 import { Panel } from "./panel";
 import { type Series, seriesOf } from "./series";
-import { METRICS, type Metric } from "./units";
+import { METRICS, type Metric, type Unit } from "./units";
 import { type Period, type View, fit, formatView, nextMove, parseView, periodOf } from "./view";
 
 /** How often the bar moves that says how much of the current bucket is over, in milliseconds. */
@@ -67,10 +68,7 @@ class Dashboard {
   /** Shows another view, and puts it into the address. */
   go(view: View): void {
     const query = formatView(view);
-    if (query === formatView(this.view)) {
-      this.#controls.show();
-      return;
-    }
+    if (query === formatView(this.view)) return;
     window.history.pushState(null, "", query);
     this.#adopt(view);
   }
@@ -141,7 +139,7 @@ class Dashboard {
     }
     this.#controls.show();
     part("#lesson").hidden = !nothing;
-    say(part("#note"), reason(this.#feed.condition) || note(pasts));
+    say(part("#note"), reason(this.#feed.condition) || note(this.view.unit, pasts));
     this.#elapse();
     this.#move();
   }
@@ -163,11 +161,13 @@ class Dashboard {
 }
 
 /** What is to be said of the part of the charts that is not live. */
-function note(pasts: Series["past"][]): string {
+function note(unit: Unit, pasts: Series["past"][]): string {
   const past = pasts.filter((past) => past !== null);
   const problem = past.find((past) => past.problem !== null)?.problem;
   if (problem !== undefined) return `What was before cannot be shown: ${problem}`;
   if (past.some((past) => !past.complete)) return "Asking for what was before …";
+  const since = Math.max(...past.filter((past) => past.since > past.from).map((past) => past.since));
+  if (Number.isFinite(since)) return `The ${unit}s before ${moment(since)} were given up; longer units show what was then.`;
   return "";
 }
 
