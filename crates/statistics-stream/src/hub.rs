@@ -22,6 +22,10 @@ use tokio_util::sync::CancellationToken;
 use crate::frames::Frames;
 use crate::selection::Selection;
 
+/// After so many beats for gateways in which its upstream was not seen alive, a hub says that it is stale. Without
+/// that, a publisher whose database hangs would tell whoever connects that it is live.
+const MISSED_BEATS: u32 = 2;
+
 /// How many frames subscribers got.
 #[derive(Debug, Default)]
 pub struct Deliveries {
@@ -149,6 +153,8 @@ struct State {
     since: OffsetDateTime,
     /// Whether the upstream was seen alive since the last heartbeat to clients, and to gateways.
     confirmed: [bool; 2],
+    /// For how many beats for gateways it was not.
+    missed: u32,
 }
 
 impl Hub {
@@ -165,6 +171,7 @@ impl Hub {
             upstream: Upstream::Stale,
             since: OffsetDateTime::now_utc(),
             confirmed: [false; 2],
+            missed: 0,
         };
         let hub = Arc::new(Self {
             settings,
@@ -330,7 +337,7 @@ impl Hub {
     fn upstream(&self, upstream: Upstream) {
         let mut state = self.state.write();
         if upstream == Upstream::Live {
-            state.confirmed = [true; 2];
+            (state.confirmed, state.missed) = ([true; 2], 0);
         }
         if state.upstream != upstream {
             (state.upstream, state.since) = (upstream, OffsetDateTime::now_utc());
@@ -342,13 +349,20 @@ impl Hub {
         }
     }
 
-    /// Tells the status again: a lost upstream always, a live one only where it was seen alive since, so that a
-    /// publisher that hangs falls silent.
+    /// Tells the status again: a lost upstream always, a live one only where it was seen alive since. One that was not
+    /// for too long is lost.
     fn beat(&self, audience: Audience) {
         let mut state = self.state.write();
         let confirmed = std::mem::take(&mut state.confirmed[audience as usize]);
         let told = state.upstream == Upstream::Stale || confirmed;
+        if !told && audience == Audience::Gateways {
+            state.missed += 1;
+        }
+        let lost = !told && state.missed >= MISSED_BEATS;
         drop(state);
+        if lost {
+            self.stale();
+        }
         if told {
             self.announced.send_modify(|announced| match audience {
                 Audience::Clients => announced.status += 1,

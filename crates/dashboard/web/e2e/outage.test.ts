@@ -15,13 +15,18 @@ const PORT = Number(process.env["TEST_GATEWAY_PORT"] ?? 18_090);
 const SECONDS = 5;
 
 let gateway: ChildProcess;
-let dashboard: Dashboard;
+let dashboard: Dashboard | undefined;
 let baseItem: string;
 
 async function run(): Promise<void> {
   const env = { ...process.env, GATEWAY_PORT: String(PORT), GATEWAY_INTERNAL_PORT: String(PORT + 1) };
   gateway = spawn(PROGRAM ?? "", [], { env, stdio: "ignore" });
-  await expect.poll(() => fetch(`http://127.0.0.1:${PORT + 1}/readyz`).then((answer) => answer.ok, () => false), { timeout: 20_000 }).toBe(true);
+  const ready = () => fetch(`http://127.0.0.1:${PORT + 1}/readyz`).then((answer) => answer.ok, () => false);
+  const deadline = performance.now() + 20_000;
+  while (!(await ready())) {
+    if (performance.now() > deadline) throw new Error("the gateway is not ready");
+    await sleep(50);
+  }
 }
 
 beforeAll(async () => {
@@ -34,7 +39,7 @@ afterAll(async () => {
   await dashboard?.close();
   gateway?.kill("SIGKILL");
 });
-afterEach(() => expect(dashboard.problems()).toEqual([]));
+afterEach(() => expect(dashboard?.problems() ?? []).toEqual([]));
 
 const says = (page: Page) => page.locator("body").innerText().then((text) => /live/i.test(text));
 
@@ -61,7 +66,7 @@ function signal(processes: number[], name: NodeJS.Signals): void {
 
 /** Freezes processes, sees the page notice, thaws them, and sees it come back without a reload. */
 async function freeze(processes: () => number[]): Promise<void> {
-  const page = await dashboard.open("?unit=year");
+  const page = await dashboard!.open("?unit=year");
   await live(page);
   await page.evaluate("globalThis.reloaded = false");
   const before = await shown(page, "item-creation");
@@ -94,7 +99,7 @@ it.skipIf(PROGRAM === undefined || process.env["POSTGRES_PID"] === undefined)("P
   freeze(() => family(process.env["POSTGRES_PID"] ?? "")));
 
 it.skipIf(PROGRAM === undefined)("the gateway dies, and another one comes", async () => {
-  const page = await dashboard.open("?unit=year");
+  const page = await dashboard!.open("?unit=year");
   await live(page);
   const before = await shown(page, "item-creation");
   gateway.kill("SIGKILL");
@@ -110,11 +115,11 @@ it.skipIf(PROGRAM === undefined)("the gateway dies, and another one comes", asyn
 });
 
 it.skipIf(PROGRAM === undefined)("the leading tab freezes where there is no shared worker", async () => {
-  const window = await dashboard.browser.newContext();
+  const window = await dashboard!.browser.newContext();
   await window.addInitScript("delete globalThis.SharedWorker");
-  const leader = await dashboard.open("?unit=year", window);
+  const leader = await dashboard!.open("?unit=year", window);
   await live(leader);
-  const other = await dashboard.open("?unit=year", window);
+  const other = await dashboard!.open("?unit=year", window);
   await live(other);
   const before = await shown(other, "item-creation");
   // Frozen outright, as a browser freezes what is hidden for long: no timer, no message, but its lock is kept.

@@ -11,9 +11,9 @@ import type { Status } from "./wire/Status";
 import type { TopicFrame } from "./wire/TopicFrame";
 
 /** How often the gateway is asked to say that it is there, in seconds. */
-const HEARTBEAT = 2;
-/** After how long without a word the stream is given up, in milliseconds: more than one missed heartbeat. */
-const SILENCE = 4_000;
+const HEARTBEAT = 1;
+/** After how long without a word the stream is given up, in milliseconds: more than two missed heartbeats. */
+const SILENCE = 3_500;
 /** The wait before the first new attempt where the gateway named none, in milliseconds. */
 const RETRY = 1_000;
 /** The longest wait between attempts, in milliseconds. */

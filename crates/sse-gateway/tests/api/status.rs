@@ -46,6 +46,28 @@ async fn a_silent_upstream_is_stale_and_comes_back_without_a_snapshot() {
     assert_eq!(content(client.state.as_ref().unwrap()), before);
 }
 
+/// Its database hangs, but it takes connections: whoever comes must not hear that it is live.
+#[tokio::test]
+async fn a_publisher_that_hangs_says_that_it_is_stale() {
+    let publisher = Publisher::start(1);
+    publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z");
+    let url = format!("{}/internal/v1/stream", publisher.url);
+    crate::support::until("the publisher must be stale", || {
+        publisher.hub.condition().1 == statistics_stream::Upstream::Stale
+    })
+    .await;
+    let mut client = Client::connect(&url, None).await;
+    let status = loop {
+        let message = client.next().await;
+        if message.event.as_deref() == Some("status") {
+            break message.data;
+        }
+    };
+    assert!(status.contains(r#""upstream":"stale""#), "{status}");
+    publisher.hub.live();
+    assert!(client.next().await.data.contains(r#""upstream":"live""#));
+}
+
 /// A client that asks for a heartbeat of its own gets it as long as the publisher lives, and no other status.
 #[tokio::test]
 async fn a_client_may_ask_for_a_quicker_heartbeat() {
