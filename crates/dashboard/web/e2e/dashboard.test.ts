@@ -153,6 +153,26 @@ it("creates and transfers by hand, by keyboard alone", async () => {
   await page.context().close();
 });
 
+it("reads out bucket after bucket, by keyboard alone", async () => {
+  const page = await dashboard.open("?unit=year&last=25");
+  await live(page);
+  const chart = page.locator("[data-metric=transfers] [data-part=chart]");
+  const said = () => chart.getAttribute("aria-valuetext");
+  const year = new Date().getUTCFullYear();
+  await chart.focus();
+  await chart.press("ArrowLeft");
+  await expectSoon("the newest", () => said().then((text) => text?.startsWith(`${year} UTC: `)), true);
+  await chart.press("ArrowLeft");
+  await expectSoon("the one before", () => said().then((text) => text?.startsWith(`${year - 1} UTC: `)), true);
+  await chart.press("Escape");
+  await expectSoon("all of them", () => said().then((text) => text?.includes("in all")), true);
+  await chart.press("PageUp");
+  await expectSoon("earlier", async () => new URL(page.url()).searchParams.has("from"), true);
+  await chart.press("Escape");
+  await expectSoon("and back", async () => new URL(page.url()).searchParams.has("from"), false);
+  await page.context().close();
+});
+
 it("simulates traffic", async () => {
   const page = await dashboard.open("?unit=year");
   await live(page);

@@ -41,11 +41,13 @@ export class Feed {
     addEventListener("pageshow", (event) => {
       if (event.persisted) this.#begin();
     });
-    for (const event of ["online", "visibilitychange"]) {
-      document.addEventListener(event, () => {
-        if (!document.hidden) this.#link.say({ kind: "hurry" });
-      });
-    }
+    addEventListener("online", () => this.#link.say({ kind: "hurry" }));
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) return;
+      // A tab that was hidden for long may have been taken for gone.
+      this.#link.say({ kind: "watch", topics: this.#topics });
+      this.#link.say({ kind: "hurry" });
+    });
   }
 
   get statistics(): Statistics {

@@ -78,7 +78,8 @@ export class History {
           const kept = Date.parse(gone.kept_since);
           // Everything was given up, or the answer leads nowhere.
           if (!(kept > from)) throw new Error("the gateway keeps none of this period");
-          since = from = Math.min(kept, period.to);
+          since = kept;
+          from = Math.min(kept, period.to);
           continue;
         }
         if (!response.ok) throw new Error(await words(response));

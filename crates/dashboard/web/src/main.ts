@@ -167,7 +167,7 @@ function note(unit: Unit, pasts: Series["past"][]): string {
   if (problem !== undefined) return `What was before cannot be shown: ${problem}`;
   if (past.some((past) => !past.complete)) return "Asking for what was before …";
   const since = Math.max(...past.filter((past) => past.since > past.from).map((past) => past.since));
-  if (Number.isFinite(since)) return `The ${unit}s before ${moment(since)} were given up; longer units show what was then.`;
+  if (Number.isFinite(since)) return `The ${unit}s before ${moment(since)} were given up: see a longer unit.`;
   return "";
 }
 

@@ -7,7 +7,7 @@ import * as format from "./format";
 import { part, say } from "./page";
 import type { Series } from "./series";
 import { type Window, firstAtLeast } from "./statistics-stream";
-import { FACTS, type Unit, start, step } from "./units";
+import { FACTS, UNITS, type Unit, isCalendar, start, step } from "./units";
 import type { Period, View } from "./view";
 
 /** What happened to the cursor, and the keys. */
@@ -130,7 +130,7 @@ export class Panel {
     const share = previous > 0 ? ` (${format.share(change / previous)})` : "";
     say_("change", `${format.difference(change)}${share}`);
     this.#part("change").dataset["sign"] = String(Math.sign(change));
-    say_("rate", `${format.rate(this.#rate(unit, window, now, at))} / ${RATES[unit]}`);
+    say_("rate", perTime(this.#rate(unit, window, now, at), RATES[unit]));
   }
 
   /** Events of the last unit of time, ending now: the bucket before counts for as much as it reaches into it. */
@@ -161,21 +161,31 @@ export class Panel {
       slider.setAttribute("aria-valuetext", `${name}: ${text}`);
       slider.setAttribute("aria-valuenow", String(place));
     } else {
-      let [sum, peak, peakAt] = [0, 0, 0];
-      for (const [place, count] of counts.entries()) {
-        sum += count ?? 0;
-        if ((count ?? 0) > peak) [peak, peakAt] = [count ?? 0, times[place] ?? 0];
+      let [known, sum, peak, peakAt] = [false, 0, 0, 0];
+      for (let place = 0; place < counts.length; place += 1) {
+        const count = counts[place] ?? null;
+        if (count === null) continue;
+        known = true;
+        sum += count;
+        if (count > peak) [peak, peakAt] = [count, times[place] ?? 0];
       }
       const most = peak > 0 ? `, most ${format.count(peak)} at ${format.bucket(this.#unit, peakAt, this.#now)}` : "";
-      say(this.#part("readout"), times.length === 0 ? "\u00a0" : `${format.count(sum)} in all${most}`);
+      say(this.#part("readout"), !known ? "\u00a0" : `${format.count(sum)} in all${most}`);
       slider.setAttribute("aria-valuetext", this.#part("readout").textContent ?? "");
     }
     slider.setAttribute("aria-valuemax", String(Math.max(times.length - 1, 0)));
   }
 }
 
+/** A rate in a unit of time in which it is no small fraction. */
+function perTime(rate: number, per: Unit): string {
+  const longer = UNITS[UNITS.indexOf(per) + 1];
+  if (rate === 0 || rate >= 0.1 || longer === undefined || isCalendar(per)) return `${format.rate(rate)} / ${per}`;
+  return perTime((rate * FACTS[longer].length) / FACTS[per].length, longer);
+}
+
 function caption(last: number | undefined, now: number): string {
   return last === undefined ? "no millisecond yet" : `in the last one counted, ${format.bucket("millisecond", last, now)}`;
 }
 
-const zone = (unit: Unit): string => (FACTS[unit].length >= FACTS.day.length ? ", UTC" : "");
+const zone = (unit: Unit): string => (isCalendar(unit) ? ", UTC" : "");
