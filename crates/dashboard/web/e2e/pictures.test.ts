@@ -3,7 +3,7 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { type Dashboard, live, start } from "./browser";
+import { type Dashboard, live, post, start } from "./browser";
 
 const FOLDER = process.env["PICTURES"] ?? "pictures";
 
@@ -11,6 +11,8 @@ let dashboard: Dashboard;
 beforeAll(async () => {
   mkdirSync(FOLDER, { recursive: true });
   dashboard = await start();
+  const { id } = await post("base-items", { description: "a bicycle" });
+  await post("items", { base_item_id: id });
 });
 afterAll(() => dashboard.close());
 

@@ -1,6 +1,6 @@
 // What ingest-api is asked: rows to choose from, and events to store.
 
-import { words } from "./history";
+import { refusal } from "./statistics-stream";
 import type { BaseItem } from "./wire/BaseItem";
 import type { Item } from "./wire/Item";
 import type { Transfer } from "./wire/Transfer";
@@ -59,7 +59,7 @@ export class Api {
     } catch (error) {
       throw new Error(`ingest-api cannot be reached: ${error instanceof Error ? error.message : String(error)}`);
     }
-    if (!response.ok) throw new Error(await words(response));
+    if (!response.ok) throw new Error(await refusal(response));
     return (await response.json()) as R;
   }
 }

@@ -3,12 +3,14 @@
 // Invariants: one period is asked for at a time, and one that nobody looks at any more is not asked for to its end. What
 // is kept is bounded, and is of periods that are over, which change only when somebody writes of the past.
 
-import type { Bucket } from "./wire/Bucket";
+import { refusal } from "./statistics-stream";
 import type { Page } from "./wire/Page";
 import type { Period } from "./view";
 
 /** Buckets of one request; the gateway's default setting allows as many. */
 const PAGE = 5_000;
+/** After how long what could not be had is asked for again, if it is still looked at, in milliseconds. */
+const RETRY = 5_000;
 /** How many periods are kept. */
 const KEPT = 16;
 
@@ -54,12 +56,6 @@ export class History {
     return nearly?.[1] ?? { complete: false, counts: new Map(), from: period.from, since: period.from, problem: null };
   }
 
-  /** Asks again for what could not be had. */
-  retry(): void {
-    for (const [key, past] of this.#kept) if (past.problem !== null) this.#kept.delete(key);
-    this.changed();
-  }
-
   async #ask(topic: string, period: Period, key: string, signal: AbortSignal): Promise<void> {
     const counts = new Map<number, number>();
     let [since, from] = [period.from, period.from];
@@ -82,9 +78,9 @@ export class History {
           from = Math.min(kept, period.to);
           continue;
         }
-        if (!response.ok) throw new Error(await words(response));
+        if (!response.ok) throw new Error(await refusal(response));
         const page = (await response.json()) as Page;
-        for (const { time, count } of page.buckets as Bucket[]) counts.set(Date.parse(time), count);
+        for (const { time, count } of page.buckets) counts.set(Date.parse(time), count);
         from = page.next === null ? period.to : Date.parse(page.next);
       }
     } catch (error) {
@@ -96,15 +92,10 @@ export class History {
     this.#kept.set(key, { complete: problem === null, counts, from: period.from, since, problem });
     this.#asking.delete(topic);
     this.changed();
-  }
-}
-
-/** What an answer says that is not the one asked for. */
-export async function words(response: Response): Promise<string> {
-  try {
-    const problem = (await response.json()) as { title?: string; detail?: string };
-    return problem.detail ?? problem.title ?? `the answer was ${response.status}`;
-  } catch {
-    return `the answer was ${response.status}`;
+    if (problem === null) return;
+    setTimeout(() => {
+      this.#kept.delete(key);
+      this.changed();
+    }, RETRY);
   }
 }

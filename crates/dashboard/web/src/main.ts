@@ -18,7 +18,7 @@ import { METRICS, type Metric, type Unit } from "./units";
 import { type Period, type View, fit, formatView, nextMove, parseView, periodOf } from "./view";
 
 /** How often the bar moves that says how much of the current bucket is over, in milliseconds. */
-const ELAPSE = 200;
+const ELAPSE = 250;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 class Dashboard {
@@ -38,7 +38,6 @@ class Dashboard {
     this.#panels = METRICS.map((metric) => {
       const listener = {
         zoomed: (from: number, to: number) => this.#zoom(from, to),
-        pointed: () => undefined,
         pressed: (event: KeyboardEvent) => this.#press(event),
       };
       return { metric, panel: new Panel(part(`[data-metric=${metric}]`), listener) };

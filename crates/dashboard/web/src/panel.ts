@@ -10,8 +10,8 @@ import { type Window, firstAtLeast } from "./statistics-stream";
 import { FACTS, UNITS, type Unit, isCalendar, start, step } from "./units";
 import type { Period, View } from "./view";
 
-/** What happened to the cursor, and the keys. */
-export interface PanelListener extends ChartListener {
+/** What the viewer did in the chart. */
+export interface PanelListener extends Pick<ChartListener, "zoomed"> {
   /** A key that moves the cursor to another bucket, or changes the view. */
   pressed(event: KeyboardEvent): void;
 }
@@ -58,7 +58,6 @@ export class Panel {
       pointed: (place) => {
         this.#pointed = place;
         this.#read();
-        listener.pointed(place);
       },
     });
     this.#place.addEventListener("keydown", listener.pressed);

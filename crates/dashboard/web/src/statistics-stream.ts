@@ -295,13 +295,13 @@ export class StatisticsStream {
   }
 }
 
-/** Says what an answer was that is no stream: the words of its problem, where it has some. */
-async function refusal(response: Response): Promise<string> {
+/** What an answer says that is not the one asked for: the words of its problem (RFC 9457), where it has some. */
+export async function refusal(response: Response): Promise<string> {
   try {
     const problem = (await response.json()) as { detail?: string; title?: string };
-    return problem.detail ?? problem.title ?? `the gateway answered ${response.status}`;
+    return problem.detail ?? problem.title ?? `the answer was ${response.status}`;
   } catch {
-    return `the gateway answered ${response.status}`;
+    return `the answer was ${response.status}`;
   }
 }
 

@@ -92,12 +92,13 @@ export function nextMove(unit: Unit, now: number): number {
   return unit === "millisecond" ? Math.floor(now / 100) * 100 + 100 : step(unit, start(unit, now), 1);
 }
 
-/** The period that is half a period earlier (-1) or later (1), or half (0.5) or twice (2) as long around the middle. */
+/** The period that is half a period earlier (-1) or later (1). */
 export function moved(unit: Unit, period: Period, by: -1 | 1): Period {
   const half = (by * (period.to - period.from)) / 2;
   return fit(unit, period.from + half, period.to + half);
 }
 
+/** The period that is `factor` times as long, around the same middle. */
 export function scaled(unit: Unit, period: Period, factor: number): Period {
   const middle = (period.from + period.to) / 2;
   const half = ((period.to - period.from) / 2) * factor;

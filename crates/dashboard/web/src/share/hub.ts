@@ -10,7 +10,7 @@ import type { TopicFrame } from "../wire/TopicFrame";
 export const BEAT = 1_000;
 /** After how long a tab that says nothing is gone. Browsers let a hidden tab speak once a minute. */
 const GONE = 150_000;
-/** How long a topic that no tab shows any more is still followed, in case one goes back to it. */
+/** How long the connection is kept as it is when it has more than any tab shows: a tab may only be loading anew. */
 const LINGER = 30_000;
 
 /** What a tab tells the hub. */
@@ -86,7 +86,7 @@ export class Hub {
     this.#stream.follow([]);
   }
 
-  /** Follows what is shown. What is not shown any more stays for a while. */
+  /** Follows what is shown. Less than before needs no new connection at once. */
   #follow(): void {
     const shown = [...new Set([...this.#tabs.values()].flatMap((tab) => tab.topics))].sort();
     if (this.#narrow !== null) clearTimeout(this.#narrow);
