@@ -9,8 +9,10 @@ use crate::{BucketTime, Topic, Version};
 /// A count below zero means that rows which no trigger counted were deleted under the triggers' eyes; a
 /// recount from the events cures it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Bucket {
     /// The start of the bucket.
+    #[cfg_attr(test, ts(type = "string"))]
     pub time: BucketTime,
     /// How many events it holds.
     pub count: i64,
@@ -18,9 +20,11 @@ pub struct Bucket {
 
 /// Some buckets of one topic, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct TopicFrame {
     /// The topic, written `transfers/minute`.
     #[serde(with = "topic_as_text")]
+    #[cfg_attr(test, ts(type = "string"))]
     pub topic: Topic,
     /// How many buckets the receiver keeps at most; beyond it the oldest go.
     pub window: usize,

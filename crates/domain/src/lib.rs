@@ -16,6 +16,8 @@ mod statistics;
 mod time_unit;
 mod topic;
 mod version;
+#[cfg(test)]
+mod wire;
 
 pub use bucket_time::{BucketTime, OutOfRange};
 pub use changes::Changes;

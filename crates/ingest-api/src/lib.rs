@@ -18,3 +18,5 @@ pub mod routes;
 pub mod settings;
 pub mod startup;
 pub mod store;
+#[cfg(test)]
+mod wire;

@@ -146,57 +146,76 @@ impl Serialize for EventTime {
 
 /// What an item can be an instance of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct BaseItem {
     /// Identifies it.
+    #[cfg_attr(test, ts(type = "string"))]
     pub id: BaseItemId,
     /// Says what it is.
+    #[cfg_attr(test, ts(type = "string"))]
     pub description: Description,
 }
 
 /// Who can own items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct User {
     /// Identifies them.
+    #[cfg_attr(test, ts(type = "string"))]
     pub id: UserId,
 }
 
 /// One item: an event of the metric item-creation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Item {
     /// Identifies it.
+    #[cfg_attr(test, ts(type = "string"))]
     pub id: ItemId,
     /// What it is an instance of.
+    #[cfg_attr(test, ts(type = "string"))]
     pub base_item_id: BaseItemId,
     /// When it was created.
+    #[cfg_attr(test, ts(type = "string"))]
     pub created_at: EventTime,
 }
 
 /// An item passing to a user: an event of the metric transfers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Transfer {
     /// Identifies it.
+    #[cfg_attr(test, ts(type = "string"))]
     pub id: TransferId,
     /// When it happened.
+    #[cfg_attr(test, ts(type = "string"))]
     pub timestamp: EventTime,
     /// The user that the item passed to.
+    #[cfg_attr(test, ts(type = "string"))]
     pub owner_id: UserId,
     /// The item.
+    #[cfg_attr(test, ts(type = "string"))]
     pub item_id: ItemId,
 }
 
 /// Who owns an item now: nobody, as long as it was never transferred.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Owner {
     /// The item.
+    #[cfg_attr(test, ts(type = "string"))]
     pub item_id: ItemId,
     /// Its owner.
     #[schema(required)]
+    #[cfg_attr(test, ts(type = "string | null"))]
     pub owner_id: Option<UserId>,
     /// The transfer that made them so.
     #[schema(required)]
+    #[cfg_attr(test, ts(type = "string | null"))]
     pub transfer_id: Option<TransferId>,
     /// When it happened.
     #[schema(required)]
+    #[cfg_attr(test, ts(type = "string | null"))]
     pub since: Option<EventTime>,
 }
 

@@ -33,7 +33,7 @@ pub enum ApiError {
     },
     /// Parameters of a live window stand beside those of a period.
     #[error(
-        "last and payload are of the live window; from, to and limit are of a period, which needs from or to"
+        "last, payload and heartbeat are of the live window; from, to and limit are of a period, which needs from or to"
     )]
     Mixed,
     /// A period ends before it begins.

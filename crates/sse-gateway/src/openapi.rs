@@ -13,7 +13,7 @@ use utoipa::openapi::{
     Schema, SchemaFormat, Type,
 };
 
-use crate::request::LAST_MAX;
+use crate::request::{HEARTBEAT_SECONDS_MAX, LAST_MAX};
 use crate::routes::endpoints;
 use crate::settings::HistorySettings;
 
@@ -127,6 +127,10 @@ fn operation(
 ) -> OperationBuilder {
     let last = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(LAST_MAX));
     let last = parameter(ParameterIn::Query, "last", last, "The newest so many buckets only.");
+    let heartbeat =
+        ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(HEARTBEAT_SECONDS_MAX));
+    let beats = "Of a stream: seconds from one status to the next, at most, while all is well.";
+    let heartbeat = parameter(ParameterIn::Query, "heartbeat", heartbeat, beats);
     let stream = ContentBuilder::new().description(Some(STREAM)).item_schema(Some(event));
     let csv =
         text().description(Some("A line `topic,time,count`, then one line for each bucket, oldest first."));
@@ -145,6 +149,7 @@ fn operation(
         .tag("statistics")
         .summary(Some(summary))
         .parameter(last)
+        .parameter(heartbeat)
         .parameter(last_event_id())
         .response("200", counts)
         .response("400", refusal("A query parameter is unknown, or wrong, or there twice."))

@@ -1,6 +1,7 @@
 //! What a client asks for, parsed.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{Accept, Header, HeaderValue, Quality, QualityItem};
@@ -14,6 +15,8 @@ use crate::settings::HistorySettings;
 
 /// The most buckets that can be asked for: the longest window of any unit.
 pub const LAST_MAX: usize = 3_600;
+/// The longest heartbeat that a client can ask for, in seconds; it can ask for whole ones.
+pub const HEARTBEAT_SECONDS_MAX: usize = 15;
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,9 +82,19 @@ impl Form {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Asked {
     /// Its live window.
-    Window(Selection),
+    Window(Window),
     /// A period.
     History(history::Query),
+}
+
+/// A live window of some topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// The topics, and how much of them.
+    pub selection: Selection,
+    /// How often a stream tells the status, where the client asks for its own measure. An answer that is given once
+    /// has none.
+    pub heartbeat: Option<Duration>,
 }
 
 /// What a request asks of the topic of its path.
@@ -89,22 +102,26 @@ pub enum Asked {
 /// # Errors
 /// [`ApiError`], naming the parameter that is wrong.
 pub fn of_topic(request: &HttpRequest, topic: Topic, limits: &HistorySettings) -> Result<Asked, ApiError> {
-    let (mut last, mut payload) = (None, None);
+    let (mut last, mut payload, mut beat) = (None, None, None);
     let (mut from, mut to, mut limit) = (None, None, None);
     for (name, value) in parameters(request)? {
         match name.as_str() {
-            "last" => once("last", &mut last, value, number(1..=LAST_MAX))?,
+            "last" => once("last", &mut last, value, number("buckets", 1..=LAST_MAX))?,
+            "heartbeat" => once("heartbeat", &mut beat, value, heartbeat)?,
             "payload" => once("payload", &mut payload, value, payload_of)?,
             "from" => once("from", &mut from, value, time)?,
             "to" => once("to", &mut to, value, time)?,
-            "limit" => once("limit", &mut limit, value, number(1..=limits.page_buckets_max.get()))?,
+            "limit" => {
+                once("limit", &mut limit, value, number("buckets", 1..=limits.page_buckets_max.get()))?;
+            }
             _ => {
-                return Err(ApiError::UnknownParameter { name, known: "last, payload; from, to, limit" });
+                let known = "last, payload, heartbeat; from, to, limit";
+                return Err(ApiError::UnknownParameter { name, known });
             }
         }
     }
     if from.is_some() || to.is_some() {
-        if last.is_some() || payload.is_some() {
+        if last.is_some() || payload.is_some() || beat.is_some() {
             return Err(ApiError::Mixed);
         }
         if let (Some(from), Some(to)) = (from, to)
@@ -118,23 +135,25 @@ pub fn of_topic(request: &HttpRequest, topic: Topic, limits: &HistorySettings) -
     if limit.is_some() {
         return Err(ApiError::Mixed);
     }
-    Ok(Asked::Window(narrowed(Selection::one(topic).with(payload.unwrap_or(Payload::Changes)), last)?))
+    let selection = narrowed(Selection::one(topic).with(payload.unwrap_or(Payload::Changes)), last)?;
+    Ok(Asked::Window(Window { selection, heartbeat: beat }))
 }
 
 /// What a request asks of the topics of its query.
 ///
 /// # Errors
 /// [`ApiError`], naming the parameter that is wrong.
-pub fn of_topics(request: &HttpRequest) -> Result<Selection, ApiError> {
-    let (mut topics, mut last) = (Vec::new(), None);
+pub fn of_topics(request: &HttpRequest) -> Result<Window, ApiError> {
+    let (mut topics, mut last, mut beat) = (Vec::new(), None, None);
     for (name, value) in parameters(request)? {
         match name.as_str() {
             "topic" => topics.push(value.parse()?),
-            "last" => once("last", &mut last, value, number(1..=LAST_MAX))?,
-            _ => return Err(ApiError::UnknownParameter { name, known: "topic, last" }),
+            "last" => once("last", &mut last, value, number("buckets", 1..=LAST_MAX))?,
+            "heartbeat" => once("heartbeat", &mut beat, value, heartbeat)?,
+            _ => return Err(ApiError::UnknownParameter { name, known: "topic, last, heartbeat" }),
         }
     }
-    narrowed(Selection::many(topics)?, last)
+    Ok(Window { selection: narrowed(Selection::many(topics)?, last)?, heartbeat: beat })
 }
 
 fn parameters(request: &HttpRequest) -> Result<Vec<(String, String)>, ApiError> {
@@ -163,12 +182,17 @@ fn once<T>(
     Ok(())
 }
 
-fn number(range: RangeInclusive<usize>) -> impl FnOnce(&str) -> Result<usize, String> {
+fn number(of: &'static str, range: RangeInclusive<usize>) -> impl FnOnce(&str) -> Result<usize, String> {
     move |text| {
         let number = text.parse().ok().filter(|number| range.contains(number));
-        number
-            .ok_or_else(|| format!("expected a number of buckets, from {} to {}", range.start(), range.end()))
+        let (least, most) = (range.start(), range.end());
+        number.ok_or_else(|| format!("expected a number of {of}, from {least} to {most}"))
     }
+}
+
+fn heartbeat(text: &str) -> Result<Duration, String> {
+    let seconds = number("seconds", 1..=HEARTBEAT_SECONDS_MAX)(text)?;
+    Ok(Duration::from_secs(seconds as u64))
 }
 
 fn payload_of(text: &str) -> Result<Payload, String> {

@@ -10,12 +10,12 @@ use domain::{Bucket, Metric, Topic};
 use service_kit::observe::RequestId;
 use service_kit::openapi::Endpoint;
 use service_kit::problem;
-use statistics_stream::{Hub, Selection, history, internal_stream_response, stream_response, upstream};
+use statistics_stream::{Hub, history, internal_stream_response, stream_response, upstream};
 
 use crate::error::ApiError;
 use crate::history::History;
 use crate::openapi;
-use crate::request::{Asked, Form, last_event_id, of_topic, of_topics};
+use crate::request::{Asked, Form, Window, last_event_id, of_topic, of_topics};
 use crate::settings::HistorySettings;
 
 /// What all paths share.
@@ -74,7 +74,7 @@ async fn transfers(
 
 async fn one(request: &HttpRequest, topic: Topic, service: &Service) -> Result<HttpResponse, ApiError> {
     match of_topic(request, topic, &service.history_limits)? {
-        Asked::Window(selection) => window(request, &service.hub, selection),
+        Asked::Window(asked) => window(request, &service.hub, asked),
         Asked::History(query) => period(request, &service.history, query).await,
     }
 }
@@ -92,9 +92,10 @@ async fn page(request: HttpRequest, service: web::Data<Service>) -> Result<HttpR
     Ok(HttpResponse::Ok().json(page))
 }
 
-fn window(request: &HttpRequest, hub: &Arc<Hub>, selection: Selection) -> Result<HttpResponse, ApiError> {
+fn window(request: &HttpRequest, hub: &Arc<Hub>, asked: Window) -> Result<HttpResponse, ApiError> {
+    let Window { selection, heartbeat } = asked;
     match Form::of(request, Form::OF_WINDOW)? {
-        Form::Events => Ok(stream_response(hub, selection, last_event_id(request))?),
+        Form::Events => Ok(stream_response(hub, selection, last_event_id(request), heartbeat)?),
         Form::Json => {
             let json = hub.snapshot(&selection).ok_or(ApiError::NoData)?;
             Ok(once(Form::Json).body(json))

@@ -71,17 +71,23 @@ impl Query {
 
 /// A page of history. All of it is of one snapshot of the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Page {
     /// What was counted, by which unit.
     #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
+    #[cfg_attr(test, ts(type = "string"))]
     pub topic: Topic,
     /// Where the page begins: what was asked for, or the first moment that is kept.
+    #[cfg_attr(test, ts(type = "string"))]
     pub from: BucketTime,
     /// Where what was asked for ends; null where it does not.
+    #[cfg_attr(test, ts(type = "string | null"))]
     pub to: Option<BucketTime>,
     /// The buckets in which anything was ever counted, oldest first.
+    #[cfg_attr(test, ts(type = "Array<import('./Bucket').Bucket>"))]
     pub buckets: Vec<Bucket>,
     /// From where to ask for the next page; null where this is the last.
+    #[cfg_attr(test, ts(type = "string | null"))]
     pub next: Option<BucketTime>,
 }
 

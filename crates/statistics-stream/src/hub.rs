@@ -22,6 +22,10 @@ use tokio_util::sync::CancellationToken;
 use crate::frames::Frames;
 use crate::selection::Selection;
 
+/// After so many beats for gateways in which its upstream was not seen alive, a hub says that it is stale. Without
+/// that, a publisher whose database hangs would tell whoever connects that it is live.
+const MISSED_BEATS: u32 = 2;
+
 /// How many frames subscribers got.
 #[derive(Debug, Default)]
 pub struct Deliveries {
@@ -86,6 +90,7 @@ impl Default for HubSettings {
 /// Whether the numbers follow the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub enum Upstream {
     /// They do.
     Live,
@@ -95,6 +100,7 @@ pub enum Upstream {
 
 /// The data of a `status` event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Status {
     /// Whether the numbers follow the database.
     pub upstream: Upstream,
@@ -109,16 +115,16 @@ pub struct Status {
 pub(crate) struct Announcement {
     /// Grows with each published version.
     pub(crate) version: u64,
-    /// Grows with each status to tell clients.
+    /// Grows with each status to tell everybody.
     pub(crate) status: u64,
-    /// Grows with each status to tell gateways.
+    /// Grows with each status to tell gateways, and clients that asked for a quicker heartbeat.
     pub(crate) internal_status: u64,
 }
 
 /// Who follows a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
-    /// Pages and programs.
+    /// Pages and programs, and gateways beside them.
     Clients,
     /// Other gateways, which must notice soon when it falls silent.
     Gateways,
@@ -149,6 +155,8 @@ struct State {
     confirmed: [bool; 2],
     /// When it was alive, as far as is known.
     alive: Option<Instant>,
+    /// For how many beats for gateways it was not.
+    missed: u32,
 }
 
 impl Hub {
@@ -166,6 +174,7 @@ impl Hub {
             since: OffsetDateTime::now_utc(),
             confirmed: [false; 2],
             alive: None,
+            missed: 0,
         };
         let hub = Arc::new(Self {
             settings,
@@ -343,7 +352,7 @@ impl Hub {
     fn upstream(&self, upstream: Upstream) {
         let mut state = self.state.write();
         if upstream == Upstream::Live {
-            state.confirmed = [true; 2];
+            (state.confirmed, state.missed) = ([true; 2], 0);
         }
         if state.upstream != upstream {
             (state.upstream, state.since) = (upstream, OffsetDateTime::now_utc());
@@ -355,13 +364,20 @@ impl Hub {
         }
     }
 
-    /// Tells the status again: a lost upstream always, a live one only where it was seen alive since, so that a
-    /// publisher that hangs falls silent.
+    /// Tells the status again: a lost upstream always, a live one only where it was seen alive since. One that was not
+    /// for too long is lost.
     fn beat(&self, audience: Audience) {
         let mut state = self.state.write();
         let confirmed = std::mem::take(&mut state.confirmed[audience as usize]);
         let told = state.upstream == Upstream::Stale || confirmed;
+        if !told && audience == Audience::Gateways {
+            state.missed += 1;
+        }
+        let lost = !told && state.missed >= MISSED_BEATS;
         drop(state);
+        if lost {
+            self.stale();
+        }
         if told {
             self.announced.send_modify(|announced| match audience {
                 Audience::Clients => announced.status += 1,

@@ -17,6 +17,8 @@ mod hub;
 mod selection;
 mod subscriber;
 pub mod upstream;
+#[cfg(test)]
+mod wire;
 
 pub use hub::{Deliveries, Hub, HubSettings, Status, Upstream};
 pub use selection::{InvalidSelection, Payload, Selection};

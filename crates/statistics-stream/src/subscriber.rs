@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::frames::encoded;
-use crate::hub::{Announcement, Audience, Hub};
+use crate::hub::{Announcement, Hub};
 use crate::selection::Selection;
 
 /// Why a stream was not opened.
@@ -29,7 +29,9 @@ pub enum StreamError {
     Ended,
 }
 
-/// Streams a selection: from the version of `last_event_id`, where that is possible, else from snapshots.
+/// Streams a selection: from the version of `last_event_id`, where that is possible, else from snapshots. A client
+/// that must notice soon when the stream falls silent asks for a `heartbeat` of its own; it is told with every so
+/// many of the beats for gateways, so that no client costs a timer.
 ///
 /// # Errors
 /// [`StreamError`] where no more subscribers are taken.
@@ -37,8 +39,13 @@ pub fn stream_response(
     hub: &Arc<Hub>,
     selection: Selection,
     last_event_id: Option<Version>,
+    heartbeat: Option<Duration>,
 ) -> Result<HttpResponse, StreamError> {
-    respond(hub, selection, last_event_id, Audience::Clients)
+    let beats = |heartbeat: Duration| {
+        let beat = hub.settings.internal_heartbeat.as_millis().max(1);
+        u64::try_from(heartbeat.as_millis() / beat).unwrap_or(u64::MAX).max(1)
+    };
+    respond(hub, selection, last_event_id, heartbeat.map_or(u64::MAX, beats))
 }
 
 /// Streams all topics to another gateway, with a heartbeat quick enough for it to notice a frozen upstream.
@@ -49,14 +56,14 @@ pub fn internal_stream_response(
     hub: &Arc<Hub>,
     last_event_id: Option<Version>,
 ) -> Result<HttpResponse, StreamError> {
-    respond(hub, Selection::all(), last_event_id, Audience::Gateways)
+    respond(hub, Selection::all(), last_event_id, 1)
 }
 
 fn respond(
     hub: &Arc<Hub>,
     selection: Selection,
     last_event_id: Option<Version>,
-    audience: Audience,
+    beats: u64,
 ) -> Result<HttpResponse, StreamError> {
     if hub.ended().is_cancelled() {
         return Err(StreamError::Ended);
@@ -69,12 +76,12 @@ fn respond(
         announcements: hub.announcements(),
         draining: hub.draining(),
         leaves: rand::random(),
-        audience,
+        beats,
         place,
         selection,
         version: last_event_id,
         looked_at: None,
-        told_status: None,
+        told: None,
         opened: false,
     };
     Ok(HttpResponse::Ok()
@@ -100,14 +107,15 @@ struct Subscriber {
     draining: watch::Receiver<Option<(Instant, Duration)>>,
     /// When in the time to drain it ends, from 0 to 1.
     leaves: f64,
-    audience: Audience,
+    /// After how many beats for gateways it is told the status again, at the latest.
+    beats: u64,
     selection: Selection,
     /// The version that the client has.
     version: Option<Version>,
     /// The number of the announcement that it looked at last.
     looked_at: Option<u64>,
-    /// The number of the status told last.
-    told_status: Option<u64>,
+    /// What was announced when it was told the status last.
+    told: Option<Announcement>,
     opened: bool,
 }
 
@@ -139,11 +147,12 @@ impl Subscriber {
                 self.place.0.deliveries().count(skipped);
                 return Some(event);
             }
-            let status = match self.audience {
-                Audience::Clients => announced.status,
-                Audience::Gateways => announced.internal_status,
+            let due = |told: Announcement| {
+                announced.status != told.status
+                    || announced.internal_status - told.internal_status >= self.beats
             };
-            if self.told_status.replace(status) != Some(status) {
+            if self.told.is_none_or(due) {
+                self.told = Some(announced);
                 return self.status();
             }
             tokio::select! {

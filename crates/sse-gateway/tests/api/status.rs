@@ -59,6 +59,56 @@ async fn an_upstream_that_does_not_answer_is_passed_over() {
     gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
 }
 
+/// Its database hangs, but it takes connections: whoever comes must not hear that it is live.
+#[tokio::test]
+async fn a_publisher_that_hangs_says_that_it_is_stale() {
+    let publisher = Publisher::start(1);
+    publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z");
+    let url = format!("{}/internal/v1/stream", publisher.url);
+    crate::support::until("the publisher must be stale", || {
+        publisher.hub.condition().1 == statistics_stream::Upstream::Stale
+    })
+    .await;
+    let mut client = Client::connect(&url, None).await;
+    let status = loop {
+        let message = client.next().await;
+        if message.event.as_deref() == Some("status") {
+            break message.data;
+        }
+    };
+    assert!(status.contains(r#""upstream":"stale""#), "{status}");
+    publisher.hub.live();
+    assert!(client.next().await.data.contains(r#""upstream":"live""#));
+}
+
+/// A client that asks for a heartbeat of its own gets it as long as the publisher lives, and no other status.
+#[tokio::test]
+async fn a_client_may_ask_for_a_quicker_heartbeat() {
+    let publisher = Publisher::start(1);
+    let gateway = Gateway::start(&publisher.url);
+    gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
+    let alive = tokio::spawn({
+        let hub = std::sync::Arc::clone(&publisher.hub);
+        async move {
+            let mut often = tokio::time::interval(std::time::Duration::from_millis(50));
+            loop {
+                often.tick().await;
+                hub.live();
+            }
+        }
+    });
+    let url = format!("{}/statistics?topic=transfers/day&heartbeat=1", gateway.url);
+    let mut client = Client::connect(&url, None).await;
+    client.until_status().await;
+    let opened = std::time::Instant::now();
+    for _ in 0..2 {
+        assert_eq!(client.next().await.event.as_deref(), Some("status"));
+    }
+    let seconds = opened.elapsed().as_secs_f64();
+    assert!((1.0..8.0).contains(&seconds), "two beats came within {seconds} s");
+    alive.abort();
+}
+
 #[tokio::test]
 async fn streams_end_within_the_drain_and_the_service_without_an_error() {
     let publisher = Publisher::start(1);

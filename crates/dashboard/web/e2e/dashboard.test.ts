@@ -1,0 +1,248 @@
+// The page in a real browser, against a running stack.
+
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import type { Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
+import { type Dashboard, GATEWAY, live, post, shown, start } from "./browser";
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+let dashboard: Dashboard;
+let baseItem: string;
+let user: string;
+let item: string;
+beforeAll(async () => {
+  dashboard = await start();
+  baseItem = (await post("base-items", { description: "an end-to-end test" })).id;
+  user = (await post("users", {})).id;
+  item = (await post("items", { base_item_id: baseItem })).id;
+});
+afterAll(() => dashboard.close());
+afterEach(() => expect(dashboard.problems()).toEqual([]));
+
+const expectSoon = (what: string, look: () => Promise<unknown>, wanted: unknown) =>
+  expect.poll(look, { timeout: 15_000, interval: 50, message: what }).toEqual(wanted);
+
+/** The count of the newest bucket of a topic, as the gateway answers it. */
+async function counted(topic: string): Promise<number> {
+  const response = await fetch(`${GATEWAY}/statistics/${topic}?last=1`, { headers: { accept: "application/json" } });
+  const window = (await response.json()) as { buckets: { count: number }[] };
+  return window.buckets.at(-1)?.count ?? 0;
+}
+
+it("shows what is counted, and at once", async () => {
+  const page = await dashboard.open("?unit=year");
+  await live(page);
+  const before = await shown(page, "transfers");
+  await Promise.all(Array.from({ length: 60 }, () => post("transfers", { item_id: item, owner_id: user })));
+  await expectSoon("the burst is shown", () => shown(page, "transfers"), before + 60);
+  expect(await counted("transfers/year")).toBe(before + 60);
+  expect(await shown(page, "item-creation")).toBe(await counted("item-creation/year"));
+  await page.context().close();
+});
+
+it("changes the unit with one click, and goes back and forward", async () => {
+  const page = await dashboard.open();
+  await live(page);
+  const caption = page.locator("[data-metric=transfers] [data-part=caption]");
+  for (const unit of ["second", "hour", "week", "month", "quarter", "year"]) {
+    await page.locator(`#units input[value=${unit}]`).click();
+    await expectSoon("the unit is shown", () => caption.innerText().then((text) => text.includes(`this ${unit}`)), true);
+    expect(new URL(page.url()).searchParams.get("unit")).toBe(unit);
+  }
+  await page.goBack();
+  await expectSoon("back", () => caption.innerText(), "this quarter, UTC");
+  await page.goForward();
+  await expectSoon("forward", () => caption.innerText(), "this year, UTC");
+  const copy = await dashboard.open(new URL(page.url()).search);
+  await expectSoon("a link shows the same", () => copy.locator("#units input:checked").inputValue(), "year");
+  await Promise.all([page.context().close(), copy.context().close()]);
+});
+
+it("zooms by dragging, both charts in step, and comes back", async () => {
+  const page = await dashboard.open("?unit=minute&last=240");
+  await live(page);
+  const box = await page.locator("[data-metric=transfers] .u-over").boundingBox();
+  if (box === null) throw new Error("there is no chart");
+  const at = (part: number) => [box.x + box.width * part, box.y + box.height / 2] as const;
+  await page.mouse.move(...at(0.5));
+  const readouts = page.locator("[data-part=readout]");
+  await expectSoon("both say the same minute", async () => {
+    const [one, other] = await readouts.allInnerTexts();
+    return one?.split(": ")[0] === other?.split(": ")[0] && /: [\d,]+$/.test(one ?? "");
+  }, true);
+  await page.mouse.move(...at(0.25));
+  await page.mouse.down();
+  await page.mouse.move(...at(0.5), { steps: 5 });
+  await page.mouse.up();
+  await expectSoon("the period is in the address", async () => new URL(page.url()).searchParams.has("from"), true);
+  const { searchParams } = new URL(page.url());
+  const minutes = (Date.parse(searchParams.get("to") ?? "") - Date.parse(searchParams.get("from") ?? "")) / 60_000;
+  expect(minutes).toBeGreaterThan(55);
+  expect(minutes).toBeLessThan(65);
+  await page.locator("#newest").click();
+  await expectSoon("it follows again", async () => new URL(page.url()).search, "?unit=minute&last=240");
+  await page.context().close();
+});
+
+it("shows what was before the window, by history", async () => {
+  const long = new Date(Date.UTC(1987, 5, 5, 12, 30)).toISOString();
+  await post("items", { base_item_id: baseItem, created_at: long });
+  const page = await dashboard.open("?unit=day&from=1987-06-01T00:00:00Z&to=1987-06-20T00:00:00Z");
+  await live(page);
+  const readout = page.locator("[data-metric=item-creation] [data-part=readout]");
+  await expectSoon("the old day is there", () => readout.innerText().then((text) => /^\d+ in all, most \d+ at .*Jun 5, 1987 UTC$/.test(text)), true);
+  for (let click = 0; click < 3; click += 1) await page.locator("#earlier").click();
+  await expectSoon("nothing was counted earlier", () => readout.innerText(), "0 in all");
+  await page.context().close();
+});
+
+it("says since when a unit is kept", async () => {
+  const page = await dashboard.open("?unit=second&from=1999-06-01T00:00:00Z&to=1999-06-01T00:10:00Z");
+  await live(page);
+  await expectSoon("it is said", () => page.locator("#note").innerText().then((text) => text.includes("given up")), true);
+  await page.context().close();
+});
+
+it("keeps seven tabs live over HTTP/1.1, in each of the ways to share", async () => {
+  for (const lacking of [null, "SharedWorker"]) {
+    const window = await dashboard.browser.newContext();
+    if (lacking !== null) await window.addInitScript(`delete globalThis.${lacking}`);
+    const pages: Page[] = [];
+    for (let tab = 0; tab < 7; tab += 1) pages.push(await dashboard.open("?unit=year", window));
+    for (const page of pages) await live(page);
+    const before = await counted("transfers/year");
+    await post("transfers", { item_id: item, owner_id: user });
+    for (const page of pages) await expectSoon("every tab shows it", () => shown(page, "transfers"), before + 1);
+    // The first tab leads where there is no worker: another takes over.
+    await pages.shift()?.close();
+    await post("transfers", { item_id: item, owner_id: user });
+    for (const page of pages) await expectSoon("the others go on", () => shown(page, "transfers"), before + 2);
+    for (const page of pages) await live(page);
+    await window.close();
+  }
+});
+
+it("creates and transfers by hand, by keyboard alone", async () => {
+  const page = await dashboard.open("?unit=year");
+  await live(page);
+  const [items, transfers] = [await shown(page, "item-creation"), await shown(page, "transfers")];
+  await page.locator("#act > summary").press("Enter");
+  const pick = async (list: string, typed: string) => {
+    const input = page.locator(`[data-pick=${list}] input`);
+    await input.focus();
+    await input.fill(typed);
+    await page.locator(`[data-pick=${list}] [role=option]`).first().waitFor();
+    await input.press("ArrowDown");
+    await input.press("Enter");
+  };
+  await pick("base-item", "end-to-end");
+  await page.locator("#create button").press("Enter");
+  await expectSoon("the item is shown", () => shown(page, "item-creation"), items + 1);
+  await expectSoon("the result is said", () => page.locator("#create output").innerText().then((text) => text.startsWith("Created item")), true);
+  await pick("item", "");
+  await pick("user", "");
+  await page.locator("#transfer button").press("Enter");
+  await expectSoon("the transfer is shown", () => shown(page, "transfers"), transfers + 1);
+  await page.locator("[data-pick=item] input").fill("00000000-0000-7000-8000-000000000000");
+  await page.locator("#transfer button").press("Enter");
+  const output = page.locator("#transfer output");
+  await expectSoon("the refusal is said in the API's words", () => output.getAttribute("data-failed"), "true");
+  expect(await output.innerText()).toContain("item_id");
+  await page.context().close();
+});
+
+it("reads out bucket after bucket, by keyboard alone", async () => {
+  const page = await dashboard.open("?unit=year&last=25");
+  await live(page);
+  const chart = page.locator("[data-metric=transfers] [data-part=chart]");
+  const said = () => chart.getAttribute("aria-valuetext");
+  const year = new Date().getUTCFullYear();
+  await chart.focus();
+  await chart.press("ArrowLeft");
+  await expectSoon("the newest", () => said().then((text) => text?.startsWith(`${year} UTC: `)), true);
+  await chart.press("ArrowLeft");
+  await expectSoon("the one before", () => said().then((text) => text?.startsWith(`${year - 1} UTC: `)), true);
+  await chart.press("Escape");
+  await expectSoon("all of them", () => said().then((text) => text?.includes("in all")), true);
+  await chart.press("PageUp");
+  await expectSoon("earlier", async () => new URL(page.url()).searchParams.has("from"), true);
+  await chart.press("Escape");
+  await expectSoon("and back", async () => new URL(page.url()).searchParams.has("from"), false);
+  await page.context().close();
+});
+
+it("simulates traffic", async () => {
+  const page = await dashboard.open("?unit=year");
+  await live(page);
+  const before = await shown(page, "item-creation");
+  await page.locator("#act > summary").click();
+  await page.locator("#traffic select").selectOption("20");
+  await page.locator("[role=switch]").click();
+  await expectSoon("items are created", () => shown(page, "item-creation").then((count) => count > before + 5), true);
+  await page.locator("[role=switch]").click();
+  await expectSoon("it stops", () => page.locator("[role=switch]").getAttribute("aria-checked"), "false");
+  await page.context().close();
+});
+
+it("has nothing that axe finds", async () => {
+  for (const colorScheme of ["light", "dark"] as const) {
+    for (const viewport of [{ width: 1440, height: 900 }, { width: 390, height: 844 }]) {
+      const page = await dashboard.open("", { colorScheme, viewport });
+      await live(page);
+      await page.locator("#act > summary").click();
+      await page.locator("[data-pick=base-item] input").click();
+      await page.locator("[data-pick=base-item] [role=option]").first().waitFor();
+      await page.evaluate(AXE);
+      const violations = await page.evaluate("axe.run().then((result) => result.violations.map((found) => `${found.id}: ${found.nodes.map((node) => node.html + ' ' + node.failureSummary).join('; ')}`))");
+      expect(violations).toEqual([]);
+      await page.context().close();
+    }
+  }
+});
+
+it("shifts nothing while it loads and runs", async () => {
+  const page = await dashboard.open();
+  await page.evaluate(`new PerformanceObserver((list) => { for (const entry of list.getEntries()) globalThis.shifted = (globalThis.shifted ?? 0) + entry.value; }).observe({ type: "layout-shift", buffered: true })`);
+  await live(page);
+  await post("items", { base_item_id: baseItem });
+  await page.waitForTimeout(1_500);
+  expect(await page.evaluate("globalThis.shifted ?? 0")).toBeLessThan(0.01);
+  await page.context().close();
+});
+
+it("loads less than 150 kB, compressed", async () => {
+  const page = await dashboard.open();
+  await live(page);
+  const bytes = await page.evaluate(() =>
+    performance
+      .getEntries()
+      .filter((entry): entry is PerformanceResourceTiming => entry instanceof PerformanceResourceTiming)
+      .filter((entry) => entry.name.startsWith(location.origin))
+      .reduce((sum, entry) => sum + entry.transferSize, 0),
+  );
+  expect(bytes).toBeGreaterThan(10_000);
+  expect(bytes).toBeLessThan(150_000);
+  await page.context().close();
+});
+
+it("costs the main thread little at ten updates a second", async () => {
+  const page = await dashboard.open("?unit=second&last=3600");
+  await live(page);
+  const session = await page.context().newCDPSession(page);
+  await session.send("Performance.enable");
+  const busy = async () => {
+    const { metrics } = await session.send("Performance.getMetrics");
+    return metrics.find((metric) => metric.name === "TaskDuration")?.value ?? 0;
+  };
+  const [began, before] = [performance.now(), await busy()];
+  for (let update = 0; update < 50; update += 1) {
+    await post("items", { base_item_id: baseItem });
+    await page.waitForTimeout(90);
+  }
+  const share = (await busy() - before) / ((performance.now() - began) / 1_000);
+  console.log(`the main thread was busy for ${(share * 100).toFixed(1)} % of the time`);
+  expect(share).toBeLessThan(0.5);
+  await page.context().close();
+});

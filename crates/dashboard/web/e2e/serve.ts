@@ -1,0 +1,58 @@
+// Serves what was built, with the headers that the dashboard's service sends: for trying the pages without it.
+
+import { createReadStream, existsSync, statSync } from "node:fs";
+import { type Server, createServer } from "node:http";
+import { extname, join, normalize } from "node:path";
+import { pipeline } from "node:stream";
+import { createGzip } from "node:zlib";
+
+const TYPES: { readonly [extension: string]: string } = {
+  ".html": "text/html; charset=utf-8",
+  ".js": "text/javascript; charset=utf-8",
+  ".css": "text/css; charset=utf-8",
+  ".svg": "image/svg+xml",
+};
+
+export function policy(gateway: string, ingest: string): string {
+  return [
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "img-src 'self' data:",
+    "font-src 'self'",
+    `connect-src 'self' ${gateway} ${ingest}`,
+    "worker-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+  ].join("; ");
+}
+
+/** Serves `folder` on a port of this machine. */
+export function serve(folder: string, port: number, gateway: string, ingest: string): Promise<Server> {
+  const server = createServer((request, response) => {
+    const { pathname } = new URL(request.url ?? "/", "http://localhost");
+    response.setHeader("content-security-policy", policy(gateway, ingest));
+    response.setHeader("x-content-type-options", "nosniff");
+    response.setHeader("referrer-policy", "no-referrer");
+    response.setHeader("cache-control", "no-store");
+    if (pathname === "/config.json") {
+      response.setHeader("content-type", "application/json");
+      response.end(JSON.stringify({ gateway, ingest }));
+      return;
+    }
+    const path = join(folder, normalize(pathname === "/" ? "/index.html" : pathname));
+    if (!existsSync(path) || !statSync(path).isFile()) {
+      response.writeHead(404).end();
+      return;
+    }
+    if (pathname.startsWith("/assets/")) response.setHeader("cache-control", "public, max-age=31536000, immutable");
+    response.setHeader("content-type", TYPES[extname(path)] ?? "application/octet-stream");
+    response.setHeader("content-encoding", "gzip");
+    pipeline(createReadStream(path), createGzip(), response, () => undefined);
+  });
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(port, "127.0.0.1", () => resolve(server));
+  });
+}

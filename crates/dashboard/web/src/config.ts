@@ -1,0 +1,22 @@
+// Where the services are, as the page's own server says.
+
+export interface Config {
+  /** The address of sse-gateway, without a slash at its end. */
+  readonly gateway: string;
+  /** The address of ingest-api, likewise. */
+  readonly ingest: string;
+}
+
+/** The services' usual ports, on the host that the page came from. */
+const PORTS = { gateway: 8081, ingest: 8080 } as const;
+
+export async function loadConfig(): Promise<Config> {
+  const response = await fetch("/config.json", { cache: "no-store" });
+  if (!response.ok) throw new Error(`/config.json was answered ${response.status}`);
+  const config = (await response.json()) as { [service in keyof Config]?: string | null };
+  const address = (service: keyof Config): string => {
+    const url = new URL(config[service] ?? `http://${location.hostname}:${PORTS[service]}`, location.href);
+    return url.href.replace(/\/$/, "");
+  };
+  return { gateway: address("gateway"), ingest: address("ingest") };
+}

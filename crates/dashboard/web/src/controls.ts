@@ -1,0 +1,95 @@
+// Where the viewer chooses what to look at: unit, how far back, earlier and later, and back to now.
+//
+// Invariant: the controls show the view and ask for another one; they hold none themselves.
+
+import * as format from "./format";
+import { make, part, say } from "./page";
+import { FACTS, UNITS, type Unit } from "./units";
+import { type Period, type View, moved, scaled, withUnit } from "./view";
+
+export interface Viewer {
+  readonly view: View;
+  /** The period shown at this moment. */
+  readonly period: Period;
+  /** Whether what comes after the period shown is still to come. */
+  readonly newest: boolean;
+  go(view: View): void;
+}
+
+export class Controls {
+  readonly #viewer: Viewer;
+  readonly #units: HTMLElement;
+  readonly #spans: HTMLElement;
+  #spansOf: Unit | null = null;
+  #shown = "";
+
+  constructor(viewer: Viewer) {
+    this.#viewer = viewer;
+    this.#units = part("#units");
+    this.#spans = part("#spans");
+    for (const unit of UNITS) {
+      const label = radio("unit", unit, unit, FACTS[unit].short);
+      this.#units.append(label);
+    }
+    this.#units.addEventListener("change", (event) => {
+      const unit = UNITS.find((unit) => unit === (event.target as HTMLInputElement).value);
+      if (unit !== undefined) viewer.go(withUnit(viewer.view, unit));
+    });
+    this.#spans.addEventListener("change", (event) => {
+      viewer.go({ ...viewer.view, last: Number((event.target as HTMLInputElement).value), period: null });
+    });
+    const presses: { readonly [id: string]: () => void } = {
+      earlier: () => this.move(-1),
+      later: () => this.move(1),
+      closer: () => this.scale(0.5),
+      wider: () => this.scale(2),
+      newest: () => this.follow(),
+    };
+    for (const [id, press] of Object.entries(presses)) part(`#${id}`).addEventListener("click", press);
+  }
+
+  move(by: -1 | 1): void {
+    const { view, period, newest } = this.#viewer;
+    if (by === 1 && newest) return;
+    this.#viewer.go({ ...view, period: moved(view.unit, period, by) });
+  }
+
+  scale(factor: number): void {
+    const { view, period } = this.#viewer;
+    this.#viewer.go({ ...view, period: scaled(view.unit, period, factor) });
+  }
+
+  follow(): void {
+    this.#viewer.go({ ...this.#viewer.view, period: null });
+  }
+
+  /** Shows the view, where it is not shown already. */
+  show(): void {
+    const { view, period, newest } = this.#viewer;
+    const shown = JSON.stringify([view, period, newest]);
+    if (shown === this.#shown) return;
+    this.#shown = shown;
+    if (this.#spansOf !== view.unit) {
+      this.#spansOf = view.unit;
+      const spans = FACTS[view.unit].spans.map(({ buckets, label }) => radio("span", String(buckets), label, label));
+      this.#spans.replaceChildren(part("legend", this.#spans), ...spans);
+    }
+    check(this.#units, view.unit);
+    check(this.#spans, view.period === null ? String(view.last) : null);
+    say(part("#period"), format.period(view.unit, period.from, period.to));
+    part<HTMLButtonElement>("#later").disabled = newest;
+    part<HTMLButtonElement>("#newest").disabled = view.period === null;
+  }
+}
+
+function radio(name: string, value: string, long: string, short: string): HTMLLabelElement {
+  const input = make("input", { type: "radio", name, value });
+  if (long === short) return make("label", {}, input, make("span", { textContent: long }));
+  input.setAttribute("aria-label", long);
+  const texts = [make("span", { className: "long", textContent: long }), make("span", { className: "short", textContent: short })];
+  return make("label", { title: long }, input, ...texts);
+}
+
+function check(group: HTMLElement, value: string | null): void {
+  for (const input of group.querySelectorAll("input")) input.checked = input.value === value;
+}

@@ -1,0 +1,100 @@
+// Numbers and times in the words of the viewer's locale. Buckets of a day and longer are of UTC, and say so.
+
+import { type Unit, isCalendar } from "./units";
+
+const LOCALES: readonly string[] = navigator.languages;
+const whole = new Intl.NumberFormat(LOCALES);
+const compact = new Intl.NumberFormat(LOCALES, { notation: "compact", maximumFractionDigits: 1 });
+const signed = new Intl.NumberFormat(LOCALES, { signDisplay: "exceptZero" });
+const percent = new Intl.NumberFormat(LOCALES, { style: "percent", signDisplay: "exceptZero", maximumFractionDigits: 0 });
+const rough = new Intl.NumberFormat(LOCALES, { maximumSignificantDigits: 3 });
+
+export const count = (value: number): string => whole.format(value);
+/** Short, for axes. */
+export const shortCount = (value: number): string => (Math.abs(value) < 10_000 ? whole.format(value) : compact.format(value));
+export const difference = (value: number): string => signed.format(value);
+export const share = (value: number): string => percent.format(value);
+export const rate = (value: number): string => rough.format(value);
+
+const formats = new Map<string, Intl.DateTimeFormat>();
+
+/** Making a format costs far more than using it. */
+function format(options: Intl.DateTimeFormatOptions): Intl.DateTimeFormat {
+  const key = JSON.stringify(options);
+  const known = formats.get(key) ?? new Intl.DateTimeFormat(LOCALES, options);
+  formats.set(key, known);
+  return known;
+}
+
+const TIME: Intl.DateTimeFormatOptions = { hour: "numeric", minute: "2-digit" };
+const DATE: Intl.DateTimeFormatOptions = { year: "numeric", month: "short", day: "numeric" };
+
+const NAMES: { readonly [unit in Unit]: Intl.DateTimeFormatOptions } = {
+  millisecond: { ...TIME, second: "2-digit", fractionalSecondDigits: 3 },
+  second: { ...TIME, second: "2-digit" },
+  minute: TIME,
+  hour: { weekday: "short", day: "numeric", month: "short", ...TIME },
+  day: { weekday: "short", ...DATE },
+  week: DATE,
+  month: { year: "numeric", month: "long" },
+  quarter: { year: "numeric" },
+  year: { year: "numeric" },
+};
+
+/** The name of the bucket that begins at `time`; with its date where it is not of the day of `now`. */
+export function bucket(unit: Unit, time: number, now: number): string {
+  const date = new Date(time);
+  if (isCalendar(unit)) {
+    const name = format({ ...NAMES[unit], timeZone: "UTC" }).format(date);
+    if (unit === "quarter") return `Q${Math.floor(date.getUTCMonth() / 3) + 1} ${name} UTC`;
+    return unit === "week" ? `week of ${name} UTC` : `${name} UTC`;
+  }
+  const elsewhen = unit !== "hour" && date.toDateString() !== new Date(now).toDateString();
+  return format(elsewhen ? { ...DATE, ...NAMES[unit] } : NAMES[unit]).format(date);
+}
+
+/** A time of day, with its date where it is not today's. */
+export function moment(time: number): string {
+  const today = new Date(time).toDateString() === new Date().toDateString();
+  const second: Intl.DateTimeFormatOptions = { ...TIME, second: "2-digit" };
+  return format(today ? second : { ...DATE, ...second }).format(new Date(time));
+}
+
+/** A period, from its first moment to its end. */
+export function period(unit: Unit, from: number, to: number): string {
+  const last = unit === "millisecond" || unit === "second" ? to : to - 1;
+  if (isCalendar(unit)) return `${format({ ...DATE, timeZone: "UTC" }).formatRange(from, last)} UTC`;
+  const fine: Intl.DateTimeFormatOptions = unit === "millisecond" || unit === "second" ? { second: "2-digit" } : {};
+  return format({ ...DATE, ...TIME, ...fine }).formatRange(from, to);
+}
+
+const MINUTE = 60;
+const HOUR = 3_600;
+const DAY = 86_400;
+
+/** The names of an axis' marks, which lie `apart` seconds from one another. A new day or year is named where it begins. */
+export function marks(unit: Unit, times: readonly number[], apart: number): string[] {
+  const zone: Intl.DateTimeFormatOptions = isCalendar(unit) ? { timeZone: "UTC" } : {};
+  const name = (options: Intl.DateTimeFormatOptions, time: number) => format({ ...options, ...zone }).format(time);
+  const day = (time: number) => name({ day: "numeric", month: "short" }, time);
+  const year = (time: number) => name({ year: "numeric" }, time);
+  let before = "";
+  return times.map((seconds) => {
+    const time = seconds * 1_000;
+    if (apart >= 300 * DAY) return year(time);
+    const head = apart >= DAY ? year(time) : day(time);
+    const [first, changed] = [before === "", head !== before];
+    before = head;
+    if (apart >= 27 * DAY) {
+      const month = name({ month: "short" }, time);
+      return changed ? `${month}\n${head}` : month;
+    }
+    if (apart >= DAY) return changed && !first ? `${day(time)}\n${head}` : day(time);
+    const fraction = Math.abs(Math.round(seconds) - seconds) > 1e-6 || apart < 1;
+    const clock: Intl.DateTimeFormatOptions = fraction
+      ? { second: "2-digit", fractionalSecondDigits: 3 }
+      : { ...TIME, ...(apart < MINUTE ? { second: "2-digit" } : {}) };
+    const text = name(clock, time);
+    return changed && (!first || apart >= HOUR) ? `${text}\n${head}` : text;
+  });
+}

@@ -1,0 +1,188 @@
+// Puts the page together: the view from the address, the counts from the feed, the panels that show the one of the other.
+//
+// Invariants: everything is drawn at most once a frame of the screen, and only when something changed or time moved a
+// bucket on. While the numbers are not live, time stands still: nothing is said of moments of which nothing is known.
+
+import { act } from "./act";
+import { Api } from "./api";
+import { reason, showCondition } from "./condition";
+import { loadConfig } from "./config";
+import { Controls } from "./controls";
+import { Feed } from "./feed";
+import { moment } from "./format";
+import { History } from "./history";
+import { part, say } from "./page";
+import { Panel } from "./panel";
+import { type Series, seriesOf } from "./series";
+import { METRICS, type Metric, type Unit } from "./units";
+import { type Period, type View, fit, formatView, nextMove, parseView, periodOf } from "./view";
+
+/** How often the bar moves that says how much of the current bucket is over, in milliseconds. */
+const ELAPSE = 250;
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
+class Dashboard {
+  view: View = parseView(location.search);
+  readonly #feed: Feed;
+  readonly #history: History;
+  readonly #controls: Controls;
+  readonly #panels: { readonly metric: Metric; readonly panel: Panel }[];
+  /** The moment that is shown: it moves only while the numbers are live. */
+  #now = Date.now();
+  #drawing = false;
+  #moving: ReturnType<typeof setTimeout> | null = null;
+
+  constructor(gateway: string) {
+    this.#history = new History(gateway, () => this.#redraw());
+    this.#controls = new Controls(this);
+    this.#panels = METRICS.map((metric) => {
+      const listener = {
+        zoomed: (from: number, to: number) => this.#zoom(from, to),
+        pressed: (event: KeyboardEvent) => this.#press(event),
+      };
+      return { metric, panel: new Panel(part(`[data-metric=${metric}]`), listener) };
+    });
+    this.#feed = new Feed(gateway, {
+      frame: () => this.#redraw(),
+      condition: (condition) => {
+        showCondition(condition);
+        this.#redraw();
+      },
+    });
+    showCondition(this.#feed.condition);
+    this.#watch();
+    addEventListener("popstate", () => this.#adopt(parseView(location.search)));
+    document.addEventListener("visibilitychange", () => this.#redraw());
+    setInterval(() => this.#elapse(), ELAPSE);
+  }
+
+  get period(): Period {
+    return periodOf(this.view, this.#now);
+  }
+
+  get newest(): boolean {
+    return this.view.period === null || this.view.period.to > this.#now;
+  }
+
+  /** Shows another view, and puts it into the address. */
+  go(view: View): void {
+    const query = formatView(view);
+    if (query === formatView(this.view)) return;
+    window.history.pushState(null, "", query);
+    this.#adopt(view);
+  }
+
+  #adopt(view: View): void {
+    const unit = this.view.unit;
+    this.view = view;
+    if (unit !== view.unit) this.#watch();
+    this.#redraw();
+  }
+
+  #watch(): void {
+    this.#feed.watch(METRICS.map((metric) => `${metric}/${this.view.unit}`));
+    this.#redraw();
+  }
+
+  #zoom(from: number, to: number): void {
+    const period = fit(this.view.unit, from, to);
+    // Dragging in one chart also marks the other.
+    const { period: shown } = this.view;
+    if (shown?.from === period.from && shown.to === period.to) return;
+    this.go({ ...this.view, period });
+  }
+
+  #press(event: KeyboardEvent): void {
+    const panel = this.#panels.find(({ panel }) => panel.root.contains(event.target as Node))?.panel;
+    if (panel === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+    const last = Number(part("[data-part=chart]", panel.root).getAttribute("aria-valuemax"));
+    const at = panel.pointed ?? last + 1;
+    const keys: { readonly [key: string]: () => void } = {
+      ArrowLeft: () => panel.point(Math.max(at - 1, 0)),
+      ArrowRight: () => panel.point(Math.min(at + 1, last)),
+      Home: () => panel.point(0),
+      End: () => panel.point(last),
+      PageUp: () => this.#controls.move(-1),
+      PageDown: () => this.#controls.move(1),
+      "+": () => this.#controls.scale(0.5),
+      "-": () => this.#controls.scale(2),
+      Escape: () => (panel.pointed === null ? this.#controls.follow() : panel.point(null)),
+    };
+    const pressed = keys[event.key];
+    if (pressed === undefined) return;
+    event.preventDefault();
+    pressed();
+  }
+
+  #redraw(): void {
+    if (this.#drawing) return;
+    this.#drawing = true;
+    requestAnimationFrame(() => {
+      this.#drawing = false;
+      this.#draw();
+    });
+  }
+
+  #draw(): void {
+    if (this.#feed.condition.kind === "live" || this.#feed.condition.kind === "connecting") this.#now = this.#feed.now();
+    const { period } = this;
+    const pasts: Series["past"][] = [];
+    let nothing = true;
+    for (const { metric, panel } of this.#panels) {
+      const topic = `${metric}/${this.view.unit}`;
+      const window = this.#feed.statistics.window(topic);
+      const series = seriesOf(topic, this.view, period, window, this.#history, this.#now);
+      panel.show(this.view, period, series, window, this.#now);
+      pasts.push(series.past);
+      if (window === undefined || window.times.length > 0) nothing = false;
+    }
+    this.#controls.show();
+    part("#lesson").hidden = !nothing;
+    say(part("#note"), reason(this.#feed.condition) || note(this.view.unit, pasts));
+    this.#elapse();
+    this.#move();
+  }
+
+  /** Draws again when time moves a bucket on. */
+  #move(): void {
+    if (this.#moving !== null) clearTimeout(this.#moving);
+    if (this.#feed.condition.kind !== "live" || document.hidden) return;
+    const now = this.#feed.now();
+    const wait = Math.max(nextMove(this.view.unit, now) - now, still.matches ? 1_000 : 50);
+    // Longer waits than this overflow.
+    this.#moving = setTimeout(() => this.#redraw(), Math.min(wait + 1, 3_600_000));
+  }
+
+  #elapse(): void {
+    if (document.hidden || this.#feed.condition.kind !== "live") return;
+    for (const { panel } of this.#panels) panel.elapse(this.view.unit, this.#feed.now());
+  }
+}
+
+/** What is to be said of the part of the charts that is not live. */
+function note(unit: Unit, pasts: Series["past"][]): string {
+  const past = pasts.filter((past) => past !== null);
+  const problem = past.find((past) => past.problem !== null)?.problem;
+  if (problem !== undefined) return `What was before cannot be shown: ${problem}`;
+  if (past.some((past) => !past.complete)) return "Asking for what was before …";
+  const since = Math.max(...past.filter((past) => past.since > past.from).map((past) => past.since));
+  if (Number.isFinite(since)) return `The ${unit}s before ${moment(since)} were given up: see a longer unit.`;
+  return "";
+}
+
+async function start(): Promise<void> {
+  const config = await loadConfig();
+  const lesson = [
+    "json='content-type: application/json'",
+    `base=$(curl -s -H "$json" -d '{"description":"a bicycle"}' ${config.ingest}/base-items | grep -o '[0-9a-f-]\\{36\\}')`,
+    `curl -s -H "$json" -d "{\\"base_item_id\\":\\"$base\\"}" ${config.ingest}/items`,
+  ];
+  say(part("#lesson-code"), lesson.join("\n"));
+  new Dashboard(config.gateway);
+  act(new Api(config.ingest));
+}
+
+start().catch((error: unknown) => {
+  showCondition({ kind: "refused", since: Date.now(), reason: "" });
+  say(part("#note"), `The page cannot start: ${error instanceof Error ? error.message : String(error)}`);
+});

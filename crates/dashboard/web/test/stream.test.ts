@@ -1,0 +1,119 @@
+// The stream client against a real server: what it says of itself, and where it takes up again.
+
+import { type IncomingMessage, type Server, type ServerResponse, createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { type Condition, StatisticsStream } from "../src/statistics-stream";
+
+type Answer = (request: IncomingMessage, response: ServerResponse) => void;
+
+let server: Server;
+let answer: Answer;
+let requests: { url: string; lastId: string | undefined }[];
+let conditions: Condition[];
+let stream: StatisticsStream;
+
+beforeEach(async () => {
+  [requests, conditions] = [[], []];
+  server = createServer((request, response) => {
+    requests.push({ url: request.url ?? "", lastId: request.headers["last-event-id"]?.toString() });
+    answer(request, response);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  stream = new StatisticsStream(`http://127.0.0.1:${port}`, {
+    frame: () => undefined,
+    condition: (condition) => conditions.push(condition),
+  });
+});
+afterEach(() => {
+  stream.follow([]);
+  server.closeAllConnections();
+  server.close();
+});
+
+const event = (type: string, data: object, id = "") => `event: ${type}\n${id === "" ? "" : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`;
+const window = (count: number) => [{ topic: "transfers/day", window: 400, buckets: [{ time: "2026-11-23T00:00:00Z", count }] }];
+const status = (upstream: string) => event("status", { upstream, since: "2026-11-23T09:00:00Z", now: "2026-11-23T09:37:00Z" });
+const kinds = () => conditions.map((condition) => condition.kind);
+const counts = () => stream.statistics.window("transfers/day")?.counts;
+
+describe("the stream client", () => {
+  it("is live only when it was told so", async () => {
+    answer = (_request, response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.write(`retry: 10\n\n${event("snapshot", window(3), "ab.1")}`);
+      setTimeout(() => response.write(status("stale")), 50);
+      setTimeout(() => response.write(event("patch", window(4), "ab.2") + status("live")), 100);
+    };
+    stream.follow(["transfers/day"]);
+    await expect.poll(counts).toEqual([3]);
+    expect(stream.condition.kind).toBe("connecting");
+    await expect.poll(kinds).toEqual(["stale", "live"]);
+    expect(counts()).toEqual([4]);
+    expect(requests[0]?.url).toBe("/statistics?topic=transfers%2Fday&heartbeat=1");
+  });
+
+  it("takes up where it was cut off", async () => {
+    answer = (_request, response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      if (requests.length === 1) response.end(`retry: 10\n\n${event("snapshot", window(3), "ab.1")}${status("live")}`);
+      else response.write(event("patch", window(5), "ab.4") + status("live"));
+    };
+    stream.follow(["transfers/day"]);
+    await expect.poll(counts).toEqual([5]);
+    expect(requests.map((request) => request.lastId)).toEqual([undefined, "ab.1"]);
+    expect(kinds()).toEqual(["live", "retrying", "live"]);
+  });
+
+  it("begins anew where a frame does not fit", async () => {
+    answer = (_request, response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      const frames = event("snapshot", window(3), "ab.1") + event("patch", window(9), "cd.2");
+      response.write(requests.length === 1 ? frames : event("snapshot", window(7), "cd.3") + status("live"));
+    };
+    stream.follow(["transfers/day"]);
+    await expect.poll(counts).toEqual([7]);
+    expect(requests.map((request) => request.lastId)).toEqual([undefined, undefined]);
+  });
+
+  it("says in the server's words why it was refused, and tries again", async () => {
+    answer = (_request, response) => {
+      if (requests.length === 1) {
+        response.writeHead(503, { "content-type": "application/problem+json" });
+        response.end(JSON.stringify({ title: "no", detail: "as many clients as this server takes are connected" }));
+      } else {
+        response.writeHead(200, { "content-type": "text/event-stream" });
+        response.write(status("live"));
+      }
+    };
+    stream.follow(["transfers/day"]);
+    await expect.poll(kinds).toEqual(["refused"]);
+    expect(conditions[0]).toMatchObject({ reason: "as many clients as this server takes are connected" });
+    stream.hurry();
+    await expect.poll(kinds).toEqual(["refused", "live"]);
+  });
+
+  it("is not live any more when nothing comes", async () => {
+    answer = (_request, response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.write(status("live"));
+    };
+    stream.follow(["transfers/day"]);
+    await expect.poll(kinds).toEqual(["live"]);
+    const began = performance.now();
+    await expect.poll(kinds, { timeout: 10_000 }).toEqual(["live", "retrying"]);
+    expect(performance.now() - began).toBeLessThan(5_000);
+  }, 15_000);
+
+  it("forgets what is not followed any more", async () => {
+    answer = (_request, response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.write(event("snapshot", window(3), "ab.1") + status("live"));
+    };
+    stream.follow(["transfers/day"]);
+    await expect.poll(counts).toEqual([3]);
+    stream.follow(["transfers/week"]);
+    expect(counts()).toBeUndefined();
+  });
+});

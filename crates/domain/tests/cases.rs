@@ -1,0 +1,236 @@
+//! Histories of frames and the state after each, as a file: clients that are not written in Rust hold their state
+//! machine against it.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+
+use domain::{
+    ApplyError, Bucket, BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Statistics, TimeUnit, Topic,
+    TopicFrame, Version,
+};
+use serde_json::{Value, json};
+
+/// One receiver's history, written down as it goes.
+struct History {
+    name: &'static str,
+    state: Option<Statistics>,
+    steps: Vec<Value>,
+}
+
+impl History {
+    const fn new(name: &'static str) -> Self {
+        Self { name, state: None, steps: Vec::new() }
+    }
+
+    /// The receiver gets a frame.
+    fn take(mut self, frame: &Frame) -> Self {
+        // What has no state yet has that of no term: only a snapshot fits.
+        let state = self.state.get_or_insert_with(|| Statistics::new(version(0, 0)));
+        let refused = match state.apply(frame) {
+            Ok(()) => Value::Null,
+            Err(ApplyError::Backward { .. }) => json!("backward"),
+            Err(ApplyError::OtherTerm { .. }) => json!("other term"),
+            Err(error) => panic!("no case is of frames that no publisher sends: {error}"),
+        };
+        let windows = Topic::all().map(|topic| state.snapshot(topic, usize::MAX));
+        let windows = windows.filter(|window| !window.buckets.is_empty());
+        self.steps.push(json!({
+            "event": frame.kind.as_str(),
+            "id": frame.version.to_string(),
+            "data": frame.topics,
+            "refused": refused,
+            "state": windows.map(|window| json!({ "topic": window.topic.to_string(), "buckets": window.buckets })).collect::<Vec<_>>(),
+        }));
+        self
+    }
+
+    fn into_json(self) -> Value {
+        json!({ "name": self.name, "steps": self.steps })
+    }
+}
+
+fn version(nonce: u64, tick: u64) -> Version {
+    Version { nonce: Nonce::new(nonce), tick }
+}
+
+fn part(topic: &str, window: usize, buckets: &[(&str, i64)]) -> TopicFrame {
+    let bucket = |&(time, count): &(&str, i64)| Bucket { time: time.parse().unwrap(), count };
+    TopicFrame { topic: topic.parse().unwrap(), window, buckets: buckets.iter().map(bucket).collect() }
+}
+
+fn snapshot(version: Version, topics: Vec<TopicFrame>) -> Frame {
+    Frame { kind: FrameKind::Snapshot, version, topics }
+}
+
+fn patch(version: Version, topics: Vec<TopicFrame>) -> Frame {
+    Frame { kind: FrameKind::Patch, version, topics }
+}
+
+/// Days of November 2026, by their number.
+fn days(topic: &str, window: usize, days: &[(u8, i64)]) -> TopicFrame {
+    let days: Vec<_> =
+        days.iter().map(|(day, count)| (format!("2026-11-{day:02}T00:00:00Z"), *count)).collect();
+    let days: Vec<_> = days.iter().map(|(day, count)| (day.as_str(), *count)).collect();
+    part(topic, window, &days)
+}
+
+fn written() -> Vec<History> {
+    let transfers = |window, of: &[(u8, i64)]| vec![days("transfers/day", window, of)];
+    vec![
+        History::new("a snapshot, then patches")
+            .take(&snapshot(version(1, 5), transfers(400, &[(1, 3), (2, 4)])))
+            .take(&patch(version(1, 6), transfers(400, &[(2, 5)])))
+            .take(&patch(version(1, 9), transfers(400, &[(1, 2), (3, 1)]))),
+        History::new("a frame applied twice is harmless")
+            .take(&snapshot(version(1, 5), transfers(400, &[(1, 3)])))
+            .take(&patch(version(1, 6), transfers(400, &[(1, 4), (2, 1)])))
+            .take(&patch(version(1, 6), transfers(400, &[(1, 4), (2, 1)]))),
+        History::new("a count of zero stays")
+            .take(&snapshot(version(1, 0), transfers(400, &[(1, 1)])))
+            .take(&patch(version(1, 1), transfers(400, &[(1, 0), (2, -1)]))),
+        History::new("the oldest of a full window goes")
+            .take(&snapshot(version(1, 0), transfers(3, &[(1, 1), (2, 2), (3, 3)])))
+            .take(&patch(version(1, 1), transfers(3, &[(4, 4), (6, 6)])))
+            .take(&patch(version(1, 2), transfers(3, &[(5, 5)]))),
+        History::new("a time older than the oldest of a full window is ignored")
+            .take(&snapshot(version(1, 0), transfers(2, &[(5, 5), (6, 6)])))
+            .take(&patch(version(1, 1), transfers(2, &[(4, 4)])))
+            .take(&patch(version(1, 2), transfers(2, &[(4, 4), (7, 7)]))),
+        History::new("a window that is not full takes what is older")
+            .take(&snapshot(version(1, 0), transfers(3, &[(5, 5)])))
+            .take(&patch(version(1, 1), transfers(3, &[(4, 4)]))),
+        History::new("a patch names only what changed")
+            .take(&snapshot(
+                version(1, 0),
+                vec![days("transfers/day", 400, &[(1, 1)]), days("item-creation/day", 400, &[(1, 9)])],
+            ))
+            .take(&patch(version(1, 1), transfers(400, &[(2, 2)])))
+            .take(&patch(version(1, 2), vec![days("item-creation/day", 400, &[(2, 8)])])),
+        History::new("a snapshot replaces the topics that it names, and no other of its term")
+            .take(&snapshot(
+                version(1, 0),
+                vec![
+                    days("transfers/day", 400, &[(1, 1), (2, 2)]),
+                    days("item-creation/day", 400, &[(1, 9)]),
+                ],
+            ))
+            .take(&snapshot(version(1, 4), transfers(400, &[(2, 3)]))),
+        History::new("a snapshot may bring a narrower or a wider window")
+            .take(&snapshot(version(1, 0), transfers(3, &[(1, 1), (2, 2), (3, 3)])))
+            .take(&snapshot(version(1, 1), transfers(2, &[(2, 2), (3, 3)])))
+            .take(&patch(version(1, 2), transfers(2, &[(4, 4)])))
+            .take(&snapshot(version(1, 3), transfers(4, &[(1, 1), (2, 2), (3, 3), (4, 4)])))
+            .take(&patch(version(1, 4), transfers(4, &[(5, 5)]))),
+        History::new("a snapshot of another term forgets all topics")
+            .take(&snapshot(
+                version(1, 7),
+                vec![days("transfers/day", 400, &[(1, 1)]), days("item-creation/day", 400, &[(1, 9)])],
+            ))
+            .take(&snapshot(version(2, 0), transfers(400, &[(1, 1)])))
+            .take(&patch(version(2, 1), vec![days("item-creation/day", 400, &[(3, 1)])])),
+        History::new("what does not fit changes nothing")
+            .take(&patch(version(1, 4), transfers(400, &[(1, 1)])))
+            .take(&snapshot(version(1, 5), transfers(400, &[(1, 1)])))
+            .take(&patch(version(1, 4), transfers(400, &[(1, 9)])))
+            .take(&snapshot(version(1, 4), transfers(400, &[(1, 9)])))
+            .take(&patch(version(2, 6), transfers(400, &[(1, 9)])))
+            .take(&patch(version(1, 6), transfers(400, &[(1, 2)]))),
+        History::new("times with and without decimals, before 1970, and of every unit")
+            .take(&snapshot(
+                version(1, 0),
+                vec![
+                    part(
+                        "transfers/millisecond",
+                        1_000,
+                        &[("1969-12-31T23:59:59.999Z", 1), ("2026-11-23T09:37:00Z", 2)],
+                    ),
+                    part("transfers/year", 100, &[("0001-01-01T00:00:00Z", 1), ("9999-01-01T00:00:00Z", 1)]),
+                ],
+            ))
+            .take(&patch(
+                version(1, 1),
+                vec![
+                    part("transfers/millisecond", 1_000, &[("2026-11-23T09:37:00.007Z", 3)]),
+                    part("transfers/year", 100, &[("2026-01-01T00:00:00Z", 5)]),
+                ],
+            )),
+    ]
+}
+
+/// A publisher counts whatever comes, is replaced now and then, and a receiver of the newest few buckets follows it,
+/// missing some versions and getting others twice.
+fn drawn() -> History {
+    const WINDOW: usize = 6;
+    // A fixed sequence of numbers that look drawn (Knuth's MMIX), so that the file stays as it is.
+    let mut last: u64 = 2_026;
+    let mut draw = |below: u64| {
+        last = last.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (last >> 33) % below
+    };
+    let topics = [
+        Topic::new(Metric::ItemCreation, TimeUnit::Day),
+        Topic::new(Metric::Transfers, TimeUnit::Day),
+        Topic::new(Metric::Transfers, TimeUnit::Quarter),
+    ];
+    let mut publisher = Statistics::new(version(1, 0));
+    let mut history = History::new("whatever a publisher counts");
+    let mut held: Option<Version> = None;
+    for _ in 0..120 {
+        let events = (0..draw(4)).map(|_| {
+            let metric = Metric::ALL[usize::try_from(draw(2)).unwrap()];
+            let day = i64::try_from(20_000 + draw(14) * draw(30)).unwrap();
+            let time = BucketTime::from_unix_milliseconds(day * 86_400_000 + 5).unwrap();
+            (metric, time, i64::try_from(draw(7)).unwrap() - 2)
+        });
+        let events: Changes = events.collect::<Vec<_>>().into_iter().collect();
+        publisher.advance(&events);
+        if draw(25) == 0 {
+            let content = Topic::all().map(|topic| publisher.snapshot(topic, usize::MAX)).collect();
+            let next = version(draw(1 << 30) + 2, 0);
+            publisher = Statistics::new(next);
+            publisher.apply(&snapshot(next, content)).unwrap();
+        }
+        if draw(3) == 0 {
+            continue;
+        }
+        let patched = held.filter(|held| held.nonce == publisher.version().nonce && draw(12) != 0);
+        let parts = topics.into_iter().map(|topic| match patched {
+            Some(held) => publisher.changes_since(held.tick, topic, WINDOW),
+            None => publisher.snapshot(topic, WINDOW),
+        });
+        let parts = parts.filter(|part| patched.is_none() || !part.buckets.is_empty());
+        let kind = if patched.is_some() { FrameKind::Patch } else { FrameKind::Snapshot };
+        let frame = Frame { kind, version: publisher.version(), topics: parts.collect() };
+        if frame.topics.is_empty() {
+            continue;
+        }
+        for _ in 0..=draw(2) {
+            history = history.take(&frame);
+        }
+        held = Some(publisher.version());
+    }
+    history
+}
+
+#[test]
+fn the_cases_for_other_clients_are_those_of_this_state_machine() {
+    let cases: Vec<Value> = written().into_iter().chain([drawn()]).map(History::into_json).collect();
+    let mut text = String::from("[\n");
+    for (place, case) in cases.iter().enumerate() {
+        text.push_str(if place == 0 { "" } else { ",\n" });
+        text.push_str(&serde_json::to_string(case).unwrap());
+    }
+    text.push_str("\n]\n");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/statistics.json");
+    if std::fs::read_to_string(&path).is_ok_and(|file| file == text) {
+        return;
+    }
+    if std::env::var_os("CI").is_none() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+    }
+    panic!(
+        "tests/cases/statistics.json was out of date; outside of CI it has been rewritten: look at it and commit it"
+    );
+}
