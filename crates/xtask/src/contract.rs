@@ -2,22 +2,14 @@
 //! answers with what it says of those. `python/schemathesis.toml` has the settings.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use local_stack::postgres::ClusterSettings;
-use local_stack::stack::{Instance, Part, Ports, Replicas, Stack, StackSettings, built_programs};
-use local_stack::test_database::TestDatabase;
-use secrecy::SecretString;
-use service_kit::database::DatabaseSettings;
+use local_stack::stack::{Part, Replicas};
 use tokio::process::Command;
 
-use crate::python;
 use crate::test::step;
-
-/// How long a service may take to be ready, and to stop.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::{python, trial};
 
 /// The rows that are there before: those that `python/schemathesis.toml` names.
 const ROWS: [(&str, &str); 3] = [
@@ -40,28 +32,7 @@ const RUNS: [(Part, &str); 4] = [
 /// Starts the services on a database of their own in this cluster, and puts them to the test.
 pub(crate) async fn run(cluster: &ClusterSettings) -> anyhow::Result<()> {
     let programs = python::environment()?;
-    let database = DatabaseSettings {
-        host: "127.0.0.1".to_owned(),
-        port: cluster.port,
-        name: "newcycle_contract".to_owned(),
-        user: cluster.user.clone(),
-        password: SecretString::from(cluster.password.as_str()),
-        connect_timeout_milliseconds: 5_000,
-    };
-    let roles = TestDatabase::roles();
-    migrate::migrate(&database, &roles).await?;
-    let (programs_folder, ports) = (built_programs()?, vec![Ports::free()?]);
-    let settings =
-        StackSettings { programs: programs_folder, database, roles, replicas: Replicas::ONE, ports };
-    let log = Arc::new(|instance: Instance, line: &str| {
-        if line.contains(" ERROR ") || line.contains(" WARN ") {
-            println!("{instance:>14} | {line}");
-        }
-    });
-    let mut stack = Stack::start(settings, log)?;
-    for instance in stack.instances() {
-        stack.until_ready(instance, PATIENCE).await?;
-    }
+    let mut stack = trial::start(cluster, "newcycle_contract", Replicas::ONE).await?;
     store_rows(&stack.url(Part::IngestApi)).await?;
     for (part, accept) in RUNS {
         let name = format!("API contract: {part}, asked for {accept}");
@@ -71,11 +42,7 @@ pub(crate) async fn run(cluster: &ClusterSettings) -> anyhow::Result<()> {
             ended = stack.ended() => return Err(ended.into()),
         }
     }
-    let unwell = stack.stop(PATIENCE).await;
-    if !unwell.is_empty() {
-        bail!("after the API contract, these did not end well: {unwell:?}");
-    }
-    Ok(())
+    trial::stop(stack).await
 }
 
 async fn store_rows(url: &str) -> anyhow::Result<()> {

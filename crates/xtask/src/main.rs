@@ -6,13 +6,16 @@ mod contract;
 mod demo;
 mod examples;
 mod import;
+mod node;
 mod packages;
+mod page;
 mod postgres;
 mod python;
 mod running;
 mod settings;
 mod stack;
 mod test;
+mod trial;
 mod up;
 
 use std::path::PathBuf;

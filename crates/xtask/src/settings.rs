@@ -67,13 +67,13 @@ impl Settings {
         Ok(())
     }
 
-    /// What the services are told.
-    pub(crate) fn stack(&self) -> anyhow::Result<StackSettings> {
+    /// What the services are told, with a dashboard or without.
+    pub(crate) fn stack(&self, with_page: bool) -> anyhow::Result<StackSettings> {
         Ok(StackSettings {
             programs: built_programs()?,
             database: self.database.clone(),
             roles: self.roles.clone(),
-            replicas: Replicas::ONE,
+            replicas: Replicas { dashboard: with_page.into(), ..Replicas::ONE },
             ports: vec![self.ports],
         })
     }

@@ -31,9 +31,12 @@ pub(crate) async fn status(as_json: bool) -> anyhow::Result<()> {
         ("stats-notifier", &running.urls.stats_notifier, &running.urls.stats_notifier),
         ("ingest-api", &running.urls.ingest_api, &running.urls.ingest_api_internal),
         ("sse-gateway", &running.urls.sse_gateway, &running.urls.sse_gateway_internal),
+        ("dashboard", &running.urls.dashboard, &running.urls.dashboard_internal),
     ];
     let mut services = Vec::new();
-    for (name, url, internal) in urls {
+    // The dashboard is left out where its page could not be built.
+    let runs = |name: &str| running.processes.iter().any(|process| process.name == name);
+    for (name, url, internal) in urls.into_iter().filter(|(name, ..)| !running.ready || runs(name)) {
         services.push((name, url, running.ready && is_ready(internal).await));
     }
     if as_json {

@@ -8,7 +8,7 @@ use local_stack::postgres::{Cluster, ClusterSettings, free_port};
 use local_stack::test_database::CLUSTER_VARIABLE;
 use tokio::process::Command;
 
-use crate::{contract, examples, postgres, up};
+use crate::{contract, examples, page, postgres, up};
 
 /// Tests that may be ignored, by their full names; reviewed, and empty for as long as possible.
 const MAY_BE_IGNORED: &[&str] = &[];
@@ -16,6 +16,8 @@ const MAY_BE_IGNORED: &[&str] = &[];
 /// Checks, then tests; `arguments` go to `cargo test`.
 pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
     let started = Instant::now();
+    // dashboard has the page within it.
+    page::build().await?;
     step("formatting", cargo(&["fmt", "--all", "--check"])).await?;
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     step("lints", cargo(&clippy)).await?;
@@ -40,10 +42,10 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
         durable: false,
     };
     let outcome = {
-        let _cluster = Cluster::start(&installation, &settings)?;
+        let cluster = Cluster::start(&installation, &settings)?;
         let connection = format!("host=127.0.0.1 port={port} user=postgres password=test");
         tokio::select! {
-            outcome = test(&settings, &connection, arguments) => outcome,
+            outcome = test(&cluster, &settings, &connection, arguments) => outcome,
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
         }
     };
@@ -53,7 +55,12 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn test(settings: &ClusterSettings, connection: &str, arguments: &[String]) -> anyhow::Result<()> {
+async fn test(
+    cluster: &Cluster,
+    settings: &ClusterSettings,
+    connection: &str,
+    arguments: &[String],
+) -> anyhow::Result<()> {
     local_stack::test_database::prepare_template(connection).await?;
     let mut ignored =
         cargo(&["test", "--workspace", "--locked", "--", "--ignored", "--list", "--format=terse"]);
@@ -68,10 +75,14 @@ async fn test(settings: &ClusterSettings, connection: &str, arguments: &[String]
     tests.args(arguments).env(CLUSTER_VARIABLE, connection);
     step("tests", tests).await?;
     if !arguments.is_empty() {
-        println!("== API contract: skipped, for only some tests were asked for");
+        println!(
+            "== API contract, tests of the dashboard's page: skipped, for only some tests were asked for"
+        );
         return Ok(());
     }
-    contract::run(settings).await
+    contract::run(settings).await?;
+    page::test().await?;
+    page::test_in_browser(cluster, settings).await
 }
 
 fn cargo(arguments: &[&str]) -> Command {

@@ -11,16 +11,16 @@ use local_stack::stack::{Instance, Stack};
 use tokio::process::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::postgres;
 use crate::running::{Folder, Process, Running};
 use crate::settings::Settings;
+use crate::{page, postgres};
 
 /// How long a service may take to be ready, and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is built: the same for every command, so that none of them builds anew what another has built.
-pub(crate) const BUILD: [&str; 8] =
-    ["build", "--locked", "-p", "ingest-api", "-p", "stats-notifier", "-p", "sse-gateway"];
+pub(crate) const BUILD: [&str; 10] =
+    ["build", "--locked", "-p", "ingest-api", "-p", "stats-notifier", "-p", "sse-gateway", "-p", "dashboard"];
 
 /// Starts everything, and runs until asked to stop; or, detached, returns when all is ready.
 pub(crate) async fn run(detach: bool) -> anyhow::Result<()> {
@@ -29,10 +29,10 @@ pub(crate) async fn run(detach: bool) -> anyhow::Result<()> {
     let mut interrupts = Interrupts::new()?;
     let folder = Folder::lock(&settings.folder)?;
     settings.check_ports()?;
-    tokio::select! {
+    let with_page = tokio::select! {
         built = build() => built?,
         () = interrupts.heard() => bail!("interrupted"),
-    }
+    };
     if detach {
         // The detached process takes the lock itself.
         drop(folder);
@@ -41,7 +41,7 @@ pub(crate) async fn run(detach: bool) -> anyhow::Result<()> {
     folder.write(&Running::starting(&settings))?;
     let mut held = Held { cluster: None, stack: None };
     let outcome = tokio::select! {
-        outcome = serve(&settings, &folder, &mut held) => outcome,
+        outcome = serve(&settings, with_page, &folder, &mut held) => outcome,
         () = interrupts.heard() => Ok(()),
     };
     say("== stopping");
@@ -63,18 +63,20 @@ struct Held {
     stack: Option<Stack>,
 }
 
-async fn build() -> anyhow::Result<()> {
+/// Builds the services, and the page; returns whether there is a page to show.
+async fn build() -> anyhow::Result<bool> {
+    let with_page = page::build_or_say().await;
     say("== building the services");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo).args(BUILD).kill_on_drop(true).status().await?;
     if !built.success() {
         bail!("the services could not be built; see above");
     }
-    Ok(())
+    Ok(with_page)
 }
 
 /// Starts all there is, says so, and ends when a part of it does.
-async fn serve(settings: &Settings, folder: &Folder, held: &mut Held) -> anyhow::Result<()> {
+async fn serve(settings: &Settings, with_page: bool, folder: &Folder, held: &mut Held) -> anyhow::Result<()> {
     let mut running = Running::starting(settings);
     let installation = postgres::bring()?;
     let (postgres_folder, why) = settings.postgres_folder();
@@ -89,7 +91,7 @@ async fn serve(settings: &Settings, folder: &Folder, held: &mut Held) -> anyhow:
     let outcome = migrate::migrate(&settings.database, &settings.roles).await?;
     say(&format!("== migrated to schema version {}; starting the services", outcome.version));
     let log = Arc::new(|instance: Instance, line: &str| say(&format!("{instance:>14} | {line}")));
-    let stack = held.stack.insert(Stack::start(settings.stack()?, log)?);
+    let stack = held.stack.insert(Stack::start(settings.stack(with_page)?, log)?);
     for (instance, process_id) in stack.process_ids() {
         running.processes.push(Process { name: instance.part.name().to_owned(), process_id });
     }
@@ -100,6 +102,9 @@ async fn serve(settings: &Settings, folder: &Folder, held: &mut Held) -> anyhow:
     }
     running.ready = true;
     folder.write(&running)?;
+    if with_page {
+        say(&format!("look at            {}", running.urls.dashboard));
+    }
     say(&format!("post events to     {}", running.urls.ingest_api));
     say(&format!("follow counts at   {}/statistics/item-creation/minute", running.urls.sse_gateway));
     say("== ready; Ctrl-C, or `cargo xtask down`, stops everything");

@@ -25,7 +25,7 @@ fn two_stacks_run_side_by_side() {
         let url = format!("http://127.0.0.1:{}", place.value("GATEWAY_PORT"));
         assert_eq!(status["urls"]["sse_gateway"], url.as_str());
         assert_eq!(status["data_folder"], place.folder.to_str().unwrap());
-        assert_eq!(status["processes"].as_array().unwrap().len(), 4, "{status}");
+        assert_eq!(status["processes"].as_array().unwrap().len(), 5, "{status}");
         assert!(place.run(&["status"]).contains(&format!("{url}   ready")));
     }
     let said = one.refused(&["up"]);

@@ -21,7 +21,11 @@ impl Place {
         let folder = std::env::temp_dir().join(format!("newcycle-{name}-{}", std::process::id()));
         let mut variables = vec![("NEWCYCLE_DATA_DIR", folder.to_str().unwrap().to_owned())];
         let ports = ["PGPORT", "INGEST_PORT", "GATEWAY_PORT", "NOTIFIER_PORT", "DASHBOARD_PORT"];
-        for port in ports.into_iter().chain(["INGEST_INTERNAL_PORT", "GATEWAY_INTERNAL_PORT"]) {
+        for port in ports.into_iter().chain([
+            "INGEST_INTERNAL_PORT",
+            "GATEWAY_INTERNAL_PORT",
+            "DASHBOARD_INTERNAL_PORT",
+        ]) {
             variables.push((port, free_port().unwrap().to_string()));
         }
         Self { folder, variables }
