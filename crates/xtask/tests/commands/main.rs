@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod containers;
+mod deploy;
 mod stacks;
 mod support;
 mod tour;
