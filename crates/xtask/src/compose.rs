@@ -73,7 +73,7 @@ impl Compose {
     /// No engine answers, or the client has no Compose.
     pub(crate) async fn find() -> anyhow::Result<Self> {
         ask(&["info", "--format", "{{.ServerVersion}}"]).await.context("no Docker engine answers")?;
-        ask(&["compose", "version", "--short"]).await.context("there is no Docker Compose")?;
+        ask(&["compose", "version"]).await.context("there is no Docker Compose")?;
         Ok(Self(()))
     }
 

@@ -85,7 +85,7 @@ fn each_program_has_an_image_and_a_service() {
         let stage = stage(&dockerfile, name);
         assert!(stage.contains(&format!("ENTRYPOINT [\"/usr/local/bin/{name}\"]").as_str()), "{stage:#?}");
         let check = format!("CMD [\"/usr/local/bin/{name}\", \"healthcheck\"]");
-        let checked = stage.iter().any(|line| line.starts_with("HEALTHCHECK ") && line.ends_with(&check));
+        let checked = stage.iter().any(|line| line.trim_start() == check);
         assert_eq!(checked, name != "migrate", "{stage:#?}");
         assert_eq!(dockerfile.matches(&format!("--package {name}")).count(), 2, "{name} must be built");
         assert!(block(&compose, name).contains(&format!("target: {name}").as_str()), "{name}");
@@ -129,4 +129,12 @@ fn a_container_may_take_longer_to_stop_than_its_program_does() {
         let grace = Duration::from_secs(grace.unwrap().parse().unwrap());
         assert!(grace > needed, "{part} needs {needed:?} and has {grace:?}");
     }
+}
+
+#[test]
+fn a_container_may_have_as_many_files_open_as_the_gateway_has_clients() {
+    let compose = read("docker-compose.yml");
+    let files = compose.lines().find_map(|line| line.trim().strip_prefix("nofile: ")).unwrap();
+    let files: u64 = files.parse().unwrap();
+    assert!(files > default(Part::SseGateway, "stream", "max_clients").unwrap(), "{files}");
 }
