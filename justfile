@@ -2,21 +2,29 @@
 default:
     @just --list
 
-# Starts the whole stack on this machine, until Ctrl-C.
+# Starts the whole stack until Ctrl-C: in containers where a Docker engine answers, else on this machine.
 up *arguments:
-    cargo xtask up {{ arguments }}
+    cargo xtask up --with auto {{ arguments }}
 
-# Stops a stack that was left running; its data stay.
+# Starts the whole stack in containers.
+up-compose *arguments:
+    cargo xtask up --with compose {{ arguments }}
+
+# Starts the whole stack on this machine.
+up-native *arguments:
+    cargo xtask up --with native {{ arguments }}
+
+# Stops a stack that was left running, in containers or on this machine; its data stay.
 down:
-    cargo xtask down
+    cargo xtask down --with auto
 
-# Deletes the data of the stack.
+# Deletes the data of the stack, in containers and on this machine.
 reset:
-    cargo xtask reset
+    cargo xtask reset --with auto
 
 # Says what runs, and where.
 status *arguments:
-    cargo xtask status {{ arguments }}
+    cargo xtask status --with auto {{ arguments }}
 
 # Posts the events of a folder to ingest-api.
 import folder:

@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
 
+mod compose;
 mod contract;
 mod demo;
 mod examples;
@@ -22,6 +23,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::compose::With;
+
 /// Newcycle's own commands.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", version)]
@@ -32,19 +35,33 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Starts the whole stack on this machine, until Ctrl-C.
+    /// Starts the whole stack, until Ctrl-C.
     Up {
+        /// Where it runs.
+        #[arg(long, value_enum, default_value_t = With::Native)]
+        with: With,
         /// Returns when all is ready, and leaves it running.
         #[arg(long)]
         detach: bool,
     },
     /// Stops the stack; its data stay.
-    Down,
+    Down {
+        /// Where it runs; auto: wherever it does.
+        #[arg(long, value_enum, default_value_t = With::Native)]
+        with: With,
+    },
     /// Deletes the data of the stack, which must not run.
-    Reset,
+    Reset {
+        /// Where its data are; auto: all there are.
+        #[arg(long, value_enum, default_value_t = With::Native)]
+        with: With,
+    },
     /// Says what runs, and where.
     Status {
-        /// As JSON.
+        /// Where it runs; auto: wherever it does.
+        #[arg(long, value_enum, default_value_t = With::Native)]
+        with: With,
+        /// As JSON; of containers, that of Compose.
         #[arg(long)]
         json: bool,
     },
@@ -70,10 +87,13 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Up { detach } => up::run(detach).await,
-        Command::Down => stack::down(),
-        Command::Reset => stack::reset(),
-        Command::Status { json } => stack::status(json).await,
+        Command::Up { with, detach } => match compose::choose(with).await? {
+            Some(compose) => compose.up(detach),
+            None => up::run(detach).await,
+        },
+        Command::Down { with } => stack::down(with).await,
+        Command::Reset { with } => stack::reset(with).await,
+        Command::Status { with, json } => stack::status(with, json).await,
         Command::Import { folder, url } => import::run(&folder, url).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Test { arguments } => test::run(&arguments).await,

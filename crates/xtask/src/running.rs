@@ -180,6 +180,11 @@ impl Folder {
     }
 }
 
+/// Whether a stack runs with its data in a folder.
+pub(crate) fn is_running(folder: &Path) -> anyhow::Result<bool> {
+    Ok(folder.exists() && Folder::try_lock(folder)?.is_none())
+}
+
 /// Asks the stack of a folder to stop, and waits until all of it has. Returns what was stopped.
 pub(crate) fn stop(folder: &Path) -> anyhow::Result<Vec<String>> {
     if !folder.exists() {

@@ -1,10 +1,12 @@
-//! `cargo xtask status`, `down` and `reset`.
+//! `cargo xtask status`, `down` and `reset`: of the stack of this machine, of the one in containers, or of whichever
+//! there is.
 
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde_json::json;
 
+use crate::compose::{self, With};
 use crate::running::{self, Folder, Running};
 use crate::settings::Settings;
 
@@ -12,9 +14,12 @@ use crate::settings::Settings;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Says what runs, for people or as JSON.
-pub(crate) async fn status(as_json: bool) -> anyhow::Result<()> {
+pub(crate) async fn status(with: With, as_json: bool) -> anyhow::Result<()> {
     let settings = Settings::load()?;
-    let runs = settings.folder.exists() && Folder::try_lock(&settings.folder)?.is_none();
+    let runs = with != With::Compose && running::is_running(&settings.folder)?;
+    if !runs && let Some(compose) = compose::in_use(with).await? {
+        return compose.status(as_json).await;
+    }
     let running = if runs { Running::read(&settings.folder)? } else { None };
     let Some(running) = running else {
         if as_json {
@@ -60,20 +65,42 @@ async fn is_ready(url: &str) -> bool {
 }
 
 /// Stops what runs; the data stay.
-pub(crate) fn down() -> anyhow::Result<()> {
+pub(crate) async fn down(with: With) -> anyhow::Result<()> {
     let settings = Settings::load()?;
+    let compose = compose::in_use(with).await?;
+    if let Some(compose) = &compose {
+        compose.down().await?;
+        if with == With::Compose {
+            return Ok(());
+        }
+    }
     let stopped = running::stop(&settings.folder)?;
-    if stopped.is_empty() {
-        println!("nothing runs with its data in {}", settings.folder.display());
-    } else {
+    if !stopped.is_empty() {
         println!("stopped {}; the data stay in {}", stopped.join(", "), settings.folder.display());
+    } else if compose.is_none() {
+        println!("nothing runs with its data in {}", settings.folder.display());
     }
     Ok(())
 }
 
 /// Deletes the data of a stack that does not run.
-pub(crate) fn reset() -> anyhow::Result<()> {
+pub(crate) async fn reset(with: With) -> anyhow::Result<()> {
     let settings = Settings::load()?;
+    let compose = compose::reachable(with).await?;
+    // All are asked before any is deleted.
+    if let Some(compose) = &compose {
+        compose.check_stopped().await?;
+    }
+    if with != With::Compose {
+        reset_folder(&settings)?;
+    }
+    if let Some(compose) = &compose {
+        compose.reset().await?;
+    }
+    Ok(())
+}
+
+fn reset_folder(settings: &Settings) -> anyhow::Result<()> {
     let folder = Folder::lock(&settings.folder)?;
     let (postgres, _) = settings.postgres_folder();
     if postgres.exists() {

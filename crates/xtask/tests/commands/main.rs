@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod containers;
 mod demo;
+mod deploy;
 mod documents;
 mod examples;
 mod proxy;

@@ -1,0 +1,140 @@
+//! The containers are those of this release: their settings, ports and times are what the code and `.env.example` say.
+
+use std::time::Duration;
+
+use local_stack::stack::Part;
+
+use crate::support::root;
+
+/// Variables that mean nothing to Compose, and why.
+const NOT_OF_COMPOSE: [(&str, &str); 6] = [
+    ("PGPORT", "Postgres is not published"),
+    ("NOTIFIER_PORT", "not published"),
+    ("INGEST_INTERNAL_PORT", "not published"),
+    ("GATEWAY_INTERNAL_PORT", "not published"),
+    ("DASHBOARD_PORT", "there is no dashboard"),
+    ("NEWCYCLE_DATA_DIR", "the data are in a volume"),
+];
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// The value of a setting in a service's defaults.
+fn default(part: Part, section: &str, name: &str) -> Option<u64> {
+    let text = read(&format!("crates/{}/config/default.toml", part.name()));
+    let (_, rest) = text.split_once(&format!("[{section}]\n"))?;
+    let section = rest.split("\n[").next()?;
+    let value = section.lines().find_map(|line| line.strip_prefix(&format!("{name} = ")))?;
+    Some(value.parse().unwrap())
+}
+
+/// What follows a line up to the next that is indented no deeper: a block of YAML.
+fn block<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let line = format!("  {name}:");
+    let mut lines = text.lines().skip_while(|found| *found != line);
+    assert!(lines.next().is_some(), "docker-compose.yml has no service {name}");
+    lines.take_while(|line| line.is_empty() || line.starts_with("    ")).map(str::trim).collect()
+}
+
+/// The lines of a stage of the Dockerfile.
+fn stage<'a>(dockerfile: &'a str, name: &str) -> Vec<&'a str> {
+    let mut lines = dockerfile.lines().skip_while(|line| !line.ends_with(&format!(" AS {name}")));
+    assert!(lines.next().is_some(), "deploy/Dockerfile has no stage {name}");
+    lines.take_while(|line| !line.starts_with("FROM ")).collect()
+}
+
+#[test]
+fn each_variable_means_the_same_to_compose() {
+    let (compose, example) = (read("docker-compose.yml"), read(".env.example"));
+    let variables: Vec<(&str, &str)> = example
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .collect();
+    for (name, value) in &variables {
+        let excepted = NOT_OF_COMPOSE.iter().any(|(excepted, _)| excepted == name);
+        let used = compose.contains(&format!("${{{name}:-{value}}}"));
+        assert_ne!(
+            used, excepted,
+            "{name}: as ${{{name}:-{value}}} in docker-compose.yml, or in NOT_OF_COMPOSE"
+        );
+    }
+    for used in compose.split("${").skip(1) {
+        let used = used.split('}').next().unwrap();
+        let known = variables.iter().any(|(name, value)| used == format!("{name}:-{value}"));
+        assert!(known, "${{{used}}} is not what .env.example says");
+    }
+}
+
+#[test]
+fn the_images_are_built_with_the_release_that_the_manifest_names() {
+    let (manifest, dockerfile) = (read("Cargo.toml"), read("deploy/Dockerfile"));
+    let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = \"")).unwrap();
+    let version = version.trim_end_matches('"');
+    assert!(
+        dockerfile.contains(&format!("\nFROM rust:{version}-slim-bookworm AS ")),
+        "Rust must be {version}"
+    );
+}
+
+#[test]
+fn each_program_has_an_image_and_a_service() {
+    let (dockerfile, compose) = (read("deploy/Dockerfile"), read("docker-compose.yml"));
+    for name in Part::ALL.map(Part::name).into_iter().chain(["migrate"]) {
+        let stage = stage(&dockerfile, name);
+        assert!(stage.contains(&format!("ENTRYPOINT [\"/usr/local/bin/{name}\"]").as_str()), "{stage:#?}");
+        let check = format!("CMD [\"/usr/local/bin/{name}\", \"healthcheck\"]");
+        let checked = stage.iter().any(|line| line.trim_start() == check);
+        assert_eq!(checked, name != "migrate", "{stage:#?}");
+        assert_eq!(dockerfile.matches(&format!("--package {name}")).count(), 2, "{name} must be built");
+        assert!(block(&compose, name).contains(&format!("target: {name}").as_str()), "{name}");
+    }
+}
+
+#[test]
+fn the_containers_have_the_ports_of_the_defaults() {
+    let (dockerfile, compose) = (read("deploy/Dockerfile"), read("docker-compose.yml"));
+    for part in Part::ALL {
+        let (public, internal) = (default(part, "http", "port"), default(part, "internal", "port").unwrap());
+        let ports: Vec<String> = public.into_iter().chain([internal]).map(|port| port.to_string()).collect();
+        let exposed = format!("EXPOSE {}", ports.join(" "));
+        assert!(stage(&dockerfile, part.name()).contains(&exposed.as_str()), "{part}: {exposed}");
+        let service = block(&compose, part.name());
+        let published: Vec<&&str> =
+            service.iter().filter(|line| line.starts_with("- ${PUBLISH_ADDRESS")).collect();
+        assert_eq!(published.len(), usize::from(public.is_some()), "{part}: {published:?}");
+        for (line, port) in published.into_iter().zip(public) {
+            assert!(line.ends_with(&format!("}}:{port}")), "{part} listens on {port}: {line}");
+        }
+    }
+    let notifier = default(Part::StatsNotifier, "internal", "port").unwrap();
+    let upstreams = format!("NEWCYCLE_UPSTREAMS: http://stats-notifier:{notifier}");
+    assert!(block(&compose, "sse-gateway").contains(&upstreams.as_str()));
+}
+
+/// A service that is killed while it drains breaks off what it was doing.
+#[test]
+fn a_container_may_take_longer_to_stop_than_its_program_does() {
+    let compose = read("docker-compose.yml");
+    for part in Part::ALL {
+        let drain =
+            default(part, "http", "drain_seconds").or_else(|| default(part, "stream", "drain_seconds"));
+        // The gateway ends its streams first, and then lets its servers stop.
+        let times = if part == Part::SseGateway { 2 } else { 1 };
+        let needed = Duration::from_secs(drain.unwrap() * times + 1);
+        let service = block(&compose, part.name());
+        let grace =
+            service.iter().find_map(|line| line.strip_prefix("stop_grace_period: ")?.strip_suffix('s'));
+        let grace = Duration::from_secs(grace.unwrap().parse().unwrap());
+        assert!(grace > needed, "{part} needs {needed:?} and has {grace:?}");
+    }
+}
+
+#[test]
+fn a_container_may_have_as_many_files_open_as_the_gateway_has_clients() {
+    let compose = read("docker-compose.yml");
+    let files = compose.lines().find_map(|line| line.trim().strip_prefix("nofile: ")).unwrap();
+    let files: u64 = files.parse().unwrap();
+    assert!(files > default(Part::SseGateway, "stream", "max_clients").unwrap(), "{files}");
+}
