@@ -63,7 +63,8 @@ it("holds no more after an hour than after a quarter of one", async () => {
   const [quarter, end] = [await heap(UPDATES / 4), await heap(UPDATES)];
   console.log(`the heap held ${quarter.toFixed(2)} MB after a quarter, ${end.toFixed(2)} MB at the end`);
   const readout = page.locator("[data-metric=transfers] [data-part=readout]");
-  await expect.poll(() => readout.innerText()).toMatch(/^8,\d{3} in all/);
+  // Ten in each of 900 seconds, but for the one that is not over yet.
+  await expect.poll(() => readout.innerText(), { timeout: 3_000 }).toMatch(/^(8,9|9,0)\d\d in all/);
   // The window fills up meanwhile: 2,700 more buckets of 2 topics, in the hub and in the tab, of 16 bytes and some.
   expect(end - quarter).toBeLessThan(1);
   expect(dashboard.problems()).toEqual([]);
