@@ -1,5 +1,6 @@
 //! The page, its files, and where it finds the other services.
 
+use actix_web::http::Method;
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETag, EntityTag, HeaderName, IfNoneMatch,
     REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -15,7 +16,7 @@ use crate::settings::ServicesSettings;
 /// Adds the routes. They find [`ServicesSettings`] in the application's data.
 pub fn configure(routes: &mut web::ServiceConfig) {
     let resource = |path: &str, route| {
-        web::resource(path.to_owned()).route(route).default_service(web::to(method_not_allowed))
+        web::resource(path.to_owned()).route(route).default_service(method_not_allowed(&[Method::GET]))
     };
     routes
         .service(resource("/config.json", web::get().to(config)))

@@ -126,7 +126,7 @@ async fn every_metric_is_in_the_docs_and_every_one_in_the_docs_exists() {
     let history = format!("{}/statistics/transfers/day?to=2002-01-01T00:00:00Z", stack.url(Part::SseGateway));
     assert_eq!(reqwest::get(history).await.unwrap().status(), 200);
     let mut told = BTreeMap::new();
-    for part in Part::ALL {
+    for part in stack.instances() {
         let metrics = reqwest::get(format!("{}/metrics", stack.internal_url(part))).await.unwrap();
         for line in metrics.text().await.unwrap().lines() {
             if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|line| line.split_once(' ')) {

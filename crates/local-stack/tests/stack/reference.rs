@@ -22,10 +22,11 @@ This page is made from the defaults, and a test compares the two.
 
 #[test]
 fn the_reference_of_settings_is_that_of_the_defaults() {
-    let services: [(&str, Layers); 4] = [
+    let services: [(&str, Layers); 5] = [
         ("ingest-api", ingest_api::settings::LAYERS),
         ("stats-notifier", stats_notifier::settings::LAYERS),
         ("sse-gateway", sse_gateway::settings::LAYERS),
+        ("dashboard", dashboard::settings::LAYERS),
         ("migrate", migrate::settings::LAYERS),
     ];
     let mut text = HEAD.to_owned();

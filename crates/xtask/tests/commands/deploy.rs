@@ -12,7 +12,7 @@ const NOT_OF_COMPOSE: [(&str, &str); 6] = [
     ("NOTIFIER_PORT", "not published"),
     ("INGEST_INTERNAL_PORT", "not published"),
     ("GATEWAY_INTERNAL_PORT", "not published"),
-    ("DASHBOARD_PORT", "there is no dashboard"),
+    ("DASHBOARD_INTERNAL_PORT", "not published"),
     ("NEWCYCLE_DATA_DIR", "the data are in a volume"),
 ];
 
