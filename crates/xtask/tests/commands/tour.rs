@@ -33,6 +33,15 @@ fn the_tour_of_the_readme_works() {
     assert!(place.run(&words).contains("transfers"));
     let (ended_well, months) = said(&shell(&place, history).output().unwrap());
     assert!(ended_well && months.contains("transfers/month,2001-01-01T00:00:00Z,6937"), "{months}");
+    // The same services answer what the guide for clients asks, and the period as it stands there.
+    let guide = std::fs::read_to_string(root().join("docs/clients.md")).unwrap();
+    let commands: Vec<&str> = guide.lines().filter(|line| line.starts_with("curl -s ")).collect();
+    assert_eq!(commands.len(), 3, "{commands:#?}");
+    for command in commands {
+        let (ended_well, answer) = said(&shell(&place, &in_place(&place, command)).output().unwrap());
+        assert!(ended_well && answer.contains("transfers/"), "{command}: {answer}");
+        assert!(!command.contains("from=") || guide.contains(&format!("\n{answer}\n")), "{command}: {answer}");
+    }
 }
 
 /// What the README says, with the ports of this test.
