@@ -40,7 +40,10 @@ fn the_tour_of_the_readme_works() {
     for command in commands {
         let (ended_well, answer) = said(&shell(&place, &in_place(&place, command)).output().unwrap());
         assert!(ended_well && answer.contains("transfers/"), "{command}: {answer}");
-        assert!(!command.contains("from=") || guide.contains(&format!("\n{answer}\n")), "{command}: {answer}");
+        assert!(
+            !command.contains("from=") || guide.contains(&format!("\n{answer}\n")),
+            "{command}: {answer}"
+        );
     }
 }
 
