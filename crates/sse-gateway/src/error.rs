@@ -89,12 +89,12 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    /// The stable type of the problem.
+    /// The stable type of the problem, and what is wrong in a few words.
     #[must_use]
-    pub const fn problem_type(&self) -> &'static str {
+    pub const fn problem_type(&self) -> (&'static str, &'static str) {
         match self {
-            Self::Unit(_) => "/problems/unknown-unit",
-            Self::Topic(_) => "/problems/unknown-topic",
+            Self::Unit(_) => ("/problems/unknown-unit", "Unknown unit"),
+            Self::Topic(_) => ("/problems/unknown-topic", "Unknown topic"),
             Self::Selection(_)
             | Self::Parameter { .. }
             | Self::UnknownParameter { .. }
@@ -102,29 +102,12 @@ impl ApiError {
             | Self::Mixed
             | Self::Backwards { .. }
             | Self::Query(_)
-            | Self::Internal(_) => "/problems/invalid-query",
-            Self::NotAcceptable { .. } => "/problems/not-acceptable",
-            Self::NotKept { .. } => NOT_KEPT,
-            Self::NoData | Self::NoHistory | Self::Stream(_) => "/problems/unavailable",
-        }
-    }
-
-    /// What is wrong, in a word.
-    const fn title(&self) -> &'static str {
-        match self {
-            Self::Unit(_) => "Unknown unit",
-            Self::Topic(_) => "Unknown topic",
-            Self::Selection(_)
-            | Self::Parameter { .. }
-            | Self::UnknownParameter { .. }
-            | Self::Repeated(_)
-            | Self::Mixed
-            | Self::Backwards { .. }
-            | Self::Query(_)
-            | Self::Internal(_) => "Invalid query",
-            Self::NotAcceptable { .. } => "Not acceptable",
-            Self::NotKept { .. } => "Not kept any more",
-            Self::NoData | Self::NoHistory | Self::Stream(_) => "The service cannot answer now",
+            | Self::Internal(_) => ("/problems/invalid-query", "Invalid query"),
+            Self::NotAcceptable { .. } => ("/problems/not-acceptable", "Not acceptable"),
+            Self::NotKept { .. } => (NOT_KEPT, "Not kept any more"),
+            Self::NoData | Self::NoHistory | Self::Stream(_) => {
+                ("/problems/unavailable", "The service cannot answer now")
+            }
         }
     }
 
@@ -174,8 +157,8 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut problem =
-            Problem::new(self.status_code(), self.problem_type(), self.title(), self.to_string());
+        let (kind, title) = self.problem_type();
+        let mut problem = Problem::new(self.status_code(), kind, title, self.to_string());
         if let Some(field) = self.field() {
             problem = problem.field(field);
         }

@@ -5,14 +5,13 @@
 //! [`HubSettings::pace`], and is constant in between. So clients that were in step at one announcement are in
 //! step at the next, and one event serves them all.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use domain::{ApplyError, Changes, Frame, Statistics, Topic, TopicFrame, Version};
 use parking_lot::RwLock;
-use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
@@ -21,94 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::frames::Frames;
 use crate::selection::Selection;
+use crate::settings::{Deliveries, HubSettings};
+use crate::status::{Status, Upstream};
 
 /// After so many beats for gateways in which its upstream was not seen alive, a hub says that it is stale. Without
 /// that, a publisher whose database hangs would tell whoever connects that it is live.
 const MISSED_BEATS: u32 = 2;
-
-/// How many frames subscribers got.
-#[derive(Debug, Default)]
-pub struct Deliveries {
-    delivered: AtomicU64,
-    conflated: AtomicU64,
-}
-
-impl Deliveries {
-    /// How many frames were handed to subscribers.
-    #[must_use]
-    pub fn delivered(&self) -> u64 {
-        self.delivered.load(Ordering::Relaxed)
-    }
-
-    /// How many frames subscribers did not get one by one, because they were not ready for them: each is within the
-    /// next one they got.
-    #[must_use]
-    pub fn conflated(&self) -> u64 {
-        self.conflated.load(Ordering::Relaxed)
-    }
-
-    /// A frame goes to a subscriber, in the place of `skipped` others before it.
-    pub(crate) fn count(&self, skipped: u64) {
-        self.delivered.fetch_add(1, Ordering::Relaxed);
-        self.conflated.fetch_add(skipped, Ordering::Relaxed);
-    }
-}
-
-/// What a hub may use, and how often it speaks.
-#[derive(Debug, Clone)]
-pub struct HubSettings {
-    /// The shortest time between two announcements; zero announces each change.
-    pub pace: Duration,
-    /// How often clients are told that the numbers are live, or stale.
-    pub heartbeat: Duration,
-    /// How often gateways are.
-    pub internal_heartbeat: Duration,
-    /// How many subscribers there may be.
-    pub max_subscribers: usize,
-    /// Subscribers are told to wait a random time of at least this before they reconnect …
-    pub retry_min: Duration,
-    /// … and of at most this.
-    pub retry_max: Duration,
-    /// Where deliveries are counted: by all hubs that were made with this or a clone of it.
-    pub deliveries: Arc<Deliveries>,
-}
-
-impl Default for HubSettings {
-    fn default() -> Self {
-        Self {
-            pace: Duration::ZERO,
-            heartbeat: Duration::from_secs(15),
-            internal_heartbeat: Duration::from_secs(1),
-            max_subscribers: 10_000,
-            retry_min: Duration::from_millis(500),
-            retry_max: Duration::from_millis(2_500),
-            deliveries: Arc::default(),
-        }
-    }
-}
-
-/// Whether the numbers follow the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[cfg_attr(test, derive(ts_rs::TS))]
-pub enum Upstream {
-    /// They do.
-    Live,
-    /// They did, until the time that the status names.
-    Stale,
-}
-
-/// The data of a `status` event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(ts_rs::TS))]
-pub struct Status {
-    /// Whether the numbers follow the database.
-    pub upstream: Upstream,
-    /// Since when, RFC 3339.
-    pub since: String,
-    /// The server's time, RFC 3339: a page need not trust its own clock.
-    pub now: String,
-}
 
 /// Which of its numbers a subscriber has not seen yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -374,14 +291,15 @@ impl Hub {
             state.missed += 1;
         }
         let lost = !told && state.missed >= MISSED_BEATS;
-        drop(state);
         if lost {
-            self.stale();
+            // Under the same lock: whoever sees it alive from here on says so after this.
+            (state.upstream, state.since) = (Upstream::Stale, OffsetDateTime::now_utc());
         }
-        if told {
-            self.announced.send_modify(|announced| match audience {
-                Audience::Clients => announced.status += 1,
-                Audience::Gateways => announced.internal_status += 1,
+        drop(state);
+        if told || lost {
+            self.announced.send_modify(|announced| {
+                announced.status += u64::from(lost || audience == Audience::Clients);
+                announced.internal_status += u64::from(lost || audience == Audience::Gateways);
             });
         }
     }

@@ -15,11 +15,15 @@ mod frames;
 pub mod history;
 mod hub;
 mod selection;
+mod settings;
+mod status;
 mod subscriber;
 pub mod upstream;
 #[cfg(test)]
 mod wire;
 
-pub use hub::{Deliveries, Hub, HubSettings, Status, Upstream};
+pub use hub::Hub;
 pub use selection::{InvalidSelection, Payload, Selection};
+pub use settings::{Deliveries, HubSettings};
+pub use status::{Status, Upstream};
 pub use subscriber::{StreamError, internal_stream_response, stream_response};

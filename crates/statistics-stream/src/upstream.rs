@@ -13,7 +13,8 @@ use tokio_util::codec::{Decoder, FramedRead};
 use tokio_util::io::StreamReader;
 use tokio_util::sync::CancellationToken;
 
-use crate::hub::{Hub, Status, Upstream};
+use crate::hub::Hub;
+use crate::status::{Status, Upstream};
 
 /// The path of the stream of all topics.
 pub const PATH: &str = "/internal/v1/stream";
