@@ -1,6 +1,8 @@
 // A browser, and pages of the dashboard in it. A violation of the page's security policy, an error of the page, and a
 // request to any other host than the services each fail the test that sees it.
 
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { type Browser, type BrowserContext, type BrowserContextOptions, type Page, chromium } from "playwright-core";
 import { serve } from "./serve";
@@ -20,6 +22,8 @@ const ARGUMENTS = [
   "--disable-component-update",
   "--disable-sync",
 ];
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 export interface Dashboard {
   readonly url: string;
@@ -83,6 +87,27 @@ export async function live(page: Page): Promise<void> {
 export async function shown(page: Page, metric: "item-creation" | "transfers"): Promise<number> {
   const text = await page.locator(`[data-metric=${metric}] [data-part=count]`).innerText();
   return Number(text.replaceAll(/\D/g, ""));
+}
+
+/** What axe-core finds that would keep somebody from using the page. */
+export async function barriers(page: Page): Promise<unknown> {
+  await page.evaluate(AXE);
+  return page.evaluate(
+    "axe.run().then((result) => result.violations.map((found) => `${found.id}: ${found.nodes.map((node) => node.html + ' ' + node.failureSummary).join('; ')}`))",
+  );
+}
+
+/** How many rows the database has, counted page by page as ingest-api lists them. */
+export async function rows(path: "items" | "transfers"): Promise<number> {
+  let count = 0;
+  for (let after: string | null = ""; after !== null; ) {
+    const query = after === "" ? "" : `&after=${after}`;
+    const response = await fetch(`${INGEST}/${path}?limit=1000${query}`);
+    const page = (await response.json()) as { data: unknown[]; next: string | null };
+    count += page.data.length;
+    after = page.next;
+  }
+  return count;
 }
 
 /** Sends to ingest-api, and returns the row. */

@@ -7,7 +7,7 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
-import { type Dashboard, live, post, shown, start } from "./browser";
+import { type Dashboard, barriers, live, post, shown, start } from "./browser";
 
 const PROGRAM = process.env["GATEWAY_PROGRAM"];
 const PORT = Number(process.env["TEST_GATEWAY_PORT"] ?? 18_090);
@@ -80,6 +80,7 @@ async function freeze(processes: () => number[]): Promise<void> {
     expect(seconds).toBeLessThan(SECONDS);
     expect(await says(page)).toBe(false);
     expect(await shown(page, "item-creation"), "the numbers stay").toBe(before);
+    expect(await barriers(page)).toEqual([]);
   } finally {
     signal(frozen, "SIGCONT");
   }
