@@ -1,7 +1,5 @@
 //! The dashboard's types of what the stream carries are made from these.
 
-use std::path::Path;
-
 use ts_rs::{Config, TS};
 
 use crate::{Bucket, TopicFrame};
@@ -14,21 +12,7 @@ fn the_types_of_the_dashboard_are_these() {
         ("Bucket", Bucket::export_to_string(&config)),
         ("TopicFrame", TopicFrame::export_to_string(&config)),
     ];
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dashboard/web/src/wire");
-    let mut rewritten = Vec::new();
     for (name, text) in types {
-        let (path, text) = (folder.join(name).with_extension("ts"), text.unwrap());
-        if std::fs::read_to_string(&path).is_ok_and(|file| file == text) {
-            continue;
-        }
-        if std::env::var_os("CI").is_none() {
-            std::fs::create_dir_all(&folder).unwrap();
-            std::fs::write(&path, text).unwrap();
-        }
-        rewritten.push(path);
+        local_stack::written::check(&format!("crates/dashboard/web/src/wire/{name}.ts"), &text.unwrap());
     }
-    assert!(
-        rewritten.is_empty(),
-        "out of date, and outside of CI rewritten: look at them and commit them: {rewritten:#?}"
-    );
 }

@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::path::Path;
-
 use domain::{
     ApplyError, Bucket, BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Statistics, TimeUnit, Topic,
     TopicFrame, Version,
@@ -222,15 +220,5 @@ fn the_cases_for_other_clients_are_those_of_this_state_machine() {
         text.push_str(&serde_json::to_string(case).unwrap());
     }
     text.push_str("\n]\n");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/statistics.json");
-    if std::fs::read_to_string(&path).is_ok_and(|file| file == text) {
-        return;
-    }
-    if std::env::var_os("CI").is_none() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, text).unwrap();
-    }
-    panic!(
-        "tests/cases/statistics.json was out of date; outside of CI it has been rewritten: look at it and commit it"
-    );
+    local_stack::written::check("crates/domain/tests/cases/statistics.json", &text);
 }
