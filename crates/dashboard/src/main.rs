@@ -19,6 +19,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Run => {
             let settings = Settings::load()?;
             service_kit::telemetry::start(&settings.log)?;
+            service_kit::limits::raise_open_files();
             let shutdown = service_kit::shutdown::on_signal()?;
             Application::build(&settings, shutdown)?.run_until_stopped().await?;
         }

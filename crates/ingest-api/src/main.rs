@@ -20,6 +20,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Run => {
             let settings = Settings::load()?;
             service_kit::telemetry::start(&settings.log)?;
+            service_kit::limits::raise_open_files();
             let shutdown = service_kit::shutdown::on_signal()?;
             let application = Application::build(settings, Clock::system(), shutdown)?;
             application.run_until_stopped().await?;

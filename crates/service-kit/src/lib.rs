@@ -6,6 +6,7 @@
 //! - [`metrics`] and [`observe`]: numbers, and what is recorded of every request;
 //! - [`health`][]: liveness and readiness;
 //! - [`internal`][]: the port that these are served on;
+//! - [`limits`][]: what the operating system allows;
 //! - [`problem`][]: errors as RFC 9457 problem details;
 //! - [`openapi`][]: what a service says of its own paths;
 //! - [`shutdown`] and [`supervisor`]: how a process ends, by a signal or because a part of it died;
@@ -18,6 +19,7 @@ pub mod command;
 pub mod database;
 pub mod health;
 pub mod internal;
+pub mod limits;
 pub mod metrics;
 pub mod observe;
 pub mod openapi;

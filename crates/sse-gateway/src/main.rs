@@ -19,6 +19,15 @@ async fn main() -> anyhow::Result<()> {
         Command::Run => {
             let settings = Settings::load()?;
             service_kit::telemetry::start(&settings.log)?;
+            let files = service_kit::limits::raise_open_files();
+            let clients = settings.stream.max_clients;
+            if files.is_some_and(|files| usize::try_from(files).is_ok_and(|files| files <= clients)) {
+                tracing::warn!(
+                    limit.open_files = files,
+                    stream.max_clients = clients,
+                    "each client is an open file, and fewer of these are allowed than clients: raise the hard limit"
+                );
+            }
             let shutdown = service_kit::shutdown::on_signal()?;
             Application::build(&settings, shutdown)?.run_until_stopped().await?;
         }
