@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use domain::Metric;
 use time::OffsetDateTime;
+use tokio_postgres::error::SqlState;
 
 use crate::days::{self, Days, Progress, Report};
 use crate::settings::{RetentionSettings, Settings};
@@ -95,7 +96,13 @@ pub async fn take_over_and_rebuild(settings: &Settings, report: Report<'_>) -> R
     // A new term deposes whoever leads: it notices at its next flush, at the latest, and ends its session. Its
     // lock then goes to the first in the queue, which is this session; the others only try.
     for _ in 0..HANDOVER_ATTEMPTS {
-        store.begin_term().await?;
+        match store.begin_term().await {
+            // It is at a long flush, and keeps the row locked meanwhile.
+            Err(StoreError::Postgres(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                continue;
+            }
+            begun => begun?,
+        };
         if store.lead_within(HANDOVER_ATTEMPT).await? {
             let term = store.begin_term().await?;
             return store.rebuild(term, retention, report).await;

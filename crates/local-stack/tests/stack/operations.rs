@@ -279,6 +279,9 @@ async fn a_request_is_known_by_its_id_in_the_log_and_by_its_route_in_the_metrics
         assert!(started.elapsed() < DEADLINE, "{:?}", log.lock().unwrap());
     }
     assert_eq!(logged().unwrap()["level"], "WARN");
+    // A method that somebody made up is no metric of its own.
+    let made_up = client.request("BREW".parse().unwrap(), &item).send().await.unwrap();
+    assert_eq!(made_up.status(), 405);
     // An id that could break a log is not taken over.
     let answer = client.get(&item).header("x-request-id", "a b").send().await.unwrap();
     assert!(Uuid::try_parse(answer.headers()["x-request-id"].to_str().unwrap()).is_ok());
@@ -289,6 +292,8 @@ async fn a_request_is_known_by_its_id_in_the_log_and_by_its_route_in_the_metrics
     let metrics = get("/metrics").await.text().await.unwrap();
     let counted = "http_server_requests_total{method=\"GET\",route=\"/items/{id}\",status=\"503\"} 2";
     assert!(metrics.contains(counted), "{metrics}");
+    let other = "http_server_requests_total{method=\"other\",route=\"/items/{id}\",status=\"405\"} 1";
+    assert!(metrics.contains(other) && !metrics.contains("BREW"), "{metrics}");
     assert!(metrics.contains("ingest_database_errors_total{kind=\"away\"} 2"), "{metrics}");
     let version: Value = serde_json::from_str(&get("/version").await.text().await.unwrap()).unwrap();
     assert_eq!(version["service"], "ingest-api");
