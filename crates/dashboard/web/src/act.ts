@@ -79,17 +79,18 @@ function submit(form: HTMLFormElement, lists: PickList[], run: () => Promise<str
   const button = part<HTMLButtonElement>("button[type=submit]", form);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const missing = lists.find((list) => list.picked === null);
-    if (missing !== undefined) {
-      tell(result, "Pick one from the list first, or paste an id.", true);
-      missing.focus();
-      return;
-    }
     if (button.getAttribute("aria-disabled") === "true") return;
     // Disabled outright, it would lose the focus.
     button.setAttribute("aria-disabled", "true");
     try {
-      tell(result, await run(), false);
+      await Promise.all(lists.map((list) => list.settled()));
+      const missing = lists.find((list) => list.picked === null);
+      if (missing === undefined) {
+        tell(result, await run(), false);
+      } else {
+        tell(result, "Pick one from the list first, or paste an id.", true);
+        missing.focus();
+      }
     } catch (error) {
       tell(result, error instanceof Error ? error.message : String(error), true);
     }

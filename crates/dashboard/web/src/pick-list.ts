@@ -37,7 +37,11 @@ export class PickList {
   #more = false;
   #options: Option[] = [];
   #active = -1;
+  /** Whether the list should be seen, as soon as there is anything in it. */
+  #wanted = false;
   #picked: Choice | null = null;
+  /** What is being made; it is picked once it is there. */
+  #making: Promise<void> = Promise.resolve();
 
   constructor(root: HTMLElement, source: Source) {
     this.#source = source;
@@ -61,6 +65,7 @@ export class PickList {
     this.#input.addEventListener("click", () => void this.#open());
     this.#input.addEventListener("input", () => {
       this.#picked = null;
+      this.#wanted = true;
       this.#show();
     });
     this.#input.addEventListener("keydown", (event) => this.#key(event));
@@ -86,12 +91,18 @@ export class PickList {
     this.#input.value = choice?.label ?? "";
   }
 
+  /** Resolves when what was chosen last is picked: a new row takes a moment to be made. */
+  settled(): Promise<void> {
+    return this.#making;
+  }
+
   focus(): void {
     this.#input.focus();
   }
 
   async #open(): Promise<void> {
-    if (!this.#list.hidden) return;
+    if (this.#wanted) return;
+    this.#wanted = true;
     this.#show();
     try {
       const { choices, more } = await this.#source.load();
@@ -99,11 +110,12 @@ export class PickList {
     } catch (error) {
       this.#hint.textContent = error instanceof Error ? error.message : String(error);
     }
-    if (document.activeElement === this.#input) this.#show();
+    // Whoever has gone down the list meanwhile stays at the option that they see.
+    if (this.#wanted) this.#show(this.#options[this.#active]);
   }
 
   /** Shows what fits what is typed; all, where that is what was picked. */
-  #show(): void {
+  #show(active?: Option): void {
     const typed = this.#picked === null ? this.#input.value.trim() : "";
     const words = typed.toLowerCase().split(/\s+/);
     const fits = ({ id, label }: Choice) => words.every((word) => label.toLowerCase().includes(word) || id.includes(word));
@@ -123,7 +135,7 @@ export class PickList {
     this.#hint.textContent = `${choices.length} found${rest}${more}`;
     this.#list.hidden = this.#options.length === 0;
     this.#input.setAttribute("aria-expanded", String(!this.#list.hidden));
-    this.#activate(-1);
+    this.#activate(this.#options.findIndex((option) => active !== undefined && key(option) === key(active)));
   }
 
   #activate(place: number): void {
@@ -137,6 +149,7 @@ export class PickList {
   }
 
   #close(): void {
+    this.#wanted = false;
     this.#list.hidden = true;
     this.#input.setAttribute("aria-expanded", "false");
     this.#activate(-1);
@@ -167,12 +180,22 @@ export class PickList {
       this.picked = option.choice;
       return;
     }
+    this.#making = this.#make(option.typed);
+    await this.#making;
+  }
+
+  async #make(typed: string): Promise<void> {
     try {
-      this.picked = (await this.#source.make?.run(option.typed)) ?? null;
+      this.picked = (await this.#source.make?.run(typed)) ?? null;
     } catch (error) {
       this.#input.setCustomValidity(error instanceof Error ? error.message : String(error));
       this.#input.reportValidity();
       this.#input.setCustomValidity("");
     }
   }
+}
+
+/** Tells one option from the others: there is one at most that makes a row. */
+function key(option: Option): string {
+  return "choice" in option ? option.choice.id : "new";
 }
