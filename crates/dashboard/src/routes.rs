@@ -94,12 +94,13 @@ async fn file(
     if held { answer.finish() } else { answer.body(asset.content.into_owned()) }
 }
 
-/// What the page may load: its own files, and what it asks the services for.
+/// What the page may load: its own files, and what it asks the services for. A path that ends in a slash stands for all
+/// that is below it (<https://www.w3.org/TR/CSP3/#path-part-match>).
 fn policy(addresses: &Addresses) -> String {
     let Addresses { gateway, ingest } = addresses;
     format!(
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; \
-         connect-src 'self' {gateway} {ingest}; worker-src 'self'; manifest-src 'self'; base-uri 'none'; \
+         connect-src 'self' {gateway}/ {ingest}/; worker-src 'self'; manifest-src 'self'; base-uri 'none'; \
          form-action 'none'; frame-ancestors 'none'"
     )
 }

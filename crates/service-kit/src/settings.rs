@@ -85,8 +85,15 @@ impl Layers {
     pub fn print(&self) -> Result<String, SettingsError> {
         let layers = self.read()?;
         let (mut text, mut section) = (String::new(), "");
-        for (key, default) in &layers[0].values {
-            let (of, name) = key.rsplit_once('.').unwrap_or(("", key));
+        // A section at a time: a table may be opened but once.
+        let mut settings: Vec<(&str, &str, &String)> = layers[0]
+            .values
+            .keys()
+            .map(|key| key.rsplit_once('.').map_or(("", key.as_str(), key), |(of, name)| (of, name, key)))
+            .collect();
+        settings.sort_unstable();
+        for (of, name, key) in settings {
+            let default = &layers[0].values[key];
             if section != of {
                 let gap = if section.is_empty() { "" } else { "\n" };
                 // Writing to a string cannot fail.
@@ -302,6 +309,9 @@ mod tests {
     fn every_setting_is_printed_with_its_source_and_passwords_are_not() {
         let text = LAYERS.print().unwrap();
         assert!(text.contains("[http]\ndrain_seconds = 3  # default\nhost = "), "{text}");
+        // As TOML: a file that NEWCYCLE_CONFIG may name.
+        let nested = Layers { defaults: "[a]\nz = 1\n[a.b]\nc = 2\n", variables: &[] }.print().unwrap();
+        assert_eq!(nested, "[a]\nz = 1  # default\n\n[a.b]\nc = 2  # default\n");
         assert!(text.contains("  # PATH\nport = 1  # default\n"), "{text}");
         assert!(
             text.contains("password = \"<redacted>\"  # default\n") && !text.contains("secret"),

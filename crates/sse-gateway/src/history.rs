@@ -68,13 +68,18 @@ impl History {
     /// # Errors
     /// [`ApiError::NotKept`]; or [`ApiError::NoHistory`] where no upstream answers in time.
     pub async fn page(&self, query: Query, request_id: Option<&HeaderValue>) -> Result<Page, ApiError> {
+        let share = self.timeout / u32::try_from(self.addresses.len().max(1)).unwrap_or(u32::MAX);
         let asked = async {
             // The semaphore is never closed.
             let _permit = self.requests.acquire().await;
             for address in &self.addresses {
-                match self.ask(address, query, request_id).await {
-                    Ok(answer) => return answer,
-                    Err(error) => tracing::warn!(upstream.address = address, error = %error, "no history"),
+                // One that is frozen accepts connections, but never answers: it must leave time for the others.
+                match tokio::time::timeout(share, self.ask(address, query, request_id)).await {
+                    Ok(Ok(answer)) => return answer,
+                    Ok(Err(error)) => {
+                        tracing::warn!(upstream.address = address, error = %error, "no history");
+                    }
+                    Err(_) => tracing::warn!(upstream.address = address, "no history: no answer in time"),
                 }
             }
             Err(ApiError::NoHistory)

@@ -16,11 +16,15 @@ use crate::selection::{Payload, Selection};
 /// subscriber alone.
 const CACHED: usize = 512;
 
+/// How many bytes these may have together.
+const CACHED_BYTES: usize = 16_777_216;
+
 /// Encodes events of one published version, and remembers them.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
     events: HashMap<(Selection, Option<Version>), Option<Bytes>>,
     fragments: HashMap<(Topic, usize, Option<u64>), Option<Bytes>>,
+    bytes: usize,
 }
 
 impl Frames {
@@ -36,7 +40,7 @@ impl Frames {
             return event.clone();
         }
         let event = self.encode(statistics, selection, from);
-        if self.events.len() < CACHED {
+        if self.has_room(event.as_ref()) && self.events.len() < CACHED {
             self.events.insert(key, event.clone());
         }
         event
@@ -81,6 +85,16 @@ impl Frames {
         encoded(Event::Message(Message { id, event, retry: None, data: data.into() }))
     }
 
+    /// Whether these may be kept, too; they then count.
+    fn has_room(&mut self, bytes: Option<&Bytes>) -> bool {
+        let with = self.bytes.saturating_add(bytes.map_or(0, Bytes::len));
+        let room = with <= CACHED_BYTES;
+        if room {
+            self.bytes = with;
+        }
+        room
+    }
+
     /// One topic's changes since a tick, where there are any, or its whole window.
     fn part(
         &mut self,
@@ -101,7 +115,7 @@ impl Frames {
             None => Some(statistics.snapshot(topic, selection.last())),
         };
         let fragment = part.map(|part| json(&part));
-        if self.fragments.len() < CACHED {
+        if self.has_room(fragment.as_ref()) && self.fragments.len() < CACHED {
             self.fragments.insert(key, fragment.clone());
         }
         fragment

@@ -12,6 +12,7 @@ use statistics_stream::history::{Page, Query};
 use time::OffsetDateTime;
 
 use crate::days::events;
+use crate::rollups::CURSOR_IS_OF_HERE;
 use crate::settings::{HistorySettings, milliseconds};
 use crate::store::{StoreError, time};
 
@@ -95,7 +96,8 @@ async fn rollups_of(
     query: Query,
     rows: i64,
 ) -> Result<(BucketTime, Vec<Bucket>), HistoryError> {
-    let read = "WITH bounds AS MATERIALIZED (SELECT snapshot, kept_since, \
+    let read = format!(
+        "WITH bounds AS MATERIALIZED (SELECT snapshot, kept_since, {CURSOR_IS_OF_HERE} AS is_counted, \
          greatest(kept_since, $3::timestamptz) AS lower, coalesce($4::timestamptz, 'infinity') AS upper \
          FROM public.rollup_cursor, public.rollup_unit WHERE unit = $2), \
          stored AS (SELECT bucket, count FROM public.rollup WHERE metric = $1 AND unit = $2 \
@@ -104,11 +106,12 @@ async fn rollups_of(
          logged AS (SELECT date_trunc($2, bucket, 'UTC') AS bucket, delta FROM public.count_log WHERE metric = $1 \
          AND (xact_id >= (SELECT pg_snapshot_xmax(snapshot) FROM bounds) \
          OR xact_id = ANY (ARRAY(SELECT pg_snapshot_xip(snapshot) FROM bounds)))) \
-         SELECT kept_since, NULL, snapshot IS NOT NULL FROM bounds UNION ALL \
+         SELECT kept_since, NULL, is_counted FROM bounds UNION ALL \
          (SELECT bucket, sum(count)::bigint, NULL FROM (SELECT bucket, count FROM stored UNION ALL \
          SELECT bucket, delta FROM logged, bounds WHERE bucket >= lower AND bucket < upper) AS both_parts \
-         GROUP BY 1 ORDER BY 1 LIMIT $5)";
-    let read = client.prepare_cached(read).await?;
+         GROUP BY 1 ORDER BY 1 LIMIT $5)"
+    );
+    let read = client.prepare_cached(&read).await?;
     let names = (query.topic.metric.as_str(), query.topic.unit.as_str());
     let [from, to] = [query.from, query.to].map(|time| time.map(OffsetDateTime::from));
     let found = client.query(&read, &[&names.0, &names.1, &from, &to, &rows]).await?;

@@ -65,6 +65,9 @@ impl Role {
 /// Receives, in tests, the snapshot that each published version shows.
 pub type Recorder = mpsc::Sender<(Version, Snapshot)>;
 
+/// After how long a round of purging begins no other batch.
+const PURGE_TIME: Duration = Duration::from_millis(200);
+
 /// One term, from its load on.
 ///
 /// [`run`] drives it by the clock; tests drive it step by step.
@@ -113,6 +116,7 @@ impl Term {
             );
             store.rebuild(number, retention, &mut log_progress()).await?;
         }
+        store.catch_up(number).await?;
         // Before the load, so that what this term does not load is what the rollups no longer have.
         for (unit, days) in retention.units() {
             store.give_up(number, unit, days).await?;
@@ -316,14 +320,14 @@ impl Candidate {
             last_tick = started;
             // Flush follows a tick and purge follows both, so that what is purged was counted by both.
             if flushed.elapsed() >= flush_interval {
-                self.keep(store, term, flush.purge_rows).await?;
+                self.keep(store, term, flush.purge_rows.get()).await?;
                 let interval = Duration::from_secs(retention.interval_seconds.get());
                 if looked_for_old.is_none_or(|last| last.elapsed() >= interval) {
                     deleting |= term.give_up(store, retention).await?;
                     looked_for_old = Some(Instant::now());
                 }
                 if deleting {
-                    deleting = term.delete(store, retention.delete_rows).await?;
+                    deleting = term.delete(store, retention.delete_rows.get()).await?;
                 }
                 flushed = Instant::now();
             }
@@ -355,7 +359,8 @@ impl Candidate {
         term.flush(store).await?;
         let purging = Instant::now();
         self.metrics.flush_duration.record(purging.duration_since(started).as_secs_f64());
-        term.purge(store, purge_rows).await?;
+        // A batch at a time, and no more than leaves most of the time to ticks.
+        while term.purge(store, purge_rows).await? && purging.elapsed() < PURGE_TIME {}
         self.metrics.purge_duration.record(purging.elapsed().as_secs_f64());
         #[expect(
             clippy::cast_precision_loss,

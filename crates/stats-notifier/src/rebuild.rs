@@ -96,6 +96,7 @@ pub async fn take_over_and_rebuild(settings: &Settings, report: Report<'_>) -> R
     // A new term deposes whoever leads: it notices at its next flush, at the latest, and ends its session. Its
     // lock then goes to the first in the queue, which is this session; the others only try.
     for _ in 0..HANDOVER_ATTEMPTS {
+        store.wait_for_locks(HANDOVER_ATTEMPT).await?;
         match store.begin_term().await {
             // It is at a long flush, and keeps the row locked meanwhile.
             Err(StoreError::Postgres(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {

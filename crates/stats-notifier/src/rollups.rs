@@ -11,6 +11,13 @@ use domain::{
 use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError, time, topic_bucket};
 
+/// Holds of the row of `rollup_cursor` where its snapshot means something here: it is of this cluster and database, and
+/// not of a future that this cluster never had. Elsewhere the events were restored, and nobody has recounted them yet.
+pub(crate) const CURSOR_IS_OF_HERE: &str = "rollup_cursor.snapshot IS NOT NULL \
+     AND rollup_cursor.system_identifier = (SELECT system_identifier FROM pg_control_system()) \
+     AND rollup_cursor.database_oid = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+     AND pg_snapshot_xmax(rollup_cursor.snapshot) <= pg_snapshot_xmax(pg_current_snapshot())";
+
 /// What a term begins with.
 #[derive(Debug)]
 pub struct Loaded {
@@ -30,6 +37,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Deposed`] where another term has begun; nothing was then written.
     pub async fn flush(&self, term: i64) -> Result<Snapshot, StoreError> {
+        self.in_time(self.catch_up(term)).await
+    }
+
+    /// [`Store::flush`] without a deadline, for the beginning of a term: however long the log has grown while nobody led,
+    /// it must be folded once before anything that has a deadline can read it.
+    ///
+    /// # Errors
+    /// [`StoreError::Deposed`] where another term has begun; nothing was then written.
+    pub async fn catch_up(&self, term: i64) -> Result<Snapshot, StoreError> {
         let work = async {
             let stored = self.lock_cursor(term).await?.ok_or(StoreError::Deposed(term))?;
             let fold = self.client.prepare(&self.statements.fold).await?;
@@ -39,7 +55,7 @@ impl Store {
                 "UPDATE public.rollup_cursor SET snapshot = pg_current_snapshot() RETURNING snapshot::text";
             Ok(self.client.query_one(set, &[]).await?.try_get::<_, &str>(0)?.parse()?)
         };
-        self.in_time(self.in_one_snapshot(work)).await
+        self.in_one_snapshot(work).await
     }
 
     /// Deletes log rows of transactions from `from` up to, not including, `to`, at most `limit` of them, and
@@ -74,12 +90,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn stored_cursor(&self) -> Result<Option<Snapshot>, StoreError> {
-        let find = "SELECT snapshot::text FROM public.rollup_cursor, pg_control_system() AS control \
-             WHERE rollup_cursor.system_identifier = control.system_identifier \
-             AND database_oid = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-             AND pg_snapshot_xmax(snapshot) <= pg_snapshot_xmax(pg_current_snapshot())";
+        let find = format!("SELECT snapshot::text FROM public.rollup_cursor WHERE {CURSOR_IS_OF_HERE}");
         let work = async {
-            let row = self.client.query_opt(find, &[]).await?;
+            let row = self.client.query_opt(&find, &[]).await?;
             match row {
                 Some(row) => Ok(Some(row.try_get::<_, &str>(0)?.parse()?)),
                 None => Ok(None),

@@ -81,7 +81,7 @@ pub struct FlushSettings {
     /// The time between two flushes.
     pub interval_milliseconds: NonZeroU64,
     /// How many log rows one purge deletes.
-    pub purge_rows: u32,
+    pub purge_rows: NonZeroU32,
 }
 
 /// For how long fine units are kept; 0 is for good.
@@ -97,7 +97,7 @@ pub struct RetentionSettings {
     /// How often it is looked whether anything is too old.
     pub interval_seconds: NonZeroU64,
     /// How many rollups are deleted at a time.
-    pub delete_rows: u32,
+    pub delete_rows: NonZeroU32,
 }
 
 impl RetentionSettings {

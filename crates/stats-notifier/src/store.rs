@@ -73,7 +73,7 @@ pub enum StoreError {
     Deposed(i64),
     /// The replica that leads does not give up the lead.
     #[error(
-        "another replica has kept the lead for {} s although a new term had begun: stop it, then try again",
+        "another replica has kept the lead, or its lock of the counts, for {} s: stop it, then try again",
         .0.as_secs()
     )]
     LeadHeld(Duration),
@@ -183,6 +183,15 @@ impl Store {
     /// [`StoreError`].
     pub async fn try_lead(&self) -> Result<bool, StoreError> {
         self.flag(&format!("SELECT pg_try_advisory_lock({LEAD})")).await
+    }
+
+    /// Lets the statements of this session wait so long for a lock, until the next [`Store::lead_within`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn wait_for_locks(&self, timeout: Duration) -> Result<(), StoreError> {
+        let timeout = timeout.as_millis();
+        Ok(self.client.batch_execute(&format!("SET lock_timeout = {timeout}")).await?)
     }
 
     /// Waits for the lead; returns whether it was had in time. Who waits gets it before any that only try.

@@ -15,6 +15,7 @@ use tokio_postgres::{Client, NoTls, Row};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::days::{self, Days, Report};
+use crate::rollups::CURSOR_IS_OF_HERE;
 use crate::store::{StoreError, time, within};
 
 /// How many mismatches are named; all are counted.
@@ -96,8 +97,8 @@ impl Verifier {
         if let Way::OneSnapshot = way {
             self.client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         }
-        let snapshot = "SELECT snapshot IS NOT NULL FROM public.rollup_cursor";
-        if !self.client.query_one(snapshot, &[]).await?.try_get::<_, bool>(0)? {
+        let counted = format!("SELECT {CURSOR_IS_OF_HERE} FROM public.rollup_cursor");
+        if self.client.query_one(&counted, &[]).await?.try_get::<_, Option<bool>>(0)? != Some(true) {
             return Err(StoreError::NeverCounted);
         }
         let mut verified = Verified::default();

@@ -64,7 +64,10 @@ async fn the_page_is_told_where_the_services_are() {
     assert_eq!(told, json!({ "gateway": "https://counts.example", "ingest": "https://events.example" }));
     let (_, headers, _) = elsewhere.get("/", &[]).await;
     let policy = headers["content-security-policy"].to_str().unwrap();
-    assert!(policy.contains("connect-src 'self' https://counts.example https://events.example;"), "{policy}");
+    assert!(
+        policy.contains("connect-src 'self' https://counts.example/ https://events.example/;"),
+        "{policy}"
+    );
     assert!(!policy.contains("unsafe"), "{policy}");
 }
 

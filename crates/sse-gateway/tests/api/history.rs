@@ -70,6 +70,18 @@ async fn what_is_not_kept_is_said_at_every_hop() {
     }
 }
 
+/// It accepts the connection, and says nothing.
+#[tokio::test]
+async fn an_upstream_that_is_frozen_leaves_time_for_the_others() {
+    let (publisher, silent) = (Publisher::start(1), std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap());
+    let addresses = format!("http://{},{}", silent.local_addr().unwrap(), publisher.url);
+    let gateway = Gateway::start_with(&addresses, |settings| {
+        settings.history.timeout_milliseconds = 2_000.try_into().unwrap();
+    });
+    let answer = gateway.get("/statistics/transfers/day?from=2026-11-03T00:00:00Z", "*/*").await;
+    assert_eq!(answer.status(), 200);
+}
+
 #[tokio::test]
 async fn without_an_upstream_that_answers_it_is_503_and_the_live_window_goes_on() {
     let publisher = Publisher::start(1);

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use local_stack::test_database::TestDatabase;
+use statistics_stream::history::Query;
+use stats_notifier::history::{History, HistoryError};
 use stats_notifier::rebuild::take_over_and_rebuild;
 use stats_notifier::settings::Settings;
 use stats_notifier::store::{Statements, StoreError};
@@ -67,6 +69,30 @@ async fn whatever_is_wrong_is_found_and_cured() {
         assert_eq!(rebuilt.days, days);
         assert_eq!(verified(&settings, Way::OneSnapshot).await.mismatches, 0, "{fault}");
         assert_eq!(rolled_up(&client).await, coarser(&counted_from_events(&client).await), "{fault}");
+    }
+}
+
+/// Restored into another cluster, the cursor says nothing of what is counted here: until the recount, nobody may answer.
+#[tokio::test]
+async fn nothing_is_answered_from_the_counts_of_another_cluster() {
+    let database = TestDatabase::create().await;
+    let client = database.connect().await;
+    parents(&client).await;
+    let settings = settings(&database);
+    drop(lead(&settings, Statements::default()).await);
+    let history = History::new(&settings.database, &settings.history).unwrap();
+    let topic = "item-creation/day".parse().unwrap();
+    let query = Query { topic, from: None, to: None, limit: 10 };
+    assert_eq!(history.page(query).await.unwrap().buckets.len(), 1);
+    for elsewhere in ["system_identifier = 1", "database_oid = 1", "snapshot = '4000000000:4000000000:'"] {
+        client.batch_execute(&format!("UPDATE rollup_cursor SET {elsewhere}")).await.unwrap();
+        let page = history.page(query).await;
+        assert!(matches!(page, Err(HistoryError::Store(StoreError::NeverCounted))), "{elsewhere}: {page:?}");
+        let verifier = Verifier::connect(&settings.database).await.unwrap();
+        let verified = verifier.verify(Way::OneSnapshot, &mut |_| ()).await;
+        assert!(matches!(verified, Err(StoreError::NeverCounted)), "{elsewhere}: {verified:?}");
+        take_over_and_rebuild(&settings, &mut |_| ()).await.unwrap();
+        assert_eq!(history.page(query).await.unwrap().buckets.len(), 1, "{elsewhere}");
     }
 }
 
