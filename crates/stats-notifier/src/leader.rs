@@ -65,6 +65,10 @@ impl Role {
 /// Receives, in tests, the snapshot that each published version shows.
 pub type Recorder = mpsc::Sender<(Version, Snapshot)>;
 
+/// A log of more bytes is folded before a term loads it: some millions of rows, more than can be read and folded within
+/// the deadline of a statement. A shorter one is loaded at once, so that a takeover waits for nothing.
+const LONG_LOG_BYTES: i64 = 134_217_728;
+
 /// After how long a round of purging begins no other batch.
 const PURGE_TIME: Duration = Duration::from_millis(200);
 
@@ -116,7 +120,9 @@ impl Term {
             );
             store.rebuild(number, retention, &mut log_progress()).await?;
         }
-        store.catch_up(number).await?;
+        if store.log_bytes().await? > LONG_LOG_BYTES {
+            store.catch_up(number).await?;
+        }
         // Before the load, so that what this term does not load is what the rollups no longer have.
         for (unit, days) in retention.units() {
             store.give_up(number, unit, days).await?;
