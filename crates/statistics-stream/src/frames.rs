@@ -40,7 +40,7 @@ impl Frames {
             return event.clone();
         }
         let event = self.encode(statistics, selection, from);
-        if self.has_room(event.as_ref()) && self.events.len() < CACHED {
+        if self.events.len() < CACHED && self.has_room(event.as_ref()) {
             self.events.insert(key, event.clone());
         }
         event
@@ -115,7 +115,7 @@ impl Frames {
             None => Some(statistics.snapshot(topic, selection.last())),
         };
         let fragment = part.map(|part| json(&part));
-        if self.has_room(fragment.as_ref()) && self.fragments.len() < CACHED {
+        if self.fragments.len() < CACHED && self.has_room(fragment.as_ref()) {
             self.fragments.insert(key, fragment.clone());
         }
         fragment
