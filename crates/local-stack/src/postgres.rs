@@ -116,6 +116,18 @@ pub struct Cluster {
     folder: PathBuf,
 }
 
+/// How a server is stopped (<https://www.postgresql.org/docs/current/server-shutdown.html>). It keeps what was committed
+/// in any of these ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// "Fast": clients are sent away, and what is in memory is written down.
+    Fast,
+    /// "Immediate": nothing is written down; the next start recovers.
+    Immediate,
+    /// The first of its processes is killed; the others notice and end by themselves, which the next start waits for.
+    Kill,
+}
+
 /// How a cluster is made and run.
 #[derive(Debug, Clone)]
 pub struct ClusterSettings {
@@ -129,6 +141,8 @@ pub struct ClusterSettings {
     pub password: String,
     /// Whether commits survive a crash of the machine. A test's need not.
     pub durable: bool,
+    /// Further parameters of the server, as `name=value`; they win over the ones above.
+    pub parameters: Vec<String>,
 }
 
 impl Cluster {
@@ -148,12 +162,33 @@ impl Cluster {
         if !data.join("PG_VERSION").exists() {
             initialise(installation, settings, user, &data)?;
         }
+        // What is left of a server that was killed may take a moment to end, and keeps its memory until then.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Self::launch(installation, settings, user, &data) {
+                Err(PostgresError::NotStarted(log))
+                    if log.contains("shared memory block") && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn launch(
+        installation: &Installation,
+        settings: &ClusterSettings,
+        user: Option<User>,
+        data: &Path,
+    ) -> Result<Self, PostgresError> {
+        let folder = &settings.folder;
         let log = folder.join("postgres.log");
         let output = std::fs::File::create(&log).map_err(io_error(format!("making {}", log.display())))?;
         let errors = output.try_clone().map_err(io_error("sharing the log"))?;
         let mut server = installation.command("postgres", user);
         // A group of its own: a Ctrl-C at the terminal is for whoever started it, who then stops it in order.
-        server.arg("-D").arg(&data).stdout(output).stderr(errors).process_group(0);
+        server.arg("-D").arg(data).stdout(output).stderr(errors).process_group(0);
         let mut options = vec![
             format!("port={}", settings.port),
             "listen_addresses=127.0.0.1".to_owned(),
@@ -165,7 +200,7 @@ impl Cluster {
             options
                 .extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned));
         }
-        for option in options {
+        for option in options.iter().chain(&settings.parameters) {
             server.arg("-c").arg(option);
         }
         let server = server.spawn().map_err(io_error("starting postgres"))?;
@@ -193,12 +228,21 @@ impl Cluster {
 
     /// Stops the server: clients are sent away, and what they had committed is kept.
     pub fn stop(&mut self) {
+        self.stop_in(Stop::Fast);
+    }
+
+    /// Stops the server in one of Postgres's ways.
+    pub fn stop_in(&mut self, way: Stop) {
         let deadline = Instant::now() + PATIENCE;
-        // "Fast shutdown" of https://www.postgresql.org/docs/current/server-shutdown.html.
+        let signal = match way {
+            Stop::Fast => Signal::INT,
+            Stop::Immediate => Signal::QUIT,
+            Stop::Kill => Signal::KILL,
+        };
         let asked = i32::try_from(self.server.id())
             .ok()
             .and_then(Pid::from_raw)
-            .is_some_and(|process| kill_process(process, Signal::INT).is_ok());
+            .is_some_and(|process| kill_process(process, signal).is_ok());
         while asked && Instant::now() < deadline {
             if !self.runs() {
                 return;

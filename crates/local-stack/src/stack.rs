@@ -25,6 +25,8 @@ pub struct StackSettings {
     pub replicas: Replicas,
     /// Where they listen: the first replica of each service on the first of these ports, and so on.
     pub ports: Vec<Ports>,
+    /// Further variables of some instances; they win over all that is said above.
+    pub variables: Vec<(Instance, &'static str, String)>,
 }
 
 /// Receives each line that a service logs.
@@ -264,6 +266,8 @@ impl Stack {
             ("NEWCYCLE_UPSTREAMS", upstreams.join(",")),
         ];
         variables.extend(ports.variables().map(|(variable, port)| (variable, port.to_string())));
+        let further = self.settings.variables.iter().filter(|(of, ..)| *of == instance);
+        variables.extend(further.map(|(_, variable, value)| (*variable, value.clone())));
         let log = Arc::clone(&self.log);
         Service::start(programs, instance.part.name(), &variables, move |line| log(instance, line))
             .map_err(|source| StackError::NotStarted { instance, programs: programs.clone(), source })

@@ -21,7 +21,14 @@ impl Fresh {
     fn start(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("newcycle-migrate-{name}-{}", std::process::id()));
         let (user, password) = ("bootstrap".to_owned(), "secret".to_owned());
-        let settings = ClusterSettings { folder, port: free_port().unwrap(), user, password, durable: false };
+        let settings = ClusterSettings {
+            folder,
+            port: free_port().unwrap(),
+            user,
+            password,
+            durable: false,
+            parameters: Vec::new(),
+        };
         let cluster = Cluster::start(&Installation::find().unwrap(), &settings).unwrap();
         Self { settings, cluster }
     }

@@ -75,6 +75,7 @@ impl Settings {
             roles: self.roles.clone(),
             replicas: Replicas { dashboard: with_page.into(), ..Replicas::ONE },
             ports: vec![self.ports],
+            variables: Vec::new(),
         })
     }
 
@@ -86,6 +87,7 @@ impl Settings {
             user: self.database.user.clone(),
             password: self.database.password.expose_secret().to_owned(),
             durable: true,
+            parameters: Vec::new(),
         }
     }
 

@@ -40,6 +40,7 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
         user: "postgres".to_owned(),
         password: "test".to_owned(),
         durable: false,
+        parameters: Vec::new(),
     };
     let outcome = {
         let cluster = Cluster::start(&installation, &settings)?;

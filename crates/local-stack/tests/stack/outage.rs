@@ -28,7 +28,14 @@ impl OwnPostgres {
     fn new() -> Self {
         let folder = std::env::temp_dir().join(format!("newcycle-outage-{}", std::process::id()));
         let (user, password) = ("postgres".to_owned(), "outage".to_owned());
-        let settings = ClusterSettings { folder, port: free_port().unwrap(), user, password, durable: true };
+        let settings = ClusterSettings {
+            folder,
+            port: free_port().unwrap(),
+            user,
+            password,
+            durable: true,
+            parameters: Vec::new(),
+        };
         Self { installation: Installation::find().unwrap(), settings }
     }
 

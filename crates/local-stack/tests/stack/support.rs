@@ -20,7 +20,14 @@ pub(crate) fn settings(database: DatabaseSettings, roles: RoleSettings) -> Stack
 pub(crate) fn replicas(database: DatabaseSettings, roles: RoleSettings, replicas: Replicas) -> StackSettings {
     let most = Part::ALL.map(|part| replicas.of(part)).into_iter().max().unwrap();
     let ports = (0..most).map(|_| Ports::free().unwrap()).collect();
-    StackSettings { programs: built_programs().unwrap(), database, roles, replicas, ports }
+    StackSettings {
+        programs: built_programs().unwrap(),
+        database,
+        roles,
+        replicas,
+        ports,
+        variables: Vec::new(),
+    }
 }
 
 /// The ready services of a test's database.
