@@ -16,6 +16,7 @@
 //! Invariant: nothing in here knows an event, a count or a frame.
 
 pub mod command;
+pub mod connection;
 pub mod database;
 pub mod health;
 pub mod internal;

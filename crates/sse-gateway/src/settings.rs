@@ -1,6 +1,6 @@
 //! The settings of sse-gateway; `config/default.toml` explains each and gives its unit.
 
-use std::num::{NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -56,6 +56,8 @@ pub struct StreamSettings {
     pub internal_heartbeat_milliseconds: NonZeroU64,
     /// How many clients there may be.
     pub max_clients: usize,
+    /// How much the operating system keeps of a stream before it is sent.
+    pub unsent_bytes: NonZeroU32,
     /// The shortest wait before a client reconnects.
     pub retry_min_milliseconds: u64,
     /// The longest.

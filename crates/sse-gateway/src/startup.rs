@@ -8,6 +8,7 @@ use actix_cors::Cors;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use actix_web_lab::middleware::CatchPanic;
+use service_kit::connection::limit_unsent;
 use service_kit::health::{Readiness, Report};
 use service_kit::internal::{About, Internal};
 use service_kit::metrics::Metrics;
@@ -60,6 +61,7 @@ impl Application {
                 .default_service(web::to(problem::not_found))
         })
         .workers(settings.http.workers.get())
+        .on_connect(limit_unsent(settings.stream.unsent_bytes.get()))
         .max_connections(settings.stream.max_clients)
         .shutdown_timeout(settings.http.drain_seconds)
         .disable_signals()

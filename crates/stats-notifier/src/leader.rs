@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Nonce, Retention, Version};
+use domain::{Nonce, Retention, Statistics, Version};
 use service_kit::schema::SchemaError;
 use statistics_stream::Hub;
 use tokio::sync::{Notify, mpsc, watch};
@@ -154,9 +154,11 @@ impl Term {
         // Not when the answer was read, which may be long after the session was lost.
         self.hub.live_at(asked);
         if ticked.rows > 0 {
-            if let Some(version) = self.hub.advance(&ticked.changes) {
-                self.record(version).await;
+            // Before anybody can be shown the version.
+            if let Some(Version { nonce, tick }) = self.hub.read(Statistics::version) {
+                self.record(Version { nonce, tick: tick + 1 }).await;
             }
+            self.hub.advance(&ticked.changes);
             self.unflushed = true;
             self.rows_below = self.cursor.xmax();
         }
@@ -220,7 +222,9 @@ impl Term {
         self.cursor.xmax().saturating_sub(self.stored.xmin())
     }
 
+    /// Tells which snapshot the next version will show, for whoever recomputes it: from the log, where it names debug.
     async fn record(&self, version: Version) {
+        tracing::debug!(%version, snapshot = %self.cursor, "publishing");
         if let Some(recorder) = &self.recorder {
             // A test that no longer listens no longer checks.
             let _closed = recorder.send((version, self.cursor.clone())).await;

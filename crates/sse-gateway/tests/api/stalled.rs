@@ -84,5 +84,5 @@ async fn a_stalled_client_costs_nothing_that_grows() {
         text.push_str(&String::from_utf8_lossy(&buffer[..count]));
     }
     let events = text.matches("event: patch").count();
-    assert!(events < 1_000, "{events} patches for 1,450 versions are no conflation");
+    assert!(events < 50, "{events} patches for 1,450 versions: what was on the way were overtaken states");
 }

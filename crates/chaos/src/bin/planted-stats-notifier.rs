@@ -1,0 +1,15 @@
+//! stats-notifier with an error in it, for runs that must find the error.
+
+use chaos::planted::{Planted, VARIABLE};
+use stats_notifier::settings::Settings;
+use stats_notifier::startup::{Application, Substitutes};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let settings = Settings::load()?;
+    service_kit::telemetry::start(&settings.log)?;
+    let shutdown = service_kit::shutdown::on_signal()?;
+    let statements = Planted::statements(&std::env::var(VARIABLE).unwrap_or_default());
+    let substitutes = Substitutes { statements, recorder: None };
+    Ok(Application::build_with(settings, shutdown, substitutes)?.run_until_stopped().await?)
+}

@@ -1,0 +1,237 @@
+//! What a superuser does beside the services: the audit, and what is read at rest.
+
+use std::collections::HashSet;
+use std::time::SystemTime;
+
+use anyhow::{Context, ensure};
+use domain::{BucketTime, TimeUnit};
+use tokio_postgres::{Client, Config, NoTls};
+use uuid::Uuid;
+
+use crate::checker::Change;
+use crate::history::Table;
+
+/// Every row of an event that is written, by whom, and when; and where the last write of a flush is done but not yet
+/// committed, a wait for as long as a session [holds](HOLD) it there.
+const AUDIT: &str = "
+    CREATE TABLE audit (
+        place bigserial, xact_id xid8 NOT NULL DEFAULT pg_current_xact_id(), made timestamptz DEFAULT clock_timestamp(),
+        metric text, id uuid, time timestamptz, delta bigint
+    );
+    CREATE INDEX ON audit (place);
+    CREATE INDEX ON audit (id);
+    CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+        IF TG_TABLE_NAME = 'items' THEN
+            IF TG_OP <> 'INSERT' THEN
+                INSERT INTO public.audit (metric, id, time, delta) VALUES ('item-creation', OLD.id, OLD.created_at, -1);
+            END IF;
+            IF TG_OP <> 'DELETE' THEN
+                INSERT INTO public.audit (metric, id, time, delta) VALUES ('item-creation', NEW.id, NEW.created_at, 1);
+            END IF;
+        ELSE
+            IF TG_OP <> 'INSERT' THEN
+                INSERT INTO public.audit (metric, id, time, delta) VALUES ('transfers', OLD.id, OLD.timestamp, -1);
+            END IF;
+            IF TG_OP <> 'DELETE' THEN
+                INSERT INTO public.audit (metric, id, time, delta) VALUES ('transfers', NEW.id, NEW.timestamp, 1);
+            END IF;
+        END IF;
+        RETURN NULL; END $$;
+    CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON items FOR EACH ROW EXECUTE FUNCTION audit();
+    CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON transfers FOR EACH ROW EXECUTE FUNCTION audit();
+    CREATE FUNCTION wait_in_a_flush() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        WHILE NOT pg_try_advisory_xact_lock_shared(77) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN NEW; END $$;
+    CREATE TRIGGER wait BEFORE UPDATE OF snapshot ON rollup_cursor FOR EACH ROW EXECUTE FUNCTION wait_in_a_flush()";
+
+/// Keeps flushes from being committed, for as long as the session has it.
+pub const HOLD: &str = "SELECT pg_advisory_lock(77)";
+/// Lets them go on.
+pub const LET_GO: &str = "SELECT pg_advisory_unlock(77)";
+
+/// The server's process of the session that leads.
+const LEADER: &str = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 1315208537 \
+     AND objid = 1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+/// A superuser's connection, which is made anew where the server has ended it.
+pub struct Database {
+    config: Config,
+    client: Client,
+    /// The last row of the audit that was read.
+    read: i64,
+}
+
+impl Database {
+    /// Connects.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn connect(config: Config) -> anyhow::Result<Self> {
+        let client = open(&config).await?;
+        Ok(Self { config, client, read: 0 })
+    }
+
+    /// Adds the audit, and what events refer to.
+    ///
+    /// # Errors
+    /// [`tokio_postgres::Error`].
+    pub async fn prepare(&self, base_item: Uuid, user: Uuid, item: Uuid) -> anyhow::Result<()> {
+        let events = format!(
+            "INSERT INTO base_items VALUES ('{base_item}', 'a thing'); INSERT INTO users VALUES ('{user}'); \
+             INSERT INTO items VALUES ('{item}', '{base_item}', now());"
+        );
+        Ok(self.client.batch_execute(&format!("{AUDIT}; {events}")).await?)
+    }
+
+    /// The connection, which works.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn client(&mut self) -> anyhow::Result<&Client> {
+        if self.client.is_closed() || self.client.simple_query("").await.is_err() {
+            self.client = open(&self.config).await?;
+        }
+        Ok(&self.client)
+    }
+
+    /// Another connection.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn another(&self) -> anyhow::Result<Client> {
+        open(&self.config).await
+    }
+
+    /// The server's process of the session that leads, if one does.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn leading_backend(&mut self) -> anyhow::Result<Option<i32>> {
+        Ok(self.client().await?.query_opt(LEADER, &[]).await?.map(|row| row.get(0)))
+    }
+
+    /// Whether a backend is in a state, such as `wait_event = 'ClientRead'`.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn backend_is(&mut self, backend: i32, state: &str) -> anyhow::Result<bool> {
+        let find = format!("SELECT FROM pg_stat_activity WHERE pid = {backend} AND {state}");
+        Ok(self.client().await?.query_opt(&find, &[]).await?.is_some())
+    }
+
+    /// Whether any session but this one is in a transaction that may write events.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn is_written(&mut self) -> anyhow::Result<bool> {
+        let busy = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+             AND usename <> 'newcycle_notifier' AND backend_type = 'client backend' AND state <> 'idle' LIMIT 1";
+        Ok(self.client().await?.query_opt(busy, &[]).await?.is_some())
+    }
+
+    /// The transaction that inserted an item.
+    ///
+    /// # Errors
+    /// The server does not answer, or has no such item.
+    pub async fn transaction_of(&mut self, item: Uuid) -> anyhow::Result<u64> {
+        let find = "SELECT xact_id::text FROM audit WHERE id = $1 ORDER BY place LIMIT 1";
+        let row = self.client().await?.query_opt(find, &[&item]).await?;
+        let row = row.with_context(|| format!("item {item} was acknowledged, but is not there"))?;
+        Ok(row.get::<_, &str>(0).parse()?)
+    }
+
+    /// When an item was created, as it says.
+    ///
+    /// # Errors
+    /// The server does not answer, or has no such item.
+    pub async fn created_at(&mut self, item: Uuid) -> anyhow::Result<SystemTime> {
+        let find = "SELECT created_at FROM items WHERE id = $1";
+        Ok(self.client().await?.query_one(find, &[&item]).await?.get(0))
+    }
+
+    /// All changes since this was last asked. Nobody may write meanwhile.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn changes(&mut self) -> anyhow::Result<Vec<Change>> {
+        let read = self.read;
+        let query = "SELECT xact_id::text, made, metric, time, delta, place FROM audit WHERE place > $1 ORDER BY place";
+        let rows = self.client().await?.query(query, &[&read]).await?;
+        if let Some(last) = rows.last() {
+            self.read = last.get(5);
+        }
+        let change = |row: &tokio_postgres::Row| {
+            Ok(Change {
+                transaction: row.get::<_, &str>(0).parse()?,
+                made: row.get(1),
+                metric: row.get::<_, &str>(2).parse()?,
+                time: row.get::<_, time::OffsetDateTime>(3).try_into()?,
+                delta: row.get(4),
+            })
+        };
+        rows.iter().map(change).collect()
+    }
+
+    /// All rows of a table; each must have been inserted once more than it was deleted.
+    ///
+    /// # Errors
+    /// The server does not answer, or a row is there that the audit does not know, or more than once.
+    pub async fn rows(&mut self, table: Table) -> anyhow::Result<HashSet<Uuid>> {
+        let client = self.client().await?;
+        let rows = client.query(&format!("SELECT id FROM {}", table.name()), &[]).await?;
+        let ids: HashSet<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+        ensure!(ids.len() == rows.len(), "{} has an id twice", table.name());
+        let twice = format!(
+            "SELECT id::text FROM {} FULL JOIN (SELECT id, sum(delta) AS times FROM audit WHERE metric = '{}' GROUP BY id) \
+             AS audited USING (id) WHERE coalesce(times, 0) <> ({}.id IS NOT NULL)::int LIMIT 1",
+            table.name(),
+            match table {
+                Table::Items => "item-creation",
+                Table::Transfers => "transfers",
+            },
+            table.name(),
+        );
+        let wrong = client.query_opt(&twice, &[]).await?.map(|row| row.get::<_, String>(0));
+        ensure!(wrong.is_none(), "{} {wrong:?} was not written exactly once", table.name());
+        Ok(ids)
+    }
+
+    /// Every bucket with its count, by SQL from the events, of all units or of some.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn recount(&mut self) -> anyhow::Result<HashSet<(String, BucketTime, i64)>> {
+        let query = format!("{RECOUNT} ORDER BY 1, 2, 3");
+        let units = TimeUnit::ALL.map(TimeUnit::as_str);
+        let rows = self.client().await?.query(&query, &[&units.as_slice()]).await?;
+        let bucket = |row: &tokio_postgres::Row| {
+            let topic = format!("{}/{}", row.get::<_, &str>(0), row.get::<_, &str>(1));
+            Ok((topic, row.get::<_, time::OffsetDateTime>(2).try_into()?, row.get(3)))
+        };
+        rows.iter().map(bucket).collect()
+    }
+
+    /// How many rollups are not what the events say.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn wrong_rollups(&mut self) -> anyhow::Result<i64> {
+        let query = format!(
+            "SELECT count(*) FROM ({RECOUNT}) AS counted FULL JOIN rollup USING (metric, unit, bucket) \
+             WHERE coalesce(counted.count, 0) <> coalesce(rollup.count, 0)"
+        );
+        let units = TimeUnit::ALL.map(TimeUnit::as_str);
+        let units: Vec<&str> = units.into_iter().filter(|unit| *unit != "millisecond").collect();
+        Ok(self.client().await?.query_one(&query, &[&units]).await?.get(0))
+    }
+}
+
+/// The count of each bucket of the units `$1`.
+const RECOUNT: &str = "SELECT metric, unit, date_trunc(unit, time, 'UTC') AS bucket, count(*) AS count FROM \
+     (SELECT 'item-creation' AS metric, created_at AS time FROM items \
+     UNION ALL SELECT 'transfers', \"timestamp\" FROM transfers) AS events, unnest($1::text[]) AS unit GROUP BY 1, 2, 3";
+
+async fn open(config: &Config) -> anyhow::Result<Client> {
+    let (client, connection) = config.connect(NoTls).await.context("connecting to Postgres")?;
+    tokio::spawn(connection);
+    Ok(client)
+}

@@ -1,0 +1,144 @@
+//! What was asked for, and what became of it as far as the asker knows.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// What must be true of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Its insertion was acknowledged: it is there, once.
+    Stored,
+    /// It was refused, rolled back, or its deletion was acknowledged: it is not there.
+    Absent,
+    /// Nobody was told: it may be there, once.
+    Unknown,
+}
+
+/// The tables of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Table {
+    /// `items`.
+    Items,
+    /// `transfers`.
+    Transfers,
+}
+
+impl Table {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Items, Self::Transfers];
+
+    /// Its name in the database.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Items => "items",
+            Self::Transfers => "transfers",
+        }
+    }
+}
+
+/// All writers' history, shared.
+#[derive(Debug)]
+pub struct History {
+    rows: Mutex<HashMap<(Table, Uuid), Fate>>,
+    in_flight: AtomicUsize,
+    acknowledged: AtomicU64,
+    refused: AtomicU64,
+    unknown: AtomicU64,
+    /// Whether writers are to wait.
+    paused: watch::Sender<bool>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            rows: Mutex::default(),
+            in_flight: AtomicUsize::new(0),
+            acknowledged: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            unknown: AtomicU64::new(0),
+            paused: watch::Sender::new(false),
+        }
+    }
+}
+
+/// Writes by what became of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Totals {
+    /// Acknowledged.
+    pub acknowledged: u64,
+    /// Refused or rolled back.
+    pub refused: u64,
+    /// Neither: no answer, or one that leaves it open.
+    pub unknown: u64,
+}
+
+/// A write on its way.
+pub struct InFlight<'a>(&'a AtomicUsize);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl History {
+    /// Notes what became of rows.
+    pub fn note(&self, table: Table, ids: impl IntoIterator<Item = Uuid>, fate: Fate) {
+        let mut rows = self.rows();
+        rows.extend(ids.into_iter().map(|id| ((table, id), fate)));
+    }
+
+    /// Counts a write by what became of it.
+    pub fn count(&self, fate: Fate) {
+        let counter = match fate {
+            Fate::Stored => &self.acknowledged,
+            Fate::Absent => &self.refused,
+            Fate::Unknown => &self.unknown,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All rows, and what must be true of them.
+    pub fn rows(&self) -> MutexGuard<'_, HashMap<(Table, Uuid), Fate>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a write; waits while writers are paused.
+    pub async fn begin(&self) -> InFlight<'_> {
+        let mut paused = self.paused.subscribe();
+        loop {
+            // The sender lives as long as this.
+            drop(paused.wait_for(|paused| !paused).await);
+            self.in_flight.fetch_add(1, Ordering::SeqCst);
+            let write = InFlight(&self.in_flight);
+            // A pause that began in between has not counted this one.
+            if !*paused.borrow() {
+                return write;
+            }
+        }
+    }
+
+    /// How many writes are on their way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Lets no further write begin, or lets them go on.
+    pub fn pause(&self, paused: bool) {
+        self.paused.send_replace(paused);
+    }
+
+    /// All writes until now.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            acknowledged: self.acknowledged.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            unknown: self.unknown.load(Ordering::Relaxed),
+        }
+    }
+}

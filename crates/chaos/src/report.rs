@@ -1,0 +1,84 @@
+//! What a run did, in a table.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use crate::checker::Checked;
+use crate::fault::Kind;
+use crate::history::Totals;
+
+/// What became of the faults of one kind.
+#[derive(Debug, Default, Clone)]
+pub struct OfKind {
+    /// Inflicted.
+    pub inflicted: usize,
+    /// From the end of each fault that had an effect until a write made then was acknowledged and shown.
+    pub recoveries: Vec<Duration>,
+}
+
+/// What a run did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The seed of its schedule.
+    pub seed: u64,
+    /// By kind.
+    pub kinds: BTreeMap<Kind, OfKind>,
+    /// Kinds that could not be inflicted, and why.
+    pub left_out: Vec<(Kind, &'static str)>,
+    /// What producers asked for.
+    pub writes: Totals,
+    /// What was checked.
+    pub checked: Checked,
+    /// Rests, at which all was checked.
+    pub rests: usize,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Report {
+    /// Faults that had an effect.
+    #[must_use]
+    pub fn counted(&self) -> usize {
+        self.kinds.values().map(|kind| kind.recoveries.len()).sum()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = String::new();
+        writeln!(table, "| fault | inflicted | with an effect | recovery p50 | recovery max |")?;
+        writeln!(table, "|---|---:|---:|---:|---:|")?;
+        for (kind, of) in &self.kinds {
+            let mut recoveries = of.recoveries.clone();
+            recoveries.sort_unstable();
+            let seconds = |place: usize| {
+                recoveries.get(place).map_or("-".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
+            };
+            let (middle, last) = (recoveries.len() / 2, recoveries.len().saturating_sub(1));
+            let (name, effects) = (kind.name(), recoveries.len());
+            writeln!(
+                table,
+                "| {name} | {} | {effects} | {} | {} |",
+                of.inflicted,
+                seconds(middle),
+                seconds(last)
+            )?;
+        }
+        for (kind, why) in &self.left_out {
+            writeln!(table, "| {} | left out: {why} | | | |", kind.name())?;
+        }
+        let Totals { acknowledged, refused, unknown } = self.writes;
+        let Checked { versions, frames, buckets } = self.checked;
+        write!(
+            formatter,
+            "{table}\n{} faults with an effect in {} s, seed {}; {acknowledged} writes acknowledged, {refused} refused or rolled \
+             back, {unknown} of unknown outcome; {versions} versions in {frames} frames checked, {buckets} buckets compared; \
+             {} rests",
+            self.counted(),
+            self.took.as_secs(),
+            self.seed,
+            self.rests
+        )
+    }
+}

@@ -1,0 +1,320 @@
+//! A run: faults one after another, and every few of them a rest at which everything is checked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures_util::FutureExt;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::checker::Checker;
+use crate::fault::{Kind, Violation, inflict};
+use crate::history::{Fate, History, Table};
+use crate::planted::Planted;
+use crate::report::Report;
+use crate::subscriber::{Subscriber, Temper};
+use crate::system::{PATIENCE, System};
+use crate::writers::{self, Parents, World};
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Of the schedule.
+    pub seed: u64,
+    /// How many faults must have had an effect.
+    pub faults: usize,
+    /// The end, should it come first.
+    pub time: Option<Duration>,
+    /// Of which kinds.
+    pub kinds: Vec<Kind>,
+    /// An error in the system.
+    pub planted: Option<Planted>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What it did.
+    pub report: Report,
+    /// What was wrong, in words; empty where nothing was.
+    pub violations: Vec<String>,
+}
+
+/// Faults between two rests.
+const BETWEEN_RESTS: usize = 8;
+
+/// Runs, until all is done or something is wrong. `say` is told of every step.
+///
+/// # Errors
+/// The run itself fails.
+pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
+    let started = Instant::now();
+    say("starting Postgres, two of each service, and the links between them");
+    let system = System::start(plan.planted).await?;
+    let parents = Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7(), item: Uuid::now_v7() };
+    system.database.prepare(parents.base_item, parents.user, parents.item).await?;
+    let history = Arc::new(History::default());
+    history.note(Table::Items, [parents.item], Fate::Stored);
+    let world = World {
+        ingest: system.ingest.clone(),
+        database: system.sql.clone(),
+        parents,
+        history: Arc::clone(&history),
+    };
+    let mut random = StdRng::seed_from_u64(plan.seed);
+    let subscribers = subscribe(&system, &mut random);
+    let writers = writers::start(&world, random.random());
+    let mut run = Run { system, world, subscribers, checker: Checker::default(), _writers: writers };
+    let mut report = Report { seed: plan.seed, ..Report::default() };
+    let violations = match run.faults(plan, &mut random, &mut report, started, &mut say).await {
+        Ok(()) => Vec::new(),
+        Err(error) => match error.downcast::<Violation>() {
+            Ok(Violation(violation)) => vec![violation],
+            Err(error) => return Err(error.context(run.system.postgres_log())),
+        },
+    };
+    report.writes = history.totals();
+    report.checked = run.checker.checked;
+    report.took = started.elapsed();
+    let Run { system, subscribers, _writers: writers, .. } = run;
+    drop((subscribers, writers));
+    let stopped = system.stop().await;
+    if violations.is_empty() {
+        stopped?;
+    }
+    Ok(Outcome { report, violations })
+}
+
+fn subscribe(system: &System, random: &mut StdRng) -> Vec<Subscriber> {
+    let tempers = [
+        // One steady subscriber of each gateway, who tell when all is well again.
+        (Temper::Steady, 0),
+        (Temper::Steady, 1),
+        (Temper::Slow, 0),
+        (Temper::Stalled, 1),
+        (Temper::Restless, 0),
+        (Temper::Restless, 1),
+    ];
+    let follow = |(number, (temper, first)): (usize, (Temper, usize))| {
+        let mut urls = system.gateways.clone();
+        urls.rotate_left(first);
+        // Only the restless move on.
+        urls.truncate(if temper == Temper::Restless { 2 } else { 1 });
+        let name = format!("subscriber {} ({temper:?})", number + 1);
+        Subscriber::follow(name, temper, urls, random.random())
+    };
+    tempers.into_iter().enumerate().map(follow).collect()
+}
+
+struct Run {
+    system: System,
+    world: World,
+    subscribers: Vec<Subscriber>,
+    checker: Checker,
+    _writers: JoinSet<()>,
+}
+
+impl Run {
+    async fn faults(
+        &mut self,
+        plan: &Plan,
+        random: &mut StdRng,
+        report: &mut Report,
+        started: Instant,
+        say: &mut impl FnMut(&str),
+    ) -> anyhow::Result<()> {
+        let mut kinds = plan.kinds.clone();
+        kinds.retain(|kind| {
+            let missing = kind.missing(&self.system);
+            report.left_out.extend(missing.map(|why| (*kind, why)));
+            missing.is_none()
+        });
+        if kinds.is_empty() {
+            bail!("none of these faults can be inflicted here");
+        }
+        self.recover().await?;
+        self.rest(report).await?;
+        let mut deck: Vec<Kind> = Vec::new();
+        while report.counted() < plan.faults {
+            if plan.time.is_some_and(|time| started.elapsed() > time) {
+                say("the time is up");
+                break;
+            }
+            // Every kind as often as any other, in an order of the seed's.
+            if deck.is_empty() {
+                deck.clone_from(&kinds);
+                deck.shuffle(random);
+            }
+            let Some(kind) = deck.pop() else { continue };
+            let effect = inflict(kind, &mut self.system, &self.world, random).await?;
+            let lifted = Instant::now();
+            self.recover().await.map_err(|error| match error.downcast::<Violation>() {
+                Ok(Violation(wrong)) => Violation(format!("after {}: {wrong}", kind.name())).into(),
+                Err(error) => error,
+            })?;
+            let took = lifted.elapsed();
+            let of_kind = report.kinds.entry(kind).or_default();
+            of_kind.inflicted += 1;
+            let number = report.counted() + 1;
+            let name = kind.name();
+            if let Some(effect) = effect {
+                report.kinds.entry(kind).or_default().recoveries.push(took);
+                say(&format!("{number:>5}  {name}: {effect}; well again {:.2} s later", took.as_secs_f64()));
+                if report.counted().is_multiple_of(BETWEEN_RESTS) {
+                    self.rest(report).await?;
+                }
+            } else {
+                say(&format!("       {name}: without an effect, does not count"));
+            }
+        }
+        self.rest(report).await
+    }
+
+    /// Waits until a write to each ingest-api is acknowledged, and shown by each gateway.
+    async fn recover(&mut self) -> anyhow::Result<()> {
+        if let Some(ended) = self.system.stack.ended().now_or_never() {
+            bail!(Violation(format!("a service ended by itself: {ended}")));
+        }
+        for ingest in 0..self.world.ingest.len() {
+            let item = writers::probe(&self.world, ingest, PATIENCE).await;
+            let item = item.map_err(|error| Violation(format!("ingest-api {}: {error:#}", ingest + 1)))?;
+            let transaction = self.system.database.transaction_of(item).await?;
+            for subscriber in &self.subscribers[..2] {
+                let shown = || {
+                    let version = subscriber.version()?;
+                    self.system.published().get(&version).filter(|shown| shown.snapshot.sees(transaction))?;
+                    Some(())
+                };
+                until(PATIENCE, shown).await.with_context(|| {
+                    let (name, seconds) = (subscriber.name(), PATIENCE.as_secs());
+                    Violation(format!("{name} was not shown an acknowledged write within {seconds} s"))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the writers pause, waits until everybody shows everything, and checks all that was since the last rest.
+    async fn rest(&mut self, report: &mut Report) -> anyhow::Result<()> {
+        let history = Arc::clone(&self.world.history);
+        history.pause(true);
+        until(PATIENCE, || (history.in_flight() == 0).then_some(()))
+            .await
+            .context("the producers did not come to rest")?;
+        self.until_unwritten().await?;
+        let changes = self.system.database.changes().await?;
+        let last = changes.iter().map(|change| change.transaction);
+        let transactions: Vec<u64> = last.collect();
+        let all_shown = || {
+            let published = self.system.published();
+            let version = self.subscribers[0].version()?;
+            let snapshot = &published.get(&version)?.snapshot;
+            let everybody = self.subscribers.iter().all(|other| other.version() == Some(version));
+            (everybody && transactions.iter().all(|transaction| snapshot.sees(*transaction))).then_some(())
+        };
+        if until(PATIENCE, all_shown).await.is_none() {
+            let versions = self.subscribers.iter().map(|subscriber| {
+                let version = subscriber.version().map(|version| version.to_string());
+                format!("{}: {}", subscriber.name(), version.unwrap_or_default())
+            });
+            let versions = versions.collect::<Vec<_>>().join(", ");
+            bail!(Violation(format!("at rest not everybody was shown everything: {versions}")));
+        }
+        let (mut frames, mut wrong) = (Vec::new(), Vec::new());
+        for subscriber in &self.subscribers {
+            let (of_one, out_of_order) = subscriber.take();
+            frames.push(of_one);
+            wrong.extend(out_of_order);
+        }
+        wrong.extend(self.checker.check(&self.system.published(), &changes, &frames));
+        wrong.extend(self.wrong_rows().await?);
+        wrong.extend(self.wrong_counts().await?);
+        report.rests += 1;
+        if !wrong.is_empty() {
+            bail!(Violation(wrong.join("\n")));
+        }
+        history.pause(false);
+        Ok(())
+    }
+
+    /// What was sent before the pause, by somebody who no longer waits for it, may still come.
+    async fn until_unwritten(&mut self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        while self.system.database.is_written().await? {
+            if started.elapsed() > PATIENCE {
+                bail!(Violation("a transaction did not end within a minute of rest".to_owned()));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Compares the tables with what was acknowledged.
+    async fn wrong_rows(&mut self) -> anyhow::Result<Vec<String>> {
+        let mut wrong = Vec::new();
+        for table in Table::ALL {
+            let stored = match self.system.database.rows(table).await {
+                Ok(stored) => stored,
+                Err(error) => bail!(Violation(format!("{error:#}"))),
+            };
+            let rows = self.world.history.rows();
+            let name = table.name();
+            for ((of, id), fate) in rows.iter().filter(|((of, _), _)| *of == table) {
+                match (fate, stored.contains(id)) {
+                    (Fate::Stored, false) => {
+                        wrong.push(format!("{id} was acknowledged, but is not in {name}"));
+                    }
+                    (Fate::Absent, true) => {
+                        wrong.push(format!("{id} was refused or deleted, but is in {}", of.name()));
+                    }
+                    _ => {}
+                }
+            }
+            let unasked = stored.iter().filter(|id| !rows.contains_key(&(table, **id)));
+            wrong.extend(unasked.map(|id| format!("{id} is in {name}, but nobody wrote it")));
+        }
+        wrong.truncate(20);
+        Ok(wrong)
+    }
+
+    /// Compares with the events what was shown, as the checker knows it, and the rollups.
+    async fn wrong_counts(&mut self) -> anyhow::Result<Vec<String>> {
+        let counted = self.system.database.recount().await?;
+        let shown: std::collections::HashSet<_> = self.checker.counts().collect();
+        let mut wrong = Vec::new();
+        for (topic, time, count) in counted.symmetric_difference(&shown).take(10) {
+            wrong.push(format!("{topic} at {time}: {count}, but the events say otherwise"));
+        }
+        // They follow about once a second.
+        let started = Instant::now();
+        loop {
+            let rollups = self.system.database.wrong_rollups().await?;
+            if rollups == 0 {
+                return Ok(wrong);
+            }
+            if started.elapsed() > PATIENCE {
+                wrong.push(format!("{rollups} rollups are not what the events say"));
+                return Ok(wrong);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Looks until there is something; `None` at the end of `patience`.
+async fn until<T>(patience: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
+    let looked = async {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(patience, looked).await.ok()
+}

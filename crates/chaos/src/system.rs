@@ -1,0 +1,329 @@
+//! Everything that a run puts to the test: Postgres on a disk of its own, the services, and a link between any two.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use domain::{Nonce, Version};
+use local_stack::postgres::{Cluster, ClusterSettings, Installation, Stop, free_port};
+use local_stack::stack::{Instance, Part, Ports, Replicas, Stack, StackSettings, built_programs};
+use migrate::settings::RoleSettings;
+use secrecy::SecretString;
+use serde_json::Value;
+use service_kit::database::DatabaseSettings;
+use tokio::task::block_in_place;
+
+use crate::checker::Published;
+use crate::clock::Clocks;
+use crate::database::Database;
+use crate::disk::Disk;
+use crate::link::Link;
+use crate::planted::Planted;
+
+/// How long a service may take to be ready, and to stop.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many clients a gateway takes: few, so that a fault can fill it.
+pub const MAX_CLIENTS: usize = 64;
+
+/// The superuser of the cluster, which nobody else can reach.
+const USER: &str = "postgres";
+const PASSWORD: &str = "chaos";
+
+/// Every version that a leader said it would publish.
+pub type Publications = Arc<Mutex<HashMap<Version, Published>>>;
+
+/// The running system. All of it ends when this is dropped.
+pub struct System {
+    /// The services.
+    pub stack: Stack,
+    /// A superuser's connection, which no fault but those of Postgres reaches.
+    pub database: Database,
+    /// Between any two parts.
+    pub links: Vec<Link>,
+    /// Where ingest-api 1 and 2 are, by their links.
+    pub ingest: Vec<String>,
+    /// Where sse-gateway 1 and 2 are, by their links.
+    pub gateways: Vec<String>,
+    /// How producers reach Postgres, by their link.
+    pub sql: tokio_postgres::Config,
+    /// The clocks of ingest-api 1 and 2, where they can be set.
+    pub clocks: Option<Clocks>,
+    /// What the leaders said.
+    pub published: Publications,
+    installation: Installation,
+    settings: ClusterSettings,
+    cluster: Option<Cluster>,
+    /// Postgres's own, where one can be made; the last to go.
+    pub disk: Option<Disk>,
+    folder: PathBuf,
+}
+
+impl System {
+    /// Starts all parts, and waits until they are ready.
+    ///
+    /// # Errors
+    /// Something does not start.
+    pub async fn start(planted: Option<Planted>) -> anyhow::Result<Self> {
+        let folder = std::env::temp_dir().join(format!("newcycle-chaos-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let disk = Disk::make(&folder.join("disk"))?;
+        let installation = Installation::find()?;
+        let settings = ClusterSettings {
+            folder: folder.join("disk/postgres"),
+            port: free_port()?,
+            user: USER.to_owned(),
+            password: PASSWORD.to_owned(),
+            durable: true,
+            // It is processes that crash here, not the machine: what the operating system was given is kept. Small, so
+            // that the disk can be.
+            parameters: ["fsync=off", "max_wal_size=96MB", "min_wal_size=32MB"].map(str::to_owned).to_vec(),
+        };
+        let cluster = block_in_place(|| Cluster::start(&installation, &settings))?;
+        let database = DatabaseSettings {
+            host: "127.0.0.1".to_owned(),
+            port: settings.port,
+            name: "newcycle".to_owned(),
+            user: USER.to_owned(),
+            password: SecretString::from(PASSWORD),
+            connect_timeout_milliseconds: 5_000,
+        };
+        let roles = RoleSettings {
+            ingest_password: SecretString::from("chaos-ingest"),
+            notifier_password: SecretString::from("chaos-notifier"),
+        };
+        migrate::migrate(&database, &roles).await?;
+        let mut admin = Database::connect(config(settings.port)).await?;
+        let programs = match planted {
+            Some(planted) => planted.plant(&folder, admin.client().await?).await?,
+            None => built_programs()?,
+        };
+        let ports = vec![Ports::free()?, Ports::free()?];
+        let clocks = Clocks::make(&folder)?;
+        let mut wires = Wires::make(&ports, settings.port, clocks.as_ref()).await?;
+        for (number, planted) in (1..=2).flat_map(|number| planted.map(|planted| (number, planted))) {
+            let notifier = Part::StatsNotifier.replica(number);
+            let variables = planted.variables().into_iter();
+            wires.variables.extend(variables.map(|(variable, value)| (notifier, variable, value)));
+        }
+        let published = Publications::default();
+        let stack = StackSettings {
+            programs,
+            database,
+            roles,
+            replicas: Replicas::TWO,
+            ports,
+            variables: wires.variables,
+        };
+        let stack = Stack::start(stack, logs(Arc::clone(&published)))?;
+        let mut system = Self {
+            stack,
+            database: admin,
+            links: wires.links,
+            ingest: wires.ingest,
+            gateways: wires.gateways,
+            sql: config(wires.sql),
+            clocks,
+            published,
+            installation,
+            settings,
+            cluster: Some(cluster),
+            disk,
+            folder,
+        };
+        for instance in system.stack.instances() {
+            system.stack.until_ready(instance, PATIENCE).await?;
+        }
+        Ok(system)
+    }
+
+    /// The stats-notifier that leads, once one says so.
+    ///
+    /// # Errors
+    /// None does.
+    pub async fn leader(&self) -> anyhow::Result<Instance> {
+        let client = reqwest::Client::new();
+        let asked = async {
+            loop {
+                for number in [1, 2] {
+                    let notifier = Part::StatsNotifier.replica(number);
+                    let url = format!("{}/readyz", self.stack.internal_url(notifier));
+                    let answer = client.get(url).timeout(Duration::from_millis(500)).send().await;
+                    let Ok(Ok(text)) = (match answer {
+                        Ok(answer) => Ok(answer.text().await),
+                        Err(error) => Err(error),
+                    }) else {
+                        continue;
+                    };
+                    let report: Value = serde_json::from_str(&text).unwrap_or_default();
+                    if report["detail"]["role"] == "leader" {
+                        return notifier;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, asked).await.context("no stats-notifier leads")
+    }
+
+    /// What the leaders have said until now.
+    pub fn published(&self) -> MutexGuard<'_, HashMap<Version, Published>> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The term of the version that was published last.
+    #[must_use]
+    pub fn newest_term(&self) -> Option<Nonce> {
+        let published = self.published();
+        published.iter().max_by_key(|(_, published)| published.at).map(|(version, _)| version.nonce)
+    }
+
+    /// Stops Postgres.
+    pub fn stop_postgres(&mut self, way: Stop) {
+        if let Some(mut cluster) = self.cluster.take() {
+            block_in_place(|| cluster.stop_in(way));
+        }
+    }
+
+    /// Whether Postgres runs.
+    pub fn postgres_runs(&mut self) -> bool {
+        self.cluster.as_mut().is_some_and(Cluster::runs)
+    }
+
+    /// Starts Postgres, which recovers.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn start_postgres(&mut self) -> anyhow::Result<()> {
+        self.cluster = None;
+        self.cluster = Some(block_in_place(|| Cluster::start(&self.installation, &self.settings))?);
+        Ok(())
+    }
+
+    /// The end of Postgres's log.
+    #[must_use]
+    pub fn postgres_log(&self) -> String {
+        let log = std::fs::read_to_string(self.settings.folder.join("postgres.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().rev().take(20).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Lets everything finish.
+    ///
+    /// # Errors
+    /// A service does not end well, or something cannot be removed.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        let unwell = self.stack.stop(PATIENCE).await;
+        drop(self.database);
+        if let Some(mut cluster) = self.cluster.take() {
+            block_in_place(|| cluster.stop());
+        }
+        drop(self.disk);
+        std::fs::remove_dir_all(&self.folder)
+            .with_context(|| format!("removing {}", self.folder.display()))?;
+        if !unwell.is_empty() {
+            bail!("these services did not end well: {unwell:?}");
+        }
+        Ok(())
+    }
+}
+
+/// How a superuser reaches the database by a port.
+fn config(port: u16) -> tokio_postgres::Config {
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(port).user(USER).password(PASSWORD).dbname("newcycle");
+    config.connect_timeout(Duration::from_secs(3)).application_name("chaos");
+    config
+}
+
+/// Takes from the leaders' logs which snapshot each version shows.
+fn logs(published: Publications) -> local_stack::stack::Log {
+    Arc::new(move |_, line: &str| {
+        if !line.contains("\"publishing\"") {
+            return;
+        }
+        let event: Value = serde_json::from_str(line).unwrap_or_default();
+        let text = |name: &str| event[name].as_str().unwrap_or_default();
+        if let (Ok(version), Ok(snapshot)) = (text("version").parse(), text("snapshot").parse()) {
+            let publication = Published { snapshot, at: SystemTime::now() };
+            published.lock().unwrap_or_else(PoisonError::into_inner).insert(version, publication);
+        }
+    })
+}
+
+/// The links, and what they make of the services' settings.
+struct Wires {
+    links: Vec<Link>,
+    ingest: Vec<String>,
+    gateways: Vec<String>,
+    sql: u16,
+    variables: Vec<(Instance, &'static str, String)>,
+}
+
+impl Wires {
+    async fn make(ports: &[Ports], postgres: u16, clocks: Option<&Clocks>) -> anyhow::Result<Self> {
+        let (mut links, mut variables) = (Vec::new(), Vec::new());
+        let (mut ingest, mut gateways) = (Vec::new(), Vec::new());
+        let url = |link: &Link| format!("http://127.0.0.1:{}", link.port());
+        for (number, own) in (1..).zip(ports) {
+            let [api, notifier, gateway] =
+                [Part::IngestApi, Part::StatsNotifier, Part::SseGateway].map(|part| part.replica(number));
+            for service in [api, notifier] {
+                let link = Link::to(format!("{service} to Postgres"), postgres).await?;
+                variables.push((service, "PGPORT", link.port().to_string()));
+                links.push(link);
+            }
+            let mut upstreams = Vec::new();
+            for (other, of) in (1..).zip(ports) {
+                let upstream = Part::StatsNotifier.replica(other);
+                let link = Link::to(format!("{gateway} to {upstream}"), of.stats_notifier).await?;
+                upstreams.push(url(&link));
+                links.push(link);
+            }
+            variables.push((gateway, "NEWCYCLE_UPSTREAMS", upstreams.join(",")));
+            let link = Link::to(format!("producers to {api}"), own.ingest_api).await?;
+            ingest.push(url(&link));
+            links.push(link);
+            let link = Link::to(format!("subscribers to {gateway}"), own.sse_gateway).await?;
+            gateways.push(url(&link));
+            links.push(link);
+            let debug = "info,actix_server=warn,stats_notifier=debug".to_owned();
+            variables.extend([
+                (notifier, "NEWCYCLE__LOG__FILTER", debug),
+                (notifier, "NEWCYCLE__LOG__FORMAT", "json".to_owned()),
+                // The checks expect all units to count what happened at any time.
+                (notifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "0".to_owned()),
+                (notifier, "NEWCYCLE__RETENTION__MINUTE_DAYS", "0".to_owned()),
+                (gateway, "NEWCYCLE__STREAM__MAX_CLIENTS", MAX_CLIENTS.to_string()),
+            ]);
+            if let Some(clocks) = clocks {
+                let clock = clocks.variables(number).into_iter();
+                variables.extend(clock.map(|(variable, value)| (api, variable, value)));
+            }
+        }
+        let link = Link::to("producers to Postgres".to_owned(), postgres).await?;
+        let sql = link.port();
+        links.push(link);
+        Ok(Self { links, ingest, gateways, sql, variables })
+    }
+}
+
+/// Runs a program that must succeed.
+///
+/// # Errors
+/// It does not; says what it wrote.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let output = std::process::Command::new(program).args(arguments).output();
+    let output = output.with_context(|| format!("{program} could not be run"))?;
+    if !output.status.success() {
+        bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+/// A path as text, for arguments.
+pub(crate) fn text(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().with_context(|| format!("{} is no text", path.display()))
+}
