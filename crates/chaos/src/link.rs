@@ -89,6 +89,12 @@ impl Link {
         self.port
     }
 
+    /// The same, for clients of HTTP.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// What happens from now on to what is sent.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);

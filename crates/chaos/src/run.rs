@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::checker::Checker;
 use crate::fault::{Kind, Violation, inflict};
 use crate::history::{Fate, History, Table};
+use crate::link::{Link, Mode};
 use crate::planted::Planted;
 use crate::report::Report;
 use crate::subscriber::{Subscriber, Temper};
@@ -46,7 +47,10 @@ pub struct Outcome {
 }
 
 /// Faults between two rests.
-const BETWEEN_RESTS: usize = 8;
+const BETWEEN_RESTS: usize = 12;
+
+/// What the slow subscriber waits for each kilobyte.
+const SLOW_LINE: Duration = Duration::from_millis(15);
 
 /// Runs, until all is done or something is wrong. `say` is told of every step.
 ///
@@ -67,9 +71,18 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outco
         history: Arc::clone(&history),
     };
     let mut random = StdRng::seed_from_u64(plan.seed);
-    let subscribers = subscribe(&system, &mut random);
+    let slow_line = Link::to("slow line".to_owned(), system.gateway_port()?).await?;
+    slow_line.set(Mode::Slow(SLOW_LINE));
+    let subscribers = subscribe(&system, &slow_line, &mut random);
     let writers = writers::start(&world, random.random());
-    let mut run = Run { system, world, subscribers, checker: Checker::default(), _writers: writers };
+    let mut run = Run {
+        system,
+        world,
+        subscribers,
+        checker: Checker::default(),
+        _slow_line: slow_line,
+        _writers: writers,
+    };
     let mut report = Report { seed: plan.seed, ..Report::default() };
     let violations = match run.faults(plan, &mut random, &mut report, started, &mut say).await {
         Ok(()) => Vec::new(),
@@ -90,7 +103,7 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outco
     Ok(Outcome { report, violations })
 }
 
-fn subscribe(system: &System, random: &mut StdRng) -> Vec<Subscriber> {
+fn subscribe(system: &System, slow_line: &Link, random: &mut StdRng) -> Vec<Subscriber> {
     let tempers = [
         // One steady subscriber of each gateway, who tell when all is well again.
         (Temper::Steady, 0),
@@ -105,6 +118,9 @@ fn subscribe(system: &System, random: &mut StdRng) -> Vec<Subscriber> {
         urls.rotate_left(first);
         // Only the restless move on.
         urls.truncate(if temper == Temper::Restless { 2 } else { 1 });
+        if temper == Temper::Slow {
+            urls = vec![slow_line.url()];
+        }
         let name = format!("subscriber {} ({temper:?})", number + 1);
         Subscriber::follow(name, temper, urls, random.random())
     };
@@ -116,6 +132,7 @@ struct Run {
     world: World,
     subscribers: Vec<Subscriber>,
     checker: Checker,
+    _slow_line: Link,
     _writers: JoinSet<()>,
 }
 
@@ -151,8 +168,9 @@ impl Run {
                 deck.shuffle(random);
             }
             let Some(kind) = deck.pop() else { continue };
+            let begun = Instant::now();
             let effect = inflict(kind, &mut self.system, &self.world, random).await?;
-            let lifted = Instant::now();
+            let (lasted, lifted) = (begun.elapsed(), Instant::now());
             self.recover().await.map_err(|error| match error.downcast::<Violation>() {
                 Ok(Violation(wrong)) => Violation(format!("after {}: {wrong}", kind.name())).into(),
                 Err(error) => error,
@@ -164,7 +182,8 @@ impl Run {
             let name = kind.name();
             if let Some(effect) = effect {
                 report.kinds.entry(kind).or_default().recoveries.push(took);
-                say(&format!("{number:>5}  {name}: {effect}; well again {:.2} s later", took.as_secs_f64()));
+                let (lasted, took) = (lasted.as_secs_f64(), took.as_secs_f64());
+                say(&format!("{number:>5}  {name}, {lasted:.2} s: {effect}; well again {took:.2} s later"));
                 if report.counted().is_multiple_of(BETWEEN_RESTS) {
                     self.rest(report).await?;
                 }

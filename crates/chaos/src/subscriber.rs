@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub enum Temper {
     /// It reads what comes.
     Steady,
-    /// It takes its time with each event.
+    /// It is on a slow line.
     Slow,
     /// It stops reading now and then, for longer than its connection can hold.
     Stalled,
@@ -128,11 +128,8 @@ impl Client {
             if let russe::Event::Message(message) = event? {
                 self.take(&message)?;
             }
-            if self.temper == Temper::Slow {
-                tokio::time::sleep(Duration::from_millis(self.random.random_range(50..400))).await;
-            }
             if self.temper == Temper::Stalled && Instant::now() > next_stall {
-                tokio::time::sleep(Duration::from_millis(self.random.random_range(1_000..4_000))).await;
+                tokio::time::sleep(Duration::from_millis(self.random.random_range(500..2_500))).await;
                 next_stall = Instant::now() + Duration::from_millis(self.random.random_range(2_000..8_000));
             }
         }

@@ -173,6 +173,15 @@ impl System {
         self.published.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The port of the link to sse-gateway 1.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn gateway_port(&self) -> anyhow::Result<u16> {
+        let link = self.links.iter().find(|link| link.url() == self.gateways[0]);
+        Ok(link.context("there is no link to sse-gateway 1")?.port())
+    }
+
     /// The term of the version that was published last.
     #[must_use]
     pub fn newest_term(&self) -> Option<Nonce> {
@@ -266,7 +275,6 @@ impl Wires {
     async fn make(ports: &[Ports], postgres: u16, clocks: Option<&Clocks>) -> anyhow::Result<Self> {
         let (mut links, mut variables) = (Vec::new(), Vec::new());
         let (mut ingest, mut gateways) = (Vec::new(), Vec::new());
-        let url = |link: &Link| format!("http://127.0.0.1:{}", link.port());
         for (number, own) in (1..).zip(ports) {
             let [api, notifier, gateway] =
                 [Part::IngestApi, Part::StatsNotifier, Part::SseGateway].map(|part| part.replica(number));
@@ -279,15 +287,15 @@ impl Wires {
             for (other, of) in (1..).zip(ports) {
                 let upstream = Part::StatsNotifier.replica(other);
                 let link = Link::to(format!("{gateway} to {upstream}"), of.stats_notifier).await?;
-                upstreams.push(url(&link));
+                upstreams.push(link.url());
                 links.push(link);
             }
             variables.push((gateway, "NEWCYCLE_UPSTREAMS", upstreams.join(",")));
             let link = Link::to(format!("producers to {api}"), own.ingest_api).await?;
-            ingest.push(url(&link));
+            ingest.push(link.url());
             links.push(link);
             let link = Link::to(format!("subscribers to {gateway}"), own.sse_gateway).await?;
-            gateways.push(url(&link));
+            gateways.push(link.url());
             links.push(link);
             let debug = "info,actix_server=warn,stats_notifier=debug".to_owned();
             variables.extend([
@@ -297,6 +305,8 @@ impl Wires {
                 (notifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "0".to_owned()),
                 (notifier, "NEWCYCLE__RETENTION__MINUTE_DAYS", "0".to_owned()),
                 (gateway, "NEWCYCLE__STREAM__MAX_CLIENTS", MAX_CLIENTS.to_string()),
+                // Its clients are few.
+                (gateway, "NEWCYCLE__HTTP__DRAIN_SECONDS", "1".to_owned()),
             ]);
             if let Some(clocks) = clocks {
                 let clock = clocks.variables(number).into_iter();
