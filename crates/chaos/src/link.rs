@@ -188,3 +188,86 @@ async fn pump(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A link, with the two ends of a connection through it.
+    async fn joined() -> (Link, TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let link = Link::to("a to b".to_owned(), listener.local_addr().unwrap().port()).await.unwrap();
+        let client = TcpStream::connect(("127.0.0.1", link.port())).await.unwrap();
+        let (service, _) = listener.accept().await.unwrap();
+        (link, client, service)
+    }
+
+    async fn heard(end: &mut TcpStream) -> String {
+        let mut text = [0; 5];
+        end.read_exact(&mut text).await.unwrap();
+        String::from_utf8(text.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_open_link_passes_on_both_directions_and_their_ends() {
+        let (link, mut client, mut service) = joined().await;
+        client.write_all(b"there").await.unwrap();
+        assert_eq!(heard(&mut service).await, "there");
+        service.write_all(b"back.").await.unwrap();
+        assert_eq!(heard(&mut client).await, "back.");
+        drop(client);
+        assert_eq!(service.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(link.effects(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_stalled_link_passes_nothing_on_until_it_is_open() {
+        let (link, mut client, mut service) = joined().await;
+        link.set(Mode::Stalled);
+        client.write_all(b"there").await.unwrap();
+        while link.effects() != (0, 5) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(service.try_read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        link.set(Mode::Open);
+        assert_eq!(heard(&mut service).await, "there");
+    }
+
+    #[tokio::test]
+    async fn a_cut_link_ends_what_there_is_and_what_comes() {
+        let (link, mut client, mut service) = joined().await;
+        link.set(Mode::Cut);
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(service.read(&mut [0]).await.unwrap(), 0);
+        let mut next = TcpStream::connect(("127.0.0.1", link.port())).await.unwrap();
+        assert_eq!(next.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(link.effects(), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn a_link_is_reset_at_both_ends() {
+        let (link, mut client, mut service) = joined().await;
+        // So that the connection is known to be passed on.
+        client.write_all(b"there").await.unwrap();
+        assert_eq!(heard(&mut service).await, "there");
+        link.set(Mode::Reset(1));
+        for end in [&mut client, &mut service] {
+            assert_eq!(end.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
+        assert_eq!(link.effects(), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_slow_link_passes_on_little_at_a_time() {
+        let (link, mut client, mut service) = joined().await;
+        link.set(Mode::Slow(Duration::from_millis(1)));
+        client.write_all(&[7; 3 * SLOW_BYTES]).await.unwrap();
+        let mut pieces = vec![0; 3 * SLOW_BYTES];
+        service.read_exact(&mut pieces).await.unwrap();
+        assert_eq!(link.effects(), (0, 3 * SLOW_BYTES as u64));
+    }
+}

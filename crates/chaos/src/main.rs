@@ -47,6 +47,8 @@ async fn main() -> anyhow::Result<ExitCode> {
         time: arguments.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
         kinds,
         planted: arguments.planted,
+        // With an error in the system much is never right, which need not be waited for so long.
+        patience: Duration::from_secs(if arguments.planted.is_some() { 15 } else { 60 }),
     };
     println!("seed {}", plan.seed);
     let outcome = tokio::select! {
@@ -69,6 +71,9 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
         (None, false) => ExitCode::SUCCESS,
         (None, true) => {
+            if let Some(logs) = &outcome.logs {
+                println!("\nthe services' logs: {}", logs.display());
+            }
             println!("\nto draw the same schedule again: cargo xtask chaos --seed {}", plan.seed);
             ExitCode::FAILURE
         }

@@ -1,5 +1,6 @@
 //! A run: faults one after another, and every few of them a rest at which everything is checked.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::link::{Link, Mode};
 use crate::planted::Planted;
 use crate::report::Report;
 use crate::subscriber::{Subscriber, Temper};
-use crate::system::{PATIENCE, System};
+use crate::system::System;
 use crate::writers::{self, Parents, World};
 
 /// What to run.
@@ -35,6 +36,8 @@ pub struct Plan {
     pub kinds: Vec<Kind>,
     /// An error in the system.
     pub planted: Option<Planted>,
+    /// How long it may take until all is well again after a fault, and until everybody shows everything at rest.
+    pub patience: Duration,
 }
 
 /// How a run ended.
@@ -44,6 +47,8 @@ pub struct Outcome {
     pub report: Report,
     /// What was wrong, in words; empty where nothing was.
     pub violations: Vec<String>,
+    /// Where the services' logs were kept, if something was.
+    pub logs: Option<PathBuf>,
 }
 
 /// Faults between two rests.
@@ -77,6 +82,7 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outco
     let writers = writers::start(&world, random.random());
     let mut run = Run {
         system,
+        patience: plan.patience,
         world,
         subscribers,
         checker: Checker::default(),
@@ -96,11 +102,12 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outco
     report.took = started.elapsed();
     let Run { system, subscribers, _writers: writers, .. } = run;
     drop((subscribers, writers));
-    let stopped = system.stop().await;
+    let logs = (!violations.is_empty()).then(|| system.logs());
+    let stopped = system.stop(logs.is_some()).await;
     if violations.is_empty() {
         stopped?;
     }
-    Ok(Outcome { report, violations })
+    Ok(Outcome { report, violations, logs })
 }
 
 fn subscribe(system: &System, slow_line: &Link, random: &mut StdRng) -> Vec<Subscriber> {
@@ -129,6 +136,7 @@ fn subscribe(system: &System, slow_line: &Link, random: &mut StdRng) -> Vec<Subs
 
 struct Run {
     system: System,
+    patience: Duration,
     world: World,
     subscribers: Vec<Subscriber>,
     checker: Checker,
@@ -200,7 +208,7 @@ impl Run {
             bail!(Violation(format!("a service ended by itself: {ended}")));
         }
         for ingest in 0..self.world.ingest.len() {
-            let item = writers::probe(&self.world, ingest, PATIENCE).await;
+            let item = writers::probe(&self.world, ingest, self.patience).await;
             let item = item.map_err(|error| Violation(format!("ingest-api {}: {error:#}", ingest + 1)))?;
             let transaction = self.system.database.transaction_of(item).await?;
             for subscriber in &self.subscribers[..2] {
@@ -209,8 +217,8 @@ impl Run {
                     self.system.published().get(&version).filter(|shown| shown.snapshot.sees(transaction))?;
                     Some(())
                 };
-                until(PATIENCE, shown).await.with_context(|| {
-                    let (name, seconds) = (subscriber.name(), PATIENCE.as_secs());
+                until(self.patience, shown).await.with_context(|| {
+                    let (name, seconds) = (subscriber.name(), self.patience.as_secs());
                     Violation(format!("{name} was not shown an acknowledged write within {seconds} s"))
                 })?;
             }
@@ -222,7 +230,7 @@ impl Run {
     async fn rest(&mut self, report: &mut Report) -> anyhow::Result<()> {
         let history = Arc::clone(&self.world.history);
         history.pause(true);
-        until(PATIENCE, || (history.in_flight() == 0).then_some(()))
+        until(self.patience, || (history.in_flight() == 0).then_some(()))
             .await
             .context("the producers did not come to rest")?;
         self.until_unwritten().await?;
@@ -236,7 +244,7 @@ impl Run {
             let everybody = self.subscribers.iter().all(|other| other.version() == Some(version));
             (everybody && transactions.iter().all(|transaction| snapshot.sees(*transaction))).then_some(())
         };
-        if until(PATIENCE, all_shown).await.is_none() {
+        if until(self.patience, all_shown).await.is_none() {
             let versions = self.subscribers.iter().map(|subscriber| {
                 let version = subscriber.version().map(|version| version.to_string());
                 format!("{}: {}", subscriber.name(), version.unwrap_or_default())
@@ -265,8 +273,8 @@ impl Run {
     async fn until_unwritten(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         while self.system.database.is_written().await? {
-            if started.elapsed() > PATIENCE {
-                bail!(Violation("a transaction did not end within a minute of rest".to_owned()));
+            if started.elapsed() > self.patience {
+                bail!(Violation("a transaction did not end in time at rest".to_owned()));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -316,7 +324,7 @@ impl Run {
             if rollups == 0 {
                 return Ok(wrong);
             }
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > self.patience {
                 wrong.push(format!("{rollups} rollups are not what the events say"));
                 return Ok(wrong);
             }

@@ -1,6 +1,7 @@
 //! Everything that a run puts to the test: Postgres on a disk of its own, the services, and a link between any two.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -31,6 +32,9 @@ pub const MAX_CLIENTS: usize = 64;
 /// The superuser of the cluster, which nobody else can reach.
 const USER: &str = "postgres";
 const PASSWORD: &str = "chaos";
+
+/// The file of the services' logs.
+const LOGS: &str = "services.log";
 
 /// Every version that a leader said it would publish.
 pub type Publications = Arc<Mutex<HashMap<Version, Published>>>;
@@ -117,7 +121,7 @@ impl System {
             ports,
             variables: wires.variables,
         };
-        let stack = Stack::start(stack, logs(Arc::clone(&published)))?;
+        let stack = Stack::start(stack, logs(Arc::clone(&published), &folder.join(LOGS))?)?;
         let mut system = Self {
             stack,
             database: admin,
@@ -219,19 +223,27 @@ impl System {
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
-    /// Lets everything finish.
+    /// Where the services' logs are.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.folder.join(LOGS)
+    }
+
+    /// Lets everything finish, and removes all files, or keeps the logs.
     ///
     /// # Errors
     /// A service does not end well, or something cannot be removed.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
+    pub async fn stop(mut self, keep_logs: bool) -> anyhow::Result<()> {
         let unwell = self.stack.stop(PATIENCE).await;
         drop(self.database);
         if let Some(mut cluster) = self.cluster.take() {
             block_in_place(|| cluster.stop());
         }
         drop(self.disk);
-        std::fs::remove_dir_all(&self.folder)
-            .with_context(|| format!("removing {}", self.folder.display()))?;
+        if !keep_logs {
+            std::fs::remove_dir_all(&self.folder)
+                .with_context(|| format!("removing {}", self.folder.display()))?;
+        }
         if !unwell.is_empty() {
             bail!("these services did not end well: {unwell:?}");
         }
@@ -247,10 +259,13 @@ fn config(port: u16) -> tokio_postgres::Config {
     config
 }
 
-/// Takes from the leaders' logs which snapshot each version shows.
-fn logs(published: Publications) -> local_stack::stack::Log {
-    Arc::new(move |_, line: &str| {
+/// Takes from the leaders' logs which snapshot each version shows, and writes down everything else.
+fn logs(published: Publications, file: &Path) -> anyhow::Result<local_stack::stack::Log> {
+    let file = std::fs::File::create(file).with_context(|| format!("making {}", file.display()))?;
+    Ok(Arc::new(move |instance, line: &str| {
         if !line.contains("\"publishing\"") {
+            // Only for people who look for the reason of a violation.
+            let _disk_full = writeln!(&file, "{instance} | {line}");
             return;
         }
         let event: Value = serde_json::from_str(line).unwrap_or_default();
@@ -259,7 +274,7 @@ fn logs(published: Publications) -> local_stack::stack::Log {
             let publication = Published { snapshot, at: SystemTime::now() };
             published.lock().unwrap_or_else(PoisonError::into_inner).insert(version, publication);
         }
-    })
+    }))
 }
 
 /// The links, and what they make of the services' settings.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
 
+mod chaos;
 mod compose;
 mod contract;
 mod demo;
@@ -75,6 +76,14 @@ enum Command {
     },
     /// Lets a small company work: base items, users, items and transfers through ingest-api, until Ctrl-C.
     Demo(demo::Options),
+    /// Kills, freezes, cuts and fills whatever the stack consists of while producers write and subscribers follow, and
+    /// checks that nothing is lost and nothing counts twice. `--help` says more.
+    #[command(disable_help_flag = true)]
+    Chaos {
+        /// Passed on, such as --seed 7 --faults 200.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Checks formatting, lints and documentation, then runs every test, and puts the API contract to the test, against
     /// a Postgres of its own.
     Test {
@@ -96,6 +105,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Status { with, json } => stack::status(with, json).await,
         Command::Import { folder, url } => import::run(&folder, url).await,
         Command::Demo(options) => demo::run(options).await,
+        Command::Chaos { arguments } => chaos::run(&arguments).await,
         Command::Test { arguments } => test::run(&arguments).await,
     }
 }

@@ -8,7 +8,7 @@ use local_stack::postgres::{Cluster, ClusterSettings, free_port};
 use local_stack::test_database::CLUSTER_VARIABLE;
 use tokio::process::Command;
 
-use crate::{contract, examples, page, postgres, up};
+use crate::{chaos, contract, examples, page, postgres, up};
 
 /// Tests that may be ignored, by their full names; reviewed, and empty for as long as possible.
 const MAY_BE_IGNORED: &[&str] = &[];
@@ -83,10 +83,11 @@ async fn test(
     }
     contract::run(settings).await?;
     page::test().await?;
-    page::test_in_browser(cluster, settings).await
+    page::test_in_browser(cluster, settings).await?;
+    chaos::test().await
 }
 
-fn cargo(arguments: &[&str]) -> Command {
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).kill_on_drop(true);
     command

@@ -1,0 +1,58 @@
+//! `cargo xtask chaos`: faults against the whole stack. The crate `chaos` does it; this builds and brings what it needs.
+
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use local_stack::stack::built_programs;
+
+use crate::test::{cargo, step};
+use crate::{packages, postgres, up};
+
+/// Errors that are planted in the system, each of which a run must find.
+const PLANTED: [&str; 4] = ["transactions-forgotten", "folded-twice", "acknowledged-early", "lead-kept"];
+
+/// Runs it with these arguments.
+pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
+    bring().await?;
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    chaos("chaos", &arguments).await
+}
+
+/// A few minutes of it, and that it does find what is wrong.
+pub(crate) async fn test() -> anyhow::Result<()> {
+    bring().await?;
+    for planted in PLANTED {
+        let arguments = ["--seed", "1", "--faults", "12", "--planted", planted];
+        chaos(&format!("chaos: {planted} must be found"), &arguments).await?;
+    }
+    // Another schedule each time; it says how to have the same again.
+    chaos("chaos", &["--faults", "42", "--minutes", "5"]).await
+}
+
+async fn chaos(name: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let mut command = tokio::process::Command::new(built_programs()?.join("chaos"));
+    command.args(arguments).kill_on_drop(true);
+    step(name, command).await
+}
+
+async fn bring() -> anyhow::Result<()> {
+    let mut build = cargo(&up::BUILD);
+    build.args(["-p", "chaos"]);
+    step("building the services, and chaos", build).await?;
+    postgres::bring()?;
+    bring_faketime()
+}
+
+/// libfaketime, which steps clocks; without it, those faults are left out, and the run says so.
+fn bring_faketime() -> anyhow::Result<()> {
+    if Command::new("faketime").arg("--version").output().is_ok() {
+        return Ok(());
+    }
+    if packages::can_install() {
+        return packages::install(&["faketime"]).context("install libfaketime by hand, then try again");
+    }
+    if std::env::var_os("CI").is_some() {
+        bail!("there is no libfaketime here: install it");
+    }
+    Ok(())
+}
