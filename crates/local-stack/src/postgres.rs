@@ -45,6 +45,9 @@ pub enum PostgresError {
         /// What it wrote.
         output: String,
     },
+    /// Processes of an earlier server are left over.
+    #[error("processes of an earlier server of this folder still run: end them, then try again")]
+    EarlierServer,
     /// The server did not start in time, or ended.
     #[error("Postgres did not start; the end of its log:\n{0}")]
     NotStarted(String),
@@ -166,9 +169,7 @@ impl Cluster {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match Self::launch(installation, settings, user, &data) {
-                Err(PostgresError::NotStarted(log))
-                    if log.contains("shared memory block") && Instant::now() < deadline =>
-                {
+                Err(PostgresError::EarlierServer) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
                 outcome => return outcome,
@@ -184,7 +185,10 @@ impl Cluster {
     ) -> Result<Self, PostgresError> {
         let folder = &settings.folder;
         let log = folder.join("postgres.log");
-        let output = std::fs::File::create(&log).map_err(io_error(format!("making {}", log.display())))?;
+        // Appended to, for processes of an earlier server may still write to it while they end.
+        let output = std::fs::OpenOptions::new().create(true).append(true).open(&log);
+        let output = output.map_err(io_error(format!("making {}", log.display())))?;
+        output.set_len(0).map_err(io_error(format!("emptying {}", log.display())))?;
         let errors = output.try_clone().map_err(io_error("sharing the log"))?;
         let mut server = installation.command("postgres", user);
         // A group of its own: a Ctrl-C at the terminal is for whoever started it, who then stops it in order.
@@ -270,6 +274,9 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(20));
         }
         let log = std::fs::read_to_string(self.folder.join("postgres.log")).unwrap_or_default();
+        if log.contains("pre-existing shared memory block") {
+            return Err(PostgresError::EarlierServer);
+        }
         let lines: Vec<&str> = log.lines().rev().take(10).collect();
         Err(PostgresError::NotStarted(lines.into_iter().rev().collect::<Vec<_>>().join("\n")))
     }
