@@ -38,6 +38,18 @@ pub enum SettingsError {
         /// What may be meant.
         hint: String,
     },
+    /// Two settings that do not go together.
+    #[error("{smaller} must be at most half of {larger}, but is {} of {}: {why}", .values.0, .values.1)]
+    NotTogether {
+        /// The key that is too large beside the other.
+        smaller: &'static str,
+        /// The key that is too small.
+        larger: &'static str,
+        /// Both values, in the unit that their names end in.
+        values: (u64, u64),
+        /// What would come of it.
+        why: &'static str,
+    },
     /// An environment variable holds no UTF-8.
     #[error("the environment variable {0} is not UTF-8")]
     NotUtf8(&'static str),

@@ -83,7 +83,8 @@ pub async fn follow(
             // Whatever the reason, the whole state will fit.
             position.version = None;
         }
-        // A leader that hands over within that time is no reason to alarm anybody.
+        // A leader that hands over within that time is no reason to alarm anybody. The hub's own beats may have said so
+        // sooner.
         if position.heard.elapsed() >= settings.silence {
             hub.stale();
         }

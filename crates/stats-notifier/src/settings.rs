@@ -186,8 +186,58 @@ impl Settings {
     /// Reads the settings.
     ///
     /// # Errors
-    /// [`SettingsError`], naming the setting that is wrong.
+    /// [`SettingsError`], naming the setting that is wrong, or the two that do not go together.
     pub fn load() -> Result<Self, SettingsError> {
-        LAYERS.load()
+        let settings: Self = LAYERS.load()?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// The server ends a session that says nothing for the session timeout, so whoever has one must speak more often: a
+    /// standby that tries to lead, and a leader that polls and flushes.
+    fn check(&self) -> Result<(), SettingsError> {
+        let timeout = self.leader.session_timeout_milliseconds.get();
+        let attempts = self.leader.attempt_interval_milliseconds.get();
+        let (polls, flushes) = (self.gate.floor_milliseconds.get(), self.flush.interval_milliseconds.get());
+        let leading = if polls < flushes {
+            ("gate.floor_milliseconds", polls)
+        } else {
+            ("flush.interval_milliseconds", flushes)
+        };
+        let standing_by = ("leader.attempt_interval_milliseconds", attempts);
+        for (smaller, milliseconds) in [standing_by, leading] {
+            if milliseconds > timeout / 2 {
+                return Err(SettingsError::NotTogether {
+                    smaller,
+                    larger: "leader.session_timeout_milliseconds",
+                    values: (milliseconds, timeout),
+                    why: "the server would end the session of a healthy replica, again and again",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_would_end_in_between_is_refused() {
+        let mut settings = Settings::load().unwrap();
+        settings.leader.session_timeout_milliseconds = NonZeroU64::new(1_999).unwrap();
+        // The shorter of the two counts, for either is a word.
+        settings.flush.interval_milliseconds = NonZeroU64::new(5_000).unwrap();
+        assert_eq!(
+            settings.check().unwrap_err().to_string(),
+            "gate.floor_milliseconds must be at most half of leader.session_timeout_milliseconds, but is 1000 of 1999: \
+             the server would end the session of a healthy replica, again and again"
+        );
+        settings.gate.floor_milliseconds = NonZeroU64::new(999).unwrap();
+        settings.check().unwrap();
+        settings.leader.attempt_interval_milliseconds = NonZeroU64::new(1_000).unwrap();
+        let error = settings.check().unwrap_err().to_string();
+        assert!(error.starts_with("leader.attempt_interval_milliseconds must be"), "{error}");
     }
 }
