@@ -133,6 +133,13 @@ async fn a_database_that_hangs_is_503_and_its_connection_is_not_used_again() {
     for _ in 0..3 {
         assert_eq!(api.post("/users", &json!({})).await.status, 503);
     }
+    // Nor does the server go on with what nobody waits for: its connections would pile up, until it takes no more.
+    let (observer, given_up) = (api.database.connect().await, Instant::now());
+    let waiting =
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while !observer.query(waiting, &[]).await.unwrap().is_empty() {
+        assert!(given_up.elapsed() < Duration::from_secs(20), "statements that were given up must end");
+    }
     blocker.batch_execute("ROLLBACK").await.unwrap();
     for _ in 0..20 {
         assert_eq!(api.post("/users", &json!({})).await.status, 201);
