@@ -14,6 +14,7 @@ mod outage;
 mod own_postgres;
 mod reference;
 mod replicas;
+mod restore;
 mod schema;
 mod standby;
 mod subscriber;

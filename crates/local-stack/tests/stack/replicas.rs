@@ -28,7 +28,8 @@ pub(crate) struct Services {
     /// A superuser's connection.
     pub(crate) client: Client,
     pub(crate) parents: Parents,
-    database: DatabaseSettings,
+    /// How a superuser connects.
+    pub(crate) database: DatabaseSettings,
     /// What is dropped last, where it is a database of the test cluster.
     _database: Option<TestDatabase>,
 }
@@ -76,6 +77,25 @@ impl Services {
             CREATE TRIGGER note_write AFTER UPDATE ON rollup_cursor FOR EACH ROW EXECUTE FUNCTION note_write(); {before}"
         );
         client.batch_execute(&note).await.unwrap();
+        Self::go_on_with(database, client, parents, wanted, variables).await
+    }
+
+    /// Some on a database in which others have run before, such as a restored one.
+    pub(crate) async fn go_on(database: DatabaseSettings, wanted: Replicas) -> Self {
+        let client = connect(&database).await;
+        let find = "SELECT base_items.id, users.id FROM base_items, users LIMIT 1";
+        let row = client.query_one(find, &[]).await.unwrap();
+        let parents = Parents { base_item: row.get(0), user: row.get(1) };
+        Self::go_on_with(database, client, parents, wanted, Vec::new()).await
+    }
+
+    async fn go_on_with(
+        database: DatabaseSettings,
+        client: Client,
+        parents: Parents,
+        wanted: Replicas,
+        variables: Vec<(Instance, &'static str, String)>,
+    ) -> Self {
         let settings = replicas(database.clone(), TestDatabase::roles(), wanted);
         let settings = StackSettings { variables, ..settings };
         let stack = Stack::start(settings, std::sync::Arc::new(|_, _: &str| ())).unwrap();
