@@ -117,17 +117,20 @@ impl Variables {
 }
 
 /// Runs the [tests that need Postgres](OF_POSTGRES) on another version. They are built already; asked by package, cargo
-/// would build them anew with other features.
+/// would build them anew with other features. Most of them wait more than they work, so there are more at a time than
+/// cores.
 async fn test_again(version: &str, variables: &Variables) -> anyhow::Result<()> {
     let mut list = cargo(&["test", "--workspace", "--locked", "--no-run", "--message-format=json"]);
     let listed = list.output().await.context("listing the test programs")?;
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let built: Vec<Built> = listed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     for (package, target) in OF_POSTGRES {
         let built = built.iter().find(|built| built.is(package, target));
         let built = built.with_context(|| format!("{package} has no tests named {target}"))?;
         let mut tests = Command::new(&built.executable);
         tests.current_dir(built.manifest_path.parent().unwrap_or(Path::new("."))).kill_on_drop(true);
+        tests.env("RUST_TEST_THREADS", (2 * cores).to_string());
         variables.give(&mut tests);
         step(&format!("tests of {package} on {version}"), tests).await?;
     }
