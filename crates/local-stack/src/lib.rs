@@ -1,5 +1,6 @@
 //! A real Postgres and the services, started on this machine: for `up`, tests and benches.
 
+mod installation;
 mod parts;
 pub mod postgres;
 pub mod services;

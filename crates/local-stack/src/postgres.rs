@@ -6,13 +6,13 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The oldest version that will do.
-const OLDEST: u32 = 15;
+pub use crate::installation::Installation;
+use crate::installation::OLDEST;
 
 /// How long a server may take to start, or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,6 +26,9 @@ pub enum PostgresError {
          one (Debian and Ubuntu: apt-get install postgresql; macOS: brew install postgresql@17), then try again"
     )]
     NotFound,
+    /// A folder has no programs of Postgres, or none that run here.
+    #[error("{} has no Postgres {OLDEST} or newer that runs on this machine", .0.display())]
+    NotThere(PathBuf),
     /// As root, there must be another user to run Postgres as.
     #[error("Postgres refuses to run as root, and there is no user named postgres to run it as: create one")]
     NoUser,
@@ -53,62 +56,16 @@ pub enum PostgresError {
     NotStarted(String),
 }
 
-fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> PostgresError {
+pub(crate) fn io_error(doing: impl Into<String>) -> impl FnOnce(io::Error) -> PostgresError {
     let doing = doing.into();
     move |source| PostgresError::Io { doing, source }
 }
 
-/// The programs of one version.
-#[derive(Debug, Clone)]
-pub struct Installation {
-    programs: PathBuf,
-}
-
 /// Another user to run Postgres as, where this process runs as root.
 #[derive(Debug, Clone, Copy)]
-struct User {
-    uid: u32,
-    gid: u32,
-}
-
-impl Installation {
-    /// The newest on this machine: on PATH, in Debian's versioned folders, or of Homebrew.
-    ///
-    /// # Errors
-    /// [`PostgresError::NotFound`], which says what to install.
-    pub fn find() -> Result<Self, PostgresError> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-        for (parent, below) in
-            [("/usr/lib/postgresql", "bin"), ("/opt/homebrew/opt", "bin"), ("/usr/local/opt", "bin")]
-        {
-            let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
-            folders.extend(entries.map(|entry| entry.path().join(below)));
-        }
-        let found = folders.into_iter().filter_map(|programs| Some((version(&programs)?, programs)));
-        let newest = found.filter(|(version, _)| *version >= OLDEST).max_by_key(|(version, _)| *version);
-        newest.map(|(_, programs)| Self { programs }).ok_or(PostgresError::NotFound)
-    }
-
-    fn command(&self, program: &str, user: Option<User>) -> Command {
-        let mut command = Command::new(self.programs.join(program));
-        if let Some(User { uid, gid }) = user {
-            command.uid(uid).gid(gid);
-        }
-        // A folder that any user can enter; initdb looks at where it stands.
-        command.current_dir("/").stdin(Stdio::null());
-        command
-    }
-}
-
-/// The major version of the programs in a folder, where all that are needed are there.
-fn version(programs: &Path) -> Option<u32> {
-    if !programs.join("initdb").exists() {
-        return None;
-    }
-    let output = Command::new(programs.join("postgres")).arg("--version").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    text.split_whitespace().find_map(|word| word.split('.').next()?.parse().ok())
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 /// A running cluster. It is stopped when dropped; its data stay.
@@ -148,20 +105,35 @@ pub struct ClusterSettings {
     pub parameters: Vec<String>,
 }
 
-impl Cluster {
-    /// Starts the cluster of a folder, which is made first where there is none.
-    ///
-    /// # Errors
-    /// [`PostgresError`].
-    pub fn start(installation: &Installation, settings: &ClusterSettings) -> Result<Self, PostgresError> {
-        let folder = &settings.folder;
+impl ClusterSettings {
+    /// The folder of its data: what the programs of Postgres call the data directory. A cluster whose data are there is not
+    /// made anew.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Makes the folder where it is missing, and returns whose it is, where that is another user than this process's.
+    pub(crate) fn make_folder(&self) -> Result<Option<User>, PostgresError> {
+        let folder = &self.folder;
         std::fs::create_dir_all(folder).map_err(io_error(format!("making {}", folder.display())))?;
         let user = other_user(folder)?;
         if let Some(User { uid, gid }) = user {
             chown(folder, Some(uid), Some(gid))
                 .map_err(io_error(format!("giving away {}", folder.display())))?;
         }
-        let data = folder.join("data");
+        Ok(user)
+    }
+}
+
+impl Cluster {
+    /// Starts the cluster of a folder, which is made first where there is none.
+    ///
+    /// # Errors
+    /// [`PostgresError`].
+    pub fn start(installation: &Installation, settings: &ClusterSettings) -> Result<Self, PostgresError> {
+        let user = settings.make_folder()?;
+        let data = settings.data();
         if !data.join("PG_VERSION").exists() {
             initialise(installation, settings, user, &data)?;
         }

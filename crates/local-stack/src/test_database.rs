@@ -11,8 +11,14 @@ use secrecy::SecretString;
 use service_kit::database::DatabaseSettings;
 use tokio_postgres::{Client, Config, NoTls};
 
+use crate::postgres::Installation;
+
 /// Names the test cluster, as `host=… port=… user=… password=…` of a superuser. `cargo xtask test` sets it.
 pub const CLUSTER_VARIABLE: &str = "NEWCYCLE_TEST_POSTGRES";
+
+/// Names the folders of programs of the versions of Postgres that the tests may use, separated as in PATH: first that of
+/// the test cluster. `cargo xtask test` sets it; without it, there is the one of this machine.
+pub const INSTALLATIONS_VARIABLE: &str = "NEWCYCLE_TEST_INSTALLATIONS";
 
 /// The database that every test's database is a copy of.
 const TEMPLATE: &str = "newcycle_template";
@@ -35,6 +41,23 @@ pub fn cluster() -> Config {
         .unwrap_or_else(|_| panic!("{CLUSTER_VARIABLE} is not set: run the tests with `cargo xtask test`"))
         .parse()
         .expect("NEWCYCLE_TEST_POSTGRES must be a connection string such as host=127.0.0.1 port=5432 user=postgres")
+}
+
+/// The versions of Postgres that there are, first that of the test cluster: for tests that run clusters of their own.
+#[must_use]
+pub fn installations() -> Vec<Installation> {
+    let Some(folders) = std::env::var_os(INSTALLATIONS_VARIABLE) else {
+        return vec![Installation::find().expect("there must be a Postgres")];
+    };
+    let at =
+        |folder| Installation::at(folder).expect("NEWCYCLE_TEST_INSTALLATIONS must name folders of programs");
+    std::env::split_paths(&folders).map(at).collect()
+}
+
+/// The version of Postgres of the test cluster.
+#[must_use]
+pub fn installation() -> Installation {
+    installations().swap_remove(0)
 }
 
 /// Makes or updates the template in the cluster of a connection string. `cargo xtask test` calls it once, before

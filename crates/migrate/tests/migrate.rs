@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use local_stack::postgres::{Cluster, ClusterSettings, Installation, free_port};
+use local_stack::postgres::{Cluster, ClusterSettings, free_port};
+use local_stack::test_database::installation;
 use migrate::settings::RoleSettings;
 use migrate::{MigrateError, migrate};
 use secrecy::SecretString;
@@ -29,7 +30,7 @@ impl Fresh {
             durable: false,
             parameters: Vec::new(),
         };
-        let cluster = Cluster::start(&Installation::find().unwrap(), &settings).unwrap();
+        let cluster = Cluster::start(&installation(), &settings).unwrap();
         Self { settings, cluster }
     }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use deadpool_postgres::{
-    BuildError, Client, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    BuildError, Client, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod,
+    Runtime,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -61,6 +62,9 @@ pub struct PoolSettings {
     pub connections: std::num::NonZeroUsize,
     /// How long a request waits for a free one.
     pub wait_timeout_milliseconds: u64,
+    /// How long a connection is used. One that leads to a server which does not know that a failover has left it behind
+    /// would be used for good.
+    pub connection_seconds: std::num::NonZeroU64,
 }
 
 /// The database was not there in time.
@@ -118,6 +122,10 @@ impl Connections {
         pool: &PoolSettings,
         application_name: &str,
     ) -> Result<Self, BuildError> {
+        let lifetime = Duration::from_secs(pool.connection_seconds.get());
+        let not_too_old = Hook::sync_fn(move |_, metrics| {
+            if metrics.age() < lifetime { Ok(()) } else { Err(HookError::message("it is too old")) }
+        });
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let mut connection = database.connection(application_name);
         connection.options(SESSION_OPTIONS);
@@ -128,6 +136,7 @@ impl Connections {
             // tokio-postgres' own timeout is for the socket alone; this one includes authentication.
             .create_timeout(Some(database.connect_timeout()))
             .recycle_timeout(Some(database.connect_timeout()))
+            .pre_recycle(not_too_old)
             .runtime(Runtime::Tokio1)
             .build()?;
         Ok(Self { pool })

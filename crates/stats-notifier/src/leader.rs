@@ -65,10 +65,6 @@ impl Role {
 /// Receives, in tests, the snapshot that each published version shows.
 pub type Recorder = mpsc::Sender<(Version, Snapshot)>;
 
-/// A log of more bytes is folded before a term loads it: some millions of rows, more than can be read and folded within
-/// the deadline of a statement. A shorter one is loaded at once, so that a takeover waits for nothing.
-const LONG_LOG_BYTES: i64 = 134_217_728;
-
 /// After how long a round of purging begins no other batch.
 const PURGE_TIME: Duration = Duration::from_millis(200);
 
@@ -102,16 +98,17 @@ impl Drop for Term {
 
 impl Term {
     /// Begins the next term and loads its state: the caller holds the lead. Where there is no count of this database
-    /// yet, all events are counted first, as far as `retention` keeps them.
+    /// yet, all events are counted first, as far as they are kept.
     ///
     /// # Errors
     /// [`StoreError`]; the lead must then be given up, by ending the session.
     pub async fn begin(
         store: &Store,
         hub: Arc<Hub>,
-        retention: &RetentionSettings,
+        settings: &Settings,
         recorder: Option<Recorder>,
     ) -> Result<Self, StoreError> {
+        let Settings { retention, flush, .. } = settings;
         let number = store.begin_term().await?;
         if store.stored_cursor().await?.is_none() {
             tracing::info!(
@@ -120,7 +117,9 @@ impl Term {
             );
             store.rebuild(number, retention, &mut log_progress()).await?;
         }
-        if store.log_bytes().await? > LONG_LOG_BYTES {
+        // More than can be read and folded within the deadline of a statement. A shorter one is loaded at once, so that a
+        // takeover waits for nothing.
+        if store.log_bytes().await? > flush.long_log_bytes {
             store.catch_up(number).await?;
         }
         // Before the load, so that what this term does not load is what the rollups no longer have.
@@ -284,16 +283,24 @@ pub async fn run(candidate: Candidate, shutdown: CancellationToken) -> Result<()
 }
 
 impl Candidate {
-    /// One session: waits for the lead, then leads. Returns only when the session is lost.
+    /// One session: waits for the lead, then leads. Returns only when the session is lost, or of no more use.
     async fn lead_once(&self) -> Result<(), StoreError> {
         let Settings { database, leader, .. } = &self.settings;
         let store = Store::connect(database, leader, self.statements.clone()).await?;
+        let interval = milliseconds(leader.address_check_interval_milliseconds);
+        tokio::select! {
+            ended = self.lead_by(&store) => ended,
+            () = store.session.until_left_behind(database, interval) => Err(StoreError::LeftBehind),
+        }
+    }
+
+    async fn lead_by(&self, store: &Store) -> Result<(), StoreError> {
+        let Settings { database, leader, .. } = &self.settings;
         self.role.send_replace(Role::Standby);
         while !store.try_lead().await? {
             tokio::time::sleep(milliseconds(leader.attempt_interval_milliseconds)).await;
         }
-        let retention = &self.settings.retention;
-        let mut term = Term::begin(&store, (self.new_hub)(), retention, self.recorder.clone()).await?;
+        let mut term = Term::begin(store, (self.new_hub)(), &self.settings, self.recorder.clone()).await?;
         self.metrics.terms.increment(1);
         self.metrics.leading.set(1.0);
         self.role.send_replace(Role::Leader(Arc::clone(&term.hub)));
@@ -307,7 +314,7 @@ impl Candidate {
             }
         };
         tokio::select! {
-            ended = self.keep_leading(&store, &mut term, &woken) => ended,
+            ended = self.keep_leading(store, &mut term, &woken) => ended,
             () = listening => Ok(()),
         }
     }

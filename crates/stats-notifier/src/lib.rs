@@ -8,6 +8,7 @@
 //! Invariant: one version is one snapshot of the database, and nothing but a snapshot says what was counted: no
 //! clock, no order of commits, no notification.
 
+mod address;
 pub mod commands;
 pub mod days;
 pub mod gate;

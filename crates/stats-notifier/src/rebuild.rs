@@ -95,8 +95,8 @@ pub async fn take_over_and_rebuild(settings: &Settings, report: Report<'_>) -> R
     let store = Store::connect(database, leader, Statements::default()).await?;
     // A new term deposes whoever leads: it notices at its next flush, at the latest, and ends its session. Its
     // lock then goes to the first in the queue, which is this session; the others only try.
+    store.wait_for_locks(HANDOVER_ATTEMPT).await?;
     for _ in 0..HANDOVER_ATTEMPTS {
-        store.wait_for_locks(HANDOVER_ATTEMPT).await?;
         match store.begin_term().await {
             // It is at a long flush, and keeps the row locked meanwhile.
             Err(StoreError::Postgres(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
@@ -104,7 +104,7 @@ pub async fn take_over_and_rebuild(settings: &Settings, report: Report<'_>) -> R
             }
             begun => begun?,
         };
-        if store.lead_within(HANDOVER_ATTEMPT).await? {
+        if store.wait_for_lead().await? {
             let term = store.begin_term().await?;
             return store.rebuild(term, retention, report).await;
         }

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use serde::Serialize;
-use service_kit::database::DatabaseSettings;
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, Time};
 use tokio::sync::watch;
@@ -12,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::leader::Role;
 use crate::metrics::VerifyMetrics;
-use crate::settings::VerifySettings;
+use crate::settings::{Settings, milliseconds};
 use crate::store::StoreError;
 use crate::verify::{Verified, Verifier, Way};
 
@@ -36,21 +35,20 @@ pub struct LastVerify {
 /// # Errors
 /// Never: a check that cannot be carried out is logged and told.
 pub async fn run(
-    settings: VerifySettings,
-    database: DatabaseSettings,
+    settings: Settings,
     roles: watch::Receiver<Role>,
     last: watch::Sender<Option<LastVerify>>,
     metrics: VerifyMetrics,
     shutdown: CancellationToken,
 ) -> Result<(), Infallible> {
     let daily = async {
-        let Some(at) = settings.at_utc.0 else { return std::future::pending().await };
+        let Some(at) = settings.verify.at_utc.0 else { return std::future::pending().await };
         loop {
             until(at).await;
             if !matches!(*roles.borrow(), Role::Leader(_)) {
                 continue;
             }
-            let outcome = verify(&database, settings.load_percent.get()).await;
+            let outcome = verify(&settings).await;
             tell(&outcome);
             metrics.verified(&outcome);
             let ended = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
@@ -65,8 +63,11 @@ pub async fn run(
     Ok(())
 }
 
-async fn verify(database: &DatabaseSettings, load_percent: u32) -> Result<Verified, StoreError> {
-    Verifier::connect(database).await?.verify(Way::DayByDay { load_percent }, &mut |_| ()).await
+async fn verify(settings: &Settings) -> Result<Verified, StoreError> {
+    let Settings { database, leader, verify, .. } = settings;
+    let way = Way::DayByDay { load_percent: verify.load_percent.get() };
+    let interval = milliseconds(leader.address_check_interval_milliseconds);
+    Verifier::connect(database).await?.verify_here(way, database, interval).await
 }
 
 fn tell(outcome: &Result<Verified, StoreError>) {

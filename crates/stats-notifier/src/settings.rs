@@ -46,6 +46,8 @@ pub struct LeaderSettings {
     pub attempt_interval_milliseconds: NonZeroU64,
     /// After how long without a word the server ends the session.
     pub session_timeout_milliseconds: NonZeroU64,
+    /// How often it is looked whether the database's address still leads to the session's server.
+    pub address_check_interval_milliseconds: NonZeroU64,
     /// How long a statement may wait for a lock.
     pub lock_timeout_milliseconds: NonZeroU64,
     /// How long one tick, flush or purge may take.
@@ -80,6 +82,8 @@ pub struct GateSettings {
 pub struct FlushSettings {
     /// The time between two flushes.
     pub interval_milliseconds: NonZeroU64,
+    /// A log of more bytes is folded before a term loads it.
+    pub long_log_bytes: i64,
     /// How many log rows one purge deletes.
     pub purge_rows: NonZeroU32,
 }

@@ -81,7 +81,7 @@ impl Application {
                     .app_data(web::Data::new(history.clone()))
                     .configure(routes::configure);
             })?;
-        let (verify, database) = (settings.verify.clone(), settings.database.clone());
+        let verify = settings.clone();
         let candidate = Candidate {
             settings,
             new_hub: Box::new(move || Hub::new(hub.clone())),
@@ -95,10 +95,8 @@ impl Application {
         supervisor.serve("http server", server);
         supervisor.spawn("metrics", metrics.keep_up(shutdown.clone()));
         supervisor.spawn("leader", leader::run(candidate, shutdown.clone()));
-        supervisor.spawn(
-            "verify",
-            schedule::run(verify, database, verify_roles, last_verify, verify_metrics, shutdown),
-        );
+        supervisor
+            .spawn("verify", schedule::run(verify, verify_roles, last_verify, verify_metrics, shutdown));
         Ok(Self { port, supervisor })
     }
 

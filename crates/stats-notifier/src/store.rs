@@ -15,6 +15,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, Row};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::address::Session;
 use crate::settings::{LeaderSettings, milliseconds};
 use crate::snapshot::{InvalidSnapshot, Snapshot};
 use service_kit::database::DatabaseSettings;
@@ -77,6 +78,9 @@ pub enum StoreError {
         .0.as_secs()
     )]
     LeadHeld(Duration),
+    /// A failover has left this session's server behind.
+    #[error("the database's address leads to another server than that of this session")]
+    LeftBehind,
     /// There is no count of this database yet.
     #[error(
         "nothing was ever counted in this database: start stats-notifier, which counts all events, first"
@@ -124,6 +128,7 @@ pub struct Ticked {
 pub struct Store {
     pub(crate) client: Client,
     pub(crate) statements: Statements,
+    pub(crate) session: Session,
     timeout: Duration,
     _connection: AbortOnDropHandle<()>,
 }
@@ -172,9 +177,9 @@ impl Store {
             }
         }));
         let timeout = milliseconds(leader.statement_timeout_milliseconds);
-        let store = Self { client, statements, timeout, _connection: driven };
-        within(timeout, async { Ok(service_kit::schema::check(&store.client).await?) }).await?;
-        Ok(store)
+        within(timeout, async { Ok(service_kit::schema::check(&client).await?) }).await?;
+        let session = within(timeout, Session::of(&client)).await?;
+        Ok(Self { client, statements, session, timeout, _connection: driven })
     }
 
     /// Tries to take the lead: the lock is the session's, and ends with it.
@@ -185,7 +190,7 @@ impl Store {
         self.flag(&format!("SELECT pg_try_advisory_lock({LEAD})")).await
     }
 
-    /// Lets the statements of this session wait so long for a lock, until the next [`Store::lead_within`].
+    /// Lets the statements of this session wait so long for a lock, until [`Store::wait_for_lead`] has the lead.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -194,14 +199,13 @@ impl Store {
         Ok(self.client.batch_execute(&format!("SET lock_timeout = {timeout}")).await?)
     }
 
-    /// Waits for the lead; returns whether it was had in time. Who waits gets it before any that only try.
+    /// Waits for the lead for as long as for any lock; returns whether it was had in time. Who waits gets it before any
+    /// that only try.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn lead_within(&self, timeout: Duration) -> Result<bool, StoreError> {
-        let timeout = timeout.as_millis();
-        let wait =
-            format!("SET lock_timeout = {timeout}; SELECT pg_advisory_lock({LEAD}); RESET lock_timeout");
+    pub async fn wait_for_lead(&self) -> Result<bool, StoreError> {
+        let wait = format!("SELECT pg_advisory_lock({LEAD}); RESET lock_timeout");
         match self.client.batch_execute(&wait).await {
             Ok(()) => Ok(true),
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(false),

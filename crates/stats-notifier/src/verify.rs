@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use tokio_postgres::{Client, NoTls, Row};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::address::Session;
 use crate::days::{self, Days, Report};
 use crate::rollups::CURSOR_IS_OF_HERE;
 use crate::store::{StoreError, time, within};
@@ -67,6 +68,7 @@ pub enum Way {
 #[derive(Debug)]
 pub struct Verifier {
     client: Client,
+    session: Session,
     _connection: AbortOnDropHandle<()>,
 }
 
@@ -86,7 +88,26 @@ impl Verifier {
             }
         }));
         service_kit::schema::check(&client).await?;
-        Ok(Self { client, _connection: driven })
+        let session = Session::of(&client).await?;
+        Ok(Self { client, session, _connection: driven })
+    }
+
+    /// [`Verifier::verify`], which ends where the database's address, looked at so often, leads to another server: this one
+    /// may never answer, or check a history that nobody else has.
+    ///
+    /// # Errors
+    /// [`StoreError`], also [`StoreError::LeftBehind`].
+    pub async fn verify_here(
+        &self,
+        way: Way,
+        database: &DatabaseSettings,
+        interval: Duration,
+    ) -> Result<Verified, StoreError> {
+        let mut to_nobody = |_| ();
+        tokio::select! {
+            verified = self.verify(way, &mut to_nobody) => verified,
+            () = self.session.until_left_behind(database, interval) => Err(StoreError::LeftBehind),
+        }
     }
 
     /// Compares everything.

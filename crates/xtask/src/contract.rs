@@ -31,7 +31,7 @@ const RUNS: [(Part, &str); 4] = [
 
 /// Starts the services on a database of their own in this cluster, and puts them to the test.
 pub(crate) async fn run(cluster: &ClusterSettings) -> anyhow::Result<()> {
-    let programs = python::environment()?;
+    let programs = python::environment(&python::CONTRACT)?;
     let mut stack = trial::start(cluster, "newcycle_contract", Replicas::ONE).await?;
     store_rows(&stack.url(Part::IngestApi)).await?;
     for (part, accept) in RUNS {

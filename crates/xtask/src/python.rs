@@ -1,4 +1,4 @@
-//! A Python environment under `target/`, with what `python/requirements.txt` pins.
+//! Python environments under `target/`, with what the lists in `python/` pin.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,21 +8,32 @@ use local_stack::stack::built_programs;
 
 use crate::packages;
 
-const REQUIREMENTS: &str = include_str!("../python/requirements.txt");
+/// What an environment has.
+pub(crate) struct Requirements {
+    /// The name of the environment's folder.
+    pub(crate) name: &'static str,
+    /// The list, in the form of pip: all that is needed, each at one version.
+    pub(crate) list: &'static str,
+}
+
+/// What puts the API contract to the test.
+pub(crate) const CONTRACT: Requirements =
+    Requirements { name: "python", list: include_str!("../python/requirements.txt") };
 
 /// The Pythons that are tried: that of the path, and that of Debian's packages.
 const PYTHONS: [&str; 2] = ["python3", "/usr/bin/python3"];
 
-/// The folder of the environment's programs. The environment is made on the first call, and anew once the
+/// The folder of an environment's programs. The environment is made on the first call, and anew once the
 /// requirements are others.
-pub(crate) fn environment() -> anyhow::Result<PathBuf> {
+pub(crate) fn environment(requirements: &Requirements) -> anyhow::Result<PathBuf> {
+    let Requirements { name, list } = requirements;
     let programs = built_programs()?;
-    let folder = programs.parent().unwrap_or(&programs).join("python");
+    let folder = programs.parent().unwrap_or(&programs).join(name);
     let installed = folder.join("requirements.txt");
-    if std::fs::read_to_string(&installed).is_ok_and(|requirements| requirements == REQUIREMENTS) {
+    if std::fs::read_to_string(&installed).is_ok_and(|installed| installed == *list) {
         return Ok(folder.join("bin"));
     }
-    println!("== installing what python/requirements.txt pins into {}", folder.display());
+    println!("== installing Python packages into {}", folder.display());
     match std::fs::remove_dir_all(&folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("removing {}", folder.display()));
@@ -30,12 +41,12 @@ pub(crate) fn environment() -> anyhow::Result<PathBuf> {
         _ => {}
     }
     run(Command::new(python()?).args(["-m", "venv"]).arg(&folder))?;
-    let list = folder.join("to-install.txt");
-    std::fs::write(&list, REQUIREMENTS).with_context(|| format!("writing {}", list.display()))?;
-    let pip = ["install", "--quiet", "--disable-pip-version-check", "--requirement"];
-    run(Command::new(folder.join("bin/pip")).args(pip).arg(&list))?;
+    let to_install = folder.join("to-install.txt");
+    std::fs::write(&to_install, list).with_context(|| format!("writing {}", to_install.display()))?;
+    let pip = ["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--requirement"];
+    run(Command::new(folder.join("bin/pip")).args(pip).arg(&to_install))?;
     // Under this name only now: an installation that was interrupted is begun anew.
-    std::fs::rename(&list, &installed).with_context(|| format!("renaming {}", list.display()))?;
+    std::fs::rename(&to_install, &installed).with_context(|| format!("renaming {}", to_install.display()))?;
     Ok(folder.join("bin"))
 }
 

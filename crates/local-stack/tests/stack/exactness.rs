@@ -200,11 +200,10 @@ async fn deposed(of_the_old: Statements) -> Vec<String> {
     settings.leader.session_timeout_milliseconds = std::num::NonZeroU64::new(60_000).unwrap();
     let (recorder, mut records) = mpsc::channel(1_000);
     let old_store = Store::connect(&settings.database, &settings.leader, of_the_old).await.unwrap();
-    let mut old =
-        Term::begin(&old_store, Hub::new(HubSettings::default()), &settings.retention, None).await.unwrap();
+    let mut old = Term::begin(&old_store, Hub::new(HubSettings::default()), &settings, None).await.unwrap();
     let store = Store::connect(&settings.database, &settings.leader, Statements::default()).await.unwrap();
     let hub = Hub::new(HubSettings::default());
-    let mut new = Term::begin(&store, Arc::clone(&hub), &settings.retention, Some(recorder)).await.unwrap();
+    let mut new = Term::begin(&store, Arc::clone(&hub), &settings, Some(recorder)).await.unwrap();
     let base_item = Uuid::now_v7();
     let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
     client

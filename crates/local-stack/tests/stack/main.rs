@@ -4,13 +4,17 @@
 
 mod checker;
 mod exactness;
+mod failover;
 mod flights;
 mod frozen;
 mod gateways;
+mod moving_address;
 mod operations;
 mod outage;
+mod own_postgres;
 mod reference;
 mod replicas;
+mod restore;
 mod schema;
 mod standby;
 mod subscriber;

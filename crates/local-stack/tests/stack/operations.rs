@@ -149,59 +149,6 @@ async fn every_metric_is_in_the_docs_and_every_one_in_the_docs_exists() {
     assert_eq!(documented, told);
 }
 
-/// The leader is deposed, all is counted anew, and the leader comes back, while events come in all the time.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rebuild_under_load_loses_nothing_and_doubles_nothing() {
-    let database = TestDatabase::create().await;
-    let stack = start(&database).await;
-    let (ingest, gateway) = (stack.url(Part::IngestApi), stack.url(Part::SseGateway));
-    let client = reqwest::Client::new();
-    let post = async |path: &str, body: Value| {
-        let request = client.post(format!("{ingest}{path}")).header("content-type", "application/json");
-        assert_eq!(request.body(body.to_string()).send().await.unwrap().status(), 201);
-    };
-    let base_item = Uuid::now_v7();
-    post("/base-items", json!({ "id": base_item, "description": "a thing" })).await;
-    let rebuilding = tokio::task::spawn_blocking({
-        let database = database.notifier();
-        move || {
-            let mut codes = Vec::new();
-            for _ in 0..3 {
-                let mut rebuild = Command::new(built_programs().unwrap().join("stats-notifier"));
-                rebuild
-                    .arg("rebuild")
-                    .env("PGPORT", database.port.to_string())
-                    .env("PGDATABASE", &database.name);
-                rebuild.env("NOTIFIER_DATABASE_PASSWORD", database.password.expose_secret());
-                codes.push(rebuild.output().unwrap().status.code());
-            }
-            codes
-        }
-    });
-    let mut posted = 0;
-    while !rebuilding.is_finished() {
-        post("/items", json!({ "base_item_id": base_item })).await;
-        posted += 1;
-    }
-    assert_eq!(rebuilding.await.unwrap(), [Some(0); 3]);
-    assert!(posted > 10, "too few events to say anything: {posted}");
-    let started = Instant::now();
-    let shown = async || {
-        let request = client
-            .get(format!("{gateway}/statistics/item-creation/year"))
-            .header("accept", "application/json");
-        let text = request.send().await.unwrap().text().await.unwrap();
-        let answer: Value = serde_json::from_str(&text).unwrap();
-        answer["buckets"]
-            .as_array()
-            .map_or(0, |buckets| buckets.iter().filter_map(|one| one["count"].as_i64()).sum())
-    };
-    while shown().await != posted {
-        assert!(started.elapsed() < DEADLINE, "{posted} items must be shown, not {}", shown().await);
-    }
-    assert_eq!(verify(&database).await.0, 0);
-}
-
 /// A single service with these variables; its log goes to a list.
 async fn service(
     name: &str,

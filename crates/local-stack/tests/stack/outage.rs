@@ -4,62 +4,17 @@ use std::time::{Duration, Instant};
 
 use domain::{Statistics, Topic};
 use futures_util::StreamExt;
-use local_stack::postgres::{Cluster, ClusterSettings, Installation, free_port};
 use local_stack::stack::{Part, Stack};
-use local_stack::test_database::TestDatabase;
+use local_stack::test_database::{TestDatabase, installation};
 use russe::reqwest_0_13::ReqwestExt;
-use secrecy::SecretString;
 use serde_json::{Value, json};
-use service_kit::database::DatabaseSettings;
 
+use crate::own_postgres::OwnPostgres;
 use crate::subscriber::Subscriber;
 use crate::support::{DEADLINE, settings, start_with};
 
 /// What ingest-api may take at most to say that there is no database.
 const REFUSAL: Duration = Duration::from_secs(2);
-
-/// A Postgres of this test alone, which it may stop.
-struct OwnPostgres {
-    installation: Installation,
-    settings: ClusterSettings,
-}
-
-impl OwnPostgres {
-    fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("newcycle-outage-{}", std::process::id()));
-        let (user, password) = ("postgres".to_owned(), "outage".to_owned());
-        let settings = ClusterSettings {
-            folder,
-            port: free_port().unwrap(),
-            user,
-            password,
-            durable: true,
-            parameters: Vec::new(),
-        };
-        Self { installation: Installation::find().unwrap(), settings }
-    }
-
-    fn start(&self) -> Cluster {
-        Cluster::start(&self.installation, &self.settings).unwrap()
-    }
-
-    fn database(&self) -> DatabaseSettings {
-        DatabaseSettings {
-            host: "127.0.0.1".to_owned(),
-            port: self.settings.port,
-            name: "newcycle".to_owned(),
-            user: self.settings.user.clone(),
-            password: SecretString::from(self.settings.password.as_str()),
-            connect_timeout_milliseconds: 5_000,
-        }
-    }
-}
-
-impl Drop for OwnPostgres {
-    fn drop(&mut self) {
-        let _missing = std::fs::remove_dir_all(&self.settings.folder);
-    }
-}
 
 async fn post(stack: &Stack, path: &str, body: &Value) -> reqwest::Response {
     let request = reqwest::Client::new().post(format!("{}{path}", stack.url(Part::IngestApi)));
@@ -94,11 +49,9 @@ fn counted(state: Option<&Statistics>) -> Option<i64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_postgres_writes_are_refused_and_numbers_are_stale_until_it_returns() {
-    let postgres = OwnPostgres::new();
-    let mut cluster = postgres.start();
-    let roles = TestDatabase::roles();
-    migrate::migrate(&postgres.database(), &roles).await.unwrap();
-    let stack = start_with(settings(postgres.database(), roles)).await;
+    let postgres = OwnPostgres::new(installation(), "outage");
+    let mut cluster = postgres.start_migrated().await;
+    let stack = start_with(settings(postgres.database(), TestDatabase::roles())).await;
     let base_item = json!({ "id": "0192d3a4-0000-7000-8000-000000000001", "description": "a thing" });
     assert_eq!(post(&stack, "/base-items", &base_item).await.status(), 201);
     let item = json!({ "base_item_id": base_item["id"] });

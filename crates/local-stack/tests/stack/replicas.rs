@@ -5,15 +5,17 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use domain::{Bucket, BucketTime, FrameKind, Statistics, TimeUnit, Topic, TopicFrame};
-use local_stack::stack::{Instance, Part, Replicas, Stack};
+use local_stack::stack::{Instance, Part, Replicas, Stack, StackSettings};
 use local_stack::test_database::TestDatabase;
 use serde_json::{Value, json};
+use service_kit::database::DatabaseSettings;
 use statistics_stream::Upstream;
 use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::own_postgres::connect;
 use crate::subscriber::{Heard, Subscriber};
 use crate::support::{DEADLINE, replicas, until};
 
@@ -25,15 +27,18 @@ pub(crate) struct Services {
     pub(crate) stack: Stack,
     /// A superuser's connection.
     pub(crate) client: Client,
-    parents: Parents,
-    database: TestDatabase,
+    pub(crate) parents: Parents,
+    /// How a superuser connects.
+    pub(crate) database: DatabaseSettings,
+    /// What is dropped last, where it is a database of the test cluster.
+    _database: Option<TestDatabase>,
 }
 
 /// What events refer to.
 #[derive(Debug, Clone, Copy)]
-struct Parents {
-    base_item: Uuid,
-    user: Uuid,
+pub(crate) struct Parents {
+    pub(crate) base_item: Uuid,
+    pub(crate) user: Uuid,
 }
 
 impl Services {
@@ -49,7 +54,18 @@ impl Services {
     /// Some on a database on which a superuser has run `before`; only those that take events are waited for.
     pub(crate) async fn start_with(wanted: Replicas, before: &str) -> Self {
         let database = TestDatabase::create().await;
-        let client = database.connect().await;
+        let services = Self::start_on(database.superuser(), wanted, before, Vec::new()).await;
+        Self { _database: Some(database), ..services }
+    }
+
+    /// [`Services::start_with`] on a migrated database of whichever cluster, with the roles of the test cluster.
+    pub(crate) async fn start_on(
+        database: DatabaseSettings,
+        wanted: Replicas,
+        before: &str,
+        variables: Vec<(Instance, &'static str, String)>,
+    ) -> Self {
+        let client = connect(&database).await;
         let parents = Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7() };
         let Parents { base_item, user } = parents;
         // Who has written how far the rollups are, in the order of the commits.
@@ -61,9 +77,29 @@ impl Services {
             CREATE TRIGGER note_write AFTER UPDATE ON rollup_cursor FOR EACH ROW EXECUTE FUNCTION note_write(); {before}"
         );
         client.batch_execute(&note).await.unwrap();
-        let settings = replicas(database.superuser(), TestDatabase::roles(), wanted);
+        Self::go_on_with(database, client, parents, wanted, variables).await
+    }
+
+    /// Some on a database in which others have run before, such as a restored one.
+    pub(crate) async fn go_on(database: DatabaseSettings, wanted: Replicas) -> Self {
+        let client = connect(&database).await;
+        let find = "SELECT base_items.id, users.id FROM base_items, users LIMIT 1";
+        let row = client.query_one(find, &[]).await.unwrap();
+        let parents = Parents { base_item: row.get(0), user: row.get(1) };
+        Self::go_on_with(database, client, parents, wanted, Vec::new()).await
+    }
+
+    async fn go_on_with(
+        database: DatabaseSettings,
+        client: Client,
+        parents: Parents,
+        wanted: Replicas,
+        variables: Vec<(Instance, &'static str, String)>,
+    ) -> Self {
+        let settings = replicas(database.clone(), TestDatabase::roles(), wanted);
+        let settings = StackSettings { variables, ..settings };
         let stack = Stack::start(settings, std::sync::Arc::new(|_, _: &str| ())).unwrap();
-        let mut services = Self { stack, client, parents, database };
+        let mut services = Self { stack, client, parents, database, _database: None };
         for number in 1..=wanted.ingest_api {
             services.stack.until_ready(Part::IngestApi.replica(number), DEADLINE).await.unwrap();
         }
@@ -72,7 +108,7 @@ impl Services {
 
     /// Another connection of a superuser.
     pub(crate) async fn connect(&self) -> Client {
-        self.database.connect().await
+        connect(&self.database).await
     }
 
     /// The stats-notifier that leads, and the other one.

@@ -1,5 +1,6 @@
 //! Terms, step by step: what is shown and what is stored after each.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use local_stack::test_database::TestDatabase;
@@ -101,10 +102,43 @@ async fn a_new_leader_shows_what_the_old_one_had_not_flushed() {
     drop((term, store));
     let store = led_anew(&settings).await;
     let hub = Hub::new(HubSettings::default());
-    let mut term = Term::begin(&store, Arc::clone(&hub), &settings.retention, None).await.unwrap();
+    let mut term = Term::begin(&store, Arc::clone(&hub), &settings, None).await.unwrap();
     assert_eq!(shown(&hub), counted_from_events(&producer).await);
     term.flush(&store).await.unwrap();
     assert_eq!(rolled_up(&producer).await, coarser(&shown(&hub)));
+}
+
+/// However long the fold takes: a deadline would end each term before it could begin.
+#[tokio::test]
+async fn a_long_log_is_folded_before_a_term_begins_and_without_a_deadline() {
+    let database = TestDatabase::create().await;
+    let producer = database.connect().await;
+    let (base_item, ..) = parents(&producer).await;
+    let mut settings = settings(&database);
+    drop(lead(&settings, Statements::default()).await);
+    let long = "CREATE FUNCTION take_long() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            PERFORM pg_sleep(1.5); RETURN NEW; END $$;
+        CREATE TRIGGER take_long BEFORE UPDATE OF snapshot ON rollup_cursor FOR EACH ROW EXECUTE FUNCTION take_long()";
+    producer.batch_execute(long).await.unwrap();
+    let insert = format!(
+        "INSERT INTO items SELECT gen_random_uuid(), '{base_item}', '2024-01-01'::timestamptz + n * interval '1 minute' \
+         FROM generate_series(1, 20000) AS n"
+    );
+    producer.batch_execute(&insert).await.unwrap();
+    settings.leader.statement_timeout_milliseconds = NonZeroU64::new(1_000).unwrap();
+    settings.flush.long_log_bytes = 1_000_000;
+    let store = led_anew(&settings).await;
+    assert!(store.log_bytes().await.unwrap() > settings.flush.long_log_bytes);
+    let hub = Hub::new(HubSettings::default());
+    let mut term = Term::begin(&store, Arc::clone(&hub), &settings, None).await.unwrap();
+    let counted = coarser(&counted_from_events(&producer).await);
+    assert_eq!(rolled_up(&producer).await, counted, "it is folded before the term has begun");
+    let day = "item-creation/day".parse().unwrap();
+    let days: i64 =
+        hub.read(|all| all.snapshot(day, usize::MAX)).unwrap().buckets.iter().map(|one| one.count).sum();
+    assert_eq!(days, 20_001, "and shown once");
+    // A flush has the deadline that the fold would have missed.
+    assert!(matches!(term.flush(&store).await, Err(StoreError::Timeout(_))));
 }
 
 #[tokio::test]
@@ -117,8 +151,7 @@ async fn a_deposed_leader_writes_nothing() {
     let new_store =
         Store::connect(&settings.database, &settings.leader, Statements::default()).await.unwrap();
     let new_hub = Hub::new(HubSettings::default());
-    let mut new_term =
-        Term::begin(&new_store, Arc::clone(&new_hub), &settings.retention, None).await.unwrap();
+    let mut new_term = Term::begin(&new_store, Arc::clone(&new_hub), &settings, None).await.unwrap();
     let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
     producer.batch_execute(&insert).await.unwrap();
     old_term.tick(&old_store).await.unwrap();
@@ -150,7 +183,7 @@ async fn events_restored_into_another_database_are_recounted() {
         producer.batch_execute(elsewhere).await.unwrap();
         let store = led_anew(&settings).await;
         let hub = Hub::new(HubSettings::default());
-        let term = Term::begin(&store, Arc::clone(&hub), &settings.retention, None).await.unwrap();
+        let term = Term::begin(&store, Arc::clone(&hub), &settings, None).await.unwrap();
         assert_eq!(shown(&hub), counted_from_events(&producer).await, "{elsewhere}");
         assert_eq!(rolled_up(&producer).await, coarser(&shown(&hub)), "{elsewhere}");
         drop((term, store));
