@@ -371,7 +371,7 @@ async fn step_clock(
     let clocks = system.clocks.as_ref().context("there are no clocks")?;
     until_in_flight(&world.history).await?;
     clocks.step(number, seconds)?;
-    let item = writers::probe(world, number - 1, EFFECT).await;
+    let item = writers::probe(world, number - 1, PATIENCE).await;
     for_a_while(random, 100..1_500).await;
     clocks.step(number, 0)?;
     let item = item?;

@@ -21,7 +21,7 @@ pub enum Mode {
     Cut,
     /// Nothing is passed on, not even that an end was closed; what was sent comes once the link is open again.
     Stalled,
-    /// Each piece of at most [`SLOW_BYTES`] is passed on after this wait.
+    /// Each kilobyte is passed on after this wait.
     Slow(Duration),
     /// All connections are reset, as by a machine that knows nothing of them; new ones are passed on. The number tells
     /// one reset from the next.

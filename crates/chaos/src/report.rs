@@ -13,7 +13,10 @@ use crate::history::Totals;
 pub struct OfKind {
     /// Inflicted.
     pub inflicted: usize,
-    /// From the end of each fault that had an effect until a write made then was acknowledged and shown.
+    /// Those that had an effect.
+    pub effects: usize,
+    /// From the end of such a fault until a write made then was acknowledged and shown, unless the next fault did not wait
+    /// for that.
     pub recoveries: Vec<Duration>,
 }
 
@@ -40,7 +43,7 @@ impl Report {
     /// Faults that had an effect.
     #[must_use]
     pub fn counted(&self) -> usize {
-        self.kinds.values().map(|kind| kind.recoveries.len()).sum()
+        self.kinds.values().map(|kind| kind.effects).sum()
     }
 }
 
@@ -56,7 +59,7 @@ impl fmt::Display for Report {
                 recoveries.get(place).map_or("-".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
             };
             let (middle, last) = (recoveries.len() / 2, recoveries.len().saturating_sub(1));
-            let (name, effects) = (kind.name(), recoveries.len());
+            let (name, effects) = (kind.name(), of.effects);
             writeln!(
                 table,
                 "| {name} | {} | {effects} | {} | {} |",

@@ -54,6 +54,9 @@ pub struct Outcome {
 /// Faults between two rests.
 const BETWEEN_RESTS: usize = 12;
 
+/// How many faults are followed by the next before the system has recovered.
+const HASTE: f64 = 0.2;
+
 /// What the slow subscriber waits for each kilobyte.
 const SLOW_LINE: Duration = Duration::from_millis(15);
 
@@ -164,7 +167,7 @@ impl Run {
         }
         self.recover().await?;
         self.rest(report).await?;
-        let mut deck: Vec<Kind> = Vec::new();
+        let (mut deck, mut rested): (Vec<Kind>, usize) = (Vec::new(), 0);
         while report.counted() < plan.faults {
             if plan.time.is_some_and(|time| started.elapsed() > time) {
                 say("the time is up");
@@ -178,27 +181,33 @@ impl Run {
             let Some(kind) = deck.pop() else { continue };
             let begun = Instant::now();
             let effect = inflict(kind, &mut self.system, &self.world, random).await?;
-            let (lasted, lifted) = (begun.elapsed(), Instant::now());
+            let (lasted, lifted) = (begun.elapsed().as_secs_f64(), Instant::now());
+            let (name, number) = (kind.name(), report.counted() + 1);
+            let of_kind = report.kinds.entry(kind).or_default();
+            of_kind.inflicted += 1;
+            let Some(effect) = effect else {
+                say(&format!("       {name}: without an effect, does not count"));
+                continue;
+            };
+            of_kind.effects += 1;
+            if random.random_bool(HASTE) {
+                say(&format!("{number:>5}  {name}, {lasted:.2} s: {effect}; the next does not wait"));
+                continue;
+            }
             self.recover().await.map_err(|error| match error.downcast::<Violation>() {
-                Ok(Violation(wrong)) => Violation(format!("after {}: {wrong}", kind.name())).into(),
+                Ok(Violation(wrong)) => Violation(format!("after {name}: {wrong}")).into(),
                 Err(error) => error,
             })?;
             let took = lifted.elapsed();
-            let of_kind = report.kinds.entry(kind).or_default();
-            of_kind.inflicted += 1;
-            let number = report.counted() + 1;
-            let name = kind.name();
-            if let Some(effect) = effect {
-                report.kinds.entry(kind).or_default().recoveries.push(took);
-                let (lasted, took) = (lasted.as_secs_f64(), took.as_secs_f64());
-                say(&format!("{number:>5}  {name}, {lasted:.2} s: {effect}; well again {took:.2} s later"));
-                if report.counted().is_multiple_of(BETWEEN_RESTS) {
-                    self.rest(report).await?;
-                }
-            } else {
-                say(&format!("       {name}: without an effect, does not count"));
+            of_kind.recoveries.push(took);
+            let took = took.as_secs_f64();
+            say(&format!("{number:>5}  {name}, {lasted:.2} s: {effect}; well again {took:.2} s later"));
+            if report.counted() >= rested + BETWEEN_RESTS {
+                self.rest(report).await?;
+                rested = report.counted();
             }
         }
+        self.recover().await?;
         self.rest(report).await
     }
 
