@@ -11,7 +11,6 @@ use local_stack::postgres::Stop;
 use local_stack::stack::Part;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tokio::time::Instant;
 
 use crate::fault::freezing::{freeze, freeze_in_flush, freeze_leader};
 use crate::fault::server::{fill_disk, restart_postgres, terminate_backend};
@@ -19,13 +18,11 @@ use crate::fault::surroundings::{fill_clients, fill_uploads, step_clock, trouble
 use crate::history::History;
 use crate::link::Mode;
 use crate::system::{PATIENCE, System};
+use crate::wait::until;
 use crate::writers::World;
 
 /// How long a fault may take to have its effect.
 const EFFECT: Duration = Duration::from_secs(10);
-
-/// How often a condition is looked at.
-const LOOK: Duration = Duration::from_millis(10);
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $kind:ident: $name:literal,)*) => {
@@ -173,23 +170,20 @@ async fn until_in_flight(history: &History) -> anyhow::Result<()> {
     in_flight.context("no producer has written anything for a minute")
 }
 
-/// Looks until there is something; `None` at the end of `patience`.
-async fn until<T>(
-    patience: Duration,
-    mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
-) -> anyhow::Result<Option<T>> {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = look().await? {
-            return Ok(Some(found));
-        }
-        if started.elapsed() > patience {
-            return Ok(None);
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
 async fn for_a_while(random: &mut StdRng, milliseconds: std::ops::Range<u64>) {
     tokio::time::sleep(Duration::from_millis(random.random_range(milliseconds))).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run tells one from a failure of its own by its type.
+    #[test]
+    fn a_violation_stays_one_in_whatever_way_it_is_raised() {
+        let raised = || -> anyhow::Result<()> { bail!(Violation("wrong".to_owned())) };
+        assert!(raised().unwrap_err().downcast::<Violation>().is_ok());
+        let missing = None::<()>.context(Violation("wrong".to_owned()));
+        assert!(missing.unwrap_err().downcast::<Violation>().is_ok());
+    }
 }

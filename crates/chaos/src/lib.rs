@@ -15,4 +15,5 @@ pub mod report;
 pub mod run;
 pub mod subscriber;
 pub mod system;
+pub mod wait;
 pub mod writers;

@@ -21,6 +21,7 @@ use crate::planted::Planted;
 use crate::report::Report;
 use crate::subscriber::{Subscriber, Temper};
 use crate::system::System;
+use crate::wait::until;
 use crate::writers::{self, Parents, World};
 
 /// What to run.
@@ -226,7 +227,7 @@ impl Run {
                     self.system.published().get(&version).filter(|shown| shown.snapshot.sees(transaction))?;
                     Some(())
                 };
-                until(self.patience, shown).await.with_context(|| {
+                until(self.patience, async || Ok(shown())).await?.with_context(|| {
                     let (name, seconds) = (subscriber.name(), self.patience.as_secs());
                     Violation(format!("{name} was not shown an acknowledged write within {seconds} s"))
                 })?;
@@ -239,8 +240,8 @@ impl Run {
     async fn rest(&mut self, report: &mut Report) -> anyhow::Result<()> {
         let history = Arc::clone(&self.world.history);
         history.pause(true);
-        until(self.patience, || (history.in_flight() == 0).then_some(()))
-            .await
+        until(self.patience, async || Ok((history.in_flight() == 0).then_some(())))
+            .await?
             .context("the producers did not come to rest")?;
         self.until_unwritten().await?;
         let changes = self.system.database.changes().await?;
@@ -253,7 +254,7 @@ impl Run {
             let everybody = self.subscribers.iter().all(|other| other.version() == Some(version));
             (everybody && transactions.iter().all(|transaction| snapshot.sees(*transaction))).then_some(())
         };
-        if until(self.patience, all_shown).await.is_none() {
+        if until(self.patience, async || Ok(all_shown())).await?.is_none() {
             let versions = self.subscribers.iter().map(|subscriber| {
                 let version = subscriber.version().map(|version| version.to_string());
                 format!("{}: {}", subscriber.name(), version.unwrap_or_default())
@@ -280,14 +281,10 @@ impl Run {
 
     /// What was sent before the pause, by somebody who no longer waits for it, may still come.
     async fn until_unwritten(&mut self) -> anyhow::Result<()> {
-        let started = Instant::now();
-        while self.system.database.is_written().await? {
-            if started.elapsed() > self.patience {
-                bail!(Violation("a transaction did not end in time at rest".to_owned()));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
+        let database = &mut self.system.database;
+        let unwritten =
+            until(self.patience, async || Ok((!database.is_written().await?).then_some(()))).await?;
+        unwritten.context(Violation("a transaction did not end in time at rest".to_owned()))
     }
 
     /// Compares the tables with what was acknowledged.
@@ -327,30 +324,14 @@ impl Run {
             wrong.push(format!("{topic} at {time}: {count}, but the events say otherwise"));
         }
         // They follow about once a second.
-        let started = Instant::now();
-        loop {
-            let rollups = self.system.database.wrong_rollups().await?;
-            if rollups == 0 {
-                return Ok(wrong);
-            }
-            if started.elapsed() > self.patience {
-                wrong.push(format!("{rollups} rollups are not what the events say"));
-                return Ok(wrong);
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+        let (database, mut rollups) = (&mut self.system.database, 0);
+        let right = until(self.patience, async || {
+            rollups = database.wrong_rollups().await?;
+            Ok((rollups == 0).then_some(()))
+        });
+        if right.await?.is_none() {
+            wrong.push(format!("{rollups} rollups are not what the events say"));
         }
+        Ok(wrong)
     }
-}
-
-/// Looks until there is something; `None` at the end of `patience`.
-async fn until<T>(patience: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
-    let looked = async {
-        loop {
-            if let Some(found) = look() {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(patience, looked).await.ok()
 }

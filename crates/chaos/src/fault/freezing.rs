@@ -8,8 +8,9 @@ use local_stack::stack::Instance;
 use rand::rngs::StdRng;
 
 use crate::database::{HOLD, LET_GO};
-use crate::fault::{EFFECT, Effect, Violation, for_a_while, until, until_in_flight};
+use crate::fault::{EFFECT, Effect, Violation, for_a_while, until_in_flight};
 use crate::system::System;
+use crate::wait::until;
 use crate::writers::World;
 
 /// Within which a frozen leader must have been replaced.

@@ -5,9 +5,10 @@ use local_stack::postgres::Stop;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
-use crate::fault::{EFFECT, Effect, for_a_while, until, until_in_flight};
+use crate::fault::{EFFECT, Effect, for_a_while, until_in_flight};
 use crate::history::{Fate, Table};
 use crate::system::System;
+use crate::wait::until;
 use crate::writers::World;
 
 pub(super) async fn terminate_backend(

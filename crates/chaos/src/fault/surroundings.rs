@@ -10,9 +10,10 @@ use rand::seq::IndexedRandom;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::fault::{EFFECT, Effect, for_a_while, until, until_in_flight};
+use crate::fault::{EFFECT, Effect, for_a_while, until_in_flight};
 use crate::link::Mode;
 use crate::system::{MAX_CLIENTS, PATIENCE, System};
+use crate::wait::until;
 use crate::writers::{self, World};
 
 /// Makes trouble on one link until it has had an effect, and for a while.
