@@ -13,6 +13,7 @@ pub mod link;
 pub mod planted;
 pub mod report;
 pub mod run;
+pub mod soak;
 pub mod subscriber;
 pub mod system;
 pub mod wait;

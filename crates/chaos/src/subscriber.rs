@@ -115,7 +115,9 @@ impl Client {
     }
 
     async fn stream(&mut self, url: &str) -> anyhow::Result<()> {
-        let mut request = reqwest::Client::new().get(url).header("accept", "text/event-stream");
+        // For each read, not for an event: a whole state takes its time on a slow line.
+        let client = reqwest::Client::builder().read_timeout(SILENCE).build()?;
+        let mut request = client.get(url).header("accept", "text/event-stream");
         let last = self.held().state.as_ref().map(Statistics::version);
         if let Some(version) = last {
             request = request.header("last-event-id", version.to_string());
@@ -124,7 +126,7 @@ impl Client {
         self.held().streams += 1;
         let mut events = response.sse_stream();
         let mut next_stall = Instant::now() + Duration::from_millis(self.random.random_range(2_000..8_000));
-        while let Some(event) = tokio::time::timeout(SILENCE, events.next()).await? {
+        while let Some(event) = events.next().await {
             if let russe::Event::Message(message) = event? {
                 self.take(&message)?;
             }

@@ -66,11 +66,14 @@ pub struct System {
 }
 
 impl System {
-    /// Starts all parts, and waits until they are ready.
+    /// Starts all parts, and waits until they are ready. Every replica of a part is told these variables, too.
     ///
     /// # Errors
     /// Something does not start.
-    pub async fn start(planted: Option<Planted>) -> anyhow::Result<Self> {
+    pub async fn start(
+        planted: Option<Planted>,
+        variables: &[(Part, &'static str, &str)],
+    ) -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join(format!("newcycle-chaos-{}", std::process::id()));
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let disk = Disk::make(&folder.join("disk"))?;
@@ -107,10 +110,13 @@ impl System {
         let ports = vec![Ports::free()?, Ports::free()?];
         let clocks = Clocks::make(&folder)?;
         let mut wires = Wires::make(&ports, settings.port, clocks.as_ref()).await?;
-        for (number, planted) in (1..=2).flat_map(|number| planted.map(|planted| (number, planted))) {
-            let notifier = Part::StatsNotifier.replica(number);
-            let variables = planted.variables().into_iter();
-            wires.variables.extend(variables.map(|(variable, value)| (notifier, variable, value)));
+        let planted = planted.into_iter().flat_map(Planted::variables);
+        let planted = planted.map(|(variable, value)| (Part::StatsNotifier, variable, value));
+        let variables =
+            variables.iter().map(|(part, variable, value)| (*part, *variable, (*value).to_owned()));
+        for (part, variable, value) in planted.chain(variables) {
+            let replicas = [1, 2].map(|number| (part.replica(number), variable, value.clone()));
+            wires.variables.extend(replicas);
         }
         let published = Publications::default();
         let stack = StackSettings {
@@ -316,9 +322,6 @@ impl Wires {
             variables.extend([
                 (notifier, "NEWCYCLE__LOG__FILTER", debug),
                 (notifier, "NEWCYCLE__LOG__FORMAT", "json".to_owned()),
-                // The checks expect all units to count what happened at any time.
-                (notifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "0".to_owned()),
-                (notifier, "NEWCYCLE__RETENTION__MINUTE_DAYS", "0".to_owned()),
                 (gateway, "NEWCYCLE__STREAM__MAX_CLIENTS", MAX_CLIENTS.to_string()),
                 // Its clients are few.
                 (gateway, "NEWCYCLE__HTTP__DRAIN_SECONDS", "1".to_owned()),

@@ -56,7 +56,7 @@ enum UpstreamError {
     Misfit(#[from] ApplyError),
     #[error("the stream ended")]
     Ended,
-    #[error("nothing came for {} ms", .0.as_millis())]
+    #[error("no answer within {} ms", .0.as_millis())]
     Silent(Duration),
 }
 
@@ -121,17 +121,17 @@ async fn follow_one(
     if let Some(version) = position.version {
         request = request.header("last-event-id", version.to_string());
     }
-    let silent = |time| move |_| UpstreamError::Silent(time);
     let answer = tokio::time::timeout(settings.connect_timeout, request.send()).await;
-    let response = answer.map_err(silent(settings.connect_timeout))??;
+    let response = answer.map_err(|_| UpstreamError::Silent(settings.connect_timeout))??;
     if response.status() != StatusCode::OK {
         return Err(UpstreamError::Refused(response.status()));
     }
     let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
     let mut events = FramedRead::new(body, Bounded::new(settings.max_event_bytes));
     loop {
-        let next = tokio::time::timeout(settings.silence, events.next()).await;
-        let event = next.map_err(silent(settings.silence))?.ok_or(UpstreamError::Ended)??;
+        // The client's own timeout is for each read, not for an event: a whole state takes its time on a slow line, and
+        // would never arrive where it is begun again and again.
+        let event = events.next().await.ok_or(UpstreamError::Ended)??;
         if let Event::Message(message) = event {
             take(hub, &message, &mut position.version)?;
             position.heard = Instant::now();

@@ -169,7 +169,7 @@ async fn every_shown_version_is_one_snapshot() {
     let (wrong, shown) = run(Statements::default(), LONG).await;
     assert!(wrong.is_empty(), "{} wrong, such as {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
     let versions: std::collections::HashSet<_> = shown.iter().map(|state| state.version).collect();
-    assert!(versions.len() > 50, "too few versions to say anything: {}", versions.len());
+    assert!(versions.len() > 20, "too few versions to say anything: {}", versions.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,12 @@
 //! Whether the numbers are live is never in doubt.
 
-use domain::Metric;
+use std::time::Duration;
+
+use domain::{Metric, Version};
+use futures_util::StreamExt;
+use statistics_stream::upstream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::support::{Client, Gateway, Publisher, content};
 
@@ -124,4 +130,41 @@ async fn streams_end_within_the_drain_and_the_service_without_an_error() {
     drop(gateway.stop.take());
     tokio::time::timeout(crate::support::DEADLINE, gateway.running).await.unwrap().unwrap().unwrap();
     assert_eq!(gateway.hub.subscribers(), 0, "every place was given back");
+}
+
+/// A whole state of all topics is long: on a slow line it may take longer than the silence that a gateway bears.
+#[tokio::test]
+async fn an_upstream_that_is_slow_is_not_silent() {
+    let publisher = Publisher::start(1);
+    let version: Version = publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z");
+    let stream = reqwest::get(format!("{}{}", publisher.url, upstream::PATH)).await.unwrap();
+    let (mut bytes, mut text) = (stream.bytes_stream(), String::new());
+    let id = format!("id: {version}");
+    while !text.split_inclusive("\n\n").any(|event| event.contains(&id) && event.ends_with("\n\n")) {
+        text.push_str(std::str::from_utf8(&bytes.next().await.unwrap().unwrap()).unwrap());
+    }
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let slow = async {
+        loop {
+            let (mut gateway, _) = listener.accept().await.unwrap();
+            gateway.read(&mut [0; 4_096]).await.unwrap();
+            gateway.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n").await.unwrap();
+            let mut pace = tokio::time::interval(Duration::from_millis(50));
+            for piece in text.as_bytes().chunks(text.len().div_ceil(20)) {
+                pace.tick().await;
+                // One that has lost its patience comes again.
+                if gateway.write_all(piece).await.is_err() {
+                    break;
+                }
+            }
+        }
+    };
+    let gateway = Gateway::start_with(&url, |settings| {
+        settings.upstream.silence_milliseconds = 500.try_into().unwrap();
+    });
+    tokio::select! {
+        () = gateway.until(version) => {}
+        () = slow => {}
+    }
 }
