@@ -33,7 +33,7 @@ const CONNECTION_SECONDS: [(Part, &str); 2] = [
 ];
 
 /// Within which the services are with the promoted server, though nothing ends their sessions with the other one.
-const RELOCATION: Duration = Duration::from_secs(15);
+const RELOCATION: Duration = Duration::from_secs(20);
 
 /// A primary, a standby that follows it, and services that know one address for both.
 struct Pair {
