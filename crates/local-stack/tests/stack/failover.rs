@@ -19,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::moving_address::MovingAddress;
-use crate::own_postgres::OwnPostgres;
+use crate::own_postgres::{OwnPostgres, next_transaction};
 use crate::replicas::{Services, noticed};
 use crate::subscriber::{Heard, Subscriber};
 use crate::support::{DEADLINE, until};
@@ -36,13 +36,15 @@ const CONNECTION_SECONDS: [(Part, &str); 2] = [
 const RELOCATION: Duration = Duration::from_secs(20);
 
 /// A primary, a standby that follows it, and services that know one address for both.
+///
+/// They end in this order: whoever connects before what it connects to, and a server before its folder is removed.
 struct Pair {
-    address: MovingAddress,
-    primary: OwnPostgres,
-    first: Cluster,
-    standby: OwnPostgres,
-    _second: Cluster,
     services: Services,
+    address: MovingAddress,
+    first: Cluster,
+    _second: Cluster,
+    primary: OwnPostgres,
+    standby: OwnPostgres,
 }
 
 impl Pair {
@@ -60,7 +62,7 @@ impl Pair {
             CONNECTION_SECONDS.map(|(part, variable)| (part.replica(number), variable, "1".to_owned()))
         });
         let services = Services::start_on(database, PAIR, "", variables.collect()).await;
-        let mut pair = Self { address, primary, first, standby, _second: second, services };
+        let mut pair = Self { services, address, first, _second: second, primary, standby };
         pair.services.leader_and_standby().await;
         pair.services.stack.until_ready(Part::SseGateway, DEADLINE).await.unwrap();
         pair
@@ -158,11 +160,6 @@ async fn items_in_history(services: &Services) -> Option<i64> {
         reqwest::get(format!("{gateway}/statistics/item-creation/year?from=2000-01-01T00:00:00Z")).await;
     let page: Value = serde_json::from_str(&answer.unwrap().text().await.unwrap()).unwrap();
     Some(page["buckets"].as_array()?.iter().filter_map(|bucket| bucket["count"].as_i64()).sum())
-}
-
-async fn next_transaction(client: &Client) -> i64 {
-    let find = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
-    client.query_one(find, &[]).await.unwrap().get(0)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

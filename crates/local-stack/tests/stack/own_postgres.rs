@@ -111,3 +111,9 @@ pub(crate) async fn connect(database: &DatabaseSettings) -> Client {
     tokio::spawn(connection);
     client
 }
+
+/// The first transaction id that no transaction has had.
+pub(crate) async fn next_transaction(client: &Client) -> i64 {
+    let find = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+    client.query_one(find, &[]).await.unwrap().get(0)
+}

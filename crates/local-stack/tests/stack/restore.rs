@@ -17,7 +17,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::own_postgres::{OwnPostgres, connect};
+use crate::own_postgres::{OwnPostgres, connect, next_transaction};
 use crate::replicas::Services;
 use crate::standby::{HOLD, LET_GO, WAIT};
 use crate::support::{DEADLINE, until};
@@ -69,11 +69,6 @@ fn must_operate(folder: &Path, programs: &Installation, database: &DatabaseSetti
 fn verify(folder: &Path, database: &DatabaseSettings) -> (Option<i32>, Value) {
     let output = operate(folder, &installation(), database, "stats-notifier verify --json");
     (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
-}
-
-async fn next_transaction(client: &Client) -> i64 {
-    let find = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
-    client.query_one(find, &[]).await.unwrap().get(0)
 }
 
 /// Uses up transaction ids.
