@@ -124,7 +124,13 @@ impl Persistent {
                     let request = client.post(format!("{url}/items"));
                     request.header("content-type", "application/json").body(body.clone()).send()
                 };
-                while !post().await.unwrap().status().is_success() {}
+                loop {
+                    let status = post().await.unwrap().status();
+                    if status.is_success() {
+                        break;
+                    }
+                    assert_eq!(status, 503, "whatever happens to the database, it is worth another attempt");
+                }
                 list.lock().unwrap().push(id);
             }
         });
@@ -177,6 +183,15 @@ async fn a_synchronous_failover_loses_nothing_that_was_acknowledged() {
     let producer = Persistent::start(&pair.services);
     producer.until_more(100).await;
     pair.first.stop_in(Stop::Kill);
+    // In the other order: what is sent in between is sent to a standby.
+    pair.address.move_to(pair.standby.settings.port);
+    let standby = pair.standby.connect().await;
+    until("a standby must have been asked to write", async || {
+        let asked =
+            "SELECT FROM pg_stat_activity WHERE usename = 'newcycle_ingest' AND query ILIKE '%insert%'";
+        standby.query(asked, &[]).await.unwrap().pop()
+    })
+    .await;
     pair.fail_over().await;
     producer.until_more(100).await;
     let acknowledged = producer.stop().await;
