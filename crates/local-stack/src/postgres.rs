@@ -278,6 +278,9 @@ fn initialise(
     let mut initdb = installation.command("initdb", user);
     initdb.args(["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", "--username", &settings.user]);
     initdb.arg("--pwfile").arg(&secret).arg("--pgdata").arg(data);
+    if !settings.durable {
+        initdb.arg("--no-sync");
+    }
     let output = initdb.output().map_err(io_error("running initdb"));
     std::fs::remove_file(&secret).map_err(io_error("removing the password for initdb"))?;
     let output = output?;

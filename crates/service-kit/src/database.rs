@@ -78,14 +78,16 @@ pub enum Unavailable {
     NoAnswer(Duration),
 }
 
-/// Whether an error says that the server is gone, full or stopping, rather than that it refused a statement: the same
-/// may succeed a little later.
+/// Whether an error says that the server is gone, full, stopping or not yet promoted, rather than that it refused a
+/// statement: the same may succeed a little later.
 #[must_use]
 pub fn is_away(error: &tokio_postgres::Error) -> bool {
     // Without an answer of the server, the connection is gone; classes 08, 53 and 57 are those of a server
-    // that goes away, is full or is stopping
+    // that goes away, is full or is stopping, and 25006 is that of a standby
     // (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-    error.code().is_none_or(|code| ["08", "53", "57"].iter().any(|class| code.code().starts_with(class)))
+    error
+        .code()
+        .is_none_or(|code| ["08", "53", "57", "25006"].iter().any(|class| code.code().starts_with(class)))
 }
 
 /// How many connections there are, and how many requests wait for one.

@@ -11,13 +11,15 @@ use local_stack::stack::{Part, Replicas};
 use local_stack::test_database::installation;
 use serde_json::{Value, json};
 use service_kit::database::DatabaseSettings;
+use stats_notifier::store::StoreError;
+use stats_notifier::verify::{Verifier, Way};
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::moving_address::MovingAddress;
-use crate::own_postgres::OwnPostgres;
+use crate::own_postgres::{OwnPostgres, next_transaction};
 use crate::replicas::{Services, noticed};
 use crate::subscriber::{Heard, Subscriber};
 use crate::support::{DEADLINE, until};
@@ -31,16 +33,18 @@ const CONNECTION_SECONDS: [(Part, &str); 2] = [
 ];
 
 /// Within which the services are with the promoted server, though nothing ends their sessions with the other one.
-const RELOCATION: Duration = Duration::from_secs(15);
+const RELOCATION: Duration = Duration::from_secs(20);
 
 /// A primary, a standby that follows it, and services that know one address for both.
+///
+/// They end in this order: whoever connects before what it connects to, and a server before its folder is removed.
 struct Pair {
-    address: MovingAddress,
-    primary: OwnPostgres,
-    first: Cluster,
-    standby: OwnPostgres,
-    _second: Cluster,
     services: Services,
+    address: MovingAddress,
+    first: Cluster,
+    _second: Cluster,
+    primary: OwnPostgres,
+    standby: OwnPostgres,
 }
 
 impl Pair {
@@ -58,7 +62,7 @@ impl Pair {
             CONNECTION_SECONDS.map(|(part, variable)| (part.replica(number), variable, "1".to_owned()))
         });
         let services = Services::start_on(database, PAIR, "", variables.collect()).await;
-        let mut pair = Self { address, primary, first, standby, _second: second, services };
+        let mut pair = Self { services, address, first, _second: second, primary, standby };
         pair.services.leader_and_standby().await;
         pair.services.stack.until_ready(Part::SseGateway, DEADLINE).await.unwrap();
         pair
@@ -120,7 +124,13 @@ impl Persistent {
                     let request = client.post(format!("{url}/items"));
                     request.header("content-type", "application/json").body(body.clone()).send()
                 };
-                while !post().await.unwrap().status().is_success() {}
+                loop {
+                    let status = post().await.unwrap().status();
+                    if status.is_success() {
+                        break;
+                    }
+                    assert_eq!(status, 503, "whatever happens to the database, it is worth another attempt");
+                }
                 list.lock().unwrap().push(id);
             }
         });
@@ -158,11 +168,6 @@ async fn items_in_history(services: &Services) -> Option<i64> {
     Some(page["buckets"].as_array()?.iter().filter_map(|bucket| bucket["count"].as_i64()).sum())
 }
 
-async fn next_transaction(client: &Client) -> i64 {
-    let find = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
-    client.query_one(find, &[]).await.unwrap().get(0)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_synchronous_failover_loses_nothing_that_was_acknowledged() {
     let mut pair = Pair::start("synchronous").await;
@@ -178,6 +183,15 @@ async fn a_synchronous_failover_loses_nothing_that_was_acknowledged() {
     let producer = Persistent::start(&pair.services);
     producer.until_more(100).await;
     pair.first.stop_in(Stop::Kill);
+    // In the other order: what is sent in between is sent to a standby.
+    pair.address.move_to(pair.standby.settings.port);
+    let standby = pair.standby.connect().await;
+    until("a standby must have been asked to write", async || {
+        let asked =
+            "SELECT FROM pg_stat_activity WHERE usename = 'newcycle_ingest' AND query ILIKE '%insert%'";
+        standby.query(asked, &[]).await.unwrap().pop()
+    })
+    .await;
     pair.fail_over().await;
     producer.until_more(100).await;
     let acknowledged = producer.stop().await;
@@ -247,9 +261,14 @@ async fn a_primary_that_hangs_is_left_for_the_promoted_one() {
     pair.services.post(20).await;
     pair.services.until_exact(&subscriber, "before").await;
     pair.standby.until_caught_up(&pair.services.client).await;
+    let database = DatabaseSettings { port: pair.address.port, ..pair.primary.database() };
+    let check = Verifier::connect(&database).await.unwrap();
     pair.address.hang();
     pair.fail_over().await;
     let failed_over = Instant::now();
+    let checked = check.verify_here(Way::OneSnapshot, &database, Duration::from_millis(100));
+    let checked = tokio::time::timeout(DEADLINE, checked).await.expect("a check must end, too");
+    assert!(matches!(checked, Err(StoreError::LeftBehind)), "{checked:?}");
     let producer = Persistent::start(&pair.services);
     producer.until_more(20).await;
     producer.stop().await;

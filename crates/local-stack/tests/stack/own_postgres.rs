@@ -24,8 +24,9 @@ impl OwnPostgres {
             port: free_port().unwrap(),
             user: "postgres".to_owned(),
             password: "own".to_owned(),
-            durable: true,
-            parameters: Vec::new(),
+            // What it acknowledges survives its own end, though not that of the machine.
+            durable: false,
+            parameters: vec!["synchronous_commit=on".to_owned()],
         };
         Self { installation, settings }
     }
@@ -46,7 +47,8 @@ impl OwnPostgres {
     /// that one from its start on, as a standby.
     pub(crate) fn copy(&self, running: &Self, further: &[&str]) {
         let (port, data) = (running.settings.port.to_string(), self.settings.data());
-        let mut arguments = vec!["--port", &port, "--checkpoint=fast", "--pgdata", data.to_str().unwrap()];
+        let mut arguments =
+            vec!["--no-sync", "--port", &port, "--checkpoint=fast", "--pgdata", data.to_str().unwrap()];
         arguments.extend(further);
         self.run("pg_basebackup", &arguments);
     }
@@ -108,4 +110,10 @@ pub(crate) async fn connect(database: &DatabaseSettings) -> Client {
     let (client, connection) = database.connection("test").connect(NoTls).await.unwrap();
     tokio::spawn(connection);
     client
+}
+
+/// The first transaction id that no transaction has had.
+pub(crate) async fn next_transaction(client: &Client) -> i64 {
+    let find = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
+    client.query_one(find, &[]).await.unwrap().get(0)
 }

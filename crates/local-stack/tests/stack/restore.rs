@@ -3,7 +3,9 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use local_stack::postgres::{Cluster, Installation};
 use local_stack::stack::{Part, Replicas, built_programs};
@@ -15,9 +17,10 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::own_postgres::{OwnPostgres, connect};
+use crate::own_postgres::{OwnPostgres, connect, next_transaction};
 use crate::replicas::Services;
-use crate::support::DEADLINE;
+use crate::standby::{HOLD, LET_GO, WAIT};
+use crate::support::{DEADLINE, until};
 
 const ONE: Replicas = Replicas { stats_notifier: 1, ingest_api: 1, sse_gateway: 1, dashboard: 0 };
 
@@ -66,11 +69,6 @@ fn must_operate(folder: &Path, programs: &Installation, database: &DatabaseSetti
 fn verify(folder: &Path, database: &DatabaseSettings) -> (Option<i32>, Value) {
     let output = operate(folder, &installation(), database, "stats-notifier verify --json");
     (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
-}
-
-async fn next_transaction(client: &Client) -> i64 {
-    let find = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
-    client.query_one(find, &[]).await.unwrap().get(0)
 }
 
 /// Uses up transaction ids.
@@ -245,58 +243,76 @@ async fn a_restore_of_data_alone_is_counted_by_the_triggers_or_mended_by_a_rebui
 /// How long a writer may wait for a lock while all is counted anew.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Writes until asked to stop: new events, and changes of old ones, of which there are many at each of their times. Returns
-/// how many statements, and the longest that one took.
-async fn write(client: Client, base_item: Uuid, stop: CancellationToken) -> (u32, Duration) {
+/// Writes until asked to stop: new events, and changes of old ones, of which there are many at each of their times. Counts
+/// the statements.
+async fn write(client: Client, base_item: Uuid, statements: Arc<AtomicUsize>, stop: CancellationToken) {
     let set = format!("SET lock_timeout = {}", LOCK_TIMEOUT.as_millis());
     client.batch_execute(&set).await.unwrap();
     let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
-    let (mut times, mut longest) = (0, Duration::ZERO);
     while !stop.is_cancelled() {
-        let old = format!("(SELECT min(created_at) + {} % 1000 * interval '1 min' FROM items)", times * 7);
+        let minute = statements.load(Ordering::Relaxed) * 7 % 1000;
+        let old = format!("(SELECT min(created_at) + {minute} * interval '1 min' FROM items)");
         let one =
             format!("id = (SELECT id FROM items WHERE created_at = {old} LIMIT 1 FOR UPDATE SKIP LOCKED)");
         let update = format!("UPDATE items SET created_at = created_at + interval '1 min' WHERE {one}");
         let delete = format!("DELETE FROM items WHERE {one}");
         for statement in [&insert, &insert, &update, &delete] {
-            let started = Instant::now();
             client.batch_execute(statement).await.unwrap();
-            (times, longest) = (times + 1, longest.max(started.elapsed()));
+            statements.fetch_add(1, Ordering::Relaxed);
         }
     }
-    (times, longest)
 }
 
-/// The leader is deposed, all is counted anew, and the leader comes back, while events come in as fast as they can.
+/// The leader is deposed, all is counted anew, and the leader comes back, while events come in as fast as they can: also
+/// while the recount has done everything but commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebuild_under_load_holds_nobody_up_and_is_exact() {
-    let past = "INSERT INTO items SELECT gen_random_uuid(), base_items.id, date_trunc('day', now() - interval '2 days') \
-         + n % 1000 * interval '1 min' FROM base_items, generate_series(1, 200000) AS n";
-    let mut services = Services::start_with(ONE, past).await;
+    // A flush does not set that column.
+    let before = format!(
+        "{WAIT} CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            PERFORM wait(); RETURN NEW; END $$;
+        CREATE TRIGGER wait BEFORE UPDATE OF system_identifier ON rollup_cursor
+            FOR EACH ROW EXECUTE FUNCTION wait_here();
+        INSERT INTO items SELECT gen_random_uuid(), base_items.id, date_trunc('day', now() - interval '2 days')
+            + n % 1000 * interval '1 min' FROM base_items, generate_series(1, 50000) AS n"
+    );
+    let mut services = Services::start_with(ONE, &before).await;
     services.stack.until_ready(Part::SseGateway, DEADLINE).await.unwrap();
     let subscriber = services.subscribe(Part::SseGateway).await;
-    let (stop, mut writers) = (CancellationToken::new(), tokio::task::JoinSet::new());
-    for _ in 0..6 {
-        writers.spawn(write(services.connect().await, services.parents.base_item, stop.clone()));
+    let (stop, mut writing) = (CancellationToken::new(), tokio::task::JoinSet::new());
+    let writers: [Arc<AtomicUsize>; 6] = Default::default();
+    for statements in &writers {
+        let (client, base_item) = (services.connect().await, services.parents.base_item);
+        writing.spawn(write(client, base_item, Arc::clone(statements), stop.clone()));
     }
     let producer = services.produce();
-    let database = services.database.clone();
-    let rebuilding = tokio::task::spawn_blocking(move || {
-        let started = Instant::now();
-        for _ in 0..2 {
+    let rebuild = || {
+        let database = services.database.clone();
+        tokio::task::spawn_blocking(move || {
             must_operate(&std::env::temp_dir(), &installation(), &database, "stats-notifier rebuild");
-        }
-        started.elapsed() / 2
-    });
-    let took = rebuilding.await.unwrap();
+        })
+    };
+    services.client.execute(HOLD, &[]).await.unwrap();
+    let held = rebuild();
+    until("all must be counted, and not committed", async || {
+        let find =
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        services.client.query_opt(find, &[]).await.unwrap()
+    })
+    .await;
+    let written = || writers.each_ref().map(|statements| statements.load(Ordering::Relaxed));
+    let at_first = written();
+    until("every writer must go on", async || {
+        let on = written().iter().zip(at_first).all(|(now, at_first)| *now > at_first + 100);
+        on.then_some(())
+    })
+    .await;
+    services.client.execute(LET_GO, &[]).await.unwrap();
+    held.await.unwrap();
+    rebuild().await.unwrap();
     stop.cancel();
     producer.finish().await;
-    let written = writers.join_all().await;
-    let times: u32 = written.iter().map(|(times, _)| times).sum();
-    let longest = written.iter().map(|(_, longest)| longest).max().unwrap();
-    println!("{times} statements beside two rebuilds of {took:?}; the longest took {longest:?}");
-    assert!(took > 2 * LOCK_TIMEOUT, "too short to hold anybody up: {took:?}");
-    assert!(times > 200, "too few to say anything: {times}");
+    writing.join_all().await;
     services.until_exact(&subscriber, "after two rebuilds").await;
     services.until_rolled_up().await;
     let (code, said) = verify(&std::env::temp_dir(), &services.database);

@@ -99,10 +99,10 @@ async fn a_frozen_leader_is_replaced_and_wakes_as_a_standby() {
 }
 
 /// A function that waits, without a lock of the server's, for as long as a test's session [holds](HOLD) it there.
-const WAIT: &str = "CREATE FUNCTION wait() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+pub(crate) const WAIT: &str = "CREATE FUNCTION wait() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
         WHILE NOT pg_try_advisory_xact_lock_shared(77) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN true; END $$;";
-const HOLD: &str = "SELECT pg_advisory_lock(77)";
-const LET_GO: &str = "SELECT pg_advisory_unlock(77)";
+pub(crate) const HOLD: &str = "SELECT pg_advisory_lock(77)";
+pub(crate) const LET_GO: &str = "SELECT pg_advisory_unlock(77)";
 
 /// Where the last write of a flush is done, and the commit is not.
 fn held_in_a_flush() -> String {
