@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use crate::days::events;
 use crate::rollups::CURSOR_IS_OF_HERE;
 use crate::settings::{HistorySettings, milliseconds};
-use crate::store::{StoreError, time};
+use crate::store::{StoreError, past, time};
 
 /// Answers pages of history.
 #[derive(Debug, Clone)]
@@ -96,6 +96,7 @@ async fn rollups_of(
     query: Query,
     rows: i64,
 ) -> Result<(BucketTime, Vec<Bucket>), HistoryError> {
+    let [started_since, in_progress_then] = past("(SELECT snapshot FROM bounds)");
     let read = format!(
         "WITH bounds AS MATERIALIZED (SELECT snapshot, kept_since, {CURSOR_IS_OF_HERE} AS is_counted, \
          greatest(kept_since, $3::timestamptz) AS lower, coalesce($4::timestamptz, 'infinity') AS upper \
@@ -104,8 +105,7 @@ async fn rollups_of(
          AND bucket >= (SELECT lower FROM bounds) AND bucket < (SELECT upper FROM bounds) \
          ORDER BY bucket LIMIT $5), \
          logged AS (SELECT date_trunc($2, bucket, 'UTC') AS bucket, delta FROM public.count_log WHERE metric = $1 \
-         AND (xact_id >= (SELECT pg_snapshot_xmax(snapshot) FROM bounds) \
-         OR xact_id = ANY (ARRAY(SELECT pg_snapshot_xip(snapshot) FROM bounds)))) \
+         AND ({started_since} OR {in_progress_then})) \
          SELECT kept_since, NULL, is_counted FROM bounds UNION ALL \
          (SELECT bucket, sum(count)::bigint, NULL FROM (SELECT bucket, count FROM stored UNION ALL \
          SELECT bucket, delta FROM logged, bounds WHERE bucket >= lower AND bucket < upper) AS both_parts \

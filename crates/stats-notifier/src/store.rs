@@ -25,6 +25,10 @@ use service_kit::database::DatabaseSettings;
 const LEAD: &str = "1315208537, 1";
 const GATE: &str = "1315208537, 2";
 
+/// How the leader's statements are planned: jit would compile a statement that takes a tenth of a millisecond, and a plan
+/// that scans the whole log is never wanted here, whatever the planner believes of a table that is always nearly empty.
+pub const PLANNING: &str = "-c jit=off -c enable_seqscan=off";
+
 /// The statements that exactness rests on.
 ///
 /// They are values so that a test can plant an error in one of them and see that the checks find it.
@@ -41,23 +45,39 @@ pub struct Statements {
 
 impl Default for Statements {
     fn default() -> Self {
-        // What is visible now was not visible in S where its transaction had not started when S was taken, or was
-        // in progress then. Both are ranges of the index, so the rows already counted cost nothing.
-        let tick = "SELECT pg_current_snapshot()::text, NULL::text, NULL::timestamptz, NULL::bigint \
-             UNION ALL SELECT NULL, metric, bucket, delta FROM public.count_log \
-             WHERE xact_id >= pg_snapshot_xmax($1::text::pg_snapshot) \
-             UNION ALL SELECT NULL, metric, bucket, delta FROM public.count_log \
-             WHERE xact_id = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))";
-        let fold = "INSERT INTO public.rollup AS held (metric, unit, bucket, count) \
+        let [started_since, in_progress_then] = past("$1::text::pg_snapshot");
+        let tick = format!(
+            "SELECT pg_current_snapshot()::text, NULL::text, NULL::timestamptz, NULL::bigint \
+             UNION ALL SELECT NULL, metric, bucket, delta FROM public.count_log WHERE {started_since} \
+             UNION ALL SELECT NULL, metric, bucket, delta FROM public.count_log WHERE {in_progress_then}"
+        );
+        let fold = format!(
+            "INSERT INTO public.rollup AS held (metric, unit, bucket, count) \
              SELECT metric, unit, date_trunc(unit, bucket, 'UTC'), sum(delta) \
              FROM public.count_log JOIN public.rollup_unit ON bucket >= kept_since \
-             WHERE xact_id >= pg_snapshot_xmax($1::text::pg_snapshot) \
-             OR xact_id = ANY (ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot))) \
-             GROUP BY 1, 2, 3 \
-             ON CONFLICT (metric, unit, bucket) DO UPDATE SET count = held.count + excluded.count";
+             WHERE {started_since} OR {in_progress_then} GROUP BY 1, 2, 3 \
+             ON CONFLICT (metric, unit, bucket) DO UPDATE SET count = held.count + excluded.count"
+        );
         let lock_cursor = "SELECT snapshot::text FROM public.rollup_cursor WHERE term = $1 FOR UPDATE";
-        Self { tick: tick.to_owned(), fold: fold.to_owned(), lock_cursor: lock_cursor.to_owned() }
+        Self { tick, fold, lock_cursor: lock_cursor.to_owned() }
     }
+}
+
+/// The log past `snapshot`, an expression: conditions of the rows that are visible now and were not in it, for their
+/// transaction had not started then, or was in progress.
+///
+/// Both are ranges of the index, so rows that were counted cost nothing. Nor do those of a transaction in progress, of
+/// which a long one may have written any number: what no row of can be visible now is not looked at.
+pub(crate) fn past(snapshot: &str) -> [String; 2] {
+    [
+        format!(
+            "(xact_id >= pg_snapshot_xmax({snapshot}) AND xact_id < pg_snapshot_xmax(pg_current_snapshot()))"
+        ),
+        format!(
+            "xact_id = ANY (ARRAY(SELECT ended FROM pg_snapshot_xip({snapshot}) AS ended \
+             WHERE pg_visible_in_snapshot(ended, pg_current_snapshot())))"
+        ),
+    ]
 }
 
 /// The session is of no more use, or what it returned makes no sense. Either ends the term.
@@ -156,12 +176,10 @@ impl Store {
         //   before it. Where the leader is not silent but gone, client_connection_check_interval ends the work.
         // It never waits between the messages of one statement, for they are sent in one piece.
         //
-        // jit would compile a statement that takes a tenth of a millisecond; a plan that scans the whole log is never
-        // wanted here, whatever the planner believes of a table that is always nearly empty.
         let (idle, lock) = (session_timeout.as_millis(), leader.lock_timeout_milliseconds);
         let attempts = leader.attempt_interval_milliseconds;
         config.options(format!(
-            "-c TimeZone=UTC -c jit=off -c enable_seqscan=off -c idle_session_timeout={idle} \
+            "{PLANNING} -c TimeZone=UTC -c idle_session_timeout={idle} \
              -c idle_in_transaction_session_timeout={idle} -c tcp_user_timeout={idle} -c lock_timeout={lock} \
              -c client_connection_check_interval={attempts}"
         ));

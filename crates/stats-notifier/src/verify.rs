@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::address::Session;
 use crate::days::{self, Days, Report};
 use crate::rollups::CURSOR_IS_OF_HERE;
-use crate::store::{StoreError, time, within};
+use crate::store::{StoreError, past, time, within};
 
 /// How many mismatches are named; all are counted.
 const NAMED: usize = 100;
@@ -141,6 +141,7 @@ impl Verifier {
         report: Report<'_>,
     ) -> Result<(), StoreError> {
         let (table, column) = days::events(metric);
+        let [started_since, in_progress_then] = past("(SELECT snapshot FROM public.rollup_cursor)");
         let compare = compared(&format!(
             "counted AS (SELECT unit, bucket, sum(count) AS count FROM (\
              SELECT rollup.unit, bucket, count FROM public.rollup JOIN public.rollup_unit \
@@ -150,8 +151,7 @@ impl Verifier {
              SELECT unit, date_trunc(unit, bucket, 'UTC'), delta FROM public.count_log JOIN public.rollup_unit \
              ON bucket >= kept_since AND unit IN ('second', 'minute', 'hour', 'day') \
              WHERE metric = '{metric}' AND bucket >= $1 AND bucket < $1 + interval '1 day' \
-             AND (xact_id >= (SELECT pg_snapshot_xmax(snapshot) FROM public.rollup_cursor) \
-             OR xact_id = ANY (ARRAY(SELECT pg_snapshot_xip(snapshot) FROM public.rollup_cursor)))\
+             AND ({started_since} OR {in_progress_then})\
              ) AS both_parts GROUP BY 1, 2), \
              expected AS (SELECT unit, date_trunc(unit, second, 'UTC') AS bucket, sum(events) AS count FROM (\
              SELECT date_trunc('second', {column}, 'UTC') AS second, count(*) AS events FROM {table} \

@@ -5,6 +5,7 @@
 mod calendar;
 mod gate;
 mod history;
+mod long_transactions;
 mod recount;
 mod retention;
 mod support;
