@@ -65,6 +65,22 @@ pub struct PoolSettings {
     /// How long a connection is used. One that leads to a server which does not know that a failover has left it behind
     /// would be used for good.
     pub connection_seconds: std::num::NonZeroU64,
+    /// How long the server works on a statement, or waits within a transaction for the next, where it does not see that
+    /// the client has gone. Longer than any request waits.
+    pub statement_timeout_milliseconds: std::num::NonZeroU64,
+}
+
+impl PoolSettings {
+    /// What the server is told of a pool's sessions. It looks twice a second whether their client is still there, and else
+    /// ends what it does for them, even a wait for a lock: [`Connections::run`] closes the connection of what it gives
+    /// up. Of a client that went without a word, behind a cut line or a proxy, it learns by the timeouts.
+    fn session_options(&self) -> String {
+        let timeout = self.statement_timeout_milliseconds;
+        format!(
+            "-c TimeZone=UTC -c client_connection_check_interval=500 -c statement_timeout={timeout} \
+             -c idle_in_transaction_session_timeout={timeout} -c tcp_user_timeout={timeout}"
+        )
+    }
 }
 
 /// The database was not there in time.
@@ -101,12 +117,6 @@ pub struct PoolUse {
     pub waiting: usize,
 }
 
-/// What the server is told of a pool's sessions. It looks twice a second whether their client is still there, and else ends
-/// what it does for them, even a wait for a lock: [`Connections::run`] closes the connection of what it gives up. A client
-/// that went without a word leaves no transaction open.
-const SESSION_OPTIONS: &str =
-    "-c TimeZone=UTC -c client_connection_check_interval=500 -c idle_in_transaction_session_timeout=10000";
-
 /// Connections to one database, made when first needed, with a deadline on all that is asked of it: the service
 /// starts while the database is down.
 #[derive(Debug, Clone)]
@@ -130,7 +140,7 @@ impl Connections {
         });
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let mut connection = database.connection(application_name);
-        connection.options(SESSION_OPTIONS);
+        connection.options(pool.session_options());
         let manager = Manager::from_config(connection, NoTls, recycling);
         let pool = Pool::builder(manager)
             .max_size(pool.connections.get())

@@ -1,4 +1,5 @@
-//! `cargo xtask chaos`: faults against the whole stack. The crate `chaos` does it; this builds and brings what it needs.
+//! `cargo xtask chaos` and `soak`: faults, and long use, of the whole stack. The crate `chaos` does both; this builds and
+//! brings what it needs.
 
 use std::process::Command;
 
@@ -15,22 +16,30 @@ const PLANTED: [&str; 4] = ["transactions-forgotten", "folded-twice", "acknowled
 pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
     bring().await?;
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    chaos("chaos", &arguments).await
+    program("chaos", "chaos", &arguments).await
 }
 
-/// A few minutes of it, and that it does find what is wrong.
+/// Uses and disturbs everything for a while, and says what grew.
+pub(crate) async fn soak(arguments: &[String]) -> anyhow::Result<()> {
+    bring().await?;
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    program("soak", "soak", &arguments).await
+}
+
+/// A few minutes of both, and that chaos does find what is wrong.
 pub(crate) async fn test() -> anyhow::Result<()> {
     bring().await?;
     for planted in PLANTED {
         let arguments = ["--seed", "1", "--faults", "12", "--planted", planted];
-        chaos(&format!("chaos: {planted} must be found"), &arguments).await?;
+        program(&format!("chaos: {planted} must be found"), "chaos", &arguments).await?;
     }
     // Another schedule each time; it says how to have the same again.
-    chaos("chaos", &["--faults", "42", "--minutes", "5"]).await
+    program("chaos", "chaos", &["--faults", "42", "--minutes", "5"]).await?;
+    program("soak", "soak", &["--seconds", "45"]).await
 }
 
-async fn chaos(name: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let mut command = tokio::process::Command::new(built_programs()?.join("chaos"));
+async fn program(name: &str, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let mut command = tokio::process::Command::new(built_programs()?.join(program));
     command.args(arguments).kill_on_drop(true);
     step(name, command).await
 }

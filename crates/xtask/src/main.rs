@@ -84,6 +84,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Lets clients come and go, leaders change and old counts be deleted for some minutes, and checks that neither memory
+    /// nor descriptors nor tables grow. `--help` says more.
+    #[command(disable_help_flag = true)]
+    Soak {
+        /// Passed on, such as --seconds 600, or --long-transactions.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Checks formatting, lints and documentation, then runs every test, and puts the API contract to the test, against
     /// a Postgres of its own.
     Test {
@@ -106,6 +114,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Import { folder, url } => import::run(&folder, url).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Chaos { arguments } => chaos::run(&arguments).await,
+        Command::Soak { arguments } => chaos::soak(&arguments).await,
         Command::Test { arguments } => test::run(&arguments).await,
     }
 }

@@ -48,7 +48,8 @@ impl Samples {
              pg_total_relation_size('rollup')::float8 / greatest((SELECT count(*) FROM rollup), 1)";
         let row = system.database.client().await?.query_one(sizes, &[]).await?;
         let size = |place: usize| row.get::<_, i64>(place) as f64 / MEGABYTE;
-        self.add("count_log, MB", size(0), Tolerance { share: 0.25, amount: 1.0 });
+        // Purged rows leave room that autovacuum finds once a minute.
+        self.add("count_log, MB", size(0), Tolerance { share: 0.5, amount: 4.0 });
         self.add("rollup_cursor, MB", size(1), Tolerance { share: 0.25, amount: 0.5 });
         let connections = row.get::<_, i64>(2) as f64;
         self.add("connections to Postgres", connections, Tolerance { share: 0.1, amount: 8.0 });

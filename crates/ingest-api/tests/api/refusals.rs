@@ -146,6 +146,20 @@ async fn a_database_that_hangs_is_503_and_its_connection_is_not_used_again() {
     }
 }
 
+/// As behind a line that is cut: the server sees no end of the connection, which the test keeps from it.
+#[tokio::test]
+async fn the_server_gives_up_by_itself_what_takes_too_long() {
+    let api = Api::start_with(|settings| {
+        settings.limits.query_timeout_milliseconds = 60_000;
+        settings.pool.statement_timeout_milliseconds = 300.try_into().unwrap();
+    })
+    .await;
+    let blocker = api.database.connect().await;
+    blocker.batch_execute("BEGIN; LOCK TABLE users").await.unwrap();
+    let answer = api.post("/users", &json!({})).await;
+    assert_eq!((answer.status, &answer.body["type"]), (503, &json!("/problems/unavailable")));
+}
+
 #[tokio::test]
 async fn only_listed_origins_may_send_from_a_page() {
     let api = Api::start().await;

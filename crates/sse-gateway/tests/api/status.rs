@@ -148,7 +148,7 @@ async fn an_upstream_that_is_slow_is_not_silent() {
     let slow = async {
         loop {
             let (mut gateway, _) = listener.accept().await.unwrap();
-            gateway.read(&mut [0; 4_096]).await.unwrap();
+            assert_ne!(gateway.read(&mut [0; 4_096]).await.unwrap(), 0, "a gateway must ask");
             gateway.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n").await.unwrap();
             let mut pace = tokio::time::interval(Duration::from_millis(50));
             for piece in text.as_bytes().chunks(text.len().div_ceil(20)) {

@@ -6,7 +6,7 @@ use statistics_stream::history::Query;
 use stats_notifier::history::History;
 use stats_notifier::store::Statements;
 
-use crate::support::{lead, parents, settings};
+use crate::support::{DEADLINE, lead, parents, settings};
 
 /// All pages of a period, of so many buckets each.
 async fn pages(history: &History, query: Query) -> Vec<Bucket> {
@@ -20,6 +20,25 @@ async fn pages(history: &History, query: Query) -> Vec<Bucket> {
             Some(next) => query.from = Some(next),
             None => return buckets,
         }
+    }
+}
+
+/// Nor does the server go on with a page that nobody waits for.
+#[tokio::test]
+async fn a_page_that_takes_too_long_ends_in_the_server_too() {
+    let database = TestDatabase::create().await;
+    let mut settings = settings(&database);
+    settings.history.timeout_milliseconds = 300.try_into().unwrap();
+    let history = History::new(&settings.database, &settings.history).unwrap();
+    let (blocker, observer) = (database.connect().await, database.connect().await);
+    blocker.batch_execute("BEGIN; LOCK TABLE count_log, rollup, items").await.unwrap();
+    let topic = "item-creation/day".parse().unwrap();
+    history.page(Query { topic, from: None, to: None, limit: 1 }).await.unwrap_err();
+    let waiting =
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let given_up = std::time::Instant::now();
+    while !observer.query(waiting, &[]).await.unwrap().is_empty() {
+        assert!(given_up.elapsed() < DEADLINE, "a page that was given up must end");
     }
 }
 
