@@ -97,14 +97,14 @@ pub struct Window {
     pub heartbeat: Option<Duration>,
 }
 
-/// What a request asks of the topic of its path.
+/// What the query of a request asks of the topic of its path.
 ///
 /// # Errors
 /// [`ApiError`], naming the parameter that is wrong.
-pub fn of_topic(request: &HttpRequest, topic: Topic, limits: &HistorySettings) -> Result<Asked, ApiError> {
+pub fn of_topic(query: &str, topic: Topic, limits: &HistorySettings) -> Result<Asked, ApiError> {
     let (mut last, mut payload, mut beat) = (None, None, None);
     let (mut from, mut to, mut limit) = (None, None, None);
-    for (name, value) in parameters(request)? {
+    for (name, value) in parameters(query)? {
         match name.as_str() {
             "last" => once("last", &mut last, value, number("buckets", 1..=LAST_MAX))?,
             "heartbeat" => once("heartbeat", &mut beat, value, heartbeat)?,
@@ -139,13 +139,13 @@ pub fn of_topic(request: &HttpRequest, topic: Topic, limits: &HistorySettings) -
     Ok(Asked::Window(Window { selection, heartbeat: beat }))
 }
 
-/// What a request asks of the topics of its query.
+/// What the query of a request asks of the topics that it names.
 ///
 /// # Errors
 /// [`ApiError`], naming the parameter that is wrong.
-pub fn of_topics(request: &HttpRequest) -> Result<Window, ApiError> {
+pub fn of_topics(query: &str) -> Result<Window, ApiError> {
     let (mut topics, mut last, mut beat) = (Vec::new(), None, None);
-    for (name, value) in parameters(request)? {
+    for (name, value) in parameters(query)? {
         match name.as_str() {
             "topic" => topics.push(value.parse()?),
             "last" => once("last", &mut last, value, number("buckets", 1..=LAST_MAX))?,
@@ -156,8 +156,8 @@ pub fn of_topics(request: &HttpRequest) -> Result<Window, ApiError> {
     Ok(Window { selection: narrowed(Selection::many(topics)?, last)?, heartbeat: beat })
 }
 
-fn parameters(request: &HttpRequest) -> Result<Vec<(String, String)>, ApiError> {
-    let query = Query::<Vec<(String, String)>>::from_query(request.query_string());
+fn parameters(query: &str) -> Result<Vec<(String, String)>, ApiError> {
+    let query = Query::<Vec<(String, String)>>::from_query(query);
     query.map(Query::into_inner).map_err(|error| ApiError::Query(error.to_string()))
 }
 
