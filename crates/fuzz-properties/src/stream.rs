@@ -60,7 +60,11 @@ fn applied(frames: &[Frame]) {
         let mut next = state.clone().unwrap_or_else(|| Statistics::new(frame.version));
         let before = (next.version(), content(&next));
         if next.apply(frame).is_err() {
-            assert_eq!((next.version(), content(&next)), before, "a frame that was refused changed the state");
+            assert_eq!(
+                (next.version(), content(&next)),
+                before,
+                "a frame that was refused changed the state"
+            );
             continue;
         }
         assert_eq!(next.version(), frame.version);
@@ -75,7 +79,11 @@ fn applied(frames: &[Frame]) {
     let topics: Vec<Topic> = Topic::all().collect();
     let Some(frame) = state.frame_since(None, &topics) else { panic!("a state that cannot be shown") };
     let (told, error) = decoded(&[encoded(&frame).as_bytes()], usize::MAX);
-    assert_eq!((&told[..], error), (&[Told::Frame(frame.clone())][..], None), "what was written is read again");
+    assert_eq!(
+        (&told[..], error),
+        (&[Told::Frame(frame.clone())][..], None),
+        "what was written is read again"
+    );
     let mut receiver = Statistics::new(frame.version);
     assert_eq!(receiver.apply(&frame), Ok(()));
     assert_eq!(content(&receiver), content(&state));

@@ -4,8 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use fuzz_properties::{CHECKS, Check};
 use fuzz_properties::variations::Variations;
+use fuzz_properties::{CHECKS, Check};
 
 /// How many variations of each corpus are tried. The seed is the same each time: who breaks something sees it at once,
 /// and not somebody else later.

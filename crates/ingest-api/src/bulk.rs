@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
+use service_kit::problem::{DETAIL_CHARACTERS, FIELD_CHARACTERS, excerpt};
 use utoipa::ToSchema;
 
 use crate::error::{ApiError, Rejection};
@@ -41,10 +42,12 @@ pub struct LineError {
 }
 
 impl LineError {
-    /// What a caller is told of a line.
+    /// What a caller is told of a line. It quotes but a little of the line: an answer of many errors must not be as long
+    /// as the upload.
     #[must_use]
     pub fn new(line: u64, rejection: &Rejection) -> Self {
-        Self { line, field: rejection.field().map(str::to_owned), detail: rejection.to_string() }
+        let field = rejection.field().map(|field| excerpt(field, FIELD_CHARACTERS));
+        Self { line, field, detail: excerpt(&rejection.to_string(), DETAIL_CHARACTERS) }
     }
 }
 

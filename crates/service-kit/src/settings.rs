@@ -479,6 +479,58 @@ mod tests {
         assert!(layers.load::<Example>().unwrap_err().to_string().contains("no such setting"));
     }
 
+    fn with_variable(name: &str, value: &str) -> Surroundings {
+        let variables = [(OsString::from(name), OsString::from(value))].into();
+        Surroundings { variables, ..Surroundings::default() }
+    }
+
+    fn with_file(text: &str) -> Surroundings {
+        Surroundings { file: Some(("a.toml".into(), text.to_owned())), ..Surroundings::default() }
+    }
+
+    fn error(surroundings: &Surroundings) -> String {
+        LAYERS.load_in::<Example>(surroundings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_name_is_never_taken_for_a_place_in_a_list() {
+        let variable = error(&with_variable("NEWCYCLE__HTTP[9999999999999]", "1"));
+        assert!(variable.contains("sets http[9999999999999], but there is no such setting"), "{variable}");
+        let file = error(&with_file("[http]\n\"port[9999999999999]\" = 1\n"));
+        assert!(file.starts_with("a.toml sets http.port[9999999999999], but"), "{file}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_who_sets_it() {
+        let names = "NEWCYCLE__HTTP__PORT sets http.port to what is not a whole number";
+        for wrong in ["abc", "yes", "-1", "1.5", "", "9223372036854775807"] {
+            let error = error(&with_variable("NEWCYCLE__HTTP__PORT", wrong));
+            assert!(error.starts_with(names), "{wrong:?}: {error}");
+        }
+        assert!(error(&with_file("[http]\nport = true\n")).starts_with("a.toml sets http.port to what"));
+        assert!(error(&with_file("[http.port]\n")).starts_with("a.toml sets http.port to what"));
+        assert!(error(&with_file("http = 3\n")).starts_with("a.toml sets http, but"));
+        assert!(error(&with_file("[htpp]\n")).starts_with("a.toml sets htpp, but"));
+        LAYERS.load_in::<Example>(&with_file("[http]\n")).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_named_without_what_it_says() {
+        let error = error(&with_file("[database]\npassword = \"hunter2\n"));
+        assert!(error.starts_with("a.toml is no TOML, in line 2: ") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_again() {
+        let odd = "a \"b\" \\ \n\t\u{1}\u{7f}é";
+        let printed = LAYERS.print_in(&with_variable("NEWCYCLE__HTTP__HOST", odd)).unwrap();
+        let again: Example = LAYERS.load_in(&with_file(&printed)).unwrap();
+        assert_eq!(again.http.host, odd);
+        let switch = Layers { defaults: "[a]\nb = true\n", variables: &[] };
+        let printed = switch.print_in(&with_variable("NEWCYCLE__A__B", "off")).unwrap();
+        assert_eq!(printed, "[a]\nb = false  # NEWCYCLE__A__B\n");
+    }
+
     #[test]
     fn the_reference_has_every_setting() {
         let text = LAYERS.reference();

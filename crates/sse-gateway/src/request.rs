@@ -204,7 +204,7 @@ fn payload_of(text: &str) -> Result<Payload, String> {
 }
 
 fn time(text: &str) -> Result<BucketTime, String> {
-    text.parse().map_err(|_| {
+    BucketTime::not_before(text).map_err(|_| {
         "expected a time of RFC 3339 in years 1 to 9999, such as 2026-11-23T09:37:00Z, with + written as %2B".to_owned()
     })
 }
@@ -217,7 +217,24 @@ pub fn last_event_id(request: &HttpRequest) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::{NonZeroU64, NonZeroUsize};
+
     use super::*;
+
+    #[test]
+    fn a_period_that_ends_within_a_millisecond_has_the_bucket_that_begins_it() {
+        let limits = HistorySettings {
+            page_buckets_default: NonZeroUsize::MIN,
+            page_buckets_max: NonZeroUsize::MIN,
+            concurrent_requests: NonZeroUsize::MIN,
+            timeout_milliseconds: NonZeroU64::MIN,
+            max_page_bytes: 1,
+        };
+        let topic = "transfers/millisecond".parse().unwrap();
+        let asked = of_topic("to=2026-11-01T00:00:00.0005Z", topic, &limits).unwrap();
+        let Asked::History(query) = asked else { panic!("{asked:?} is no period") };
+        assert_eq!(query.to.unwrap().to_string(), "2026-11-01T00:00:00.001Z");
+    }
 
     #[test]
     fn as_many_buckets_can_be_asked_for_as_the_longest_window_has() {

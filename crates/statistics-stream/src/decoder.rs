@@ -55,10 +55,21 @@ impl EventDecoder {
         Self { events: russe::Decoder::default(), bytes }
     }
 
+    /// The next event. No more is looked at than one may have, so that one which is too large is refused also where all
+    /// of it came at once.
     fn event(&mut self, source: &mut BytesMut) -> Result<Option<Event>, DecodeError> {
-        match self.events.decode(source)? {
-            None if source.len() > self.bytes => Err(DecodeError::TooLarge(self.bytes)),
-            event => Ok(event),
+        loop {
+            let rest = source.split_off(source.len().min(self.bytes));
+            let before = source.len();
+            let event = self.events.decode(source)?;
+            // What says nothing, such as a lone blank line, is taken out without being an event.
+            let shortened = source.len() < before;
+            source.unsplit(rest);
+            match event {
+                None if shortened => {}
+                None if before >= self.bytes => return Err(DecodeError::TooLarge(self.bytes)),
+                event => return Ok(event),
+            }
         }
     }
 }
@@ -88,4 +99,21 @@ fn told(message: &Message) -> Result<Told, DecodeError> {
     let topics: Vec<TopicFrame> = serde_json::from_str(&message.data)?;
     let version = message.id.as_deref().unwrap_or_default().parse()?;
     Ok(Told::Frame(Frame { kind, version, topics }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_is_too_large_is_refused_in_one_piece_too() {
+        let text = "event: later\ndata: 123\n\n";
+        let decode = |bytes, text: &str| EventDecoder::new(bytes).decode(&mut BytesMut::from(text));
+        assert_eq!(decode(text.len(), text).unwrap(), Some(Told::Unknown));
+        // However much follows or says nothing, only the event counts.
+        let more = format!("\n\n\n\n: {text}{text}");
+        assert_eq!(decode(text.len() + 4, &more).unwrap(), Some(Told::Unknown));
+        let error = decode(text.len() - 1, text).unwrap_err();
+        assert_eq!(error.to_string(), format!("an event is larger than {} bytes", text.len() - 1));
+    }
 }
