@@ -47,7 +47,7 @@ fn read<T: DeserializeOwned + Debug>(bytes: &[u8], layers: &Layers) {
     let again = Surroundings { file, variables: BTreeMap::new() };
     match layers.load_in::<T>(&again) {
         Ok(again) => {
-            assert_eq!(format!("{again:?}"), format!("{settings:?}"), "what was printed says the same")
+            assert_eq!(format!("{again:?}"), format!("{settings:?}"), "what was printed says the same");
         }
         Err(error) => panic!("what was printed is no such file: {error}\n{:?}", again.file),
     }

@@ -12,9 +12,6 @@ use tokio::process::Command;
 use crate::node::folder;
 use crate::test::step;
 
-/// What is run, in this order.
-const TARGETS: [&str; 5] = ["ndjson", "queries", "resume", "stream", "settings"];
-
 /// The longest input, in bytes: the bounds that are checked are shorter.
 const LONGEST_INPUT: &str = "-max_len=1400";
 
@@ -27,19 +24,19 @@ pub(crate) struct Options {
     /// How many inputs each target is given.
     #[arg(long, default_value_t = 100_000)]
     executions: u64,
-    /// Only this target: ndjson, queries, resume, stream or settings.
+    /// Only this target; fuzz/README.md says what there is.
     #[arg(long)]
     target: Option<String>,
 }
 
 /// Runs the targets, one after another, each until it finds something or has had so many inputs.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    let targets: Vec<&str> = match &options.target {
-        None => TARGETS.to_vec(),
-        Some(name) => TARGETS.into_iter().filter(|target| target == name).collect(),
-    };
-    if targets.is_empty() {
-        bail!("there is no such target; there are: {}", TARGETS.join(", "));
+    let mut targets = targets()?;
+    if let Some(name) = options.target {
+        if !targets.contains(&name) {
+            bail!("there is no target {name}; there are: {}", targets.join(", "));
+        }
+        targets = vec![name];
     }
     bring().await?;
     step("building the targets", fuzz(&["build"])).await?;
@@ -51,7 +48,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
             .with_context(|| format!("making {}", found_folder.display()))?;
         let (executions, dictionary) =
             (format!("-runs={}", options.executions), format!("-dict=dictionaries/{target}.dict"));
-        let mut command = fuzz(&["run", target, &found, &kept, "--", &executions, &dictionary]);
+        let mut command = fuzz(&["run", &target, &found, &kept, "--", &executions, &dictionary]);
         command.args(BOUNDS).args([LONGEST_INPUT, "-print_final_stats=1"]);
         step(&format!("fuzzing: {target}"), command).await.with_context(|| {
             format!(
@@ -61,6 +58,17 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         println!("== {target}: nothing found in {} s", started.elapsed().as_secs());
     }
     Ok(())
+}
+
+/// The names of all targets.
+fn targets() -> anyhow::Result<Vec<String>> {
+    let folder = folder("fuzz/fuzz_targets");
+    let entries = std::fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+    let names = paths.iter().filter_map(|path| path.file_stem()?.to_str().map(str::to_owned));
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    Ok(names)
 }
 
 /// `cargo +nightly fuzz`, in its folder.
