@@ -37,3 +37,7 @@ demo *arguments:
 # Checks formatting, lints and documentation, then runs every test.
 test *arguments:
     cargo xtask test {{ arguments }}
+
+# Looks for bad input that does what no input may do; needs a nightly compiler.
+fuzz *arguments:
+    cargo xtask fuzz {{ arguments }}

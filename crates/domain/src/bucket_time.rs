@@ -46,6 +46,18 @@ impl BucketTime {
         Self(milliseconds)
     }
 
+    /// The first time that is not before a time of RFC 3339, which may be finer than a millisecond: where a period that
+    /// begins or ends at that time begins or ends in terms of buckets. [`BucketTime::MAX`] where there is none.
+    ///
+    /// # Errors
+    /// [`OutOfRange`]
+    pub fn not_before(text: &str) -> Result<Self, OutOfRange> {
+        let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| OutOfRange::Form(text.to_owned()))?;
+        let floor = Self::try_from(time)?;
+        let finer = OffsetDateTime::from(floor) < time;
+        Ok(Self((floor.0 + i64::from(finer)).min(Self::MAX.0)))
+    }
+
     /// Milliseconds since 1970-01-01T00:00:00Z, negative before.
     #[must_use]
     pub const fn unix_milliseconds(self) -> i64 {
@@ -132,6 +144,16 @@ mod tests {
             assert_eq!(text.parse::<BucketTime>().unwrap().to_string(), text);
         }
         assert_eq!(BucketTime::MAX.to_string(), "9999-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn a_finer_time_is_rounded_up_where_a_period_begins_or_ends() {
+        let rounded = |text| BucketTime::not_before(text).map(|time| time.to_string());
+        assert_eq!(rounded("2026-11-23T09:37:00Z").as_deref(), Ok("2026-11-23T09:37:00Z"));
+        assert_eq!(rounded("2026-11-23T09:37:00.0000001Z").as_deref(), Ok("2026-11-23T09:37:00.001Z"));
+        assert_eq!(rounded("1969-12-31T23:59:59.9991Z").as_deref(), Ok("1970-01-01T00:00:00Z"));
+        assert_eq!(rounded("9999-12-31T23:59:59.9999Z").as_deref(), Ok("9999-12-31T23:59:59.999Z"));
+        assert_eq!(rounded("0000-12-31T23:59:59.9999Z"), Err(OutOfRange::Year));
     }
 
     #[test]

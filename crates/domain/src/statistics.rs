@@ -1,6 +1,7 @@
 //! The state of all topics at one version, and how it changes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::{Bucket, BucketTime, Changes, Frame, FrameKind, Topic, TopicFrame, Version};
 
@@ -173,7 +174,7 @@ impl Statistics {
         let oldest = held.oldest_of_newest(window);
         let mut times: Vec<BucketTime> = held
             .by_mention
-            .range((since.saturating_add(1), BucketTime::MIN)..)
+            .range((Bound::Excluded((since, BucketTime::MAX)), Bound::Unbounded))
             .map(|&(_, time)| time)
             .filter(|time| oldest.is_none_or(|oldest| *time >= oldest))
             .collect();

@@ -282,3 +282,14 @@ fn a_tick_of_more_than_a_window_shows_the_newest() {
         assert_eq!(counts(&at_once, topic), counts(&one_by_one, topic), "{topic}");
     }
 }
+
+#[test]
+fn who_has_the_last_version_that_there_can_be_is_sent_nothing() {
+    let topic = Topic::new(Metric::Transfers, TimeUnit::Year);
+    let buckets = vec![Bucket { time: BucketTime::MIN, count: 1 }];
+    let topics = vec![TopicFrame { topic, window: 1, buckets }];
+    let frame = Frame { kind: FrameKind::Snapshot, version: version(1, u64::MAX), topics };
+    let mut statistics = Statistics::new(version(1, 0));
+    statistics.apply(&frame).unwrap();
+    assert_eq!(statistics.frame_since(Some(frame.version), &all_topics()), None);
+}

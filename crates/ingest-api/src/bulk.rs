@@ -4,14 +4,15 @@
 //! upload breaks off or the database goes away, what was committed stays, and sending all of it again is harmless
 //! where the lines have ids.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
-use tokio_util::codec::{Decoder, LinesCodec, LinesCodecError};
+use service_kit::problem::{DETAIL_CHARACTERS, FIELD_CHARACTERS, excerpt};
 use utoipa::ToSchema;
 
 use crate::error::{ApiError, Rejection};
 use crate::input::{Context, Input, parse};
+use crate::lines::Lines;
 use crate::model::New;
 use crate::routes::Service;
 use crate::store::{Outcome, Resource};
@@ -40,6 +41,16 @@ pub struct LineError {
     pub detail: String,
 }
 
+impl LineError {
+    /// What a caller is told of a line. It quotes but a little of the line: an answer of many errors must not be as long
+    /// as the upload.
+    #[must_use]
+    pub fn new(line: u64, rejection: &Rejection) -> Self {
+        let field = rejection.field().map(|field| excerpt(field, FIELD_CHARACTERS));
+        Self { line, field, detail: excerpt(&rejection.to_string(), DETAIL_CHARACTERS) }
+    }
+}
+
 /// What became of the lines so far.
 #[derive(Debug, Default)]
 struct Tally {
@@ -52,8 +63,7 @@ impl Tally {
     fn reject(&mut self, line: u64, rejection: &Rejection, reported: usize) {
         self.counts.rejected += 1;
         if self.errors.len() < reported {
-            let field = rejection.field().map(str::to_owned);
-            self.errors.push(LineError { line, field, detail: rejection.to_string() });
+            self.errors.push(LineError::new(line, rejection));
         }
     }
 }
@@ -78,32 +88,19 @@ where
 {
     let _permit = service.uploads.try_acquire().map_err(|_| ApiError::TooManyUploads)?;
     let limits = &service.settings.bulk;
-    let mut codec = LinesCodec::new_with_max_length(limits.line_bytes.get());
-    let mut buffer = BytesMut::new();
+    let mut lines = Lines::new(limits.line_bytes);
     let mut tally = Tally::default();
     let mut chunk = Chunk { rows: Vec::new(), lines: Vec::new(), bytes: 0 };
-    let mut line = 0;
     let mut ended = false;
     while !ended {
         match body.next().await {
-            Some(part) => buffer.extend_from_slice(&part?),
-            None => ended = true,
-        }
-        loop {
-            let decoded = if ended { codec.decode_eof(&mut buffer) } else { codec.decode(&mut buffer) };
-            let text = match decoded {
-                Ok(None) => break,
-                Ok(Some(text)) => Ok(text),
-                Err(LinesCodecError::MaxLineLengthExceeded) => {
-                    let detail = format!("is longer than {} bytes", limits.line_bytes);
-                    Err(Rejection::Field { field: "the line".to_owned(), detail })
-                }
-                Err(LinesCodecError::Io(error)) => Err(Rejection::Malformed(error.to_string())),
-            };
-            line += 1;
-            if text.as_ref().is_ok_and(|text| text.trim().is_empty()) {
-                continue;
+            Some(part) => lines.add(&part?),
+            None => {
+                lines.end();
+                ended = true;
             }
+        }
+        while let Some((line, text)) = lines.next_line() {
             // An upload has no idempotency key: it would be the id of every line.
             let context = Context { key: None, ..service.context() };
             let row = text.and_then(|text| {

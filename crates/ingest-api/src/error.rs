@@ -11,8 +11,8 @@ use crate::bulk::{Counts, LineError};
 /// Why one row cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
-    /// The text is no JSON.
-    #[error("not JSON: {0}")]
+    /// The text is no JSON, or such as cannot be held, as 1e999.
+    #[error("cannot be read as JSON: {0}")]
     Malformed(String),
     /// A field is missing, unknown, of the wrong type or of a value that it cannot have.
     #[error("{field}: {detail}")]

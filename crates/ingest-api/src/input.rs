@@ -161,16 +161,17 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
     }
     let mut json = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
+        let path = error.path().iter().next().map(|_| error.path().to_string());
         let inner = error.into_inner();
         if inner.is_syntax() || inner.is_eof() {
             return Rejection::Malformed(inner.to_string());
         }
         let detail = inner.to_string();
-        // Of a missing field only the message knows the name, which serde writes between backquotes.
-        let named =
-            detail.split('`').nth(1).filter(|_| detail.starts_with("missing field")).map(str::to_owned);
-        let field = named.unwrap_or(if path == "." { "the body".to_owned() } else { path });
+        // Of a field that is missing, or there twice, only the message knows the name, which serde writes between
+        // backquotes.
+        let of_field = detail.starts_with("missing field") || detail.starts_with("duplicate field");
+        let named = detail.split('`').nth(1).filter(|_| of_field).map(str::to_owned);
+        let field = named.or(path).unwrap_or_else(|| "the body".to_owned());
         Rejection::Field { field, detail }
     })?;
     json.end().map_err(|error| Rejection::Malformed(error.to_string()))?;
@@ -192,6 +193,8 @@ mod tests {
         assert_eq!(field(r#"{"base_item_id": 7}"#).as_deref(), Some("base_item_id"));
         assert_eq!(field(r#"{"colour": 7}"#).as_deref(), Some("colour"));
         assert_eq!(field(r#"{"created_at": "infinity"}"#).as_deref(), Some("created_at"));
+        assert_eq!(field(r#"{"id": null, "id": null}"#).as_deref(), Some("id"));
+        assert_eq!(field(r#"{".": 7}"#).as_deref(), Some("."));
         assert_eq!(field("7").as_deref(), Some("the body"));
         assert_eq!(field("{").as_deref(), None);
         assert_eq!(field("{} {}").as_deref(), Some("base_item_id"));

@@ -1,14 +1,10 @@
 //! The paths. Each parses what it was sent, asks the store, and answers.
 
-use std::collections::HashSet;
-
 use actix_web::http::header::{CONTENT_TYPE, LOCATION};
-use actix_web::web::{self, Data, Path, Payload, Query};
+use actix_web::web::{self, Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use serde::Serialize;
-use serde_json::json;
 use service_kit::database::Connections;
 use service_kit::metrics::Metrics;
 use service_kit::openapi::Endpoint;
@@ -21,6 +17,7 @@ use crate::clock::Clock;
 use crate::error::{ApiError, Rejection};
 use crate::input::{Context, Input, NewBaseItem, NewItem, NewOwner, NewTransfer, NewUser, parse};
 use crate::model::{BaseItem, Item, New, Transfer, User};
+use crate::page::Page;
 use crate::settings::Settings;
 use crate::store::{self, Outcome, Resource};
 use crate::{bulk, metrics, openapi};
@@ -169,7 +166,7 @@ async fn delete<R: Resource>(id: Path<String>, service: Data<Service>) -> Result
 }
 
 async fn list<R: Resource>(request: HttpRequest, service: Data<Service>) -> Result<HttpResponse, ApiError> {
-    let page = Page::of(&request, &service)?;
+    let page = Page::of(request.query_string(), &service.settings.limits)?;
     let rows = service.ask(async |client| store::list::<R>(client, page.after, page.limit + 1).await).await?;
     Ok(page.answer(rows))
 }
@@ -179,7 +176,7 @@ async fn owned(
     id: Path<String>,
     service: Data<Service>,
 ) -> Result<HttpResponse, ApiError> {
-    let (id, page) = (path_id(&id)?, Page::of(&request, &service)?);
+    let (id, page) = (path_id(&id)?, Page::of(request.query_string(), &service.settings.limits)?);
     let items = async |client: &_| store::items_of(client, id, page.after, page.limit + 1).await;
     Ok(page.answer(service.ask(items).await?))
 }
@@ -189,7 +186,7 @@ async fn history(
     id: Path<String>,
     service: Data<Service>,
 ) -> Result<HttpResponse, ApiError> {
-    let (id, page) = (path_id(&id)?, Page::of(&request, &service)?);
+    let (id, page) = (path_id(&id)?, Page::of(request.query_string(), &service.settings.limits)?);
     let transfers = async |client: &_| store::transfers_of(client, id, page.after, page.limit + 1).await;
     Ok(page.answer(service.ask(transfers).await?))
 }
@@ -278,56 +275,4 @@ async fn read(service: &Service, body: Payload) -> Result<Vec<u8>, ApiError> {
         }
     }
     Ok(whole)
-}
-
-/// Which rows of a list are asked for.
-#[derive(Debug, Clone, Copy)]
-struct Page {
-    after: Option<Uuid>,
-    limit: i64,
-}
-
-impl Page {
-    fn of(request: &HttpRequest, service: &Service) -> Result<Self, ApiError> {
-        let limits = &service.settings.limits;
-        let most = limits.page_rows_max.get();
-        let mut page = Self { after: None, limit: limits.page_rows_default.get().into() };
-        let wrong = |name: &str, detail: String| ApiError::Query { name: name.to_owned(), detail };
-        let query = Query::<Vec<(String, String)>>::from_query(request.query_string())
-            .map_err(|error| wrong("the query", error.to_string()))?;
-        let mut given = HashSet::new();
-        for (name, value) in query.into_inner() {
-            if !given.insert(name.clone()) {
-                return Err(wrong(&name, "is there more than once".to_owned()));
-            }
-            match name.as_str() {
-                "after" => {
-                    let after =
-                        value.parse().map_err(|_| wrong("after", format!("{value:?} is not a UUID")))?;
-                    page.after = Some(after);
-                }
-                "limit" => {
-                    let limit = value.parse().ok().filter(|limit| (1..=most).contains(limit));
-                    let expected = || wrong("limit", format!("{value:?} is not a number from 1 to {most}"));
-                    page.limit = limit.ok_or_else(expected)?.into();
-                }
-                _ => {
-                    return Err(wrong(
-                        &name,
-                        "there is no such parameter here; there are: after, limit".into(),
-                    ));
-                }
-            }
-        }
-        Ok(page)
-    }
-
-    /// The page, from one row more than it has, which tells whether there is a next.
-    fn answer<R: Resource + Serialize>(self, mut rows: Vec<R>) -> HttpResponse {
-        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let more = rows.len() > limit;
-        rows.truncate(limit);
-        let next = rows.last().filter(|_| more).map(Resource::id);
-        HttpResponse::Ok().json(json!({ "data": rows, "next": next }))
-    }
 }

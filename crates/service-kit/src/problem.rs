@@ -26,6 +26,24 @@ pub struct Problem {
     retry_after_seconds: Option<u64>,
 }
 
+/// The most characters of a problem's detail, for it may quote what the client sent.
+pub const DETAIL_CHARACTERS: usize = 500;
+
+/// The most characters of the name of a field, which may be one that there is not.
+pub const FIELD_CHARACTERS: usize = 100;
+
+/// The text, or its beginning and its end where it is longer than so many characters: what it quotes is in the middle.
+#[must_use]
+pub fn excerpt(text: &str, characters: usize) -> String {
+    let all = text.chars().count();
+    if all <= characters {
+        return text.to_owned();
+    }
+    let end = characters / 4;
+    let beginning = text.chars().take(characters.saturating_sub(end + 1));
+    beginning.chain(['…']).chain(text.chars().skip(all - end)).collect()
+}
+
 impl Problem {
     /// A problem of the stable type `kind`, a path such as `/problems/not-found`, for programs to tell problems
     /// apart by; `detail` is for people and says what is wrong in this request.
@@ -35,7 +53,7 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
-        let detail = detail.into();
+        let detail = excerpt(&detail.into(), DETAIL_CHARACTERS);
         Self { status, kind, title, detail, members: Map::new(), retry_after_seconds: None }
     }
 
@@ -55,7 +73,7 @@ impl Problem {
     /// Names the field of the request that is wrong.
     #[must_use]
     pub fn field(self, field: impl Into<String>) -> Self {
-        self.member("field", field.into())
+        self.member("field", excerpt(&field.into(), FIELD_CHARACTERS))
     }
 
     /// Adds a member of its own to the problem.
@@ -157,5 +175,20 @@ impl PartialSchema for Problem {
 impl ToSchema for Problem {
     fn name() -> Cow<'static, str> {
         Cow::Borrowed("Problem")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_in_the_middle() {
+        assert_eq!(excerpt("ünïque", 6), "ünïque");
+        assert_eq!(excerpt("unknown field ééééééé, expected id", 20), "unknown field …ed id");
+        assert_eq!(excerpt("ééé", 1), "…");
+        let problem = Problem::new(StatusCode::BAD_REQUEST, "/problems/x", "x", "é".repeat(9_999));
+        let text = serde_json::to_string(&problem.field("é".repeat(9_999))).unwrap();
+        assert_eq!(text.matches('é').count(), DETAIL_CHARACTERS + FIELD_CHARACTERS - 2);
     }
 }

@@ -9,15 +9,23 @@
 //! refused.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use config::{Config, Environment, File, FileFormat, Value, ValueKind};
+use config::{Config, Map, Value, ValueKind};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 /// Names the file of the second layer.
 const FILE_VARIABLE: &str = "NEWCYCLE_CONFIG";
+
+/// How the variables begin that reach every setting, in lower case.
+const PREFIX: &str = "newcycle__";
+
+/// The largest number that a setting can be. More are a mistake, and would overflow where a time or a number of places
+/// is made of them.
+const NUMBER_MAX: i64 = 1 << 53;
 
 /// What is printed in the place of a password.
 const REDACTED: &str = "<redacted>";
@@ -25,9 +33,37 @@ const REDACTED: &str = "<redacted>";
 /// The settings could not be read: a value is missing, of a wrong type or of an unknown name.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// A wrong type, or a file that cannot be read or parsed.
+    /// A value that a setting cannot have.
     #[error("the settings are not usable: {0}")]
     Unusable(#[from] config::ConfigError),
+    /// A value of another kind than the setting's.
+    #[error("{origin} sets {key} to what is not {expected}")]
+    Kind {
+        /// Who sets it: a file or a variable.
+        origin: String,
+        /// The key.
+        key: String,
+        /// What it would have to be.
+        expected: &'static str,
+    },
+    /// The file of the second layer cannot be read.
+    #[error("NEWCYCLE_CONFIG names {}, which cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The file of the second layer is no TOML. The line is not shown, for it may be that of a password.
+    #[error("{} is no TOML, in line {line}: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where it is wrong, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
     /// There is no such setting.
     #[error("{origin} sets {key}, but there is no such setting; {hint}")]
     Unknown {
@@ -52,7 +88,31 @@ pub enum SettingsError {
     },
     /// An environment variable holds no UTF-8.
     #[error("the environment variable {0} is not UTF-8")]
-    NotUtf8(&'static str),
+    NotUtf8(String),
+}
+
+/// Where a process finds what overrides its defaults.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// The file of the second layer, and its text.
+    pub file: Option<(PathBuf, String)>,
+    /// The environment variables, by name.
+    pub variables: BTreeMap<OsString, OsString>,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    ///
+    /// # Errors
+    /// [`SettingsError::Unreadable`]
+    pub fn of_this_process() -> Result<Self, SettingsError> {
+        let file = std::env::var_os(FILE_VARIABLE).map(PathBuf::from);
+        let read = |path: PathBuf| match std::fs::read_to_string(&path) {
+            Ok(text) => Ok((path, text)),
+            Err(source) => Err(SettingsError::Unreadable { path, source }),
+        };
+        Ok(Self { file: file.map(read).transpose()?, variables: std::env::vars_os().collect() })
+    }
 }
 
 /// All settings of one service, and where they come from.
@@ -67,7 +127,6 @@ pub struct Layers {
 /// One layer: what it sets, by dotted key.
 struct Layer {
     values: BTreeMap<String, Value>,
-    config: Config,
     kind: Kind,
 }
 
@@ -79,15 +138,28 @@ enum Kind {
 }
 
 impl Layers {
-    /// Reads the settings from all layers.
+    /// Reads the settings from all layers, in the surroundings of this process.
     ///
     /// # Errors
     /// [`SettingsError`], naming the key or the variable.
     pub fn load<T: DeserializeOwned>(&self) -> Result<T, SettingsError> {
-        let layers = self.read()?;
-        let merged =
-            layers.into_iter().fold(Config::builder(), |merged, layer| merged.add_source(layer.config));
-        Ok(merged.build()?.try_deserialize()?)
+        self.load_in(&Surroundings::of_this_process()?)
+    }
+
+    /// [`Layers::load`], in these surroundings.
+    ///
+    /// # Errors
+    /// [`SettingsError`], naming the key or the variable.
+    pub fn load_in<T: DeserializeOwned>(&self, surroundings: &Surroundings) -> Result<T, SettingsError> {
+        let mut merged = BTreeMap::new();
+        for layer in self.read(surroundings)? {
+            merged.extend(layer.values);
+        }
+        let mut builder = Config::builder();
+        for (key, value) in merged {
+            builder = builder.set_override(key, value)?;
+        }
+        Ok(builder.build()?.try_deserialize()?)
     }
 
     /// The settings in effect as TOML, each with its source; passwords are not shown.
@@ -95,7 +167,15 @@ impl Layers {
     /// # Errors
     /// [`SettingsError`], naming the key or the variable.
     pub fn print(&self) -> Result<String, SettingsError> {
-        let layers = self.read()?;
+        self.print_in(&Surroundings::of_this_process()?)
+    }
+
+    /// [`Layers::print`], in these surroundings.
+    ///
+    /// # Errors
+    /// [`SettingsError`], naming the key or the variable.
+    pub fn print_in(&self, surroundings: &Surroundings) -> Result<String, SettingsError> {
+        let layers = self.read(surroundings)?;
         let (mut text, mut section) = (String::new(), "");
         // A section at a time: a table may be opened but once.
         let mut settings: Vec<(&str, &str, &String)> = layers[0]
@@ -117,7 +197,7 @@ impl Layers {
                 || (default.clone(), String::new()),
                 |(layer, value)| (value.clone(), self.source(&layer.kind, key)),
             );
-            let _infallible = writeln!(text, "{name} = {}  # {source}", shown(name, &value, default));
+            let _infallible = writeln!(text, "{name} = {}  # {source}", shown(name, &value));
         }
         Ok(text)
     }
@@ -155,31 +235,43 @@ impl Layers {
     }
 
     /// Reads each layer by itself, and refuses what the defaults do not name.
-    fn read(&self) -> Result<Vec<Layer>, SettingsError> {
-        let file = |text| File::from_str(text, FileFormat::Toml);
-        let defaults = Config::builder().add_source(file(self.defaults)).build()?;
-        let mut layers = vec![Layer::new(defaults, Kind::Defaults)];
-        if let Some(path) = std::env::var_os(FILE_VARIABLE).map(PathBuf::from) {
-            let source = File::from(path.as_path()).format(FileFormat::Toml);
-            layers.push(Layer::new(Config::builder().add_source(source).build()?, Kind::File(path)));
+    ///
+    /// Names are compared here and not left to `config`, which would take `port[9999999999]` for a place in a list, and
+    /// make room for all of it.
+    fn read(&self, surroundings: &Surroundings) -> Result<Vec<Layer>, SettingsError> {
+        let defaults = parsed(Path::new("the defaults"), self.defaults)?;
+        let mut layers = vec![Layer { values: defaults, kind: Kind::Defaults }];
+        if let Some((path, text)) = &surroundings.file {
+            layers.push(Layer { values: parsed(path, text)?, kind: Kind::File(path.clone()) });
         }
-        let mut short = Config::builder();
-        for (variable, key) in self.variables {
-            match std::env::var(variable) {
-                Ok(value) => short = short.set_override(*key, value)?,
-                Err(std::env::VarError::NotPresent) => {}
-                Err(std::env::VarError::NotUnicode(_)) => return Err(SettingsError::NotUtf8(variable)),
-            }
+        let (mut short, mut long) = (BTreeMap::new(), BTreeMap::new());
+        for (name, value) in &surroundings.variables {
+            let Some(name) = name.to_str() else { continue };
+            let of_short = self.variables.iter().find(|(variable, _)| *variable == name);
+            let of_long = name.to_lowercase().strip_prefix(PREFIX).map(|key| key.replace("__", "."));
+            let (key, layer) = match (of_short, of_long) {
+                (Some((_, key)), _) => ((*key).to_owned(), &mut short),
+                (None, Some(key)) => (key, &mut long),
+                (None, None) => continue,
+            };
+            let text = value.to_str().ok_or_else(|| SettingsError::NotUtf8(name.to_owned()))?;
+            layer.insert(key, Value::new(Some(&name.to_owned()), ValueKind::String(text.to_owned())));
         }
-        layers.push(Layer::new(short.build()?, Kind::Variables));
-        let environment = Environment::with_prefix("NEWCYCLE").prefix_separator("__").separator("__");
-        layers.push(Layer::new(Config::builder().add_source(environment).build()?, Kind::Environment));
-        let (defaults, later) = layers.split_at(1);
-        for layer in later {
-            if let Some(key) = layer.values.keys().find(|key| !defaults[0].values.contains_key(*key)) {
-                let origin = self.source(&layer.kind, key);
-                let hint = hint(key, defaults[0].values.keys());
-                return Err(SettingsError::Unknown { origin, key: key.clone(), hint });
+        layers.push(Layer { values: short, kind: Kind::Variables });
+        layers.push(Layer { values: long, kind: Kind::Environment });
+        let (defaults, later) = layers.split_at_mut(1);
+        let known = &defaults[0].values;
+        for Layer { values, kind } in later {
+            values.retain(|key, value| !is_empty_section(key, value, known));
+            for (key, value) in values {
+                let origin = || self.source(kind, key);
+                let Some(default) = known.get(key) else {
+                    let hint = hint(key, known.keys());
+                    return Err(SettingsError::Unknown { origin: origin(), key: key.clone(), hint });
+                };
+                value.kind = as_kind_of(&default.kind, value.clone()).map_err(|expected| {
+                    SettingsError::Kind { origin: origin(), key: key.clone(), expected }
+                })?;
             }
         }
         Ok(layers)
@@ -209,37 +301,83 @@ fn hint<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> String {
     })
 }
 
-/// A value as TOML: as what the default is, for a variable is always a text.
-fn shown(name: &str, value: &Value, default: &Value) -> String {
-    let text = value.to_string();
-    match default.kind {
-        ValueKind::String(_) if name.ends_with("password") && !text.is_empty() => format!("{REDACTED:?}"),
-        ValueKind::String(_) => format!("{text:?}"),
-        _ => text,
+/// What a text of TOML sets, by dotted key.
+fn parsed(path: &Path, text: &str) -> Result<BTreeMap<String, Value>, SettingsError> {
+    let table: Map<String, Value> = toml::from_str(text).map_err(|error| {
+        let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or_default();
+        let line = 1 + before.matches('\n').count();
+        SettingsError::Malformed { path: path.to_owned(), line, message: error.message().to_owned() }
+    })?;
+    let mut values = BTreeMap::new();
+    for (name, value) in &table {
+        flatten(name, value, &mut values);
     }
+    Ok(values)
 }
 
-impl Layer {
-    fn new(config: Config, kind: Kind) -> Self {
-        let mut values = BTreeMap::new();
-        flatten("", &config.cache, &mut values);
-        Self { values, config, kind }
-    }
-}
-
-/// Every value that is not a table, by its dotted key.
+/// Every value that is not a table, by its dotted key; and every table that has nothing in it.
 fn flatten(key: &str, value: &Value, values: &mut BTreeMap<String, Value>) {
     match &value.kind {
-        ValueKind::Table(table) => {
+        ValueKind::Table(table) if !table.is_empty() => {
             for (name, value) in table {
-                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-                flatten(&key, value, values);
+                flatten(&format!("{key}.{name}"), value, values);
             }
         }
         _ => {
             values.insert(key.to_owned(), value.clone());
         }
     }
+}
+
+/// Whether this is a section that there is, with nothing in it, which says nothing.
+fn is_empty_section(key: &str, value: &Value, known: &BTreeMap<String, Value>) -> bool {
+    let within = |known: &String| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
+    matches!(&value.kind, ValueKind::Table(table) if table.is_empty()) && known.keys().any(within)
+}
+
+/// The value as what the default is, for a variable is always a text; or what it would have to be.
+fn as_kind_of(default: &ValueKind, value: Value) -> Result<ValueKind, &'static str> {
+    if matches!(default, ValueKind::Boolean(_)) {
+        return value.into_bool().map(ValueKind::Boolean).map_err(|_| "true or false");
+    }
+    if !matches!(default, ValueKind::I64(_)) {
+        return match value.kind {
+            kind @ ValueKind::String(_) => Ok(kind),
+            _ => Err("a text"),
+        };
+    }
+    let number = match value.kind {
+        ValueKind::I64(number) => Some(number),
+        ValueKind::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    let number = number.filter(|number| (0..=NUMBER_MAX).contains(number));
+    number.map(ValueKind::I64).ok_or("a whole number from 0 to 9007199254740992")
+}
+
+/// A value as TOML.
+fn shown(name: &str, value: &Value) -> String {
+    match &value.kind {
+        ValueKind::String(text) if name.ends_with("password") && !text.is_empty() => quoted(REDACTED),
+        ValueKind::String(text) => quoted(text),
+        _ => value.to_string(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            // Writing to a string cannot fail.
+            _ if character.is_control() => {
+                let _infallible = write!(quoted, "\\u{:04X}", u32::from(character));
+            }
+            _ => quoted.push(character),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// Where a service listens.
@@ -339,6 +477,58 @@ mod tests {
         assert!(message.contains("is http.port (or NEWCYCLE__HTTP__PORT) meant?"), "{message}");
         let layers = Layers { variables: &[("PATH", "http")], ..LAYERS };
         assert!(layers.load::<Example>().unwrap_err().to_string().contains("no such setting"));
+    }
+
+    fn with_variable(name: &str, value: &str) -> Surroundings {
+        let variables = [(OsString::from(name), OsString::from(value))].into();
+        Surroundings { variables, ..Surroundings::default() }
+    }
+
+    fn with_file(text: &str) -> Surroundings {
+        Surroundings { file: Some(("a.toml".into(), text.to_owned())), ..Surroundings::default() }
+    }
+
+    fn error(surroundings: &Surroundings) -> String {
+        LAYERS.load_in::<Example>(surroundings).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_name_is_never_taken_for_a_place_in_a_list() {
+        let variable = error(&with_variable("NEWCYCLE__HTTP[9999999999999]", "1"));
+        assert!(variable.contains("sets http[9999999999999], but there is no such setting"), "{variable}");
+        let file = error(&with_file("[http]\n\"port[9999999999999]\" = 1\n"));
+        assert!(file.starts_with("a.toml sets http.port[9999999999999], but"), "{file}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_who_sets_it() {
+        let names = "NEWCYCLE__HTTP__PORT sets http.port to what is not a whole number";
+        for wrong in ["abc", "yes", "-1", "1.5", "", "9223372036854775807"] {
+            let error = error(&with_variable("NEWCYCLE__HTTP__PORT", wrong));
+            assert!(error.starts_with(names), "{wrong:?}: {error}");
+        }
+        assert!(error(&with_file("[http]\nport = true\n")).starts_with("a.toml sets http.port to what"));
+        assert!(error(&with_file("[http.port]\n")).starts_with("a.toml sets http.port to what"));
+        assert!(error(&with_file("http = 3\n")).starts_with("a.toml sets http, but"));
+        assert!(error(&with_file("[htpp]\n")).starts_with("a.toml sets htpp, but"));
+        LAYERS.load_in::<Example>(&with_file("[http]\n")).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml_is_named_without_what_it_says() {
+        let error = error(&with_file("[database]\npassword = \"hunter2\n"));
+        assert!(error.starts_with("a.toml is no TOML, in line 2: ") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_again() {
+        let odd = "a \"b\" \\ \n\t\u{1}\u{7f}é";
+        let printed = LAYERS.print_in(&with_variable("NEWCYCLE__HTTP__HOST", odd)).unwrap();
+        let again: Example = LAYERS.load_in(&with_file(&printed)).unwrap();
+        assert_eq!(again.http.host, odd);
+        let switch = Layers { defaults: "[a]\nb = true\n", variables: &[] };
+        let printed = switch.print_in(&with_variable("NEWCYCLE__A__B", "off")).unwrap();
+        assert_eq!(printed, "[a]\nb = false  # NEWCYCLE__A__B\n");
     }
 
     #[test]

@@ -97,14 +97,14 @@ pub struct Window {
     pub heartbeat: Option<Duration>,
 }
 
-/// What a request asks of the topic of its path.
+/// What the query of a request asks of the topic of its path.
 ///
 /// # Errors
 /// [`ApiError`], naming the parameter that is wrong.
-pub fn of_topic(request: &HttpRequest, topic: Topic, limits: &HistorySettings) -> Result<Asked, ApiError> {
+pub fn of_topic(query: &str, topic: Topic, limits: &HistorySettings) -> Result<Asked, ApiError> {
     let (mut last, mut payload, mut beat) = (None, None, None);
     let (mut from, mut to, mut limit) = (None, None, None);
-    for (name, value) in parameters(request)? {
+    for (name, value) in parameters(query)? {
         match name.as_str() {
             "last" => once("last", &mut last, value, number("buckets", 1..=LAST_MAX))?,
             "heartbeat" => once("heartbeat", &mut beat, value, heartbeat)?,
@@ -139,13 +139,13 @@ pub fn of_topic(request: &HttpRequest, topic: Topic, limits: &HistorySettings) -
     Ok(Asked::Window(Window { selection, heartbeat: beat }))
 }
 
-/// What a request asks of the topics of its query.
+/// What the query of a request asks of the topics that it names.
 ///
 /// # Errors
 /// [`ApiError`], naming the parameter that is wrong.
-pub fn of_topics(request: &HttpRequest) -> Result<Window, ApiError> {
+pub fn of_topics(query: &str) -> Result<Window, ApiError> {
     let (mut topics, mut last, mut beat) = (Vec::new(), None, None);
-    for (name, value) in parameters(request)? {
+    for (name, value) in parameters(query)? {
         match name.as_str() {
             "topic" => topics.push(value.parse()?),
             "last" => once("last", &mut last, value, number("buckets", 1..=LAST_MAX))?,
@@ -156,8 +156,8 @@ pub fn of_topics(request: &HttpRequest) -> Result<Window, ApiError> {
     Ok(Window { selection: narrowed(Selection::many(topics)?, last)?, heartbeat: beat })
 }
 
-fn parameters(request: &HttpRequest) -> Result<Vec<(String, String)>, ApiError> {
-    let query = Query::<Vec<(String, String)>>::from_query(request.query_string());
+fn parameters(query: &str) -> Result<Vec<(String, String)>, ApiError> {
+    let query = Query::<Vec<(String, String)>>::from_query(query);
     query.map(Query::into_inner).map_err(|error| ApiError::Query(error.to_string()))
 }
 
@@ -204,7 +204,7 @@ fn payload_of(text: &str) -> Result<Payload, String> {
 }
 
 fn time(text: &str) -> Result<BucketTime, String> {
-    text.parse().map_err(|_| {
+    BucketTime::not_before(text).map_err(|_| {
         "expected a time of RFC 3339 in years 1 to 9999, such as 2026-11-23T09:37:00Z, with + written as %2B".to_owned()
     })
 }
@@ -217,7 +217,24 @@ pub fn last_event_id(request: &HttpRequest) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::{NonZeroU64, NonZeroUsize};
+
     use super::*;
+
+    #[test]
+    fn a_period_that_ends_within_a_millisecond_has_the_bucket_that_begins_it() {
+        let limits = HistorySettings {
+            page_buckets_default: NonZeroUsize::MIN,
+            page_buckets_max: NonZeroUsize::MIN,
+            concurrent_requests: NonZeroUsize::MIN,
+            timeout_milliseconds: NonZeroU64::MIN,
+            max_page_bytes: 1,
+        };
+        let topic = "transfers/millisecond".parse().unwrap();
+        let asked = of_topic("to=2026-11-01T00:00:00.0005Z", topic, &limits).unwrap();
+        let Asked::History(query) = asked else { panic!("{asked:?} is no period") };
+        assert_eq!(query.to.unwrap().to_string(), "2026-11-01T00:00:00.001Z");
+    }
 
     #[test]
     fn as_many_buckets_can_be_asked_for_as_the_longest_window_has() {

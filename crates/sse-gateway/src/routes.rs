@@ -73,14 +73,14 @@ async fn transfers(
 }
 
 async fn one(request: &HttpRequest, topic: Topic, service: &Service) -> Result<HttpResponse, ApiError> {
-    match of_topic(request, topic, &service.history_limits)? {
+    match of_topic(request.query_string(), topic, &service.history_limits)? {
         Asked::Window(asked) => window(request, &service.hub, asked),
         Asked::History(query) => period(request, &service.history, query).await,
     }
 }
 
 async fn many(request: HttpRequest, service: web::Data<Service>) -> Result<HttpResponse, ApiError> {
-    window(&request, &service.hub, of_topics(&request)?)
+    window(&request, &service.hub, of_topics(request.query_string())?)
 }
 
 async fn stream(request: HttpRequest, service: web::Data<Service>) -> Result<HttpResponse, ApiError> {

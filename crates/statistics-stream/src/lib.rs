@@ -6,11 +6,12 @@
 //!
 //! Reading order: [`Selection`] is what one subscriber asked for; [`Hub`] holds the state and announces its
 //! changes; `frames` encodes an event once for all that are in step; [`stream_response`] is the life of one
-//! subscriber; [`upstream`] is the other end.
+//! subscriber; [`upstream`] is the other end, and [`decoder`] what it understands.
 //!
 //! Invariant: a subscriber is a version and nothing else. No event is ever queued for anybody: whoever is ready
 //! for more gets one frame from its own version to the published one, so a slow client costs what a quick one does.
 
+pub mod decoder;
 mod frames;
 pub mod history;
 mod hub;

@@ -3,18 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-use domain::{ApplyError, Frame, FrameKind, InvalidVersion, TopicFrame, Version};
+use domain::{ApplyError, Version};
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::header::ACCEPT;
 use reqwest::{Client, StatusCode};
-use russe::{Event, Message};
-use tokio_util::codec::{Decoder, FramedRead};
+use tokio_util::codec::FramedRead;
 use tokio_util::io::StreamReader;
 use tokio_util::sync::CancellationToken;
 
+use crate::decoder::{DecodeError, EventDecoder, Told};
 use crate::hub::Hub;
-use crate::status::{Status, Upstream};
+use crate::status::Upstream;
 
 /// The path of the stream of all topics.
 pub const PATH: &str = "/internal/v1/stream";
@@ -42,16 +41,8 @@ enum UpstreamError {
     Unreachable(#[from] reqwest::Error),
     #[error("the upstream answered {0}")]
     Refused(StatusCode),
-    #[error("the stream broke: {0}")]
-    Broken(#[from] std::io::Error),
-    #[error("the stream is not one of server-sent events: {0}")]
-    Encoding(#[from] russe::Error),
-    #[error("an event is larger than {0} bytes")]
-    TooLarge(usize),
-    #[error("an event cannot be understood: {0}")]
-    Data(#[from] serde_json::Error),
-    #[error("an event has no version: {0}")]
-    NoVersion(#[from] InvalidVersion),
+    #[error(transparent)]
+    Unreadable(#[from] DecodeError),
     #[error(transparent)]
     Misfit(#[from] ApplyError),
     #[error("the stream ended")]
@@ -79,7 +70,7 @@ pub async fn follow(
             Err(error) = follow_one(&hub, &client, address, &settings, &mut position) => error,
             () = shutdown.cancelled() => return Ok(()),
         };
-        if matches!(error, UpstreamError::Misfit(_) | UpstreamError::Data(_)) {
+        if matches!(error, UpstreamError::Misfit(_) | UpstreamError::Unreadable(DecodeError::Data(_))) {
             // Whatever the reason, the whole state will fit.
             position.version = None;
         }
@@ -127,59 +118,25 @@ async fn follow_one(
         return Err(UpstreamError::Refused(response.status()));
     }
     let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
-    let mut events = FramedRead::new(body, Bounded::new(settings.max_event_bytes));
+    let mut events = FramedRead::new(body, EventDecoder::new(settings.max_event_bytes));
     loop {
         // The client's own timeout is for each read, not for an event: a whole state takes its time on a slow line, and
         // would never arrive where it is begun again and again.
-        let event = events.next().await.ok_or(UpstreamError::Ended)??;
-        if let Event::Message(message) = event {
-            take(hub, &message, &mut position.version)?;
-            position.heard = Instant::now();
-        }
+        let told = events.next().await.ok_or(UpstreamError::Ended)??;
+        take(hub, &told, &mut position.version)?;
+        position.heard = Instant::now();
     }
 }
 
-fn take(hub: &Arc<Hub>, message: &Message, version: &mut Option<Version>) -> Result<(), UpstreamError> {
-    let kind = match message.event.as_deref() {
-        Some("snapshot") => FrameKind::Snapshot,
-        Some("patch") => FrameKind::Patch,
-        Some("status") => {
-            match serde_json::from_str::<Status>(&message.data)?.upstream {
-                Upstream::Live => hub.live(),
-                Upstream::Stale => hub.stale(),
-            }
-            return Ok(());
+fn take(hub: &Arc<Hub>, told: &Told, version: &mut Option<Version>) -> Result<(), ApplyError> {
+    match told {
+        Told::Frame(frame) => {
+            hub.apply(frame)?;
+            *version = Some(frame.version);
         }
-        // Something that a later release sends.
-        _ => return Ok(()),
-    };
-    let topics: Vec<TopicFrame> = serde_json::from_str(&message.data)?;
-    let id = message.id.as_deref().unwrap_or_default().parse()?;
-    hub.apply(&Frame { kind, version: id, topics })?;
-    *version = Some(id);
+        Told::Status(Upstream::Live) => hub.live(),
+        Told::Status(Upstream::Stale) => hub.stale(),
+        Told::Unknown => {}
+    }
     Ok(())
-}
-
-/// Decodes server-sent events no larger than a bound.
-struct Bounded {
-    decoder: russe::Decoder,
-    bytes: usize,
-}
-
-impl Bounded {
-    fn new(bytes: usize) -> Self {
-        Self { decoder: russe::Decoder::default(), bytes }
-    }
-}
-
-impl Decoder for Bounded {
-    type Item = Event;
-    type Error = UpstreamError;
-
-    fn decode(&mut self, source: &mut BytesMut) -> Result<Option<Event>, UpstreamError> {
-        match self.decoder.decode(source)? {
-            None if source.len() > self.bytes => Err(UpstreamError::TooLarge(self.bytes)),
-            event => Ok(event),
-        }
-    }
 }

@@ -7,6 +7,7 @@ mod compose;
 mod contract;
 mod demo;
 mod examples;
+mod fuzz;
 mod import;
 mod node;
 mod packages;
@@ -92,6 +93,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Looks for bad input that does what no input may do; needs a nightly compiler.
+    Fuzz(fuzz::Options),
     /// Checks formatting, lints and documentation, then runs every test, and puts the API contract to the test, against
     /// a Postgres of its own.
     Test {
@@ -115,6 +118,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Demo(options) => demo::run(options).await,
         Command::Chaos { arguments } => chaos::run(&arguments).await,
         Command::Soak { arguments } => chaos::soak(&arguments).await,
+        Command::Fuzz(options) => fuzz::run(options).await,
         Command::Test { arguments } => test::run(&arguments).await,
     }
 }

@@ -1,0 +1,168 @@
+//! Uploads, as ingest-api's routes for many rows take them: lines, and the row that each of them is.
+
+use std::fmt::Debug;
+use std::num::NonZeroUsize;
+
+use domain::BucketTime;
+use ingest_api::bulk::LineError;
+use ingest_api::error::Rejection;
+use ingest_api::input::{Context, Input, NewBaseItem, NewItem, NewTransfer, NewUser, parse};
+use ingest_api::lines::Lines;
+use ingest_api::model::{BaseItem, Item, Transfer, User};
+use serde::Serialize;
+use serde_json::Value;
+use time::macros::datetime;
+use time::{Duration, OffsetDateTime};
+
+use crate::cuts;
+
+/// The longest line, in bytes: short, so that longer ones are found soon.
+const LONGEST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(299);
+
+/// The most bytes that the report of a line may have, whatever is in the line.
+const REPORT_BYTES: usize = 8_192;
+
+/// The service's time.
+const NOW: OffsetDateTime = datetime!(2026-11-23 9:37 UTC);
+
+/// How far ahead of it an event may be.
+const AHEAD: Duration = Duration::minutes(5);
+
+type Line = (u64, Result<String, Rejection>);
+
+/// The lines do not depend on where an upload is cut, are what a simple reading of the bytes gives, and never wait for
+/// more than a line; and every one of them is a row that survives being written down and read again, or is refused in
+/// words that name the field.
+///
+/// # Panics
+/// Where this does not hold.
+pub fn check(bytes: &[u8]) {
+    let expected = simply(bytes);
+    for parts in cuts(bytes) {
+        assert_eq!(lines(&parts), expected, "lines of an upload that came in {} parts", parts.len());
+    }
+    for (number, line) in expected {
+        match line {
+            Err(rejection) => reported(number, &rejection),
+            Ok(text) => {
+                row::<NewItem>(number, &text, &["base_item_id"], same_item);
+                row::<NewTransfer>(number, &text, &["item_id", "owner_id"], same_transfer);
+                row::<NewBaseItem>(number, &text, &["description"], same_base_item);
+                row::<NewUser>(number, &text, &[], |row: &User, again: &User| assert_eq!(row, again));
+            }
+        }
+    }
+}
+
+fn lines(parts: &[&[u8]]) -> Vec<Line> {
+    let mut lines = Lines::new(LONGEST);
+    let mut read = Vec::new();
+    for part in parts {
+        lines.add(part);
+        read.extend(std::iter::from_fn(|| lines.next_line()));
+        assert!(lines.waiting_bytes() <= LONGEST.get(), "{} bytes wait", lines.waiting_bytes());
+    }
+    lines.end();
+    read.extend(std::iter::from_fn(|| lines.next_line()));
+    read
+}
+
+/// The same lines, read from all of the bytes at once.
+fn simply(bytes: &[u8]) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for (number, raw) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+        let text = raw.strip_suffix(b"\r").unwrap_or(raw);
+        let line = if raw.len() > LONGEST.get() {
+            let detail = format!("is longer than {LONGEST} bytes");
+            Err(Rejection::Field { field: "the line".to_owned(), detail })
+        } else {
+            match std::str::from_utf8(text) {
+                Ok(text) if text.trim().is_empty() => continue,
+                Ok(text) => Ok(text.to_owned()),
+                Err(_) => Err(Rejection::Malformed("Unable to decode input as UTF8".to_owned())),
+            }
+        };
+        lines.push((number, line));
+    }
+    lines
+}
+
+fn row<I>(number: u64, text: &str, required: &[&str], same: impl Fn(&I::Row, &I::Row))
+where
+    I: Input<Row: Debug + Serialize>,
+{
+    let context = Context { now: NOW, ahead: AHEAD, key: None };
+    let json = serde_json::from_str::<Value>(text);
+    let input = match parse::<I>(text.as_bytes()) {
+        Ok(input) => input,
+        Err(rejection) => {
+            reported(number, &rejection);
+            if let Ok(json) = json {
+                named(&json, required, &rejection);
+            }
+            return;
+        }
+    };
+    assert!(json.is_ok_and(|json| json.is_object()), "a row of what is no JSON object: {text:?}");
+    match input.into_row(context) {
+        Ok(new) => {
+            let written = serde_json::to_vec(&new.row).map_err(|error| error.to_string());
+            let again = written.and_then(|written| {
+                let input = parse::<I>(&written).map_err(|error| error.to_string())?;
+                input.into_row(context).map_err(|error| error.to_string())
+            });
+            match again {
+                Ok(again) => same(&new.row, &again.row),
+                Err(error) => panic!("{:?} cannot be read again: {error}", new.row),
+            }
+        }
+        Err(rejection) => {
+            reported(number, &rejection);
+            let field = rejection.field();
+            assert!(matches!(field, Some("created_at" | "timestamp")), "{rejection} is no fault of the time");
+        }
+    }
+}
+
+/// What is refused although it is JSON is refused for a field that is in it, or is missing.
+fn named(json: &Value, required: &[&str], rejection: &Rejection) {
+    let Some(field) = rejection.field() else { panic!("{json} is refused as {rejection}") };
+    match json {
+        Value::Object(members) => {
+            let missing = required.contains(&field) && !members.contains_key(field);
+            assert!(members.contains_key(field) || missing, "{json} is refused for {field:?}: {rejection}");
+        }
+        _ => assert_eq!(field, "the body", "{json} is refused: {rejection}"),
+    }
+}
+
+/// What a caller is told of a line is short, whatever is in it.
+fn reported(number: u64, rejection: &Rejection) {
+    let report = LineError::new(number, rejection);
+    assert!(!report.detail.is_empty());
+    let bytes = serde_json::to_vec(&report).map(|report| report.len());
+    assert!(bytes.is_ok_and(|bytes| bytes <= REPORT_BYTES), "a long report: {report:?}");
+}
+
+fn same_item(row: &Item, again: &Item) {
+    assert_eq!(row, again);
+    in_range(row.created_at.utc());
+}
+
+fn same_transfer(row: &Transfer, again: &Transfer) {
+    assert_eq!(row, again);
+    in_range(row.timestamp.utc());
+}
+
+fn same_base_item(row: &BaseItem, again: &BaseItem) {
+    assert_eq!(row, again);
+    let text = row.description.as_str();
+    assert!(!text.contains('\0') && text.chars().count() <= ingest_api::model::DESCRIPTION_CHARACTERS);
+}
+
+/// A time that Postgres and every later hop can hold.
+fn in_range(time: OffsetDateTime) {
+    assert!(time <= NOW + AHEAD, "{time} lies too far ahead");
+    assert!(BucketTime::try_from(time).is_ok(), "{time} lies in no bucket");
+    assert_eq!(time.nanosecond() % 1_000, 0, "{time} is finer than Postgres keeps");
+}

@@ -1,0 +1,195 @@
+//! Query strings, as sse-gateway and ingest-api take them.
+
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+
+use actix_web::ResponseError;
+use actix_web::body::MessageBody;
+use actix_web::http::StatusCode;
+use actix_web::test::TestRequest;
+use domain::{BucketTime, Metric, TimeUnit, Topic};
+use ingest_api::page::Page;
+use ingest_api::settings::Limits;
+use serde_json::Value;
+use sse_gateway::request::{Asked, HEARTBEAT_SECONDS_MAX, LAST_MAX, Window, of_topic, of_topics};
+use sse_gateway::settings::HistorySettings;
+use statistics_stream::Payload;
+use statistics_stream::history;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+const TOPIC: Topic = Topic::new(Metric::Transfers, TimeUnit::Minute);
+
+/// The most bytes that an answer may have which says what is wrong, whatever is in the query.
+const PROBLEM_BYTES: usize = 8_192;
+
+type Pairs = Vec<(String, String)>;
+
+/// What was understood is understood again when it is written down, in whatever order and encoding; it asks for no more
+/// than there is; and what is refused is refused in words that name a parameter of the query.
+///
+/// # Panics
+/// Where this does not hold.
+pub fn check(bytes: &[u8]) {
+    let query = String::from_utf8_lossy(bytes);
+    let pairs: Pairs = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let limits = history_limits();
+    consider(&query, &pairs, |query| of_topic(query, TOPIC, &limits), asked);
+    consider(&query, &pairs, of_topics, window);
+    consider(&query, &pairs, |query| Page::of(query, &page_limits()), page);
+}
+
+fn consider<T, E>(
+    query: &str,
+    pairs: &Pairs,
+    parse: impl Fn(&str) -> Result<T, E>,
+    write: impl Fn(&T, &Pairs) -> Pairs,
+) where
+    T: std::fmt::Debug + PartialEq,
+    E: ResponseError,
+{
+    let parsed = match parse(query) {
+        Ok(parsed) => parsed,
+        Err(error) => return refused(pairs, &error),
+    };
+    let again = [written(pairs), written(&write(&parsed, pairs)), written(&sorted(pairs))];
+    for text in again {
+        match parse(&text) {
+            Ok(again) => assert_eq!(again, parsed, "{text:?} says the same as {query:?}"),
+            Err(error) => panic!("{text:?} says the same as {query:?}, but is refused: {error}"),
+        }
+    }
+}
+
+fn written(pairs: &Pairs) -> String {
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+}
+
+/// By name alone: the order of topics is that of the answer.
+fn sorted(pairs: &Pairs) -> Pairs {
+    let mut sorted = pairs.clone();
+    sorted.sort_by(|one, other| other.0.cmp(&one.0));
+    sorted
+}
+
+fn refused(pairs: &Pairs, error: &impl ResponseError) {
+    let response = error.error_response();
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{error}");
+    let Ok(body) = response.into_body().try_into_bytes() else { panic!("{error} has no body") };
+    assert!(body.len() <= PROBLEM_BYTES, "{} bytes to say that {error}", body.len());
+    let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let detail = problem["detail"].as_str().unwrap_or_default();
+    assert!(!detail.is_empty(), "{problem} says nothing");
+    let names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
+    // Without any topic, the topic is what is missing.
+    let named = problem["field"].as_str().is_none_or(|field| {
+        // A long name is cut in the middle.
+        let (beginning, end) = field.split_once('…').unwrap_or((field, ""));
+        field == "topic" || names.iter().any(|name| name.starts_with(beginning) && name.ends_with(end))
+    });
+    assert!(named, "{problem} names what is not in {names:?}");
+    assert!(
+        problem["field"].is_string() || names.iter().any(|name| detail.contains(name)),
+        "{problem} names nothing of {names:?}"
+    );
+}
+
+fn asked(asked: &Asked, pairs: &Pairs) -> Pairs {
+    match asked {
+        Asked::Window(asked) => {
+            let mut written = window(asked, pairs);
+            written.retain(|(name, _)| name != "topic");
+            let payload = match asked.selection.payload() {
+                Payload::Changes => "changes",
+                Payload::Full => "full",
+            };
+            written.push(("payload".to_owned(), payload.to_owned()));
+            assert_eq!(asked.selection.topics(), [TOPIC]);
+            written
+        }
+        Asked::History(query) => period(query, pairs),
+    }
+}
+
+fn window(asked: &Window, _: &Pairs) -> Pairs {
+    let Window { selection, heartbeat } = asked;
+    let topics = selection.topics().iter().map(|topic| ("topic".to_owned(), topic.to_string()));
+    let mut written: Pairs = topics.collect();
+    assert!((1..=Topic::COUNT).contains(&written.len()), "{} topics", written.len());
+    if selection.last() != usize::MAX {
+        assert!((1..=LAST_MAX).contains(&selection.last()), "the last {}", selection.last());
+        written.push(("last".to_owned(), selection.last().to_string()));
+    }
+    if let Some(heartbeat) = heartbeat {
+        let seconds = heartbeat.as_secs();
+        assert!(seconds >= 1 && seconds <= HEARTBEAT_SECONDS_MAX as u64, "a heartbeat of {seconds} s");
+        written.push(("heartbeat".to_owned(), seconds.to_string()));
+    }
+    written
+}
+
+fn period(query: &history::Query, pairs: &Pairs) -> Pairs {
+    let history::Query { topic, from, to, limit } = query;
+    assert_eq!(*topic, TOPIC);
+    assert!(from.is_some() || to.is_some(), "a period without bounds");
+    assert!(from.is_none() || to.is_none() || from <= to, "{from:?} is later than {to:?}");
+    assert!(*limit >= 1 && *limit <= history_limits().page_buckets_max.get(), "a page of {limit}");
+    assert_eq!(relayed(query), Some(*query), "what a gateway asks its upstream for");
+    let mut written = vec![("limit".to_owned(), limit.to_string())];
+    for (name, time) in [("from", from), ("to", to)] {
+        if let Some(time) = time {
+            bounds_the_same_buckets(name, *time, pairs);
+            written.push((name.to_owned(), time.to_string()));
+        }
+    }
+    written
+}
+
+/// The path that a gateway asks its upstream for, as the upstream understands it.
+fn relayed(query: &history::Query) -> Option<history::Query> {
+    let request = TestRequest::with_uri(&query.path())
+        .param("metric", query.topic.metric.as_str())
+        .param("unit", query.topic.unit.as_str());
+    history::Query::of(&request.to_http_request()).ok()
+}
+
+/// A bucket begins at a whole millisecond: the first one not before a finer time is the first one not before it rounded
+/// up.
+fn bounds_the_same_buckets(name: &str, time: BucketTime, pairs: &Pairs) {
+    let given = pairs.iter().find(|(given, _)| given == name);
+    let given = given.and_then(|(_, value)| OffsetDateTime::parse(value, &Rfc3339).ok());
+    let Some(given) = given else { panic!("{name} is {time}, but no time was given") };
+    let later = OffsetDateTime::from(time) - given;
+    assert!(
+        (!later.is_negative() || time == BucketTime::MAX) && later < time::Duration::milliseconds(1),
+        "{name} is {time}, but {given} was given"
+    );
+}
+
+fn page(page: &Page, _: &Pairs) -> Pairs {
+    assert!((1..=1_000).contains(&page.limit), "a page of {}", page.limit);
+    let mut written = vec![("limit".to_owned(), page.limit.to_string())];
+    written.extend(page.after.map(|after| ("after".to_owned(), after.to_string())));
+    written
+}
+
+fn history_limits() -> HistorySettings {
+    HistorySettings {
+        page_buckets_default: NonZeroUsize::MIN,
+        page_buckets_max: NonZeroUsize::MIN.saturating_add(9_999),
+        concurrent_requests: NonZeroUsize::MIN,
+        timeout_milliseconds: NonZeroU64::MIN,
+        max_page_bytes: 1,
+    }
+}
+
+fn page_limits() -> Limits {
+    Limits {
+        connections_per_worker: NonZeroUsize::MIN,
+        request_body_bytes: 1,
+        body_idle_timeout_milliseconds: 1,
+        query_timeout_milliseconds: 1,
+        page_rows_default: NonZeroU32::MIN,
+        page_rows_max: NonZeroU32::MIN.saturating_add(999),
+        ahead_seconds: 0,
+    }
+}

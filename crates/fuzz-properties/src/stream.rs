@@ -1,0 +1,101 @@
+//! The bytes that a gateway reads from its upstream.
+
+use bytes::BytesMut;
+use domain::{Frame, Statistics, Topic, TopicFrame};
+use statistics_stream::decoder::{EventDecoder, Told};
+use tokio_util::codec::Decoder;
+
+use crate::cuts;
+
+/// The largest event, in bytes: small, so that larger ones are found soon.
+const LARGEST: usize = 600;
+
+/// What the bytes tell does not depend on where they are cut, and never waits for more than an event. A frame is taken
+/// over wholly or not at all, and whoever is sent what a state then is holds the same state.
+///
+/// # Panics
+/// Where this does not hold.
+pub fn check(bytes: &[u8]) {
+    let [whole, others @ ..] = cuts(bytes);
+    let (told, error) = decoded(&whole, LARGEST);
+    for parts in others {
+        let (told_in_parts, error_in_parts) = decoded(&parts, LARGEST);
+        assert_eq!(told_in_parts, told, "what is told in {} parts", parts.len());
+        assert_eq!(error_in_parts, error, "the error in {} parts", parts.len());
+    }
+    let frames = told.into_iter().filter_map(|told| match told {
+        Told::Frame(frame) => Some(frame),
+        Told::Status(_) | Told::Unknown => None,
+    });
+    applied(&frames.collect::<Vec<_>>());
+}
+
+/// What is told before the bytes end or cannot be understood, and why they cannot.
+pub(crate) fn decoded(parts: &[&[u8]], largest: usize) -> (Vec<Told>, Option<String>) {
+    let (mut decoder, mut source) = (EventDecoder::new(largest), BytesMut::new());
+    let mut all = Vec::new();
+    for part in parts {
+        source.extend_from_slice(part);
+        loop {
+            match decoder.decode(&mut source) {
+                Ok(Some(told)) => all.push(told),
+                Ok(None) => break,
+                Err(error) => return (all, Some(error.to_string())),
+            }
+        }
+        assert!(source.len() <= largest, "{} bytes wait", source.len());
+    }
+    loop {
+        match decoder.decode_eof(&mut source) {
+            Ok(Some(told)) => all.push(told),
+            Ok(None) => return (all, None),
+            Err(error) => return (all, Some(error.to_string())),
+        }
+    }
+}
+
+fn applied(frames: &[Frame]) {
+    let mut state: Option<Statistics> = None;
+    for frame in frames {
+        let mut next = state.clone().unwrap_or_else(|| Statistics::new(frame.version));
+        let before = (next.version(), content(&next));
+        if next.apply(frame).is_err() {
+            assert_eq!(
+                (next.version(), content(&next)),
+                before,
+                "a frame that was refused changed the state"
+            );
+            continue;
+        }
+        assert_eq!(next.version(), frame.version);
+        for part in content(&next) {
+            let sorted = part.buckets.is_sorted_by(|one, other| one.time < other.time);
+            assert!(sorted && part.buckets.len() <= part.window, "{part:?}");
+            assert!(part.window <= part.topic.unit.window(), "{part:?}");
+        }
+        state = Some(next);
+    }
+    let Some(state) = state else { return };
+    let topics: Vec<Topic> = Topic::all().collect();
+    let Some(frame) = state.frame_since(None, &topics) else { panic!("a state that cannot be shown") };
+    let (told, error) = decoded(&[encoded(&frame).as_bytes()], usize::MAX);
+    assert_eq!(
+        (&told[..], error),
+        (&[Told::Frame(frame.clone())][..], None),
+        "what was written is read again"
+    );
+    let mut receiver = Statistics::new(frame.version);
+    assert_eq!(receiver.apply(&frame), Ok(()));
+    assert_eq!(content(&receiver), content(&state));
+}
+
+/// The frame as an event, as any publisher writes it.
+pub(crate) fn encoded(frame: &Frame) -> String {
+    let data = serde_json::to_string(&frame.topics).unwrap_or_default();
+    format!("id: {}\nevent: {}\ndata: {data}\n\n", frame.version, frame.kind.as_str())
+}
+
+/// Every window of a state.
+pub(crate) fn content(statistics: &Statistics) -> Vec<TopicFrame> {
+    Topic::all().map(|topic| statistics.snapshot(topic, usize::MAX)).collect()
+}
