@@ -4,10 +4,12 @@ mod clients;
 mod long_transactions;
 mod samples;
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use futures_util::future::join_all;
 use local_stack::stack::Part;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -17,7 +19,8 @@ use uuid::Uuid;
 use crate::fault::{Kind, inflict};
 use crate::history::{Fate, History, Table};
 use crate::soak::clients::Clients;
-use crate::soak::samples::{Samples, descriptors};
+use crate::soak::samples::{Sampler, descriptors};
+use crate::subscriber::{Subscriber, Temper};
 use crate::system::{PATIENCE, System};
 use crate::wait::until;
 use crate::writers::{self, Parents, World};
@@ -33,8 +36,22 @@ pub struct Outcome {
     pub grown: Vec<String>,
 }
 
-/// Only so many days of seconds and minutes are kept, of which producers write some that are older.
-const DAYS: &str = "1";
+/// Seconds and minutes are kept for a day.
+const RETENTION: [(Part, &str, &str); 3] = [
+    (Part::StatsNotifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "1"),
+    (Part::StatsNotifier, "NEWCYCLE__RETENTION__MINUTE_DAYS", "1"),
+    (Part::StatsNotifier, "NEWCYCLE__RETENTION__INTERVAL_SECONDS", "1"),
+];
+
+/// A past whose seconds a rebuild without retention counts, so that the leader has to give them up and delete them anew.
+const PAST: &str = "INSERT INTO items SELECT gen_random_uuid(), base_item_id, now() - interval '5 days' + n * interval '1 s' \
+     FROM (SELECT id AS base_item_id FROM base_items LIMIT 1) AS some, generate_series(1, 5000) AS n";
+const PAST_SECONDS: i64 = 5_000;
+const ALL_KEPT: [(&str, &str); 2] =
+    [("NEWCYCLE__RETENTION__SECOND_DAYS", "0"), ("NEWCYCLE__RETENTION__MINUTE_DAYS", "0")];
+const NOT_KEPT: &str =
+    "SELECT count(*) FROM rollup WHERE unit IN ('second', 'minute') AND bucket < now() - interval '2 days'";
+const DELETED: &str = "SELECT n_tup_del FROM pg_stat_user_tables WHERE relname = 'rollup'";
 
 /// What is disturbed, in turn: takeovers without the end of a process, so that each can be watched for the whole time,
 /// and everything that opens and closes connections.
@@ -47,11 +64,11 @@ const DISTURBANCES: [Kind; 6] = [
     Kind::LinkCut,
 ];
 
-/// More than that no process may have open at rest at the end than at the beginning: as many as its pools may hold.
-const DESCRIPTORS: usize = 24;
+/// By so many descriptors both replicas of a part together may differ from one rest to the next.
+const DESCRIPTORS: usize = 4;
 
-/// How often everything is measured.
-const MEASURE: Duration = Duration::from_secs(1);
+/// Requests at a time that fill every pool.
+const BURST: usize = 48;
 
 /// Uses everything for `time`. `say` is told of every step.
 ///
@@ -59,59 +76,73 @@ const MEASURE: Duration = Duration::from_secs(1);
 /// Something fails that is no growth.
 pub async fn soak(seed: u64, time: Duration, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
     say("starting Postgres, two of each service, and the links between them");
-    let retention = [
-        ("NEWCYCLE__RETENTION__SECOND_DAYS", DAYS),
-        ("NEWCYCLE__RETENTION__MINUTE_DAYS", DAYS),
-        ("NEWCYCLE__RETENTION__INTERVAL_SECONDS", "5"),
-    ];
-    let retention = retention.map(|(variable, value)| (Part::StatsNotifier, variable, value));
-    let (mut system, world) = start(&retention).await?;
+    let (mut system, world) = start(&RETENTION).await?;
+    system.database.client().await?.batch_execute(PAST).await?;
     let mut random = StdRng::seed_from_u64(seed);
     let writers = writers::start(&world, seed);
     let clients = Clients::start(system.gateways.clone(), seed);
-    // Pools and windows fill once.
+    let follow =
+        |name: &str, temper| Subscriber::follow(name.to_owned(), temper, system.gateways.clone(), seed);
+    let subscribers = [follow("restless", Temper::Restless), follow("stalled", Temper::Stalled)];
+    // Pools and windows fill once, and rollups of the past are deleted once.
+    let mut rebuilds = Rebuilds::default();
+    rebuilds.once(&mut system).await?;
     tokio::time::sleep(time / 10).await;
+    fill_pools(&system).await;
     rest(&mut system, &world, &clients).await?;
     let before = descriptors(&system)?;
     say("at rest for the first time; now for the long time");
-    wake(&world, &clients);
+    world.history.pause(false);
+    clients.pause(false);
 
-    let (started, mut measured, mut samples) = (Instant::now(), Instant::now(), Samples::default());
+    let started = Instant::now();
+    let sampler = Sampler::start(&system).await?;
     let (mut disturbances, mut restarts) = (0, 0);
     for kind in DISTURBANCES.into_iter().cycle() {
         if started.elapsed() > time {
             break;
         }
         disturbances += usize::from(inflict(kind, &mut system, &world, &mut random).await?.is_some());
+        clients.history().await;
         if kind == Kind::LinkCut {
             system.stack.restart(Part::SseGateway.replica(2), PATIENCE).await?;
             restarts += 1;
+            rebuilds.once(&mut system).await?;
         }
-        clients.history().await;
-        while measured.elapsed() < MEASURE {
-            tokio::time::sleep(MEASURE.saturating_sub(measured.elapsed())).await;
-        }
-        measured = Instant::now();
-        samples.measure(&mut system).await?;
+        // What they got is checked elsewhere.
+        drop(subscribers.iter().map(Subscriber::take).collect::<Vec<_>>());
     }
+    let samples = sampler.stop().await?;
+    fill_pools(&system).await;
     rest(&mut system, &world, &clients).await?;
     say("at rest again");
     let mut grown = samples.grown();
     grown.extend(left_behind(&mut system, &before).await?);
-    let terms: std::collections::HashSet<_> =
-        system.published().keys().map(|version| version.nonce).collect();
-    let writes = world.history.totals();
+    if !system.run_notifier("verify", &[]).await? {
+        grown.push("`stats-notifier verify` does not find all counts right".to_owned());
+    }
+    let terms: HashSet<_> = system.published().keys().map(|version| version.nonce).collect();
+    let resumed: u64 = subscribers.iter().map(Subscriber::streams).sum();
+    let (streams, pages) = (clients.streams(), clients.pages());
+    for (what, number) in
+        [("streams", streams), ("pages", pages), ("restarts", restarts), ("further terms", terms.len() - 1)]
+    {
+        if number == 0 {
+            grown.push(format!("there were no {what}: nothing can be said of them"));
+        }
+    }
     let report = format!(
-        "{}\nin {} s: {} streams, {} pages of history, {disturbances} disturbances, {restarts} restarts of a gateway, {} terms, \
-         {} writes acknowledged, seed {seed}",
+        "{}\nin {} s: {streams} streams, {resumed} of them resumed or long, {pages} pages of history, {disturbances} disturbances, \
+         {restarts} restarts of a gateway, {} rebuilds with {} rollups deleted after them, {} terms, {} writes acknowledged, \
+         seed {seed}",
         samples.table(),
         started.elapsed().as_secs(),
-        clients.streams(),
-        clients.pages(),
+        rebuilds.number,
+        rebuilds.deleted,
         terms.len(),
-        writes.acknowledged,
+        world.history.totals().acknowledged,
     );
-    drop((writers, clients));
+    drop((writers, clients, subscribers));
     system.stop(false).await?;
     Ok(Outcome { report, grown })
 }
@@ -127,7 +158,46 @@ async fn start(variables: &[(Part, &'static str, &str)]) -> anyhow::Result<(Syst
     Ok((system, World { ingest, database, parents, history }))
 }
 
-/// Nobody writes or follows any more, and what was logged is counted and purged.
+/// Rebuilds, and what the leader deleted after them.
+#[derive(Debug, Default)]
+struct Rebuilds {
+    number: usize,
+    deleted: i64,
+}
+
+impl Rebuilds {
+    /// Counts everything in all units, and waits until the leader has deleted what it does not keep.
+    async fn once(&mut self, system: &mut System) -> anyhow::Result<()> {
+        let before = number(system, DELETED).await?;
+        ensure!(system.run_notifier("rebuild", &ALL_KEPT).await?, "`stats-notifier rebuild` failed");
+        let mut deleted = 0;
+        let given_up = until(PATIENCE, async || {
+            deleted = number(system, DELETED).await? - before;
+            Ok((deleted >= PAST_SECONDS && number(system, NOT_KEPT).await? == 0).then_some(()))
+        });
+        given_up.await?.context("seconds that are not kept were not deleted within a minute")?;
+        self.number += 1;
+        self.deleted += deleted;
+        Ok(())
+    }
+}
+
+/// As many requests at once as make every pool open all its connections.
+async fn fill_pools(system: &System) {
+    let client = reqwest::Client::new();
+    let mut urls = Vec::new();
+    for number in [1, 2] {
+        urls.push(format!("{}/items?limit=1", system.stack.url(Part::IngestApi.replica(number))));
+        let notifier = system.stack.internal_url(Part::StatsNotifier.replica(number));
+        urls.push(format!("{notifier}/internal/v1/history/transfers/hour?limit=1"));
+    }
+    let urls = urls.iter().flat_map(|url| std::iter::repeat_n(url, BURST));
+    let requests = urls.map(|url| client.get(url).send());
+    // Only the attempt counts.
+    drop(join_all(requests).await);
+}
+
+/// Nobody writes or comes any more, and what was logged is counted and purged.
 async fn rest(system: &mut System, world: &World, clients: &Clients) -> anyhow::Result<()> {
     world.history.pause(true);
     clients.pause(true);
@@ -137,38 +207,26 @@ async fn rest(system: &mut System, world: &World, clients: &Clients) -> anyhow::
     });
     quiet.await?.context("producers and clients did not come to rest")?;
     let purged = until(PATIENCE, async || {
-        let log: i64 = number(system, "SELECT count(*) FROM count_log").await?;
-        Ok((log == 0).then_some(()))
+        Ok((number(system, "SELECT count(*) FROM count_log").await? == 0).then_some(()))
     });
     purged.await?.context("the change log was not purged within a minute of rest")
 }
 
-fn wake(world: &World, clients: &Clients) {
-    world.history.pause(false);
-    clients.pause(false);
-}
-
-/// What is still there at rest that should not be.
-async fn left_behind(system: &mut System, before: &[(String, usize)]) -> anyhow::Result<Vec<String>> {
+/// What is still there at rest that was not there before.
+async fn left_behind(system: &mut System, before: &BTreeMap<String, usize>) -> anyhow::Result<Vec<String>> {
     let mut left = Vec::new();
     let closed = until(PATIENCE, async || {
         left.clear();
-        for ((process, now), (_, then)) in descriptors(system)?.iter().zip(before) {
-            if *now > then + DESCRIPTORS {
-                left.push(format!("{process} has {now} descriptors open at rest, {then} at the beginning"));
+        let now = descriptors(system)?;
+        for (part, then) in before {
+            let now = now.get(part).copied().unwrap_or_default();
+            if now > then + DESCRIPTORS {
+                left.push(format!("{part} has {now} descriptors open at rest, {then} at the beginning"));
             }
         }
         Ok(left.is_empty().then_some(()))
     });
     closed.await?;
-    let old = format!(
-        "SELECT count(*) FROM rollup WHERE unit IN ('second', 'minute') AND bucket < now() - interval '{DAYS} days' \
-         - interval '1 day'"
-    );
-    let deleted = until(PATIENCE, async || Ok((number(system, &old).await? == 0).then_some(())));
-    if deleted.await?.is_none() {
-        left.push("seconds or minutes that are no longer kept are still stored".to_owned());
-    }
     Ok(left)
 }
 

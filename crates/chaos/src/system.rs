@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -32,6 +33,8 @@ pub const MAX_CLIENTS: usize = 64;
 /// The superuser of the cluster, which nobody else can reach.
 const USER: &str = "postgres";
 const PASSWORD: &str = "chaos";
+const DATABASE: &str = "newcycle";
+const NOTIFIER_PASSWORD: &str = "chaos-notifier";
 
 /// The file of the services' logs.
 const LOGS: &str = "services.log";
@@ -86,20 +89,22 @@ impl System {
             durable: true,
             // It is processes that crash here, not the machine: what the operating system was given is kept. Small, so
             // that the disk can be.
-            parameters: ["fsync=off", "max_wal_size=96MB", "min_wal_size=32MB"].map(str::to_owned).to_vec(),
+            parameters: ["fsync=off", "max_wal_size=96MB", "min_wal_size=32MB", "autovacuum_naptime=5s"]
+                .map(str::to_owned)
+                .to_vec(),
         };
         let cluster = block_in_place(|| Cluster::start(&installation, &settings))?;
         let database = DatabaseSettings {
             host: "127.0.0.1".to_owned(),
             port: settings.port,
-            name: "newcycle".to_owned(),
+            name: DATABASE.to_owned(),
             user: USER.to_owned(),
             password: SecretString::from(PASSWORD),
             connect_timeout_milliseconds: 5_000,
         };
         let roles = RoleSettings {
             ingest_password: SecretString::from("chaos-ingest"),
-            notifier_password: SecretString::from("chaos-notifier"),
+            notifier_password: SecretString::from(NOTIFIER_PASSWORD),
         };
         migrate::migrate(&database, &roles).await?;
         let mut admin = Database::connect(config(settings.port)).await?;
@@ -199,6 +204,22 @@ impl System {
         published.iter().max_by_key(|(_, published)| published.at).map(|(version, _)| version.nonce)
     }
 
+    /// Runs a subcommand of stats-notifier beside those that run, with further variables. Returns whether it succeeded.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub async fn run_notifier(&self, subcommand: &str, variables: &[(&str, &str)]) -> anyhow::Result<bool> {
+        let mut command = tokio::process::Command::new(built_programs()?.join(Part::StatsNotifier.name()));
+        command.arg(subcommand).env("PGHOST", "127.0.0.1").env("PGPORT", self.settings.port.to_string());
+        command.env("PGDATABASE", DATABASE).env("NOTIFIER_DATABASE_PASSWORD", NOTIFIER_PASSWORD);
+        command
+            .envs(variables.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        Ok(command.status().await.with_context(|| format!("running stats-notifier {subcommand}"))?.success())
+    }
+
     /// Stops Postgres.
     pub fn stop_postgres(&mut self, way: Stop) {
         if let Some(mut cluster) = self.cluster.take() {
@@ -260,7 +281,7 @@ impl System {
 /// How a superuser reaches the database by a port.
 fn config(port: u16) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();
-    config.host("127.0.0.1").port(port).user(USER).password(PASSWORD).dbname("newcycle");
+    config.host("127.0.0.1").port(port).user(USER).password(PASSWORD).dbname(DATABASE);
     config.connect_timeout(Duration::from_secs(3)).application_name("chaos");
     config
 }

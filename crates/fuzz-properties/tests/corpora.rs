@@ -1,6 +1,6 @@
 //! Replays what the fuzzer has kept, and variations of it.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 

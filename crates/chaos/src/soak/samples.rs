@@ -1,12 +1,22 @@
-//! What processes and tables take, measured again and again.
+//! What processes and tables take, measured once a second beside everything else.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use anyhow::Context;
-use local_stack::stack::Part;
+use local_stack::stack::{Instance, Part};
+use tokio::time::MissedTickBehavior;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
 
 use crate::system::System;
+
+/// How often everything is measured.
+const MEASURE: Duration = Duration::from_secs(1);
+
+/// Fewer values say nothing of growth.
+const FEWEST: usize = 16;
 
 /// How much more something may take in the last quarter of the time than in the second one, by the medians of both: a
 /// share, and beside that an amount for what is small.
@@ -22,14 +32,48 @@ pub(super) struct Samples(BTreeMap<String, (Tolerance, Vec<f64>)>);
 
 const MEGABYTE: f64 = 1_048_576.0;
 
-impl Samples {
-    /// Measures everything once.
-    pub(super) async fn measure(&mut self, system: &mut System) -> anyhow::Result<()> {
-        for (instance, process_id) in system.stack.process_ids() {
-            // It is restarted now and then.
-            if instance == Part::SseGateway.replica(2) {
-                continue;
+const SIZES: &str = "SELECT pg_total_relation_size('count_log'), pg_total_relation_size('rollup_cursor'), \
+     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), \
+     (SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'rollup'), \
+     pg_total_relation_size('rollup')::float8 / greatest((SELECT count(*) FROM rollup), 1)";
+
+/// Measures until it is stopped.
+pub(super) struct Sampler {
+    stop: CancellationToken,
+    running: tokio::task::JoinHandle<anyhow::Result<Samples>>,
+}
+
+impl Sampler {
+    /// Measures all processes that run now, but for the gateway that is restarted now and then.
+    pub(super) async fn start(system: &System) -> anyhow::Result<Self> {
+        let client = system.database.another().await?;
+        let processes = system.stack.process_ids();
+        let processes: Vec<(Instance, u32)> =
+            processes.filter(|(instance, _)| *instance != Part::SseGateway.replica(2)).collect();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let running = tokio::spawn(async move {
+            let (mut samples, mut pace) = (Samples::default(), tokio::time::interval(MEASURE));
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while !stopped.is_cancelled() {
+                pace.tick().await;
+                samples.measure(&client, &processes).await?;
             }
+            Ok(samples)
+        });
+        Ok(Self { stop, running })
+    }
+
+    /// What was measured until now.
+    pub(super) async fn stop(self) -> anyhow::Result<Samples> {
+        self.stop.cancel();
+        self.running.await?
+    }
+}
+
+impl Samples {
+    async fn measure(&mut self, client: &Client, processes: &[(Instance, u32)]) -> anyhow::Result<()> {
+        for (instance, process_id) in processes {
             let name = format!("{} {}", instance.part.name(), instance.number);
             let status = std::fs::read_to_string(format!("/proc/{process_id}/status"))?;
             let field = |field: &str| {
@@ -40,21 +84,18 @@ impl Samples {
             let threads = field("Threads:").context("a process has no threads")?;
             self.add(&format!("{name}: memory, MB"), resident, Tolerance { share: 0.1, amount: 6.0 });
             self.add(&format!("{name}: threads"), threads, Tolerance { share: 0.0, amount: 2.0 });
-            let open = open_descriptors(process_id)? as f64;
+            let open = open_descriptors(*process_id)? as f64;
             self.add(&format!("{name}: descriptors"), open, Tolerance { share: 0.2, amount: 16.0 });
         }
-        let sizes = "SELECT pg_total_relation_size('count_log'), pg_total_relation_size('rollup_cursor'), \
-             (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'), \
-             pg_total_relation_size('rollup')::float8 / greatest((SELECT count(*) FROM rollup), 1)";
-        let row = system.database.client().await?.query_one(sizes, &[]).await?;
-        let size = |place: usize| row.get::<_, i64>(place) as f64 / MEGABYTE;
-        // Purged rows leave room that autovacuum finds once a minute.
-        self.add("count_log, MB", size(0), Tolerance { share: 0.5, amount: 4.0 });
-        self.add("rollup_cursor, MB", size(1), Tolerance { share: 0.25, amount: 0.5 });
-        let connections = row.get::<_, i64>(2) as f64;
-        self.add("connections to Postgres", connections, Tolerance { share: 0.1, amount: 8.0 });
+        let row = client.query_one(SIZES, &[]).await?;
+        let amount = |place: usize| row.get::<_, i64>(place) as f64;
+        // Purged rows leave room that autovacuum finds every few seconds.
+        self.add("count_log, MB", amount(0) / MEGABYTE, Tolerance { share: 0.5, amount: 4.0 });
+        self.add("rollup_cursor, MB", amount(1) / MEGABYTE, Tolerance { share: 0.25, amount: 0.5 });
+        self.add("connections to Postgres", amount(2), Tolerance { share: 0.1, amount: 8.0 });
+        self.add("rollup, dead rows", amount(3), Tolerance { share: 1.0, amount: 20_000.0 });
         // Each second that has events has a row of its own, so the table itself grows as it should.
-        self.add("rollup, bytes a row", row.get(3), Tolerance { share: 0.15, amount: 50.0 });
+        self.add("rollup, bytes a row", row.get(4), Tolerance { share: 0.25, amount: 100.0 });
         Ok(())
     }
 
@@ -62,8 +103,13 @@ impl Samples {
         self.0.entry(name.to_owned()).or_insert_with(|| (tolerance, Vec::new())).1.push(value);
     }
 
-    /// What grew beyond its tolerance, in words.
+    /// What grew beyond its tolerance, in words, or was not measured often enough to say.
     pub(super) fn grown(&self) -> Vec<String> {
+        if self.0.is_empty() || self.0.values().any(|(_, values)| values.len() < FEWEST) {
+            return vec![format!(
+                "too little was measured: each value is needed {FEWEST} times at the least"
+            )];
+        }
         let grown = self.0.iter().filter_map(|(name, (tolerance, values))| {
             let (second, last) = quarters(values)?;
             let most = second * (1.0 + tolerance.share) + tolerance.amount;
@@ -97,15 +143,13 @@ fn quarters(values: &[f64]) -> Option<(f64, f64)> {
     Some((median(&values[quarter..quarter * 2])?, median(&values[values.len() - quarter..])?))
 }
 
-/// How many descriptors each process has open, but for the one that is restarted.
-pub(super) fn descriptors(system: &System) -> anyhow::Result<Vec<(String, usize)>> {
-    let processes =
-        system.stack.process_ids().filter(|(instance, _)| *instance != Part::SseGateway.replica(2));
-    let open = processes.map(|(instance, process_id)| {
-        let name = format!("{} {}", instance.part.name(), instance.number);
-        Ok((name, open_descriptors(process_id)?))
-    });
-    open.collect()
+/// How many descriptors all replicas of each part have open together: a leader has others than a standby.
+pub(super) fn descriptors(system: &System) -> anyhow::Result<BTreeMap<String, usize>> {
+    let mut open = BTreeMap::new();
+    for (instance, process_id) in system.stack.process_ids() {
+        *open.entry(instance.part.name().to_owned()).or_default() += open_descriptors(process_id)?;
+    }
+    Ok(open)
 }
 
 fn open_descriptors(process_id: u32) -> anyhow::Result<usize> {
@@ -127,5 +171,6 @@ mod tests {
         let grown = samples.grown();
         assert_eq!(grown.len(), 1, "{grown:?}");
         assert!(grown[0].starts_with("leak: 37.0, then 87.0"), "{grown:?}");
+        assert!(!Samples::default().grown().is_empty(), "nothing measured proves nothing");
     }
 }
