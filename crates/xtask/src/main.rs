@@ -84,6 +84,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Sends ingest-api and sse-gateway what they say can be sent, and what they say cannot, and compares the answers
+    /// with what they say of those, on a Postgres of its own.
+    Contract {
+        /// How many requests they must have answered, in rounds of a few thousand, each of another seed.
+        #[arg(long, default_value_t = 10_000)]
+        cases: u64,
+    },
     /// Checks formatting, lints and documentation, then runs every test, and puts the API contract to the test, against
     /// a Postgres of its own.
     Test {
@@ -106,6 +113,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Import { folder, url } => import::run(&folder, url).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Chaos { arguments } => chaos::run(&arguments).await,
+        Command::Contract { cases } => contract::command(cases).await,
         Command::Test { arguments } => test::run(&arguments).await,
     }
 }

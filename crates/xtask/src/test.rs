@@ -1,10 +1,9 @@
 //! `cargo xtask test`: everything that must hold before a change goes in.
 
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use local_stack::postgres::{Cluster, ClusterSettings, free_port};
+use local_stack::postgres::{Cluster, ClusterSettings};
 use local_stack::test_database::CLUSTER_VARIABLE;
 use tokio::process::Command;
 
@@ -29,29 +28,10 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
     step("building the tests", cargo(&["test", "--workspace", "--locked", "--no-run"])).await?;
 
     examples::bring().await?;
-    println!("== Postgres for the tests");
-    let installation = postgres::bring()?;
-    // Not under the checkout: as root, Postgres runs as another user, who may not be able to enter it.
-    let folder = std::env::temp_dir().join(format!("newcycle-test-{}", std::process::id()));
-    let port = free_port()?;
-    let settings = ClusterSettings {
-        folder: folder.clone(),
-        port,
-        user: "postgres".to_owned(),
-        password: "test".to_owned(),
-        durable: false,
-        parameters: Vec::new(),
-    };
-    let outcome = {
-        let cluster = Cluster::start(&installation, &settings)?;
-        let connection = format!("host=127.0.0.1 port={port} user=postgres password=test");
-        tokio::select! {
-            outcome = test(&cluster, &settings, &connection, arguments) => outcome,
-            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-        }
-    };
-    remove(&folder)?;
-    outcome?;
+    postgres::with_cluster(async |cluster, settings, connection| {
+        test(cluster, settings, connection, arguments).await
+    })
+    .await?;
     println!("== all passed in {} s", started.elapsed().as_secs());
     Ok(())
 }
@@ -81,7 +61,7 @@ async fn test(
         );
         return Ok(());
     }
-    contract::run(settings).await?;
+    contract::run(settings, 0).await?;
     page::test().await?;
     page::test_in_browser(cluster, settings).await?;
     chaos::test().await
@@ -101,8 +81,4 @@ pub(crate) async fn step(name: &str, mut command: Command) -> anyhow::Result<()>
         bail!("{name} failed; see above");
     }
     Ok(())
-}
-
-fn remove(folder: &Path) -> anyhow::Result<()> {
-    std::fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))
 }
