@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod abuse;
 mod checker;
 mod exactness;
 mod flights;
@@ -15,4 +16,5 @@ mod schema;
 mod standby;
 mod subscriber;
 mod support;
+mod wire;
 mod writers;
