@@ -44,13 +44,21 @@ impl Drop for UnderWay {
 
 /// The body of an answer, with which the request ends.
 pub(crate) struct Counted {
-    body: BoxBody,
+    content: Content,
     _under_way: Option<UnderWay>,
 }
 
+enum Content {
+    Whole(BoxBody),
+    /// As long as the whole, and not sent.
+    Omitted(BodySize),
+}
+
 impl Counted {
-    pub(crate) const fn new(body: BoxBody, under_way: Option<UnderWay>) -> Self {
-        Self { body, _under_way: under_way }
+    /// The body of an answer to GET, or to HEAD, which is told how long that would be, and gets nothing of it.
+    pub(crate) fn new(body: BoxBody, omitted: bool, under_way: Option<UnderWay>) -> Self {
+        let content = if omitted { Content::Omitted(body.size()) } else { Content::Whole(body) };
+        Self { content, _under_way: under_way }
     }
 }
 
@@ -58,14 +66,20 @@ impl MessageBody for Counted {
     type Error = <BoxBody as MessageBody>::Error;
 
     fn size(&self) -> BodySize {
-        self.body.size()
+        match &self.content {
+            Content::Whole(body) => body.size(),
+            Content::Omitted(size) => *size,
+        }
     }
 
     fn poll_next(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        self.get_mut().body.as_pin_mut().poll_next(context)
+        match &mut self.get_mut().content {
+            Content::Whole(body) => body.as_pin_mut().poll_next(context),
+            Content::Omitted(_) => Poll::Ready(None),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use actix_http::body::MessageBody;
-use actix_http::{HttpService, Request, Response};
+use actix_http::{HttpService, Method, Request, Response};
 use actix_service::{
     IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service, map_config,
 };
@@ -79,12 +79,18 @@ where
         let application =
             application().into_factory().map_err(|error: S::Error| error.into().error_response());
         let application = map_config(application, |()| AppConfig::default());
-        let counted = apply_fn_factory(application, |request: Request, service: &_| {
+        let counted = apply_fn_factory(application, |mut request: Request, service: &_| {
+            // Whatever answers GET answers HEAD (<https://www.rfc-editor.org/rfc/rfc9110#section-9.1>), and no service
+            // needs to know.
+            let omitted = request.method() == Method::HEAD;
+            if omitted {
+                request.head_mut().method = Method::GET;
+            }
             let under_way = request.conn_data::<Requests>().map(Requests::begin);
             let answer = Service::call(service, request);
             async move {
                 let answer: Response<B> = answer.await?.into();
-                Ok(answer.map_body(|_, body| Counted::new(body.boxed(), under_way)))
+                Ok(answer.map_body(|_, body| Counted::new(body.boxed(), omitted, under_way)))
             }
         });
         let stopping = stopping.clone();

@@ -8,6 +8,7 @@ mod exactness;
 mod flights;
 mod frozen;
 mod gateways;
+mod head;
 mod operations;
 mod outage;
 mod reference;
