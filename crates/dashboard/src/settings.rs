@@ -1,5 +1,7 @@
 //! The settings of dashboard; `config/default.toml` explains each.
 
+use std::num::NonZeroUsize;
+
 use serde::Deserialize;
 use service_kit::settings::{HttpSettings, InternalSettings, Layers, LogSettings, SettingsError};
 
@@ -11,10 +13,20 @@ pub struct Settings {
     pub http: HttpSettings,
     /// Where it is looked after.
     pub internal: InternalSettings,
+    /// What bounds it.
+    pub limits: Limits,
     /// Where the page finds the other services.
     pub services: ServicesSettings,
     /// What is logged.
     pub log: LogSettings,
+}
+
+/// What bounds it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Connections of clients to one worker.
+    pub connections_per_worker: NonZeroUsize,
 }
 
 /// Where the page finds the other services, as a browser reaches them.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::middleware::{Compress, from_fn};
-use actix_web::{App, HttpServer, web};
+use actix_web::{App, web};
 use actix_web_lab::middleware::CatchPanic;
 use service_kit::health::{Readiness, Report};
 use service_kit::internal::{About, Internal};
 use service_kit::metrics::Metrics;
-use service_kit::observe;
 use service_kit::supervisor::{Supervisor, SupervisorError};
+use service_kit::{observe, server};
 use tokio_util::sync::CancellationToken;
 
 use crate::settings::Settings;
@@ -36,7 +36,8 @@ impl Application {
         observe::describe(&metrics);
         let (services, recorded) =
             (web::Data::new(settings.services.clone()), web::Data::new(metrics.clone()));
-        let server = HttpServer::new(move || {
+        let bounds = settings.http.bounds(settings.limits.connections_per_worker.get());
+        let server = server::serve(listener, bounds, move || {
             App::new()
                 .wrap(CatchPanic::default())
                 .wrap(Compress::default())
@@ -44,12 +45,7 @@ impl Application {
                 .app_data(services.clone())
                 .app_data(recorded.clone())
                 .configure(routes::configure)
-        })
-        .workers(settings.http.workers.get())
-        .shutdown_timeout(settings.http.drain_seconds)
-        .disable_signals()
-        .listen(listener)?
-        .run();
+        })?;
         tracing::info!(http.port = port, "listening");
         let about = About { service: "dashboard", version: env!("CARGO_PKG_VERSION"), uses_schema: false };
         let readiness = readiness(shutdown.clone());

@@ -187,6 +187,7 @@ fn page_limits() -> Limits {
         connections_per_worker: NonZeroUsize::MIN,
         request_body_bytes: 1,
         body_idle_timeout_milliseconds: 1,
+        request_body_timeout_milliseconds: 1,
         query_timeout_milliseconds: 1,
         page_rows_default: NonZeroU32::MIN,
         page_rows_max: NonZeroU32::MIN.saturating_add(999),

@@ -134,7 +134,7 @@ where
             }
         }
         Some(NDJSON) => {
-            let body = Box::pin(parts(&service, body));
+            let body = Box::pin(in_good_time(&service, parts(&service, body)));
             Ok(HttpResponse::Ok().json(bulk::upload::<I>(&service, body).await?))
         }
         _ => Err(ApiError::ContentType("application/json, or application/x-ndjson for many rows")),
@@ -263,16 +263,43 @@ fn parts(service: &Service, body: Payload) -> impl Stream<Item = Result<Bytes, A
     })
 }
 
+/// The parts of an upload, and an error where they come too slowly. Only the time that is spent waiting for the client counts,
+/// and only once it is longer than it may send nothing.
+fn in_good_time(
+    service: &Service,
+    parts: impl Stream<Item = Result<Bytes, ApiError>>,
+) -> impl Stream<Item = Result<Bytes, ApiError>> {
+    let least = service.settings.bulk.least_bytes_per_second;
+    let grace = service.settings.limits.body_idle_timeout();
+    let begun = (Box::pin(parts), std::time::Duration::ZERO, 0_u64);
+    futures_util::stream::try_unfold(begun, move |(mut parts, mut waited, mut bytes)| async move {
+        let since = Instant::now();
+        let Some(part) = parts.next().await else { return Ok(None) };
+        let part = part?;
+        waited += since.elapsed();
+        bytes = bytes.saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
+        if waited > grace && bytes < u64::from(least).saturating_mul(waited.as_secs()) {
+            return Err(ApiError::Body(format!("it comes more slowly than {least} bytes/s")));
+        }
+        Ok(Some((part, (parts, waited, bytes))))
+    })
+}
+
 /// A whole body, which may not be longer than that of one row.
 async fn read(service: &Service, body: Payload) -> Result<Vec<u8>, ApiError> {
-    let limit = service.settings.limits.request_body_bytes;
-    let mut parts = Box::pin(parts(service, body));
-    let mut whole = Vec::new();
-    while let Some(part) = parts.next().await {
-        whole.extend_from_slice(&part?);
-        if whole.len() > limit {
-            return Err(ApiError::TooLarge(limit));
+    let (limit, patience) =
+        (service.settings.limits.request_body_bytes, service.settings.limits.request_body_timeout());
+    let read = async {
+        let mut parts = Box::pin(parts(service, body));
+        let mut whole = Vec::new();
+        while let Some(part) = parts.next().await {
+            whole.extend_from_slice(&part?);
+            if whole.len() > limit {
+                return Err(ApiError::TooLarge(limit));
+            }
         }
-    }
-    Ok(whole)
+        Ok(whole)
+    };
+    let late = || ApiError::Body(format!("it has not come within {} ms", patience.as_millis()));
+    timeout(patience, read).await.map_err(|_| late())?
 }

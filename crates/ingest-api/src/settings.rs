@@ -39,6 +39,8 @@ pub struct Limits {
     pub connections_per_worker: NonZeroUsize,
     /// The longest body of a request for a single row.
     pub request_body_bytes: usize,
+    /// How long the body of a request for a single row may take to come.
+    pub request_body_timeout_milliseconds: u64,
     /// How long a client may send nothing while its body is incomplete.
     pub body_idle_timeout_milliseconds: u64,
     /// How long a request for a single row or a page may take in the database, the wait for a connection included.
@@ -52,6 +54,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// [`Limits::request_body_timeout_milliseconds`].
+    #[must_use]
+    pub const fn request_body_timeout(&self) -> Duration {
+        Duration::from_millis(self.request_body_timeout_milliseconds)
+    }
+
     /// [`Limits::body_idle_timeout_milliseconds`].
     #[must_use]
     pub const fn body_idle_timeout(&self) -> Duration {
@@ -71,6 +79,8 @@ impl Limits {
 pub struct BulkLimits {
     /// Uploads at a time.
     pub concurrent_uploads: NonZeroUsize,
+    /// How slowly an upload may come.
+    pub least_bytes_per_second: u32,
     /// The longest line.
     pub line_bytes: NonZeroUsize,
     /// Lines committed at a time.

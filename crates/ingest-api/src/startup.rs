@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix_cors::Cors;
 use actix_web::middleware::from_fn;
-use actix_web::{App, HttpServer, web};
+use actix_web::{App, web};
 use actix_web_lab::middleware::CatchPanic;
 use service_kit::database::Connections;
 use service_kit::health::{Readiness, Report};
@@ -15,7 +15,7 @@ use service_kit::internal::{About, Internal};
 use service_kit::metrics::Metrics;
 use service_kit::schema::{self, SchemaError};
 use service_kit::supervisor::{Supervisor, SupervisorError};
-use service_kit::{observe, problem};
+use service_kit::{observe, problem, server};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -51,7 +51,7 @@ impl Application {
         let service = web::Data::new(Service { settings, store, clock, uploads, metrics: metrics.clone() });
         let docs = service_kit::openapi::routes(&openapi::document(&service.settings))?;
         let (shared, recorded) = (service.clone(), web::Data::new(metrics.clone()));
-        let server = HttpServer::new(move || {
+        let server = server::serve(listener, http.bounds(connections), move || {
             App::new()
                 .wrap(CatchPanic::default())
                 .wrap(cors(&shared.settings.cors))
@@ -61,13 +61,7 @@ impl Application {
                 .configure(|routes| routes::configure(routes, &shared.settings))
                 .configure(docs.clone())
                 .default_service(web::to(problem::not_found))
-        })
-        .workers(http.workers.get())
-        .max_connections(connections)
-        .shutdown_timeout(http.drain_seconds)
-        .disable_signals()
-        .listen(listener)?
-        .run();
+        })?;
         tracing::info!(http.port = port, "listening");
         let about = About { service: "ingest-api", version: env!("CARGO_PKG_VERSION"), uses_schema: true };
         let sampled = service.clone().into_inner();

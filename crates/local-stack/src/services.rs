@@ -1,6 +1,6 @@
 //! The services as processes of their own, as they run anywhere else.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -21,7 +21,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts a program of the folder `programs` with these variables, and passes each line that it logs to `log`.
+    /// Starts a program of the folder `programs` with these variables, and passes each line that it logs to `log`; what it
+    /// writes to standard error too, which is also shown here: a panic must not go unseen.
     ///
     /// # Errors
     /// The program cannot be started.
@@ -39,15 +40,29 @@ impl Service {
         let mut process = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        if let Some(output) = process.stdout.take() {
+        if let (Some(output), Some(errors)) = (process.stdout.take(), process.stderr.take()) {
             tokio::spawn(async move {
-                let mut lines = BufReader::new(output).lines();
-                while let Ok(Some(line)) = lines.next_line().await {
-                    log(&line);
+                let (mut output, mut errors) =
+                    (BufReader::new(output).lines(), BufReader::new(errors).lines());
+                let (mut speaks, mut fails) = (true, true);
+                while speaks || fails {
+                    tokio::select! {
+                        line = output.next_line(), if speaks => match line {
+                            Ok(Some(line)) => log(&line),
+                            _ => speaks = false,
+                        },
+                        line = errors.next_line(), if fails => match line {
+                            Ok(Some(line)) => {
+                                let _closed = writeln!(io::stderr(), "{line}");
+                                log(&line);
+                            }
+                            _ => fails = false,
+                        },
+                    }
                 }
             });
         }

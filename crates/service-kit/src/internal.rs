@@ -7,13 +7,13 @@ use std::sync::Arc;
 use actix_web::dev::Server;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::middleware::from_fn;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpResponse, web};
 use serde_json::json;
 
 use crate::health::Readiness;
 use crate::metrics::Metrics;
 use crate::settings::InternalSettings;
-use crate::{observe, problem, schema};
+use crate::{observe, problem, schema, server};
 
 /// What this process is.
 #[derive(Debug, Clone, Copy)]
@@ -52,20 +52,14 @@ impl Internal {
     ) -> std::io::Result<(u16, Server)> {
         let listener = TcpListener::bind((settings.host.as_str(), settings.port))?;
         let port = listener.local_addr()?.port();
-        let server = HttpServer::new(move || {
+        let server = server::serve(listener, settings.bounds(drain_seconds), move || {
             App::new()
                 .wrap(from_fn(observe::requests))
                 .app_data(web::Data::new(self.metrics.clone()))
                 .configure(more.clone())
                 .configure(|routes| self.routes(routes))
                 .default_service(web::to(problem::not_found))
-        })
-        // Whoever looks after a service is few.
-        .workers(1)
-        .shutdown_timeout(drain_seconds)
-        .disable_signals()
-        .listen(listener)?
-        .run();
+        })?;
         tracing::info!(internal.port = port, "serving health and metrics");
         Ok((port, server))
     }

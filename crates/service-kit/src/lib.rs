@@ -6,6 +6,7 @@
 //! - [`metrics`] and [`observe`]: numbers, and what is recorded of every request;
 //! - [`health`][]: liveness and readiness;
 //! - [`internal`][]: the port that these are served on;
+//! - [`server`][]: the HTTP server of that port and of the public one, and what bounds its connections;
 //! - [`limits`][]: what the operating system allows;
 //! - [`problem`][]: errors as RFC 9457 problem details;
 //! - [`openapi`][]: what a service says of its own paths;
@@ -16,7 +17,7 @@
 //! Invariant: nothing in here knows an event, a count or a frame.
 
 pub mod command;
-pub mod connection;
+mod connection;
 pub mod database;
 pub mod health;
 pub mod internal;
@@ -26,6 +27,7 @@ pub mod observe;
 pub mod openapi;
 pub mod problem;
 pub mod schema;
+pub mod server;
 pub mod settings;
 pub mod shutdown;
 pub mod supervisor;

@@ -128,7 +128,12 @@ pub async fn not_found(request: HttpRequest) -> HttpResponse {
 /// Answers the methods that a path does not have, with those that it has.
 #[must_use]
 pub fn method_not_allowed(methods: &[Method]) -> Route {
-    let allowed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    let allowed = methods.iter().map(|method| match *method {
+        // The server sees to HEAD.
+        Method::GET => "GET, HEAD",
+        _ => method.as_str(),
+    });
+    let allowed = allowed.collect::<Vec<_>>().join(", ");
     // Methods are tokens.
     let allowed = HeaderValue::from_str(&allowed).unwrap_or_else(|_| HeaderValue::from_static(""));
     web::to(move |request: HttpRequest| {

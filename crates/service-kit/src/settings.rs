@@ -11,11 +11,15 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use config::{Config, Map, Value, ValueKind};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+use crate::server::Bounds;
 
 /// Names the file of the second layer.
 const FILE_VARIABLE: &str = "NEWCYCLE_CONFIG";
@@ -389,9 +393,30 @@ pub struct HttpSettings {
     /// The port to listen on; 0 takes a free one.
     pub port: u16,
     /// Threads that serve requests.
-    pub workers: std::num::NonZeroUsize,
+    pub workers: NonZeroUsize,
     /// How long open requests and streams may take to end after SIGTERM.
     pub drain_seconds: u64,
+    /// How long a connection may have no request under way.
+    pub idle_timeout_milliseconds: NonZeroU64,
+    /// How long a client may take nothing of what it is sent, on Linux.
+    pub unread_timeout_milliseconds: NonZeroU64,
+}
+
+impl HttpSettings {
+    /// What bounds a server of these settings that takes so many connections, answers clients that are half closed,
+    /// and lets the operating system keep of an answer what it likes.
+    #[must_use]
+    pub fn bounds(&self, connections_per_worker: usize) -> Bounds {
+        Bounds {
+            workers: self.workers.get(),
+            connections_per_worker,
+            idle: Duration::from_millis(self.idle_timeout_milliseconds.get()),
+            unread: Duration::from_millis(self.unread_timeout_milliseconds.get()),
+            unsent_bytes: None,
+            answers_half_closed: true,
+            drain_seconds: self.drain_seconds,
+        }
+    }
 }
 
 /// Where a service is looked after: its health, its metrics, and what only other services may ask.
@@ -402,6 +427,29 @@ pub struct InternalSettings {
     pub host: String,
     /// The port to listen on; 0 takes a free one.
     pub port: u16,
+    /// Connections at a time.
+    pub connections: NonZeroUsize,
+    /// How long a connection may have no request under way.
+    pub idle_timeout_milliseconds: NonZeroU64,
+    /// How long a client may take nothing of what it is sent, on Linux.
+    pub unread_timeout_milliseconds: NonZeroU64,
+}
+
+impl InternalSettings {
+    /// What bounds the server.
+    #[must_use]
+    pub(crate) fn bounds(&self, drain_seconds: u64) -> Bounds {
+        Bounds {
+            // Whoever looks after a service is few.
+            workers: 1,
+            connections_per_worker: self.connections.get(),
+            idle: Duration::from_millis(self.idle_timeout_milliseconds.get()),
+            unread: Duration::from_millis(self.unread_timeout_milliseconds.get()),
+            unsent_bytes: None,
+            answers_half_closed: false,
+            drain_seconds,
+        }
+    }
 }
 
 /// What a service logs.
@@ -443,7 +491,8 @@ mod tests {
 
     const LAYERS: Layers = Layers {
         defaults: "# Where requests are taken.\n[http]\nhost = \"127.0.0.1\"\n# 0 takes a free one.\nport = 1\n\
-                   workers = 2\ndrain_seconds = 3\n\n[database]\npassword = \"secret\"\n",
+                   workers = 2\ndrain_seconds = 3\nidle_timeout_milliseconds = 4\n\
+                   unread_timeout_milliseconds = 5\n\n[database]\npassword = \"secret\"\n",
         variables: &[("NEWCYCLE_TEST_NOT_SET", "http.port"), ("PATH", "http.host")],
     };
 
@@ -462,7 +511,10 @@ mod tests {
         // As TOML: a file that NEWCYCLE_CONFIG may name.
         let nested = Layers { defaults: "[a]\nz = 1\n[a.b]\nc = 2\n", variables: &[] }.print().unwrap();
         assert_eq!(nested, "[a]\nz = 1  # default\n\n[a.b]\nc = 2  # default\n");
-        assert!(text.contains("  # PATH\nport = 1  # default\n"), "{text}");
+        assert!(
+            text.contains("  # PATH\nidle_timeout_milliseconds = 4  # default\nport = 1  # default\n"),
+            "{text}"
+        );
         assert!(
             text.contains("password = \"<redacted>\"  # default\n") && !text.contains("secret"),
             "{text}"

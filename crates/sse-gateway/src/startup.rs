@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use actix_cors::Cors;
 use actix_web::middleware::from_fn;
-use actix_web::{App, HttpServer, web};
+use actix_web::{App, web};
 use actix_web_lab::middleware::CatchPanic;
-use service_kit::connection::limit_unsent;
 use service_kit::health::{Readiness, Report};
 use service_kit::internal::{About, Internal};
 use service_kit::metrics::Metrics;
+use service_kit::server::Bounds;
 use service_kit::supervisor::{Supervisor, SupervisorError};
-use service_kit::{observe, problem};
+use service_kit::{observe, problem, server};
 use statistics_stream::{Hub, upstream};
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +49,12 @@ impl Application {
         let limits = settings.history.clone();
         let docs = service_kit::openapi::routes(&openapi::document(&limits))?;
         let (shared, recorded) = (served.clone(), web::Data::new(metrics.clone()));
-        let server = HttpServer::new(move || {
+        let bounds = Bounds {
+            unsent_bytes: Some(settings.stream.unsent_bytes.get()),
+            answers_half_closed: false,
+            ..settings.http.bounds(settings.stream.max_clients)
+        };
+        let server = server::serve(listener, bounds, move || {
             App::new()
                 .wrap(CatchPanic::default())
                 .wrap(cors(&origins))
@@ -59,14 +64,7 @@ impl Application {
                 .configure(|routes| routes::configure(routes, &limits))
                 .configure(docs.clone())
                 .default_service(web::to(problem::not_found))
-        })
-        .workers(settings.http.workers.get())
-        .on_connect(limit_unsent(settings.stream.unsent_bytes.get()))
-        .max_connections(settings.stream.max_clients)
-        .shutdown_timeout(settings.http.drain_seconds)
-        .disable_signals()
-        .listen(listener)?
-        .run();
+        })?;
         tracing::info!(http.port = port, "listening");
         let about = About { service: "sse-gateway", version: env!("CARGO_PKG_VERSION"), uses_schema: false };
         let (sampled, sampled_hub) = (metrics.clone(), Arc::clone(&hub));

@@ -95,6 +95,13 @@ enum Command {
     },
     /// Looks for bad input that does what no input may do; needs a nightly compiler.
     Fuzz(fuzz::Options),
+    /// Sends ingest-api and sse-gateway what they say can be sent, and what they say cannot, and compares the answers
+    /// with what they say of those, on a Postgres of its own.
+    Contract {
+        /// How many requests they must have answered, in rounds of a few thousand, each of another seed.
+        #[arg(long, default_value_t = 10_000)]
+        cases: u64,
+    },
     /// Checks formatting, lints and documentation, then runs every test, and puts the API contract to the test, against
     /// a Postgres of its own.
     Test {
@@ -119,6 +126,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Chaos { arguments } => chaos::run(&arguments).await,
         Command::Soak { arguments } => chaos::soak(&arguments).await,
         Command::Fuzz(options) => fuzz::run(options).await,
+        Command::Contract { cases } => contract::command(cases).await,
         Command::Test { arguments } => test::run(&arguments).await,
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use local_stack::postgres::{Installation, PostgresError};
+use local_stack::postgres::{Cluster, ClusterSettings, Installation, PostgresError, free_port};
 
 use crate::packages;
 use crate::python::{self, Requirements};
@@ -29,6 +29,42 @@ pub(crate) fn bring() -> anyhow::Result<Installation> {
         found => return Ok(found?),
     }
     Ok(Installation::find()?)
+}
+
+/// Does `work` with a cluster of its own, of which it gets the settings; the data are gone
+/// afterwards.
+///
+/// # Errors
+/// There is no Postgres, it does not start, or the work fails.
+pub(crate) async fn with_cluster(
+    work: impl AsyncFnOnce(&ClusterSettings) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    println!("== Postgres for the tests");
+    let installation = bring()?;
+    // Not under the checkout: as root, Postgres runs as another user, who may not be able to enter it.
+    let folder = std::env::temp_dir().join(format!("newcycle-test-{}", std::process::id()));
+    let settings = test_cluster(folder.clone())?;
+    let outcome = {
+        let _cluster = Cluster::start(&installation, &settings)?;
+        tokio::select! {
+            outcome = work(&settings) => outcome,
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        }
+    };
+    std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+    outcome
+}
+
+/// A cluster for tests, which need not outlive this machine.
+pub(crate) fn test_cluster(folder: PathBuf) -> anyhow::Result<ClusterSettings> {
+    Ok(ClusterSettings {
+        folder,
+        port: free_port()?,
+        user: "postgres".to_owned(),
+        password: "test".to_owned(),
+        durable: false,
+        parameters: Vec::new(),
+    })
 }
 
 fn install() -> anyhow::Result<()> {

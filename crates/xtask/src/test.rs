@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use local_stack::postgres::{Cluster, ClusterSettings, Installation, free_port};
+use local_stack::postgres::{Cluster, ClusterSettings, Installation};
 use local_stack::test_database::{CLUSTER_VARIABLE, INSTALLATIONS_VARIABLE};
 use tokio::process::Command;
 
@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
         tested = on_all_versions(installation, &folder, arguments) => tested,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
-    remove(&folder)?;
+    std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
     println!("== all passed on {} in {} s", tested?, started.elapsed().as_secs());
     Ok(())
 }
@@ -79,14 +79,7 @@ async fn on_all_versions(
             println!("== {name}: skipped, for only some tests were asked for");
             continue;
         }
-        let settings = ClusterSettings {
-            folder: folder.join(place.to_string()),
-            port: free_port()?,
-            user: "postgres".to_owned(),
-            password: "test".to_owned(),
-            durable: false,
-            parameters: Vec::new(),
-        };
+        let settings = postgres::test_cluster(folder.join(place.to_string()))?;
         let cluster = Cluster::start(installation, &settings)?;
         let connection = format!("host=127.0.0.1 port={} user=postgres password=test", settings.port);
         local_stack::test_database::prepare_template(&connection).await?;
@@ -186,7 +179,7 @@ async fn test(
         );
         return Ok(());
     }
-    contract::run(settings).await?;
+    contract::run(settings, 0).await?;
     page::test().await?;
     page::test_in_browser(cluster, settings).await?;
     chaos::test().await
@@ -206,8 +199,4 @@ pub(crate) async fn step(name: &str, mut command: Command) -> anyhow::Result<()>
         bail!("{name} failed; see above");
     }
     Ok(())
-}
-
-fn remove(folder: &Path) -> anyhow::Result<()> {
-    std::fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))
 }

@@ -28,10 +28,10 @@ async fn a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has()
     let api = Api::start().await;
     let id = uuid::Uuid::now_v7();
     let paths = [
-        ("/items".to_owned(), "POST, GET"),
-        (format!("/items/{id}"), "GET, DELETE"),
+        ("/items".to_owned(), "POST, GET, HEAD"),
+        (format!("/items/{id}"), "GET, HEAD, DELETE"),
         (format!("/items/{id}/ownership"), "PUT"),
-        ("/openapi.json".to_owned(), "GET"),
+        ("/openapi.json".to_owned(), "GET, HEAD"),
     ];
     for (path, allowed) in &paths {
         for method in ["PATCH", "TRACE", "QUERY"] {

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod abuse;
 mod checker;
 mod exactness;
 mod failover;
 mod flights;
 mod frozen;
 mod gateways;
+mod head;
 mod moving_address;
 mod operations;
 mod outage;
@@ -19,4 +21,5 @@ mod schema;
 mod standby;
 mod subscriber;
 mod support;
+mod wire;
 mod writers;

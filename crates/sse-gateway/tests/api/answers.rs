@@ -100,7 +100,7 @@ async fn what_cannot_be_served_is_named() {
         assert!(problem["detail"].as_str().unwrap().contains(word), "{problem} must name {word}");
     }
     let posted = reqwest::Client::new().post(format!("{}/statistics", gateway.url)).send().await.unwrap();
-    assert_eq!((posted.status().as_u16(), &posted.headers()["allow"]), (405, &"GET".parse().unwrap()));
+    assert_eq!((posted.status().as_u16(), &posted.headers()["allow"]), (405, &"GET, HEAD".parse().unwrap()));
 }
 
 #[tokio::test]

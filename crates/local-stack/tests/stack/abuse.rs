@@ -1,0 +1,322 @@
+//! Clients that send what is no HTTP, send it slowly, do not read, or do not go.
+//!
+//! Whatever they do, a service goes on: it does not panic, calls nothing that a client did wrong its own failure, gives back
+//! what the connection took, and writes nothing that was not sent whole.
+
+mod cases;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use local_stack::stack::{Instance, Part, Replicas, Stack};
+use local_stack::test_database::TestDatabase;
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::abuse::cases::{bodies, get, head, malformed};
+use crate::support::{DEADLINE, replicas, until};
+use crate::wire::{Talk, connect, talk};
+
+/// What the services of these tests are told, so that no test takes minutes.
+const BOUNDS: [(&str, &str); 7] = [
+    ("NEWCYCLE__HTTP__IDLE_TIMEOUT_MILLISECONDS", "1000"),
+    ("NEWCYCLE__HTTP__UNREAD_TIMEOUT_MILLISECONDS", "2000"),
+    ("NEWCYCLE__INTERNAL__IDLE_TIMEOUT_MILLISECONDS", "1000"),
+    ("NEWCYCLE__INTERNAL__CONNECTIONS", "500"),
+    ("NEWCYCLE__LIMITS__BODY_IDLE_TIMEOUT_MILLISECONDS", "1000"),
+    ("NEWCYCLE__LIMITS__REQUEST_BODY_TIMEOUT_MILLISECONDS", "2000"),
+    ("NEWCYCLE__BULK__CONCURRENT_UPLOADS", "2"),
+];
+
+/// How much later than its bound something may happen on a machine that is busy with other tests.
+const SLACK: Duration = Duration::from_secs(10);
+
+/// Memory that a process may take for what it keeps anyway, such as buffers of its allocator, in bytes.
+const MEMORY: usize = 16_000_000;
+
+/// Files that a process may open for what it keeps anyway, such as the connections of its pool.
+const FILES: usize = 24;
+
+/// A stream that begins with a long state.
+const PATH: &str = "/statistics/item-creation/millisecond";
+
+/// The services, and what they have said.
+struct Abused {
+    stack: Stack,
+    log: Arc<Mutex<Vec<String>>>,
+    client: Client,
+    /// All their ports.
+    doors: Vec<(&'static str, u16)>,
+    _database: TestDatabase,
+}
+
+impl Abused {
+    async fn start() -> Self {
+        service_kit::limits::raise_open_files();
+        let database = TestDatabase::create().await;
+        let wanted = Replicas { dashboard: 1, ..Replicas::ONE };
+        let mut settings = replicas(database.superuser(), TestDatabase::roles(), wanted);
+        for instance in wanted.instances() {
+            let own = BOUNDS.iter().filter(|(variable, _)| knows(instance.part, variable));
+            settings
+                .variables
+                .extend(own.map(|(variable, value)| (instance, *variable, (*value).to_owned())));
+        }
+        let ports = settings.ports[0];
+        let doors = vec![
+            ("ingest-api", ports.ingest_api),
+            ("sse-gateway", ports.sse_gateway),
+            ("dashboard", ports.dashboard),
+            ("stats-notifier", ports.stats_notifier),
+            ("ingest-api, internal", ports.ingest_api_internal),
+            ("sse-gateway, internal", ports.sse_gateway_internal),
+            ("dashboard, internal", ports.dashboard_internal),
+        ];
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&log);
+        let note = move |instance: Instance, line: &str| lines.lock().push(format!("{instance}: {line}"));
+        let mut stack = Stack::start(settings, Arc::new(note)).unwrap();
+        for instance in stack.instances() {
+            stack.until_ready(instance, DEADLINE).await.unwrap();
+        }
+        Self { client: database.connect().await, stack, log, doors, _database: database }
+    }
+
+    fn port(&self, name: &str) -> u16 {
+        self.doors.iter().find(|(door, _)| *door == name).unwrap().1
+    }
+
+    /// What each process has in use: files, and bytes of memory.
+    fn in_use(&self) -> Vec<(Instance, usize, usize)> {
+        let use_of = |(instance, process): (Instance, u32)| {
+            let files = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
+            let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+            let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+            let kilobytes: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+            (instance, files, kilobytes * 1_024)
+        };
+        self.stack.process_ids().map(use_of).collect()
+    }
+
+    /// Everybody is well, has given back what was taken since, and has nothing to complain of.
+    async fn until_well(&mut self, before: &[(Instance, usize, usize)]) {
+        for instance in self.stack.instances() {
+            self.stack.until_ready(instance, DEADLINE).await.unwrap();
+        }
+        until("every service must give back files and memory", async || {
+            let now = self.in_use();
+            assert_eq!(now.len(), before.len(), "every process must live");
+            let near = |(before, now): (&(Instance, usize, usize), &(Instance, usize, usize))| {
+                now.1 <= before.1 + FILES && now.2 <= before.2 + MEMORY
+            };
+            before.iter().zip(&now).all(near).then_some(())
+        })
+        .await;
+        let log = self.log.lock();
+        let complaints: Vec<_> =
+            log.iter().filter(|line| line.contains("panicked") || line.contains(" ERROR ")).collect();
+        assert!(complaints.is_empty(), "{complaints:?}");
+    }
+
+    async fn rows(&self) -> [i64; 3] {
+        let count = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM base_items), (SELECT count(*) FROM items)";
+        let row = self.client.query_one(count, &[]).await.unwrap();
+        [row.get(0), row.get(1), row.get(2)]
+    }
+
+    /// How many streams sse-gateway has.
+    async fn subscribers(&self) -> u32 {
+        let url = format!("{}/metrics", self.stack.internal_url(Part::SseGateway));
+        let metrics = reqwest::get(url).await.unwrap().text().await.unwrap();
+        let line = metrics.lines().find(|line| line.starts_with("gateway_stream_subscribers ")).unwrap();
+        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+    }
+
+    async fn until_subscribers(&self, wanted: u32, within: Duration) {
+        let look = until("the gateway must know who is connected", async || {
+            (self.subscribers().await == wanted).then_some(())
+        });
+        tokio::time::timeout(within, look).await.expect("the gateway must notice in time");
+    }
+}
+
+/// Whether a service has the setting of a variable.
+fn knows(part: Part, variable: &str) -> bool {
+    match variable.split("__").nth(1) {
+        Some("HTTP") => part != Part::StatsNotifier,
+        Some("LIMITS" | "BULK") => part == Part::IngestApi,
+        _ => true,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_http_is_refused_and_leaves_nothing_behind() {
+    let mut abused = Abused::start().await;
+    let (malformed, bodies) = (malformed(), bodies());
+    let stored = bodies.iter().filter(|(name, ..)| name.starts_with("stored")).count();
+    let ingest = ("ingest-api", abused.port("ingest-api"));
+    let mut before = Vec::new();
+    for round in 1..=3 {
+        let everywhere = abused.doors.iter().flat_map(|door| malformed.iter().map(move |case| (*door, case)));
+        let cases = everywhere.chain(bodies.iter().map(|case| (ingest, case)));
+        let talks = cases.map(async |((door, port), (name, bytes, expected))| {
+            let talk = talk(port, bytes, b"").await;
+            let met = talk.as_ref().is_ok_and(|talk| expected.is_met(&talk.statuses));
+            (!met).then(|| format!("{door}, {name}: expected {expected:?}, but {talk:?}"))
+        });
+        let wrong: Vec<_> = join_all(talks).await.into_iter().flatten().collect();
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        // The first round is what makes the services take what they then keep.
+        if round == 1 {
+            before = abused.in_use();
+        }
+        let users = i64::try_from(round * stored).unwrap();
+        assert_eq!(abused.rows().await, [users, 0, 0], "only what came whole may be stored");
+    }
+    abused.until_well(&before).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_clients_are_cut_off_in_time() {
+    let mut abused = Abused::start().await;
+    let before = abused.in_use();
+    let early = get("/none", &["transfer-encoding: chunked"]);
+    let idle = Duration::from_secs(1);
+    // What is sent at first, what every 100 ms after, after how long that must end, and with which answers.
+    type Slow = (&'static str, Vec<u8>, &'static [u8], Duration, &'static [u16]);
+    let everywhere: [Slow; 8] = [
+        ("silence", Vec::new(), b"", idle, &[408]),
+        ("a slow head", b"GET /none HTTP/1.1\r\n".to_vec(), b"x: y\r\n", idle, &[408]),
+        ("silence after an answer", get("/none", &[]), b"", idle, &[404]),
+        ("a byte of a second head", [get("/none", &[]), b"G".to_vec()].concat(), b"", idle, &[404]),
+        ("a slow second head", get("/none", &[]), b"G", idle, &[404]),
+        ("a slow rest of what was answered", early.clone(), b"1\r\nx\r\n", idle, &[404]),
+        ("a rest that does not come", early.clone(), b"", idle, &[404]),
+        ("a rest with an endless extension", [early, b"1;".to_vec()].concat(), b"xxx", idle, &[404]),
+    ];
+    let post = |kind: &str, more: &str| {
+        head("POST /users HTTP/1.1", &["host: x", &format!("content-type: application/{kind}"), more])
+    };
+    let (length, chunks) = ("content-length: 60000", "transfer-encoding: chunked");
+    let whole = Duration::from_secs(2);
+    let bodies: [Slow; 5] = [
+        ("a body that does not come", post("json", length), b"", idle, &[400]),
+        ("a slow body", post("json", length), b" ", whole, &[400]),
+        ("an endless extension", [post("json", chunks), b"1;".to_vec()].concat(), b"xxx", 2 * idle, &[400]),
+        ("an upload that does not come", post("x-ndjson", length), b"", idle, &[400]),
+        ("a slow upload", post("x-ndjson", length), b"\n", whole, &[400]),
+    ];
+    let ingest = ("ingest-api", abused.port("ingest-api"));
+    let cases = abused.doors.iter().flat_map(|door| everywhere.iter().map(move |case| (*door, case)));
+    let cases = cases.chain(bodies.iter().map(|case| (ingest, case)));
+    let talks = cases.map(async |((door, port), (name, bytes, drip, bound, expected))| {
+        let Talk { statuses, lasted } =
+            talk(port, bytes, drip).await.map_err(|error| format!("{door}, {name}: {error}"))?;
+        // The clock of actix is up to half a second behind.
+        let in_time = lasted * 4 > *bound && lasted < *bound + SLACK;
+        let met = in_time && (statuses == *expected);
+        if met { Ok(()) } else { Err(format!("{door}, {name}: {statuses:?} after {lasted:?}")) }
+    });
+    let wrong: Vec<_> = join_all(talks).await.into_iter().filter_map(Result::err).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(abused.rows().await, [0; 3]);
+    abused.until_well(&before).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn very_many_idle_connections_keep_nobody_out_for_long() {
+    let mut abused = Abused::start().await;
+    let before = abused.in_use();
+    // More than the internal ports take, which is 500.
+    let idle = abused.doors.iter().flat_map(|(_, port)| std::iter::repeat_n(*port, 600));
+    let idle: Vec<TcpStream> = join_all(idle.map(connect)).await;
+    for (door, port) in &abused.doors {
+        let served = talk(*port, &get("/none", &["connection: close"]), b"").await;
+        assert!(served.as_ref().is_ok_and(|talk| talk.statuses == [404]), "{door}: {served:?}");
+    }
+    let closed = idle.into_iter().map(async |mut connection| {
+        let mut answer = Vec::new();
+        tokio::time::timeout(DEADLINE, connection.read_to_end(&mut answer))
+            .await
+            .expect("it must be closed")
+            .unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
+    });
+    join_all(closed).await;
+    abused.until_well(&before).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_with_its_client() {
+    let mut abused = Abused::start().await;
+    // The state is long enough to fill what the smallest buffers of a client take.
+    let (ingest, base_item) = (abused.stack.url(Part::IngestApi), Uuid::now_v7());
+    let items = (0..1_000).map(|milliseconds| {
+        let time = format!("2026-01-01T00:00:00.{milliseconds:03}Z");
+        json!({ "base_item_id": base_item, "created_at": time }).to_string()
+    });
+    let items: Vec<String> = items.collect();
+    for (path, body) in [
+        ("base-items", json!({ "id": base_item, "description": "a thing" }).to_string()),
+        ("items", items.join("\n")),
+    ] {
+        let request = reqwest::Client::new().post(format!("{ingest}/{path}")).body(body);
+        let answer = request.header("content-type", "application/x-ndjson").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    let gateway = abused.stack.url(Part::SseGateway);
+    until("the gateway must show the items", async || {
+        let url = format!("{gateway}{PATH}");
+        let request = reqwest::Client::new().get(url).header("accept", "application/json");
+        let text = request.send().await.ok()?.text().await.ok()?;
+        text.contains("2026-01-01T00:00:00.999Z").then_some(())
+    })
+    .await;
+    let before = abused.in_use();
+    let port = abused.port("sse-gateway");
+    // Sooner than a heartbeat would find out, which is every 15 s.
+    let soon = Duration::from_secs(12);
+
+    let mut half_closed = follow(port, PATH, 65_536).await;
+    abused.until_subscribers(1, DEADLINE).await;
+    half_closed.shutdown().await.unwrap();
+    abused.until_subscribers(0, soon).await;
+
+    let gone = follow(port, PATH, 65_536).await;
+    abused.until_subscribers(1, DEADLINE).await;
+    drop(gone);
+    abused.until_subscribers(0, soon).await;
+
+    let _reads_nothing = follow(port, PATH, 1).await;
+    abused.until_subscribers(1, DEADLINE).await;
+    abused.until_subscribers(0, soon).await;
+
+    // One that reads stays for longer than a connection may be idle or unread.
+    let mut reads = follow(port, &format!("{PATH}?heartbeat=1"), 65_536).await;
+    let mut text = Vec::new();
+    let beats = async {
+        while String::from_utf8_lossy(&text).matches("event: status").count() < 6 {
+            assert_ne!(reads.read_buf(&mut text).await.unwrap(), 0, "the stream must go on");
+        }
+    };
+    tokio::time::timeout(DEADLINE, beats).await.expect("the stream must be told the status every second");
+    drop(reads);
+    abused.until_well(&before).await;
+}
+
+/// Opens a stream of a path, with a receive buffer of about so many bytes, and reads the first of them.
+async fn follow(port: u16, path: &str, buffer: u32) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(buffer).unwrap();
+    let mut stream = socket.connect(([127, 0, 0, 1], port).into()).await.unwrap();
+    stream.write_all(&get(path, &[])).await.unwrap();
+    let mut start = [0; 15];
+    stream.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200 OK");
+    stream
+}

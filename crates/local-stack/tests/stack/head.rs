@@ -1,0 +1,59 @@
+//! HEAD is answered as GET is, without the body: on every port, by whoever answers there.
+
+use std::time::Duration;
+
+use local_stack::stack::{Part, Replicas, Stack};
+use local_stack::test_database::TestDatabase;
+use reqwest::Method;
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
+
+use crate::support::{DEADLINE, replicas, start_with};
+
+/// Where each of these answers does not change from one request to the next.
+fn urls(stack: &Stack) -> Vec<(String, &'static str)> {
+    let [ingest, gateway, dashboard] =
+        [Part::IngestApi, Part::SseGateway, Part::Dashboard].map(|part| stack.url(part));
+    let internal = Part::ALL.map(|part| (format!("{}/version", stack.internal_url(part)), "*/*"));
+    let public = [
+        (format!("{ingest}/users"), "*/*"),
+        (format!("{ingest}/users/none"), "*/*"),
+        (format!("{ingest}/openapi.json"), "*/*"),
+        (format!("{ingest}/none"), "*/*"),
+        (format!("{gateway}/statistics/transfers/day"), "application/json"),
+        (format!("{gateway}/statistics/transfers/day"), "text/csv"),
+        (format!("{gateway}/openapi.json"), "*/*"),
+        (format!("{dashboard}/"), "*/*"),
+        (format!("{dashboard}/config.json"), "*/*"),
+    ];
+    public.into_iter().chain(internal).collect()
+}
+
+#[tokio::test]
+async fn head_is_get_without_the_body() {
+    let database = TestDatabase::create().await;
+    let wanted = Replicas { dashboard: 1, ..Replicas::ONE };
+    let stack = start_with(replicas(database.superuser(), TestDatabase::roles(), wanted)).await;
+    let client = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
+    for (url, accept) in urls(&stack) {
+        let ask = async |method: Method| {
+            let answer = client.request(method, &url).header(ACCEPT, accept).send().await.unwrap();
+            let header = |name| answer.headers().get(name).cloned();
+            let facts = (answer.status(), header(CONTENT_TYPE), header(CONTENT_LENGTH));
+            (facts, answer.bytes().await.unwrap())
+        };
+        let ((get, content), (head, nothing)) = (ask(Method::GET).await, ask(Method::HEAD).await);
+        assert_eq!(get, head, "{url}");
+        assert!(!content.is_empty() && nothing.is_empty(), "{url}: {content:?}, {nothing:?}");
+    }
+    // A stream has no length, and to HEAD it ends at once, so that its place is free again.
+    let url = format!("{}/statistics/transfers/day", stack.url(Part::SseGateway));
+    let answer = client.head(&url).timeout(Duration::from_secs(10)).send().await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()[CONTENT_TYPE]),
+        (200, &"text/event-stream".parse().unwrap())
+    );
+    assert!(answer.bytes().await.unwrap().is_empty());
+    let metrics =
+        client.get(format!("{}/metrics", stack.internal_url(Part::SseGateway))).send().await.unwrap();
+    assert!(metrics.text().await.unwrap().contains("gateway_stream_subscribers 0\n"));
+}

@@ -1,0 +1,132 @@
+//! Bytes over a socket, as no HTTP client would send them, and the answers to them.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use crate::support::DEADLINE;
+
+/// How a connection went.
+#[derive(Debug)]
+pub(crate) struct Talk {
+    /// The statuses of its answers, each of which was well formed, in their order.
+    pub(crate) statuses: Vec<u16>,
+    /// How long it was from the last byte that was sent at first to its end.
+    pub(crate) lasted: Duration,
+}
+
+/// A connection to a port of this machine.
+pub(crate) async fn connect(port: u16) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", port)).await.unwrap()
+}
+
+/// Sends bytes, then `drip` every 100 ms, until the other side closes the connection, which it must.
+pub(crate) async fn talk(port: u16, bytes: &[u8], drip: &[u8]) -> Result<Talk, String> {
+    let (mut read, mut write) = connect(port).await.into_split();
+    // Whoever is refused early is not listened to until its end.
+    let _refused = write.write_all(bytes).await;
+    let started = Instant::now();
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    let mut received = Vec::new();
+    let ended = async {
+        loop {
+            tokio::select! {
+                count = read.read_buf(&mut received) => match count {
+                    // Closing what was not read to its end is a reset.
+                    Ok(0) | Err(_) => break,
+                    Ok(_) => {}
+                },
+                _ = pace.tick(), if !drip.is_empty() => {
+                    let _refused = write.write_all(drip).await;
+                }
+            }
+        }
+    };
+    let closed = timeout(DEADLINE, ended).await.is_ok();
+    if !closed {
+        return Err(format!("is still open; answers: {}", String::from_utf8_lossy(&received)));
+    }
+    Ok(Talk { statuses: answers(&received)?, lasted: started.elapsed() })
+}
+
+/// The statuses of answers that follow upon each other, each complete and well formed.
+fn answers(mut bytes: &[u8]) -> Result<Vec<u16>, String> {
+    let mut statuses = Vec::new();
+    while !bytes.is_empty() {
+        let wrong = |what: &str| format!("{what}: {}", String::from_utf8_lossy(bytes));
+        let end = find(bytes, b"\r\n\r\n").ok_or_else(|| wrong("the head does not end"))?;
+        let head = std::str::from_utf8(&bytes[..end]).map_err(|_| wrong("the head is no text"))?;
+        let mut lines = head.split("\r\n");
+        let line = lines.next().unwrap_or_default();
+        let version = line.get(..9).ok_or_else(|| wrong("there is no status line"))?;
+        if version != "HTTP/1.1 " && version != "HTTP/1.0 " {
+            return Err(wrong("the version is another"));
+        }
+        let status = line.get(9..12).and_then(|status| status.parse().ok());
+        let status: u16 = status.filter(|_| line[12..].starts_with(' ')).ok_or_else(|| wrong("no status"))?;
+        let (mut length, mut chunked) = (None, false);
+        for line in lines {
+            let (name, value) = line.split_once(": ").ok_or_else(|| wrong("a header is none"))?;
+            let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            if name.is_empty() || !name.bytes().all(plain) || value.bytes().any(|byte| byte < b' ') {
+                return Err(wrong("a header is malformed"));
+            }
+            match name {
+                "content-length" if length.is_some() => return Err(wrong("there are two lengths")),
+                "content-length" => {
+                    length = Some(value.parse::<usize>().map_err(|_| wrong("the length is no number"))?);
+                }
+                "transfer-encoding" => chunked = value == "chunked",
+                _ => {}
+            }
+        }
+        bytes = &bytes[end + 4..];
+        match (status, chunked, length) {
+            (100..=199 | 204 | 304, _, _) => {}
+            (_, true, None) => bytes = after_chunks(bytes)?,
+            (_, false, Some(length)) => {
+                bytes = bytes.get(length..).ok_or("the body is shorter than its length")?;
+            }
+            _ => return Err(format!("the length of the body is not clear: {head}")),
+        }
+        statuses.push(status);
+    }
+    Ok(statuses)
+}
+
+/// What follows upon a chunked body.
+fn after_chunks(mut bytes: &[u8]) -> Result<&[u8], String> {
+    loop {
+        let end = find(bytes, b"\r\n").ok_or("the size of a chunk does not end")?;
+        let size = std::str::from_utf8(&bytes[..end]).ok();
+        let size = size.and_then(|size| usize::from_str_radix(size, 16).ok()).ok_or("a chunk has no size")?;
+        let rest = bytes.get(end + 2 + size..).ok_or("a chunk is shorter than its size")?;
+        bytes = rest.strip_prefix(b"\r\n").ok_or("a chunk does not end")?;
+        if size == 0 {
+            return Ok(bytes);
+        }
+    }
+}
+
+fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
+    bytes.windows(pattern.len()).position(|window| window == pattern)
+}
+
+#[test]
+fn malformed_answers_are_found() {
+    let good = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}HTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+    assert_eq!(answers(good.as_bytes()), Ok(vec![200, 404]));
+    for bad in [
+        "HTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n",
+        "HTTP/1.1 2xx OK\r\ncontent-length: 2\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nx\r\n0\r\n\r\n",
+    ] {
+        assert!(answers(bad.as_bytes()).is_err(), "{bad}");
+    }
+}
