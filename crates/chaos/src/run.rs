@@ -224,6 +224,9 @@ impl Run {
         if let Some(ended) = self.system.stack.ended().now_or_never() {
             bail!(Violation(format!("a service ended by itself: {ended}")));
         }
+        if let Some(panic) = self.system.panic() {
+            bail!(Violation(format!("a service panicked: {panic}")));
+        }
         for ingest in 0..self.world.ingest.len() {
             let item = writers::probe(&self.world, ingest, self.patience).await;
             let item = item.map_err(|error| Violation(format!("ingest-api {}: {error:#}", ingest + 1)))?;

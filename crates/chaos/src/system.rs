@@ -42,6 +42,9 @@ const LOGS: &str = "services.log";
 /// Every version that a leader said it would publish.
 pub type Publications = Arc<Mutex<HashMap<Version, Published>>>;
 
+/// What services said when they panicked.
+type Panics = Arc<Mutex<Vec<String>>>;
+
 /// The running system. All of it ends when this is dropped.
 pub struct System {
     /// The services.
@@ -60,6 +63,7 @@ pub struct System {
     pub clocks: Option<Clocks>,
     /// What the leaders said.
     pub published: Publications,
+    panics: Panics,
     installation: Installation,
     settings: ClusterSettings,
     cluster: Option<Cluster>,
@@ -123,7 +127,7 @@ impl System {
             let replicas = [1, 2].map(|number| (part.replica(number), variable, value.clone()));
             wires.variables.extend(replicas);
         }
-        let published = Publications::default();
+        let (published, panics) = (Publications::default(), Panics::default());
         let stack = StackSettings {
             programs,
             database,
@@ -132,7 +136,8 @@ impl System {
             ports,
             variables: wires.variables,
         };
-        let stack = Stack::start(stack, logs(Arc::clone(&published), &folder.join(LOGS))?)?;
+        let stack =
+            Stack::start(stack, logs(Arc::clone(&published), Arc::clone(&panics), &folder.join(LOGS))?)?;
         let mut system = Self {
             stack,
             database: admin,
@@ -142,6 +147,7 @@ impl System {
             sql: config(wires.sql),
             clocks,
             published,
+            panics,
             installation,
             settings,
             cluster: Some(cluster),
@@ -195,6 +201,12 @@ impl System {
     pub fn gateway_port(&self) -> anyhow::Result<u16> {
         let link = self.links.iter().find(|link| link.url() == self.gateways[0]);
         Ok(link.context("there is no link to sse-gateway 1")?.port())
+    }
+
+    /// The first panic of a service, if there was one.
+    #[must_use]
+    pub fn panic(&self) -> Option<String> {
+        self.panics.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
     }
 
     /// The term of the version that was published last.
@@ -287,9 +299,12 @@ fn config(port: u16) -> tokio_postgres::Config {
 }
 
 /// Takes from the leaders' logs which snapshot each version shows, and writes down everything else.
-fn logs(published: Publications, file: &Path) -> anyhow::Result<local_stack::stack::Log> {
+fn logs(published: Publications, panics: Panics, file: &Path) -> anyhow::Result<local_stack::stack::Log> {
     let file = std::fs::File::create(file).with_context(|| format!("making {}", file.display()))?;
     Ok(Arc::new(move |instance, line: &str| {
+        if line.contains("panicked") {
+            panics.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{instance}: {line}"));
+        }
         if !line.contains("\"publishing\"") {
             // Only for people who look for the reason of a violation.
             let _disk_full = writeln!(&file, "{instance} | {line}");

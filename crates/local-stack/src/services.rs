@@ -1,6 +1,6 @@
 //! The services as processes of their own, as they run anywhere else.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -21,8 +21,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts a program of the folder `programs` with these variables, and passes each line that it logs to `log`; what it
-    /// writes to standard error too, which is also shown here: a panic must not go unseen.
+    /// Starts a program of the folder `programs` with these variables, and passes each line that it logs to `log`. Its
+    /// standard error is that of this process: one that outlives this must still be able to complain.
     ///
     /// # Errors
     /// The program cannot be started.
@@ -40,29 +40,15 @@ impl Service {
         let mut process = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(Stdio::inherit())
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        if let (Some(output), Some(errors)) = (process.stdout.take(), process.stderr.take()) {
+        if let Some(output) = process.stdout.take() {
             tokio::spawn(async move {
-                let (mut output, mut errors) =
-                    (BufReader::new(output).lines(), BufReader::new(errors).lines());
-                let (mut speaks, mut fails) = (true, true);
-                while speaks || fails {
-                    tokio::select! {
-                        line = output.next_line(), if speaks => match line {
-                            Ok(Some(line)) => log(&line),
-                            _ => speaks = false,
-                        },
-                        line = errors.next_line(), if fails => match line {
-                            Ok(Some(line)) => {
-                                let _closed = writeln!(io::stderr(), "{line}");
-                                log(&line);
-                            }
-                            _ => fails = false,
-                        },
-                    }
+                let mut lines = BufReader::new(output).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    log(&line);
                 }
             });
         }

@@ -32,5 +32,15 @@ pub fn start(settings: &LogSettings) -> Result<(), TelemetryError> {
         LogFormat::Text => log.try_init()?,
         LogFormat::Json => log.json().flatten_event(true).with_span_list(false).try_init()?,
     }
+    log_panics();
     Ok(())
+}
+
+/// Logs panics, too, beside what is written to standard error: whoever reads the log must not miss them.
+fn log_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tracing::error!(panic.message = %panic, "panicked");
+        before(panic);
+    }));
 }
