@@ -45,7 +45,7 @@ const RETENTION: [(Part, &str, &str); 3] = [
 
 /// A past whose seconds a rebuild without retention counts, so that the leader has to give them up and delete them anew.
 const PAST: &str = "INSERT INTO items SELECT gen_random_uuid(), base_item_id, now() - interval '5 days' + n * interval '1 s' \
-     FROM (SELECT id AS base_item_id FROM base_items LIMIT 1) AS some, generate_series(1, 5000) AS n";
+     FROM (SELECT id AS base_item_id FROM base_items LIMIT 1) AS parent, generate_series(1, 5000) AS n";
 const PAST_SECONDS: i64 = 5_000;
 const ALL_KEPT: [(&str, &str); 2] =
     [("NEWCYCLE__RETENTION__SECOND_DAYS", "0"), ("NEWCYCLE__RETENTION__MINUTE_DAYS", "0")];
