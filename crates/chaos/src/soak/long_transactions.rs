@@ -68,7 +68,8 @@ pub async fn long_transactions(
     if shown(&system).await? != 0 {
         wrong.push("rows of open transactions are shown".to_owned());
     }
-    if number(&mut system, "SELECT count(*) FROM count_log").await? < 2 * OWN_ROWS / 2 {
+    // What others have committed since, for the rows of open transactions are not seen.
+    if number(&mut system, "SELECT count(*) FROM count_log").await? < 5 * PURGED {
         wrong.push("the open transactions did not hold the purge back: nothing can be said of it".to_owned());
     }
     regretful.batch_execute("ROLLBACK").await?;
