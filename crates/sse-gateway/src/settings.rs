@@ -102,9 +102,27 @@ impl Settings {
     /// Reads the settings.
     ///
     /// # Errors
-    /// [`SettingsError`], naming the setting that is wrong.
+    /// [`SettingsError`], naming the setting that is wrong, or the two that do not go together.
     pub fn load() -> Result<Self, SettingsError> {
-        LAYERS.load()
+        let settings: Self = LAYERS.load()?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Another gateway that follows this one, most likely with the same settings, must hear from it more often than it
+    /// bears silence.
+    fn check(&self) -> Result<(), SettingsError> {
+        let heartbeat = self.stream.internal_heartbeat_milliseconds.get();
+        let silence = self.upstream.silence_milliseconds.get();
+        if heartbeat > silence / 2 {
+            return Err(SettingsError::NotTogether {
+                smaller: "stream.internal_heartbeat_milliseconds",
+                larger: "upstream.silence_milliseconds",
+                values: (heartbeat, silence),
+                why: "a gateway that follows this one would take it for lost between two of its words",
+            });
+        }
+        Ok(())
     }
 
     /// The hub's part of the settings.
@@ -143,4 +161,22 @@ impl Settings {
 /// The parts of a setting that are separated by commas.
 pub(crate) fn list(setting: &str) -> impl Iterator<Item = &str> {
     setting.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silence_shorter_than_between_two_words_is_refused() {
+        let mut settings = Settings::load().unwrap();
+        settings.upstream.silence_milliseconds = NonZeroU64::new(1_999).unwrap();
+        assert_eq!(
+            settings.check().unwrap_err().to_string(),
+            "stream.internal_heartbeat_milliseconds must be at most half of upstream.silence_milliseconds, but is 1000 of \
+             1999: a gateway that follows this one would take it for lost between two of its words"
+        );
+        settings.stream.internal_heartbeat_milliseconds = NonZeroU64::new(999).unwrap();
+        settings.check().unwrap();
+    }
 }
