@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::SystemTime;
 
 use domain::{BucketTime, Frame, FrameKind, Metric, Nonce, TimeUnit, Topic, Version};
+use local_stack::stack::Instance;
 use stats_notifier::snapshot::Snapshot;
 
 /// A bucket: the index of its topic, and its start.
@@ -41,6 +42,8 @@ pub struct Published {
     pub snapshot: Snapshot,
     /// When it was said, or a little later.
     pub at: SystemTime,
+    /// Who said so.
+    pub by: Instance,
 }
 
 impl Published {
@@ -298,6 +301,7 @@ mod tests {
     use std::time::Duration;
 
     use domain::TopicFrame;
+    use local_stack::stack::Part;
 
     use super::*;
 
@@ -313,12 +317,15 @@ mod tests {
         Frame { kind, version: version(tick), topics }
     }
 
+    fn published(snapshot: &str, at: SystemTime) -> Published {
+        Published { snapshot: snapshot.parse().unwrap(), at, by: Part::StatsNotifier.replica(1) }
+    }
+
     /// Transaction 10 is seen by the first version, 11 by the second alone, and each adds one.
     fn check(frames: Vec<Frame>) -> Vec<String> {
         let now = SystemTime::now();
-        let published = [(1, "11:11:"), (2, "12:12:")].map(|(tick, snapshot)| {
-            (version(tick), Published { snapshot: snapshot.parse().unwrap(), at: now })
-        });
+        let published =
+            [(1, "11:11:"), (2, "12:12:")].map(|(tick, snapshot)| (version(tick), published(snapshot, now)));
         let (metric, time) = (Metric::Transfers, MORNING.parse().unwrap());
         let made = now - Duration::from_secs(1);
         let changes = [10, 11].map(|transaction| Change { transaction, made, metric, time, delta: 1 });
@@ -356,7 +363,7 @@ mod tests {
     #[test]
     fn what_was_written_later_is_not_seen() {
         let now = SystemTime::now();
-        let published = Published { snapshot: "11:11:".parse().unwrap(), at: now };
+        let published = published("11:11:", now);
         let change = |made| Change {
             transaction: 10,
             made,

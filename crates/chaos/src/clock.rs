@@ -1,9 +1,10 @@
-//! Clocks of the two ingest-apis that can be stepped, by libfaketime
+//! Clocks of the services that can be stepped, by libfaketime
 //! (<https://github.com/wolfcw/libfaketime>): the clock that tells the date, not the one that measures time.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use local_stack::stack::Instance;
 
 /// Where Linux distributions put it.
 const LIBRARIES: [&str; 4] = [
@@ -13,7 +14,7 @@ const LIBRARIES: [&str; 4] = [
     "/usr/lib64/faketime/libfaketimeMT.so.1",
 ];
 
-/// Which clocks, and by how much they are off.
+/// A clock for each instance, and by how much it is off, in files.
 #[derive(Debug)]
 pub struct Clocks {
     library: &'static str,
@@ -21,45 +22,40 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// Clocks that are right; none where libfaketime is not on this machine.
-    ///
-    /// # Errors
-    /// They cannot be written down.
-    pub fn make(folder: &Path) -> anyhow::Result<Option<Self>> {
-        let Some(library) = LIBRARIES.into_iter().find(|library| Path::new(library).exists()) else {
-            return Ok(None);
-        };
-        let clocks = Self { library, folder: folder.to_owned() };
-        for number in [1, 2] {
-            clocks.step(number, 0)?;
-        }
-        Ok(Some(clocks))
+    /// None where libfaketime is not on this machine.
+    #[must_use]
+    pub fn make(folder: &Path) -> Option<Self> {
+        let library = LIBRARIES.into_iter().find(|library| Path::new(library).exists())?;
+        Some(Self { library, folder: folder.to_owned() })
     }
 
     /// Steps one clock to this many seconds before or after the right time.
     ///
     /// # Errors
     /// It cannot be written down.
-    pub fn step(&self, number: usize, seconds: i64) -> anyhow::Result<()> {
-        let (file, new) = (self.file(number), self.folder.join("clock.new"));
+    pub fn step(&self, instance: Instance, seconds: i64) -> anyhow::Result<()> {
+        let (file, new) = (self.file(instance), self.folder.join("clock.new"));
         // At once: a half written one would be no time.
         std::fs::write(&new, format!("{seconds:+}\n"))
             .and_then(|()| std::fs::rename(&new, &file))
             .with_context(|| format!("writing {}", file.display()))
     }
 
-    /// What a process is told so that it goes by the clock.
-    #[must_use]
-    pub fn variables(&self, number: usize) -> [(&'static str, String); 4] {
-        [
+    /// What a process is told so that it goes by its clock, which is right at first.
+    ///
+    /// # Errors
+    /// The clock cannot be written down.
+    pub fn variables(&self, instance: Instance) -> anyhow::Result<[(&'static str, String); 4]> {
+        self.step(instance, 0)?;
+        Ok([
             ("LD_PRELOAD", self.library.to_owned()),
-            ("FAKETIME_TIMESTAMP_FILE", self.file(number).display().to_string()),
+            ("FAKETIME_TIMESTAMP_FILE", self.file(instance).display().to_string()),
             ("FAKETIME_NO_CACHE", "1".to_owned()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-        ]
+        ])
     }
 
-    fn file(&self, number: usize) -> PathBuf {
-        self.folder.join(format!("clock-{number}"))
+    fn file(&self, Instance { part, number }: Instance) -> PathBuf {
+        self.folder.join(format!("clock-{}-{number}", part.name()))
     }
 }

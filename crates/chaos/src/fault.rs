@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 
 use crate::fault::freezing::{freeze, freeze_in_flush, freeze_leader};
 use crate::fault::server::{fill_disk, restart_postgres, terminate_backend};
+pub use crate::fault::surroundings::Companion;
 use crate::fault::surroundings::{fill_clients, fill_uploads, step_clock, trouble};
 use crate::history::History;
 use crate::link::Mode;
@@ -86,7 +87,7 @@ kinds! {
     FillUploads: "uploads filled",
     /// More clients come to an sse-gateway than it takes.
     FillClients: "clients filled",
-    /// The clock of an ingest-api is stepped.
+    /// The clock of a service is stepped.
     StepClock: "clock stepped",
     /// Postgres's disk is full.
     FillDisk: "disk full",
@@ -127,6 +128,10 @@ pub async fn inflict(
         Kind::KillIngest | Kind::TermIngest | Kind::FreezeIngest => Part::IngestApi.replica(number),
         Kind::KillGateway | Kind::TermGateway | Kind::FreezeGateway => Part::SseGateway.replica(number),
         Kind::FreezeNotifier | Kind::FreezeInFlush => system.leader().await?,
+        Kind::StepClock => {
+            let parts = [Part::IngestApi, Part::StatsNotifier, Part::SseGateway];
+            parts[random.random_range(0..parts.len())].replica(number)
+        }
         // The leader in most cases, for the standby only waits.
         _ if random.random_bool(0.7) => system.leader().await?,
         _ => Part::StatsNotifier.replica(number),
@@ -160,7 +165,7 @@ pub async fn inflict(
         Kind::LinkReset => trouble(system, world, Mode::Reset(random.random()), random).await,
         Kind::FillUploads => fill_uploads(system, world, number).await,
         Kind::FillClients => fill_clients(system, world, number).await,
-        Kind::StepClock => step_clock(system, world, number, random).await,
+        Kind::StepClock => step_clock(system, world, instance, random).await,
         Kind::FillDisk => fill_disk(system, world, random).await,
     }
 }

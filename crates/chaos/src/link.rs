@@ -100,6 +100,12 @@ impl Link {
         self.mode.send_replace(mode);
     }
 
+    /// Whether everything is passed on.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(*self.mode.borrow(), Mode::Open | Mode::Reset(_))
+    }
+
     /// How many connections its faults have ended, and how many bytes they have held back, until now.
     #[must_use]
     pub fn effects(&self) -> (u64, u64) {

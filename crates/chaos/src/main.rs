@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use chaos::fault::Kind;
 use chaos::planted::Planted;
 use chaos::run::{Plan, run};
 use clap::Parser;
+use local_stack::postgres::Installation;
 
 /// Runs faults against the whole stack while producers write and subscribers follow, and checks everything. Exits 1
 /// where anything was wrong, or a planted error was not found.
@@ -28,6 +30,9 @@ struct Arguments {
     /// Only faults of these kinds.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Kind>,
+    /// The programs of the Postgres to use, such as /usr/lib/postgresql/15/bin; without it, the newest on this machine.
+    #[arg(long)]
+    postgres: Option<PathBuf>,
     /// Puts an error into the system, and succeeds once it is found.
     #[arg(long, value_enum)]
     planted: Option<Planted>,
@@ -41,7 +46,12 @@ async fn main() -> anyhow::Result<ExitCode> {
         (_, Some(planted)) => planted.faults().to_vec(),
         _ => Kind::ALL.to_vec(),
     };
+    let installation = match arguments.postgres {
+        Some(programs) => Installation::at(programs)?,
+        None => Installation::find()?,
+    };
     let plan = Plan {
+        installation,
         seed: arguments.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
         faults: arguments.faults,
         time: arguments.minutes.map(|minutes| Duration::from_secs(60 * minutes)),

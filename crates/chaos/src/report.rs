@@ -23,10 +23,14 @@ pub struct OfKind {
 /// What a run did.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// The version of Postgres.
+    pub postgres: String,
     /// The seed of its schedule.
     pub seed: u64,
     /// By kind.
     pub kinds: BTreeMap<Kind, OfKind>,
+    /// Of the faults that had an effect, those while a link was in trouble as well, which had one too.
+    pub together: usize,
     /// Kinds that could not be inflicted, and why.
     pub left_out: Vec<(Kind, &'static str)>,
     /// What producers asked for.
@@ -75,11 +79,13 @@ impl fmt::Display for Report {
         let Checked { versions, frames, buckets } = self.checked;
         write!(
             formatter,
-            "{table}\n{} faults with an effect in {} s, seed {}; {acknowledged} writes acknowledged, {refused} refused or rolled \
+            "{table}\n{} faults with an effect, {} of them with trouble on a link meanwhile, in {} s on Postgres {}, seed {}; {acknowledged} writes acknowledged, {refused} refused or rolled \
              back, {unknown} of unknown outcome; {versions} versions in {frames} frames checked, {buckets} buckets compared; \
              {} rests",
             self.counted(),
+            self.together,
             self.took.as_secs(),
+            self.postgres,
             self.seed,
             self.rests
         )

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::FutureExt;
+use local_stack::postgres::Installation;
 use local_stack::stack::Part;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::checker::Checker;
-use crate::fault::{Kind, Violation, inflict};
+use crate::fault::{Companion, Kind, Violation, inflict};
 use crate::history::{Fate, History, Table};
 use crate::link::{Link, Mode};
 use crate::planted::Planted;
@@ -28,6 +29,8 @@ use crate::writers::{self, Parents, World};
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// Of Postgres.
+    pub installation: Installation,
     /// Of the schedule.
     pub seed: u64,
     /// How many faults must have had an effect.
@@ -59,6 +62,9 @@ const BETWEEN_RESTS: usize = 12;
 /// How many faults are followed by the next before the system has recovered.
 const HASTE: f64 = 0.2;
 
+/// How many faults come while a link is in trouble as well.
+const TOGETHER: f64 = 0.2;
+
 /// The checks expect all units to count what happened at any time.
 const UNITS_KEPT: [(Part, &str, &str); 2] = [
     (Part::StatsNotifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "0"),
@@ -75,7 +81,7 @@ const SLOW_LINE: Duration = Duration::from_millis(5);
 pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     say("starting Postgres, two of each service, and the links between them");
-    let system = System::start(plan.planted, &UNITS_KEPT).await?;
+    let system = System::start(plan.installation.clone(), plan.planted, &UNITS_KEPT).await?;
     let parents = Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7(), item: Uuid::now_v7() };
     system.database.prepare(parents.base_item, parents.user, parents.item).await?;
     let history = Arc::new(History::default());
@@ -100,7 +106,8 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outco
         _slow_line: slow_line,
         _writers: writers,
     };
-    let mut report = Report { seed: plan.seed, ..Report::default() };
+    let postgres = plan.installation.version().to_string();
+    let mut report = Report { seed: plan.seed, postgres, ..Report::default() };
     let violations = match run.faults(plan, &mut random, &mut report, started, &mut say).await {
         Ok(()) => Vec::new(),
         Err(error) => match error.downcast::<Violation>() {
@@ -188,7 +195,13 @@ impl Run {
             }
             let Some(kind) = deck.pop() else { continue };
             let begun = Instant::now();
+            let companion = random.random_bool(TOGETHER).then(|| Companion::begin(&self.system, random));
+            let companion = companion.transpose()?;
             let effect = inflict(kind, &mut self.system, &self.world, random).await?;
+            let also = match companion {
+                Some(companion) => companion.end().await?,
+                None => None,
+            };
             let (lasted, lifted) = (begun.elapsed().as_secs_f64(), Instant::now());
             let (name, number) = (kind.name(), report.counted() + 1);
             let of_kind = report.kinds.entry(kind).or_default();
@@ -198,6 +211,13 @@ impl Run {
                 continue;
             };
             of_kind.effects += 1;
+            let effect = match also {
+                Some(also) => {
+                    report.together += 1;
+                    format!("{effect}; meanwhile {also}")
+                }
+                None => effect,
+            };
             if random.random_bool(HASTE) {
                 say(&format!("{number:>5}  {name}, {lasted:.2} s: {effect}; the next does not wait"));
                 continue;

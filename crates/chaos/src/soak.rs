@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures_util::future::join_all;
+use local_stack::postgres::Installation;
 use local_stack::stack::Part;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -149,7 +150,7 @@ pub async fn soak(seed: u64, time: Duration, mut say: impl FnMut(&str)) -> anyho
 
 /// Everything, with what events refer to.
 async fn start(variables: &[(Part, &'static str, &str)]) -> anyhow::Result<(System, World)> {
-    let system = System::start(None, variables).await?;
+    let system = System::start(Installation::find()?, None, variables).await?;
     let parents = Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7(), item: Uuid::now_v7() };
     system.database.prepare(parents.base_item, parents.user, parents.item).await?;
     let history = Arc::new(History::default());

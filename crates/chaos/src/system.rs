@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
-use domain::{Nonce, Version};
+use domain::Version;
 use local_stack::postgres::{Cluster, ClusterSettings, Installation, Stop, free_port};
 use local_stack::stack::{Instance, Part, Ports, Replicas, Stack, StackSettings, built_programs};
 use migrate::settings::RoleSettings;
@@ -52,14 +52,14 @@ pub struct System {
     /// A superuser's connection, which no fault but those of Postgres reaches.
     pub database: Database,
     /// Between any two parts.
-    pub links: Vec<Link>,
+    pub links: Vec<Arc<Link>>,
     /// Where ingest-api 1 and 2 are, by their links.
     pub ingest: Vec<String>,
     /// Where sse-gateway 1 and 2 are, by their links.
     pub gateways: Vec<String>,
     /// How producers reach Postgres, by their link.
     pub sql: tokio_postgres::Config,
-    /// The clocks of ingest-api 1 and 2, where they can be set.
+    /// The services' clocks, where they can be set.
     pub clocks: Option<Clocks>,
     /// What the leaders said.
     pub published: Publications,
@@ -78,13 +78,13 @@ impl System {
     /// # Errors
     /// Something does not start.
     pub async fn start(
+        installation: Installation,
         planted: Option<Planted>,
         variables: &[(Part, &'static str, &str)],
     ) -> anyhow::Result<Self> {
         let folder = std::env::temp_dir().join(format!("newcycle-chaos-{}", std::process::id()));
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let disk = Disk::make(&folder.join("disk"))?;
-        let installation = Installation::find()?;
         let settings = ClusterSettings {
             folder: folder.join("disk/postgres"),
             port: free_port()?,
@@ -117,7 +117,7 @@ impl System {
             None => built_programs()?,
         };
         let ports = vec![Ports::free()?, Ports::free()?];
-        let clocks = Clocks::make(&folder)?;
+        let clocks = Clocks::make(&folder);
         let mut wires = Wires::make(&ports, settings.port, clocks.as_ref()).await?;
         let planted = planted.into_iter().flat_map(Planted::variables);
         let planted = planted.map(|(variable, value)| (Part::StatsNotifier, variable, value));
@@ -141,7 +141,7 @@ impl System {
         let mut system = Self {
             stack,
             database: admin,
-            links: wires.links,
+            links: wires.links.into_iter().map(Arc::new).collect(),
             ingest: wires.ingest,
             gateways: wires.gateways,
             sql: config(wires.sql),
@@ -209,11 +209,10 @@ impl System {
         self.panics.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
     }
 
-    /// The term of the version that was published last.
+    /// Who published last.
     #[must_use]
-    pub fn newest_term(&self) -> Option<Nonce> {
-        let published = self.published();
-        published.iter().max_by_key(|(_, published)| published.at).map(|(version, _)| version.nonce)
+    pub fn newest_leader(&self) -> Option<Instance> {
+        self.published().values().max_by_key(|published| published.at).map(|published| published.by)
     }
 
     /// Runs a subcommand of stats-notifier beside those that run, with further variables. Returns whether it succeeded.
@@ -313,7 +312,7 @@ fn logs(published: Publications, panics: Panics, file: &Path) -> anyhow::Result<
         let event: Value = serde_json::from_str(line).unwrap_or_default();
         let text = |name: &str| event[name].as_str().unwrap_or_default();
         if let (Ok(version), Ok(snapshot)) = (text("version").parse(), text("snapshot").parse()) {
-            let publication = Published { snapshot, at: SystemTime::now() };
+            let publication = Published { snapshot, at: SystemTime::now(), by: instance };
             published.lock().unwrap_or_else(PoisonError::into_inner).insert(version, publication);
         }
     }))
@@ -363,8 +362,10 @@ impl Wires {
                 (gateway, "NEWCYCLE__HTTP__DRAIN_SECONDS", "1".to_owned()),
             ]);
             if let Some(clocks) = clocks {
-                let clock = clocks.variables(number).into_iter();
-                variables.extend(clock.map(|(variable, value)| (api, variable, value)));
+                for service in [api, notifier, gateway] {
+                    let clock = clocks.variables(service)?.into_iter();
+                    variables.extend(clock.map(|(variable, value)| (service, variable, value)));
+                }
             }
         }
         let link = Link::to("producers to Postgres".to_owned(), postgres).await?;

@@ -91,6 +91,7 @@ async fn on_all_versions(
             test(&cluster, &settings, &variables, arguments).await?;
         } else {
             test_again(&name, &variables).await?;
+            chaos::test_again(installation).await?;
         }
         tested.push(name);
     }

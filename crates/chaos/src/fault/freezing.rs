@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use domain::Nonce;
 use local_stack::stack::Instance;
 use rand::rngs::StdRng;
 
@@ -40,17 +39,20 @@ pub(super) async fn freeze_leader(
 ) -> anyhow::Result<Effect> {
     until_in_flight(&world.history).await?;
     let frozen = system.stack.freeze(leader).await?;
-    let old = system.newest_term();
-    let replaced = until_replaced(system, old, leader).await;
+    let replaced = until_replaced(system, leader).await;
     for_a_while(random, 0..1_500).await;
     frozen.thaw();
     replaced
 }
 
-/// A frozen leader that is not replaced is what must not be.
-async fn until_replaced(system: &System, old: Option<Nonce>, leader: Instance) -> anyhow::Result<Effect> {
-    let new = until(TAKEOVER, async || Ok(system.newest_term().filter(|new| Some(*new) != old))).await?;
-    if new.is_none() {
+/// A frozen leader that is not replaced is what must not be. Without an effect where it had lost the lead before it froze,
+/// and its successor has published already.
+async fn until_replaced(system: &System, leader: Instance) -> anyhow::Result<Effect> {
+    if system.newest_leader() != Some(leader) {
+        return Ok(None);
+    }
+    let other = async || Ok((system.newest_leader() != Some(leader)).then_some(()));
+    if until(TAKEOVER, other).await?.is_none() {
         let seconds = TAKEOVER.as_secs();
         bail!(Violation(format!("{leader} was frozen as the leader, and not replaced within {seconds} s")));
     }
@@ -75,13 +77,12 @@ pub(super) async fn freeze_in_flush(
         return Ok(None);
     }
     let frozen = system.stack.freeze(leader).await?;
-    let old = system.newest_term();
     holder.execute(LET_GO, &[]).await?;
     // The last write is answered; the frozen leader would commit next.
     let database = &mut system.database;
     let open = "state = 'idle in transaction'";
     let between = until(EFFECT, async || Ok(database.backend_is(backend, open).await?.then_some(()))).await?;
-    let replaced = until_replaced(system, old, leader).await;
+    let replaced = until_replaced(system, leader).await;
     for_a_while(random, 0..1_500).await;
     frozen.thaw();
     let replaced = replaced?;

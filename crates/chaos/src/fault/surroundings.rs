@@ -1,20 +1,71 @@
 //! What services depend on and share: links, queues and clocks.
 
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use local_stack::stack::Part;
+use local_stack::stack::{Instance, Part};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::fault::{EFFECT, Effect, for_a_while, until_in_flight};
-use crate::link::Mode;
+use crate::link::{Link, Mode};
 use crate::system::{MAX_CLIENTS, PATIENCE, System};
 use crate::wait::until;
 use crate::writers::{self, World};
+
+/// Trouble on a link that comes with other faults and lasts for a while, whatever they do. A fault must bear it, so it is
+/// shorter than what anything waits for.
+#[derive(Debug)]
+pub struct Companion {
+    link: Arc<Link>,
+    before: (u64, u64),
+    lifted: AbortOnDropHandle<()>,
+}
+
+impl Companion {
+    /// Begins, on any link.
+    ///
+    /// # Errors
+    /// There are no links.
+    pub fn begin(system: &System, random: &mut StdRng) -> anyhow::Result<Self> {
+        let slow = Duration::from_millis(random.random_range(20..200));
+        let mode = *[Mode::Cut, Mode::Stalled, Mode::Slow(slow)].choose(random).unwrap_or(&Mode::Cut);
+        let time = Duration::from_millis(random.random_range(500..4_500));
+        let link = Arc::clone(system.links.choose(random).context("there are no links")?);
+        let before = link.effects();
+        link.set(mode);
+        let troubled = Arc::clone(&link);
+        let lifted = AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            troubled.set(Mode::Open);
+        }));
+        Ok(Self { link, before, lifted })
+    }
+
+    /// Waits for its end. Says what it did, like any fault.
+    ///
+    /// # Errors
+    /// None does.
+    pub async fn end(self) -> anyhow::Result<Effect> {
+        self.lifted.await.context("a link is still in trouble")?;
+        Ok(effect(&self.link, self.before))
+    }
+}
+
+/// What trouble did to a link since `before`.
+fn effect(link: &Link, before: (u64, u64)) -> Effect {
+    let (broken, held) = link.effects();
+    let (broken, held) = (broken - before.0, held - before.1);
+    let name = &link.name;
+    ((broken, held) != (0, 0)).then(|| format!("{name}: {broken} connections broken, {held} bytes held back"))
+}
 
 /// Makes trouble on one link until it has had an effect, and for a while.
 pub(super) async fn trouble(
@@ -23,24 +74,20 @@ pub(super) async fn trouble(
     mode: Mode,
     random: &mut StdRng,
 ) -> anyhow::Result<Effect> {
-    let link = system.links.choose(random).context("there are no links")?;
+    let open: Vec<_> = system.links.iter().filter(|link| link.is_open()).collect();
+    let link = open.choose(random).context("there are no links")?;
     until_in_flight(&world.history).await?;
     let before = link.effects();
     link.set(mode);
-    let effects = || {
-        let (broken, held) = link.effects();
-        (broken - before.0, held - before.1)
-    };
-    let effect = until(EFFECT, async || Ok(Some(effects()).filter(|effects| *effects != (0, 0)))).await?;
+    let in_time = until(EFFECT, async || Ok(effect(link, before))).await?;
     match mode {
         Mode::Reset(_) | Mode::Open => {}
         // Longer than the silence that anybody bears, now and then.
         Mode::Cut | Mode::Stalled | Mode::Slow(_) => for_a_while(random, 100..4_500).await,
     }
-    let (broken, held) = effects();
+    let whole = effect(link, before);
     link.set(Mode::Open);
-    let name = &link.name;
-    Ok(effect.map(|_| format!("{name}: {broken} connections broken, {held} bytes held back")))
+    Ok(in_time.and(whole))
 }
 
 /// More uploads than are taken at a time, none of which ends before all have begun.
@@ -87,21 +134,31 @@ pub(super) async fn fill_clients(system: &System, world: &World, number: usize) 
 pub(super) async fn step_clock(
     system: &mut System,
     world: &World,
-    number: usize,
+    instance: Instance,
     random: &mut StdRng,
 ) -> anyhow::Result<Effect> {
     const DAY: i64 = 86_400;
     let seconds = random.random_range(3_600..3 * DAY) * if random.random_bool(0.5) { 1 } else { -1 };
+    let off =
+        |then: OffsetDateTime| (then - OffsetDateTime::now_utc()).whole_seconds().abs() > seconds.abs() / 2;
     let clocks = system.clocks.as_ref().context("there are no clocks")?;
     until_in_flight(&world.history).await?;
-    clocks.step(number, seconds)?;
-    let item = writers::probe(world, number - 1, PATIENCE).await;
+    clocks.step(instance, seconds)?;
+    let stepped = if instance.part == Part::IngestApi {
+        // What it reads the date for.
+        let item = writers::probe(world, instance.number - 1, PATIENCE).await?;
+        off(system.database.created_at(item).await?.into())
+    } else {
+        until(EFFECT, async || Ok(date(system, instance).await.filter(|date| off(*date)))).await?.is_some()
+    };
     for_a_while(random, 100..1_500).await;
-    clocks.step(number, 0)?;
-    let item = item?;
-    let created = system.database.created_at(item).await?;
-    let now = SystemTime::now();
-    let off = now.duration_since(created).or_else(|_| created.duration_since(now)).unwrap_or_default();
-    let effect = off.as_secs() > seconds.unsigned_abs() / 2;
-    Ok(effect.then(|| format!("ingest-api {number} was off by {seconds} s")))
+    system.clocks.as_ref().context("there are no clocks")?.step(instance, 0)?;
+    Ok(stepped.then(|| format!("{instance} was off by {seconds} s")))
+}
+
+/// The date as a service knows it, by which it dates its answers.
+async fn date(system: &System, instance: Instance) -> Option<OffsetDateTime> {
+    let url = format!("{}/livez", system.stack.internal_url(instance));
+    let answer = reqwest::Client::new().get(url).timeout(EFFECT).send().await.ok()?;
+    OffsetDateTime::parse(answer.headers().get("date")?.to_str().ok()?, &Rfc2822).ok()
 }
