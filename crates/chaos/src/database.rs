@@ -118,11 +118,25 @@ impl Database {
         Ok(self.client().await?.query_opt(&find, &[]).await?.is_some())
     }
 
-    /// Whether any session but this one is in a transaction that may write events.
+    /// Whether any transaction but this session's may write events. Those that were prepared for a second phase which nobody
+    /// asks for any more are rolled back: what is written may wait for them.
     ///
     /// # Errors
     /// The server does not answer.
     pub async fn is_written(&mut self) -> anyhow::Result<bool> {
+        // Looked at first: what is then still to be prepared is found the next time.
+        let written = self.is_in_transaction().await?;
+        let client = self.client().await?;
+        let mut prepared = false;
+        for row in client.query("SELECT gid FROM pg_prepared_xacts", &[]).await? {
+            let name: String = row.get(0);
+            // Refused where its second phase is just being done.
+            prepared |= client.batch_execute(&format!("ROLLBACK PREPARED '{name}'")).await.is_err();
+        }
+        Ok(written || prepared)
+    }
+
+    async fn is_in_transaction(&mut self) -> anyhow::Result<bool> {
         let busy = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
              AND usename <> 'newcycle_notifier' AND backend_type = 'client backend' AND state <> 'idle' LIMIT 1";
         Ok(self.client().await?.query_opt(busy, &[]).await?.is_some())

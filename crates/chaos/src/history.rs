@@ -39,6 +39,15 @@ impl Table {
             Self::Transfers => "transfers",
         }
     }
+
+    /// The column of the time at which its rows count.
+    #[must_use]
+    pub const fn time(self) -> &'static str {
+        match self {
+            Self::Items => "created_at",
+            Self::Transfers => "\"timestamp\"",
+        }
+    }
 }
 
 /// All writers' history, shared.

@@ -93,9 +93,15 @@ impl System {
             durable: true,
             // It is processes that crash here, not the machine: what the operating system was given is kept. Small, so
             // that the disk can be.
-            parameters: ["fsync=off", "max_wal_size=96MB", "min_wal_size=32MB", "autovacuum_naptime=5s"]
-                .map(str::to_owned)
-                .to_vec(),
+            parameters: [
+                "fsync=off",
+                "max_wal_size=96MB",
+                "min_wal_size=32MB",
+                "autovacuum_naptime=5s",
+                "max_prepared_transactions=50",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
         };
         let cluster = block_in_place(|| Cluster::start(&installation, &settings))?;
         let database = DatabaseSettings {

@@ -71,7 +71,7 @@ pub fn start(world: &World, seed: u64) -> JoinSet<()> {
         }
     }
     for _ in 0..BY_SQL {
-        let mut writer = Sql { world: world.clone(), random: random.fork() };
+        let mut writer = Sql { world: world.clone(), random: random.fork(), prepared: None };
         tasks.spawn(async move {
             loop {
                 // Without a connection there is nothing to write.

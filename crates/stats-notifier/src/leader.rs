@@ -11,7 +11,7 @@ use std::time::Duration;
 use domain::{Nonce, Retention, Statistics, Version};
 use service_kit::schema::SchemaError;
 use statistics_stream::Hub;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -62,9 +62,6 @@ impl Role {
     }
 }
 
-/// Receives, in tests, the snapshot that each published version shows.
-pub type Recorder = mpsc::Sender<(Version, Snapshot)>;
-
 /// After how long a round of purging begins no other batch.
 const PURGE_TIME: Duration = Duration::from_millis(200);
 
@@ -86,7 +83,6 @@ pub struct Term {
     unflushed: bool,
     /// No log row that a tick found is of this transaction or a later one.
     rows_below: u64,
-    recorder: Option<Recorder>,
 }
 
 impl Drop for Term {
@@ -102,12 +98,7 @@ impl Term {
     ///
     /// # Errors
     /// [`StoreError`]; the lead must then be given up, by ending the session.
-    pub async fn begin(
-        store: &Store,
-        hub: Arc<Hub>,
-        settings: &Settings,
-        recorder: Option<Recorder>,
-    ) -> Result<Self, StoreError> {
+    pub async fn begin(store: &Store, hub: Arc<Hub>, settings: &Settings) -> Result<Self, StoreError> {
         let Settings { retention, flush, .. } = settings;
         let number = store.begin_term().await?;
         if store.stored_cursor().await?.is_none() {
@@ -133,9 +124,9 @@ impl Term {
         let version = statistics.version();
         let rows_below = cursor.xmax();
         let (purged, unflushed) = (0, true);
-        let term = Self { number, hub, cursor, stored, purged, retention, unflushed, rows_below, recorder };
+        let term = Self { number, hub, cursor, stored, purged, retention, unflushed, rows_below };
         // Before anybody can be shown the version.
-        term.record(version).await;
+        term.announce(version);
         term.hub.start(statistics);
         term.hub.live_at(asked);
         tracing::info!(term.number = number, "leading");
@@ -155,7 +146,7 @@ impl Term {
         if ticked.rows > 0 {
             // Before anybody can be shown the version.
             if let Some(Version { nonce, tick }) = self.hub.read(Statistics::version) {
-                self.record(Version { nonce, tick: tick + 1 }).await;
+                self.announce(Version { nonce, tick: tick + 1 });
             }
             self.hub.advance(&ticked.changes);
             self.unflushed = true;
@@ -222,12 +213,8 @@ impl Term {
     }
 
     /// Tells which snapshot the next version will show, for whoever recomputes it: from the log, where it names debug.
-    async fn record(&self, version: Version) {
+    fn announce(&self, version: Version) {
         tracing::debug!(%version, snapshot = %self.cursor, "publishing");
-        if let Some(recorder) = &self.recorder {
-            // A test that no longer listens no longer checks.
-            let _closed = recorder.send((version, self.cursor.clone())).await;
-        }
     }
 }
 
@@ -243,8 +230,6 @@ pub struct Candidate {
     pub metrics: LeaderMetrics,
     /// The SQL that exactness rests on.
     pub statements: Statements,
-    /// Receives each version's snapshot, in tests.
-    pub recorder: Option<Recorder>,
 }
 
 /// Tries to lead, and leads, until asked to stop.
@@ -300,7 +285,7 @@ impl Candidate {
         while !store.try_lead().await? {
             tokio::time::sleep(milliseconds(leader.attempt_interval_milliseconds)).await;
         }
-        let mut term = Term::begin(store, (self.new_hub)(), &self.settings, self.recorder.clone()).await?;
+        let mut term = Term::begin(store, (self.new_hub)(), &self.settings).await?;
         self.metrics.terms.increment(1);
         self.metrics.leading.set(1.0);
         self.role.send_replace(Role::Leader(Arc::clone(&term.hub)));

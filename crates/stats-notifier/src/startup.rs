@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::history::History;
-use crate::leader::{self, Candidate, Recorder, Role};
+use crate::leader::{self, Candidate, Role};
 use crate::metrics::{self, LeaderMetrics, VerifyMetrics};
 use crate::routes;
 use crate::schedule::{self, LastVerify};
@@ -26,32 +26,23 @@ pub struct Application {
     supervisor: Supervisor,
 }
 
-/// What a test puts in the place of what the service has.
-#[derive(Default)]
-pub struct Substitutes {
-    /// The SQL that exactness rests on.
-    pub statements: Statements,
-    /// Receives each version's snapshot.
-    pub recorder: Option<Recorder>,
-}
-
 impl Application {
     /// Listens, and starts everything.
     ///
     /// # Errors
     /// The address cannot be listened on.
     pub fn build(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<Self> {
-        Self::build_with(settings, shutdown, Substitutes::default())
+        Self::build_with(settings, shutdown, Statements::default())
     }
 
-    /// [`Application::build`] with some parts replaced.
+    /// [`Application::build`] with other statements, for tests.
     ///
     /// # Errors
     /// The address cannot be listened on.
     pub fn build_with(
         settings: Settings,
         shutdown: CancellationToken,
-        substitutes: Substitutes,
+        statements: Statements,
     ) -> anyhow::Result<Self> {
         let drain = Duration::from_secs(settings.stream.drain_seconds);
         let (role, roles) = watch::channel(Role::default());
@@ -87,8 +78,7 @@ impl Application {
             new_hub: Box::new(move || Hub::new(hub.clone())),
             role,
             metrics: leader_metrics,
-            statements: substitutes.statements,
-            recorder: substitutes.recorder,
+            statements,
         };
         // Longer than the server's own drain, which then is what ends a stream that does not end.
         let mut supervisor = Supervisor::new(shutdown.clone(), drain + Duration::from_secs(1));

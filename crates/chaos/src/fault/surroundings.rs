@@ -7,7 +7,7 @@ use anyhow::Context;
 use local_stack::stack::{Instance, Part};
 use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use tokio::task::JoinSet;
@@ -67,27 +67,36 @@ fn effect(link: &Link, before: (u64, u64)) -> Effect {
     ((broken, held) != (0, 0)).then(|| format!("{name}: {broken} connections broken, {held} bytes held back"))
 }
 
-/// Makes trouble on one link until it has had an effect, and for a while.
+/// For how long a link must have been silent to be one that nobody uses, as that from a gateway to the standby.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// Makes trouble on one link that is in use until it has had an effect, and for a while.
 pub(super) async fn trouble(
     system: &mut System,
     world: &World,
     mode: Mode,
     random: &mut StdRng,
 ) -> anyhow::Result<Effect> {
-    let open: Vec<_> = system.links.iter().filter(|link| link.is_open()).collect();
-    let link = open.choose(random).context("there are no links")?;
+    let mut open: Vec<_> = system.links.iter().filter(|link| link.is_open()).collect();
+    open.shuffle(random);
     until_in_flight(&world.history).await?;
-    let before = link.effects();
-    link.set(mode);
-    let in_time = until(EFFECT, async || Ok(effect(link, before))).await?;
-    match mode {
-        Mode::Reset(_) | Mode::Open => {}
-        // Longer than the silence that anybody bears, now and then.
-        Mode::Cut | Mode::Stalled | Mode::Slow(_) => for_a_while(random, 100..4_500).await,
+    for link in open {
+        let before = link.effects();
+        link.set(mode);
+        if until(IDLE, async || Ok(effect(link, before))).await?.is_none() {
+            link.set(Mode::Open);
+            continue;
+        }
+        match mode {
+            Mode::Reset(_) | Mode::Open => {}
+            // Longer than the silence that anybody bears, now and then.
+            Mode::Cut | Mode::Stalled | Mode::Slow(_) => for_a_while(random, 100..4_500).await,
+        }
+        let whole = effect(link, before);
+        link.set(Mode::Open);
+        return Ok(whole);
     }
-    let whole = effect(link, before);
-    link.set(Mode::Open);
-    Ok(in_time.and(whole))
+    Ok(None)
 }
 
 /// More uploads than are taken at a time, none of which ends before all have begun.

@@ -1,12 +1,16 @@
 //! Producers that write rows themselves.
 
+use std::fmt::Write;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Bytes;
+use futures_util::SinkExt;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tokio_postgres::NoTls;
+use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
 use crate::history::{Fate, Table};
@@ -16,6 +20,29 @@ use crate::writers::{PATIENCE, Parents, World};
 pub(super) struct Sql {
     pub(super) world: World,
     pub(super) random: StdRng,
+    /// The last transaction in two phases.
+    pub(super) prepared: Option<Uuid>,
+}
+
+/// A part of a transaction.
+enum Statement {
+    /// A statement.
+    Sql(String),
+    /// Items, in the text format of COPY.
+    CopyItems(String),
+}
+
+impl Statement {
+    async fn run(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+        match self {
+            Self::Sql(statement) => client.batch_execute(statement).await,
+            Self::CopyItems(rows) => {
+                let mut sink = pin!(client.copy_in("COPY items FROM STDIN").await?);
+                sink.send(Bytes::copy_from_slice(rows.as_bytes())).await?;
+                sink.finish().await.map(|_| ())
+            }
+        }
+    }
 }
 
 /// What a transaction did to rows, should it commit.
@@ -31,6 +58,10 @@ impl Sql {
         let connected = tokio::time::timeout(PATIENCE, self.world.database.connect(NoTls)).await;
         let (client, connection) = connected.context("connecting took too long")??;
         tokio::spawn(connection);
+        if let Some(name) = self.prepared.take() {
+            // Most often there is none any more.
+            let _ended = client.batch_execute(&format!("ROLLBACK PREPARED '{name}'")).await;
+        }
         let mut own = Vec::new();
         loop {
             self.transaction(&client, &mut own).await?;
@@ -38,33 +69,38 @@ impl Sql {
         }
     }
 
-    /// One transaction; `own` are transfers that nobody else changes.
-    async fn transaction(
-        &mut self,
-        client: &tokio_postgres::Client,
-        own: &mut Vec<Uuid>,
-    ) -> anyhow::Result<()> {
+    /// One transaction; `own` are rows that nobody else changes.
+    async fn transaction(&mut self, client: &Client, own: &mut Vec<(Table, Uuid)>) -> anyhow::Result<()> {
         let history = Arc::clone(&self.world.history);
         let _in_flight = history.begin().await;
         let isolation = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"][self.random.random_range(0..3)];
         let (mut statements, mut effects) =
-            (vec![format!("BEGIN ISOLATION LEVEL {isolation}")], Effects::default());
+            (vec![Statement::Sql(format!("BEGIN ISOLATION LEVEL {isolation}"))], Effects::default());
         for _ in 0..self.random.random_range(1..4) {
             self.change(&mut statements, &mut effects, own);
         }
         if self.random.random_bool(0.2) {
             // Held open across many ticks: the time is spent in the server, inside the transaction.
-            statements.push(format!("SELECT pg_sleep({})", self.random.random_range(0.05..1.5)));
+            let sleep = format!("SELECT pg_sleep({})", self.random.random_range(0.05..1.5));
+            statements.push(Statement::Sql(sleep));
         }
         let rolled_back = self.random.random_bool(0.2);
         let Effects { inserted, deleted } = &effects;
         for (table, id) in inserted.iter().chain(deleted) {
             history.note(*table, [*id], Fate::Unknown);
         }
-        let end = if rolled_back { "ROLLBACK" } else { "COMMIT" };
+        let mut end = if rolled_back { "ROLLBACK" } else { "COMMIT" }.to_owned();
+        if self.random.random_bool(0.1) {
+            // In two phases. Where the second fails, it is rolled back by the next connection, or at rest; after a NOTIFY,
+            // Postgres refuses the first.
+            let name = Uuid::now_v7();
+            self.prepared = Some(name);
+            statements.push(Statement::Sql(format!("PREPARE TRANSACTION '{name}'")));
+            end = format!("{end} PREPARED '{name}'");
+        }
         let run = async {
             for statement in &statements {
-                client.batch_execute(statement).await?;
+                statement.run(client).await?;
             }
             Ok::<_, tokio_postgres::Error>(())
         };
@@ -72,7 +108,7 @@ impl Sql {
         // What failed before its commit was asked for is rolled back, now or when the server notices.
         let (committed, absent) = match written {
             Ok(Ok(())) => {
-                let ended = tokio::time::timeout(PATIENCE, client.batch_execute(end)).await;
+                let ended = tokio::time::timeout(PATIENCE, client.batch_execute(&end)).await;
                 match (ended, rolled_back) {
                     (Ok(Ok(())), false) => (true, false),
                     (_, true) => (false, true),
@@ -98,9 +134,9 @@ impl Sql {
             }
         }
         if committed {
-            own.extend(inserted.iter().filter(|(table, _)| *table == Table::Transfers).map(|(_, id)| *id));
+            own.extend(inserted);
         } else if absent {
-            own.extend(deleted.iter().map(|(_, id)| *id));
+            own.extend(deleted);
         }
         history.count(match (committed, absent) {
             (true, _) => Fate::Stored,
@@ -113,7 +149,12 @@ impl Sql {
         Ok(())
     }
 
-    fn change(&mut self, statements: &mut Vec<String>, effects: &mut Effects, own: &mut Vec<Uuid>) {
+    fn change(
+        &mut self,
+        statements: &mut Vec<Statement>,
+        effects: &mut Effects,
+        own: &mut Vec<(Table, Uuid)>,
+    ) {
         let Parents { base_item, user, item } = self.world.parents;
         let back = self.random.random_range(0..5_000);
         let time = match self.random.random_range(0..3) {
@@ -123,38 +164,62 @@ impl Sql {
         };
         let undone = self.random.random_bool(0.15);
         if undone {
-            statements.push("SAVEPOINT here".to_owned());
+            statements.push(Statement::Sql("SAVEPOINT here".to_owned()));
         }
-        let kind = self.random.random_range(0..10);
+        let kind = self.random.random_range(0..12);
         let number = if self.random.random_bool(0.1) { self.random.random_range(2..60) } else { 1 };
         let ids: Vec<Uuid> = (0..number).map(|_| Uuid::now_v7()).collect();
         let list = |row: &dyn Fn(&Uuid) -> String| ids.iter().map(row).collect::<Vec<_>>().join(", ");
         match kind {
             0..4 => {
                 let rows = list(&|id| format!("('{id}', '{base_item}', {time})"));
-                statements.push(format!("INSERT INTO items VALUES {rows}"));
+                statements.push(Statement::Sql(format!("INSERT INTO items VALUES {rows}")));
                 effects.insert(undone, Table::Items, &ids);
             }
             4..8 => {
                 let rows = list(&|id| format!("('{id}', {time}, '{user}', '{item}')"));
-                statements.push(format!("INSERT INTO transfers VALUES {rows}"));
+                statements.push(Statement::Sql(format!("INSERT INTO transfers VALUES {rows}")));
                 effects.insert(undone, Table::Transfers, &ids);
             }
             8 => {
-                if let Some(id) = own.last() {
-                    statements.push(format!("UPDATE transfers SET \"timestamp\" = {time} WHERE id = '{id}'"));
+                let mut rows = String::new();
+                for (minute, id) in ids.iter().enumerate() {
+                    // Writing to a String does not fail.
+                    let _written = writeln!(rows, "{id}\t{base_item}\t2024-02-29 23:{minute}:00Z");
+                }
+                statements.push(Statement::CopyItems(rows));
+                effects.insert(undone, Table::Items, &ids);
+            }
+            9 => {
+                // A row of its own, if that is a transfer, is changed; the others are new.
+                let held = own.last().filter(|(table, _)| *table == Table::Transfers).map(|(_, id)| id);
+                let wanted = ids.iter().chain(held).map(|id| format!("('{id}'::uuid)")).collect::<Vec<_>>();
+                statements.push(Statement::Sql(format!(
+                    "MERGE INTO transfers AS held USING (VALUES {}) AS wanted (id) ON held.id = wanted.id \
+                     WHEN MATCHED THEN UPDATE SET \"timestamp\" = {time} \
+                     WHEN NOT MATCHED THEN INSERT VALUES (wanted.id, {time}, '{user}', '{item}')",
+                    wanted.join(", ")
+                )));
+                effects.insert(undone, Table::Transfers, &ids);
+            }
+            10 => {
+                if let Some((table, id)) = own.last() {
+                    let (name, column) = (table.name(), table.time());
+                    let update = format!("UPDATE {name} SET {column} = {time} WHERE id = '{id}'");
+                    statements.push(Statement::Sql(update));
                 }
             }
             _ if undone => {}
             _ => {
-                if let Some(id) = own.pop() {
-                    statements.push(format!("DELETE FROM transfers WHERE id = '{id}'"));
-                    effects.deleted.push((Table::Transfers, id));
+                if let Some((table, id)) = own.pop() {
+                    let delete = format!("DELETE FROM {} WHERE id = '{id}'", table.name());
+                    statements.push(Statement::Sql(delete));
+                    effects.deleted.push((table, id));
                 }
             }
         }
         if undone {
-            statements.push("ROLLBACK TO here".to_owned());
+            statements.push(Statement::Sql("ROLLBACK TO here".to_owned()));
         }
     }
 }

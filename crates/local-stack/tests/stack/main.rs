@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod abuse;
-mod checker;
-mod exactness;
 mod failover;
 mod flights;
 mod frozen;
@@ -22,4 +20,3 @@ mod standby;
 mod subscriber;
 mod support;
 mod wire;
-mod writers;

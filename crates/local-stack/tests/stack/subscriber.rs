@@ -9,7 +9,12 @@ use russe::reqwest_0_13::ReqwestExt;
 use statistics_stream::{Status, Upstream};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::checker::Shown;
+/// One state that a subscriber had.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    pub(crate) version: Version,
+    pub(crate) topics: Vec<TopicFrame>,
+}
 
 /// What came of a stream.
 #[derive(Debug, Clone)]
@@ -53,15 +58,6 @@ impl Subscriber {
     /// Everything that came until now.
     pub(crate) fn heard(&self) -> Vec<Heard> {
         self.heard.lock().unwrap().clone()
-    }
-
-    /// Every state it had until now.
-    pub(crate) fn shown(&self) -> Vec<Shown> {
-        let frames = self.heard().into_iter().filter_map(|heard| match heard {
-            Heard::Frame(_, shown) => Some(shown),
-            Heard::Opened | Heard::Status(_) => None,
-        });
-        frames.collect()
     }
 
     /// The state it has now.

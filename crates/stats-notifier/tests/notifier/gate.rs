@@ -28,7 +28,7 @@ async fn run(settings: Settings) -> Running {
     let new_hub = Box::new(|| Hub::new(HubSettings::default()));
     let metrics = LeaderMetrics::of(&Metrics::new().unwrap());
     let statements = Statements::default();
-    let candidate = Candidate { settings, new_hub, role, metrics, statements, recorder: None };
+    let candidate = Candidate { settings, new_hub, role, metrics, statements };
     let stop = CancellationToken::new();
     tokio::spawn(leader::run(candidate, stop.clone()));
     let leads = roles.wait_for(|role| matches!(role, Role::Leader(_)));

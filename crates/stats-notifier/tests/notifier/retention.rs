@@ -135,7 +135,7 @@ async fn what_is_given_up_is_shown_to_the_end_of_the_term_and_then_gone() {
     let store = led_anew(&settings).await;
     let new_hub = Hub::new(statistics_stream::HubSettings::default());
     let begin = stats_notifier::leader::Term::begin;
-    let mut term = begin(&store, std::sync::Arc::clone(&new_hub), &settings, None).await.unwrap();
+    let mut term = begin(&store, std::sync::Arc::clone(&new_hub), &settings).await.unwrap();
     item(&client, base_item, 95).await;
     term.tick(&store).await.unwrap();
     assert_eq!(counts(&new_hub), [vec![1], vec![1], vec![1, 3, 1]]);

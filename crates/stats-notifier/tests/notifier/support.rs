@@ -34,7 +34,7 @@ pub(crate) async fn lead(settings: &Settings, statements: Statements) -> (Store,
     let store = Store::connect(&settings.database, &settings.leader, statements).await.unwrap();
     assert!(store.try_lead().await.unwrap(), "nobody else may lead yet");
     let hub = Hub::new(HubSettings::default());
-    let term = Term::begin(&store, Arc::clone(&hub), settings, None).await.unwrap();
+    let term = Term::begin(&store, Arc::clone(&hub), settings).await.unwrap();
     (store, term, hub)
 }
 

@@ -102,7 +102,7 @@ async fn a_new_leader_shows_what_the_old_one_had_not_flushed() {
     drop((term, store));
     let store = led_anew(&settings).await;
     let hub = Hub::new(HubSettings::default());
-    let mut term = Term::begin(&store, Arc::clone(&hub), &settings, None).await.unwrap();
+    let mut term = Term::begin(&store, Arc::clone(&hub), &settings).await.unwrap();
     assert_eq!(shown(&hub), counted_from_events(&producer).await);
     term.flush(&store).await.unwrap();
     assert_eq!(rolled_up(&producer).await, coarser(&shown(&hub)));
@@ -130,7 +130,7 @@ async fn a_long_log_is_folded_before_a_term_begins_and_without_a_deadline() {
     let store = led_anew(&settings).await;
     assert!(store.log_bytes().await.unwrap() > settings.flush.long_log_bytes);
     let hub = Hub::new(HubSettings::default());
-    let mut term = Term::begin(&store, Arc::clone(&hub), &settings, None).await.unwrap();
+    let mut term = Term::begin(&store, Arc::clone(&hub), &settings).await.unwrap();
     let counted = coarser(&counted_from_events(&producer).await);
     assert_eq!(rolled_up(&producer).await, counted, "it is folded before the term has begun");
     let day = "item-creation/day".parse().unwrap();
@@ -151,7 +151,7 @@ async fn a_deposed_leader_writes_nothing() {
     let new_store =
         Store::connect(&settings.database, &settings.leader, Statements::default()).await.unwrap();
     let new_hub = Hub::new(HubSettings::default());
-    let mut new_term = Term::begin(&new_store, Arc::clone(&new_hub), &settings, None).await.unwrap();
+    let mut new_term = Term::begin(&new_store, Arc::clone(&new_hub), &settings).await.unwrap();
     let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
     producer.batch_execute(&insert).await.unwrap();
     old_term.tick(&old_store).await.unwrap();
@@ -183,7 +183,7 @@ async fn events_restored_into_another_database_are_recounted() {
         producer.batch_execute(elsewhere).await.unwrap();
         let store = led_anew(&settings).await;
         let hub = Hub::new(HubSettings::default());
-        let term = Term::begin(&store, Arc::clone(&hub), &settings, None).await.unwrap();
+        let term = Term::begin(&store, Arc::clone(&hub), &settings).await.unwrap();
         assert_eq!(shown(&hub), counted_from_events(&producer).await, "{elsewhere}");
         assert_eq!(rolled_up(&producer).await, coarser(&shown(&hub)), "{elsewhere}");
         drop((term, store));
