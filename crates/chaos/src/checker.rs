@@ -47,31 +47,40 @@ pub struct Published {
 }
 
 impl Published {
-    /// Whether it sees a transaction. What was written after a version was published it does not, whatever the number:
-    /// a server that crashes forgets the numbers of transactions that had changed nothing, and gives them away again.
-    fn sees(&self, change: &Change) -> bool {
-        change.made <= self.at && self.snapshot.sees(change.transaction)
+    /// Whether it sees a transaction that made a change at this time. What was written after a version was published it does
+    /// not, whatever the number: a server that crashes forgets the numbers of transactions that had changed nothing, and
+    /// gives them away again.
+    #[must_use]
+    pub fn sees(&self, transaction: u64, made: SystemTime) -> bool {
+        made <= self.at && self.snapshot.sees(transaction)
     }
 }
 
-/// One subscriber's windows, as anybody could keep them who reads the documentation of the streams.
-#[derive(Debug, Default, Clone)]
+/// One subscriber's windows of all topics, as anybody could keep them who reads the documentation of the streams.
+#[derive(Debug, Clone)]
 struct Mirror {
     version: Option<Version>,
-    windows: HashMap<usize, (usize, BTreeMap<BucketTime, i64>)>,
+    /// By the index of the topic: how many buckets its window holds at most, and these.
+    windows: Vec<(usize, BTreeMap<BucketTime, i64>)>,
+}
+
+impl Default for Mirror {
+    fn default() -> Self {
+        let windows = Topic::all().map(|topic| (topic.unit.window(), BTreeMap::new())).collect();
+        Self { version: None, windows }
+    }
 }
 
 impl Mirror {
-    /// Takes over a frame, and returns the buckets that it names.
+    /// Takes over a frame, and returns the buckets that it names. A topic that a snapshot does not name has none.
     fn apply(&mut self, frame: &Frame) -> Vec<Key> {
         let mut named = Vec::new();
+        if frame.kind == FrameKind::Snapshot {
+            self.windows.iter_mut().for_each(|(_, window)| window.clear());
+        }
         for part in &frame.topics {
             let topic = part.topic.index();
-            let (bound, window) = self.windows.entry(topic).or_default();
-            *bound = part.window;
-            if frame.kind == FrameKind::Snapshot {
-                window.clear();
-            }
+            let (bound, window) = &mut self.windows[topic];
             for bucket in &part.buckets {
                 window.insert(bucket.time, bucket.count);
                 named.push((topic, bucket.time));
@@ -86,13 +95,12 @@ impl Mirror {
 
     /// Whether the window reaches back to the bucket.
     fn reaches(&self, (topic, time): Key) -> bool {
-        self.windows.get(&topic).is_some_and(|(bound, window)| {
-            window.len() < *bound || window.first_key_value().is_none_or(|(oldest, _)| time >= *oldest)
-        })
+        let (bound, window) = &self.windows[topic];
+        window.len() < *bound || window.first_key_value().is_none_or(|(oldest, _)| time >= *oldest)
     }
 
     fn get(&self, (topic, time): Key) -> Option<i64> {
-        self.windows.get(&topic)?.1.get(&time).copied()
+        self.windows[topic].1.get(&time).copied()
     }
 }
 
@@ -140,8 +148,8 @@ pub struct Checker {
     counts: Counts,
     /// What each subscriber had then, by its place.
     mirrors: Vec<Mirror>,
-    /// The transactions of all changes before it.
-    transactions: BTreeSet<u64>,
+    /// The transactions of all changes before it, and when they made the last.
+    transactions: BTreeMap<u64, SystemTime>,
     /// Everything that was checked until now.
     pub checked: Checked,
 }
@@ -182,7 +190,7 @@ impl Checker {
             for key in buckets(change) {
                 *self.counts.base.entry(key).or_insert(0) += change.delta;
             }
-            self.transactions.insert(change.transaction);
+            self.transactions.insert(change.transaction, change.made);
         }
         self.counts.added.clear();
         for mirror in &self.mirrors {
@@ -212,14 +220,14 @@ impl Checker {
                 continue;
             };
             let mut at_rest = self.transactions.range(publication.snapshot.xmin()..);
-            if at_rest.any(|transaction| !publication.snapshot.sees(*transaction)) {
+            if at_rest.any(|(transaction, made)| !publication.sees(*transaction, *made)) {
                 say(wrong, || format!("{version} was shown, but is older than what all had been shown"));
                 continue;
             }
             self.checked.versions += 1;
             let counts = &mut self.counts.added;
             unseen.retain(|change| {
-                let sees = publication.sees(change);
+                let sees = publication.sees(change.transaction, change.made);
                 if sees {
                     for key in buckets(change) {
                         *counts.entry(key).or_insert(0) += change.delta;
@@ -232,6 +240,9 @@ impl Checker {
                 self.checked.frames += 1;
                 let mirror = mirrors.entry(*subscriber).or_insert_with(|| self.mirrors[*subscriber].clone());
                 let before = mirror.version.filter(|before| before.nonce == nonce);
+                for part in frame.topics.iter().filter(|part| part.window != part.topic.unit.window()) {
+                    say(wrong, || format!("{version}: {} has a window of {}", part.topic, part.window));
+                }
                 let mut keys = mirror.apply(frame);
                 if frame.kind == FrameKind::Snapshot {
                     compare_all(mirror, &self.counts, &mut self.checked, wrong);
@@ -281,11 +292,11 @@ fn compare(
 
 /// Compares everything that a subscriber has, and looks for what it lacks.
 fn compare_all(mirror: &Mirror, counts: &Counts, checked: &mut Checked, wrong: &mut Vec<String>) {
-    for (topic, (bound, window)) in &mirror.windows {
+    for (topic, (bound, window)) in mirror.windows.iter().enumerate() {
         let full = window.len() >= *bound;
         let oldest = window.first_key_value().filter(|_| full).map_or(BucketTime::MIN, |(oldest, _)| *oldest);
-        let mut keys = counts.since(*topic, oldest);
-        keys.extend(window.keys().map(|time| (*topic, *time)));
+        let mut keys = counts.since(topic, oldest);
+        keys.extend(window.keys().map(|time| (topic, *time)));
         compare(mirror, keys, counts, checked, wrong);
     }
 }
@@ -311,10 +322,15 @@ mod tests {
         Version { nonce: Nonce::new(1), tick }
     }
 
+    /// What shows this count of transfers, in every unit; a snapshot says that there are no items.
     fn frame(kind: FrameKind, tick: u64, count: i64) -> Frame {
-        let buckets = vec![domain::Bucket { time: MORNING.parse().unwrap(), count }];
-        let topics = vec![TopicFrame { topic: "transfers/hour".parse().unwrap(), window: 5, buckets }];
-        Frame { kind, version: version(tick), topics }
+        let part = |topic: Topic| {
+            let time = topic.unit.truncate(MORNING.parse().unwrap());
+            let counted = topic.metric == Metric::Transfers;
+            let buckets = counted.then_some(domain::Bucket { time, count }).into_iter().collect();
+            TopicFrame { topic, window: topic.unit.window(), buckets }
+        };
+        Frame { kind, version: version(tick), topics: Topic::all().map(part).collect() }
     }
 
     fn published(snapshot: &str, at: SystemTime) -> Published {
@@ -354,6 +370,16 @@ mod tests {
     }
 
     #[test]
+    fn every_topic_must_be_there_with_its_whole_window() {
+        let mut without = frame(FrameKind::Snapshot, 1, 1);
+        without.topics.retain(|part| part.topic.unit != TimeUnit::Week);
+        assert!(!check(vec![without]).is_empty());
+        let mut narrow = frame(FrameKind::Snapshot, 1, 1);
+        narrow.topics[0].window = 1;
+        assert!(!check(vec![narrow]).is_empty());
+    }
+
+    #[test]
     fn versions_must_have_been_published_and_patches_need_a_snapshot() {
         assert!(!check(vec![frame(FrameKind::Snapshot, 3, 2)]).is_empty());
         assert!(!check(vec![frame(FrameKind::Patch, 2, 2)]).is_empty());
@@ -364,14 +390,7 @@ mod tests {
     fn what_was_written_later_is_not_seen() {
         let now = SystemTime::now();
         let published = published("11:11:", now);
-        let change = |made| Change {
-            transaction: 10,
-            made,
-            metric: Metric::Transfers,
-            time: MORNING.parse().unwrap(),
-            delta: 1,
-        };
-        assert!(published.sees(&change(now - Duration::from_secs(1))));
-        assert!(!published.sees(&change(now + Duration::from_secs(1))));
+        assert!(published.sees(10, now - Duration::from_secs(1)));
+        assert!(!published.sees(10, now + Duration::from_secs(1)));
     }
 }

@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use local_stack::postgres::Stop;
-use local_stack::stack::Part;
+use local_stack::stack::{Instance, Part};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::fault::freezing::{freeze, freeze_in_flush, freeze_leader};
 use crate::fault::server::{fill_disk, restart_postgres, terminate_backend};
-pub use crate::fault::surroundings::Companion;
-use crate::fault::surroundings::{fill_clients, fill_uploads, step_clock, trouble};
+use crate::fault::surroundings::{Companion, fill_clients, fill_uploads, step_clock, trouble};
 use crate::history::History;
 use crate::link::Mode;
 use crate::system::{PATIENCE, System};
@@ -105,50 +104,106 @@ impl Kind {
     }
 }
 
-/// What a fault did, in words; nothing where it had no effect.
-pub type Effect = Option<String>;
+/// What a fault did; nothing where it had no effect.
+pub type Effect = Option<Inflicted>;
+
+/// A fault that had an effect.
+#[derive(Debug)]
+pub struct Inflicted {
+    /// The effect, in words.
+    pub what: String,
+    /// What trouble on a link did meanwhile, in words, where there was any.
+    pub meanwhile: Option<String>,
+    /// How long it took until a frozen leader was replaced.
+    pub takeover: Option<Duration>,
+}
+
+impl From<String> for Inflicted {
+    fn from(what: String) -> Self {
+        Self { what, meanwhile: None, takeover: None }
+    }
+}
 
 /// Something that must not be, whatever the fault.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Violation(pub String);
 
-/// Inflicts a fault of a kind while writes are on their way, and lifts it.
+/// Inflicts a fault of a kind while writes are on their way, and lifts it; `together` with trouble on a link.
 ///
 /// # Errors
 /// [`Violation`], or something failed that no fault can excuse.
 pub async fn inflict(
     kind: Kind,
+    together: bool,
     system: &mut System,
     world: &World,
     random: &mut StdRng,
 ) -> anyhow::Result<Effect> {
+    let instance = target(kind, system, random).await?;
+    let companion = if together { Some(Companion::begin(system, random)?) } else { None };
+    let effect = inflict_alone(kind, instance, system, world, random).await?;
+    let meanwhile = match companion {
+        Some(companion) => companion.end().await?,
+        None => None,
+    };
+    Ok(effect.map(|inflicted| Inflicted { meanwhile, ..inflicted }))
+}
+
+/// The service that a fault is of, if it is of one. It is one that answers: others have nothing to lose.
+async fn target(kind: Kind, system: &System, random: &mut StdRng) -> anyhow::Result<Instance> {
     let number = random.random_range(1..=2);
+    let leading = match kind {
+        Kind::FreezeNotifier | Kind::FreezeInFlush => true,
+        // In most cases, for the standby only waits.
+        Kind::KillNotifier | Kind::TermNotifier => random.random_bool(0.7),
+        _ => false,
+    };
     let instance = match kind {
-        Kind::KillIngest | Kind::TermIngest | Kind::FreezeIngest => Part::IngestApi.replica(number),
-        Kind::KillGateway | Kind::TermGateway | Kind::FreezeGateway => Part::SseGateway.replica(number),
-        Kind::FreezeNotifier | Kind::FreezeInFlush => system.leader().await?,
+        _ if leading => system.leader().await.map_err(|error| Violation(error.to_string()))?,
+        Kind::KillIngest | Kind::TermIngest | Kind::FreezeIngest | Kind::FillUploads => {
+            Part::IngestApi.replica(number)
+        }
+        Kind::KillGateway | Kind::TermGateway | Kind::FreezeGateway | Kind::FillClients => {
+            Part::SseGateway.replica(number)
+        }
         Kind::StepClock => {
             let parts = [Part::IngestApi, Part::StatsNotifier, Part::SseGateway];
             parts[random.random_range(0..parts.len())].replica(number)
         }
-        // The leader in most cases, for the standby only waits.
-        _ if random.random_bool(0.7) => system.leader().await?,
-        _ => Part::StatsNotifier.replica(number),
+        Kind::KillNotifier | Kind::TermNotifier => Part::StatsNotifier.replica(number),
+        // Of no service.
+        _ => return Ok(Part::StatsNotifier.replica(number)),
     };
+    let url = format!("{}/livez", system.stack.internal_url(instance));
+    let answers = until(PATIENCE, async || {
+        let answer = reqwest::Client::new().get(&url).timeout(EFFECT).send().await;
+        Ok(answer.is_ok().then_some(()))
+    });
+    answers.await?.with_context(|| Violation(format!("{instance} did not start")))?;
+    Ok(instance)
+}
+
+async fn inflict_alone(
+    kind: Kind,
+    instance: Instance,
+    system: &mut System,
+    world: &World,
+    random: &mut StdRng,
+) -> anyhow::Result<Effect> {
     match kind {
         Kind::KillIngest | Kind::KillNotifier | Kind::KillGateway => {
             until_in_flight(&world.history).await?;
             system.stack.kill(instance).await;
             system.stack.start_one(instance)?;
-            Ok(Some(format!("{instance} was killed")))
+            Ok(Some(format!("{instance} was killed").into()))
         }
         Kind::TermIngest | Kind::TermNotifier | Kind::TermGateway => {
             until_in_flight(&world.history).await?;
             if !system.stack.restart(instance, PATIENCE).await? {
                 bail!(Violation(format!("{instance} did not end well when it was asked to")));
             }
-            Ok(Some(format!("{instance} ended")))
+            Ok(Some(format!("{instance} ended").into()))
         }
         Kind::FreezeIngest | Kind::FreezeGateway => freeze(system, world, instance, random).await,
         Kind::FreezeNotifier => freeze_leader(system, world, instance, random).await,
@@ -163,8 +218,8 @@ pub async fn inflict(
             trouble(system, world, Mode::Slow(wait), random).await
         }
         Kind::LinkReset => trouble(system, world, Mode::Reset(random.random()), random).await,
-        Kind::FillUploads => fill_uploads(system, world, number).await,
-        Kind::FillClients => fill_clients(system, world, number).await,
+        Kind::FillUploads => fill_uploads(system, world, instance).await,
+        Kind::FillClients => fill_clients(system, world, instance).await,
         Kind::StepClock => step_clock(system, world, instance, random).await,
         Kind::FillDisk => fill_disk(system, world, random).await,
     }

@@ -1,8 +1,9 @@
 //! What was asked for, and what became of it as far as the asker knows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -50,10 +51,70 @@ impl Table {
     }
 }
 
+/// Ways to write, each of which a long run must have seen succeed: otherwise it says nothing of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Way {
+    /// One row by REST.
+    Single,
+    /// An upload, of which at least one line was taken.
+    Upload,
+    /// A request with an `Idempotency-Key`.
+    Keyed,
+    /// The repeat of what was acknowledged.
+    Repeat,
+    /// A deletion by REST.
+    Deletion,
+    /// A refusal of what must be refused.
+    Refusal,
+    /// Rows by INSERT, committed.
+    Insert,
+    /// Rows by COPY, committed.
+    Copy,
+    /// Rows by MERGE, committed.
+    Merge,
+    /// A row by UPDATE, committed.
+    Update,
+    /// A row by DELETE, committed.
+    Delete,
+    /// A part rolled back of a transaction that was committed.
+    PartRolledBack,
+    /// A whole transaction rolled back.
+    RolledBack,
+    /// A transaction in two phases, committed.
+    CommitPrepared,
+    /// A transaction in two phases, rolled back.
+    RollbackPrepared,
+}
+
+impl Way {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::Single,
+        Self::Upload,
+        Self::Keyed,
+        Self::Repeat,
+        Self::Deletion,
+        Self::Refusal,
+        Self::Insert,
+        Self::Copy,
+        Self::Merge,
+        Self::Update,
+        Self::Delete,
+        Self::PartRolledBack,
+        Self::RolledBack,
+        Self::CommitPrepared,
+        Self::RollbackPrepared,
+    ];
+}
+
 /// All writers' history, shared.
 #[derive(Debug)]
 pub struct History {
     rows: Mutex<HashMap<(Table, Uuid), Fate>>,
+    /// The times that were asked for, of rows that nobody changes.
+    times: Mutex<HashMap<(Table, Uuid), SystemTime>>,
+    ways: Mutex<BTreeMap<Way, u64>>,
+    wrong: Mutex<Vec<String>>,
     in_flight: AtomicUsize,
     acknowledged: AtomicU64,
     refused: AtomicU64,
@@ -66,6 +127,9 @@ impl Default for History {
     fn default() -> Self {
         Self {
             rows: Mutex::default(),
+            times: Mutex::default(),
+            ways: Mutex::default(),
+            wrong: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             acknowledged: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -100,6 +164,40 @@ impl History {
     pub fn note(&self, table: Table, ids: impl IntoIterator<Item = Uuid>, fate: Fate) {
         let mut rows = self.rows();
         rows.extend(ids.into_iter().map(|id| ((table, id), fate)));
+    }
+
+    /// Notes at which time a row must count, should it be there.
+    pub fn note_time(&self, table: Table, id: Uuid, time: SystemTime) {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner).insert((table, id), time);
+    }
+
+    /// At which time a row must count, where that is known.
+    pub fn time(&self, table: Table, id: Uuid) -> Option<SystemTime> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner).get(&(table, id)).copied()
+    }
+
+    /// Notes that something was written in a way.
+    pub fn succeeded(&self, ways: impl IntoIterator<Item = Way>) {
+        let mut counted = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        for way in ways {
+            *counted.entry(way).or_default() += 1;
+        }
+    }
+
+    /// The ways in which nothing was written until now.
+    pub fn untried(&self) -> Vec<Way> {
+        let counted = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        Way::ALL.into_iter().filter(|way| !counted.contains_key(way)).collect()
+    }
+
+    /// Notes an answer that must never be.
+    pub fn complain(&self, wrong: String) {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(wrong);
+    }
+
+    /// The answers since this was last asked that must never be, in words.
+    pub fn complaints(&self) -> Vec<String> {
+        std::mem::take(&mut *self.wrong.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Counts a write by what became of it.

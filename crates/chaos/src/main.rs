@@ -66,21 +66,20 @@ async fn main() -> anyhow::Result<ExitCode> {
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
     };
     println!("\n{}", outcome.report);
-    for violation in &outcome.violations {
+    if let Some(violation) = &outcome.violation {
         println!("\nWRONG: {violation}");
     }
-    let found = !outcome.violations.is_empty();
-    Ok(match (plan.planted, found) {
-        (Some(planted), true) => {
+    Ok(match (plan.planted, &outcome.violation) {
+        (Some(planted), Some(violation)) if planted.is_found(violation) => {
             println!("\nthe planted error {planted:?} was found");
             ExitCode::SUCCESS
         }
-        (Some(planted), false) => {
+        (Some(planted), _) => {
             println!("\nthe planted error {planted:?} was not found: the checks are worth nothing");
             ExitCode::FAILURE
         }
-        (None, false) => ExitCode::SUCCESS,
-        (None, true) => {
+        (None, None) => ExitCode::SUCCESS,
+        (None, Some(_)) => {
             if let Some(logs) = &outcome.logs {
                 println!("\nthe services' logs: {}", logs.display());
             }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use local_stack::stack::{Part, built_programs};
 use stats_notifier::store::Statements;
 use tokio_postgres::Client;
@@ -36,6 +36,22 @@ impl Planted {
             Self::AcknowledgedEarly => &[Kind::KillPostgres, Kind::StopPostgres],
             Self::LeadKept => &[Kind::FreezeNotifier],
         }
+    }
+
+    /// Whether a violation is what this error leads to, rather than any other.
+    #[must_use]
+    pub fn is_found(self, violation: &str) -> bool {
+        let words: &[&str] = match self {
+            // Or no version comes at all, for a tick that finds no rows publishes none.
+            Self::TransactionsForgotten => {
+                &["but the snapshot has", "are not what the events say", "does not see"]
+            }
+            Self::FoldedTwice => &["but the snapshot has", "are not what the events say"],
+            // What was shown is lost as well, and its transaction's number is given away again.
+            Self::AcknowledgedEarly => &["was acknowledged, but is not in", "but the snapshot has"],
+            Self::LeadKept => &["was frozen as the leader, and not replaced"],
+        };
+        words.iter().any(|words| violation.contains(words))
     }
 
     /// What a stats-notifier is told so that it has the error.
@@ -76,17 +92,20 @@ impl Planted {
     }
 
     /// The statements of stats-notifier with the error that [`VARIABLE`] names; as they are where it names another.
-    #[must_use]
-    pub fn statements(name: &str) -> Statements {
+    ///
+    /// # Errors
+    /// The statements are no longer such that the error can be put in.
+    pub fn statements(name: &str) -> anyhow::Result<Statements> {
         let mut statements = Statements::default();
         if name == Self::FoldedTwice.name() {
-            statements.fold = statements.fold.replace(">= pg_snapshot_xmax", ">= pg_snapshot_xmin");
+            let once = statements.fold.clone();
+            statements.fold = once.replace(">= pg_snapshot_xmax", ">= pg_snapshot_xmin");
+            ensure!(statements.fold != once, "a flush does not compare with the end of its snapshot");
         }
-        if name == Self::TransactionsForgotten.name()
-            && let Some(half) = statements.tick.rfind("UNION ALL")
-        {
+        if name == Self::TransactionsForgotten.name() {
+            let half = statements.tick.rfind("UNION ALL").context("a tick does not consist of parts")?;
             statements.tick.truncate(half);
         }
-        statements
+        Ok(statements)
     }
 }

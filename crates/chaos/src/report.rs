@@ -16,8 +16,10 @@ pub struct OfKind {
     /// Those that had an effect.
     pub effects: usize,
     /// From the end of such a fault until a write made then was acknowledged and shown, unless the next fault did not wait
-    /// for that.
+    /// for that, or a link was in trouble as well.
     pub recoveries: Vec<Duration>,
+    /// How long it took until a frozen leader was replaced.
+    pub takeovers: Vec<Duration>,
 }
 
 /// What a run did.
@@ -51,27 +53,33 @@ impl Report {
     }
 }
 
+/// The median and the maximum, in words.
+fn middle_and_longest(times: &[Duration]) -> (String, String) {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    let seconds =
+        |place: usize| times.get(place).map_or("-".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()));
+    (seconds(times.len() / 2), seconds(times.len().saturating_sub(1)))
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = String::new();
         writeln!(table, "| fault | inflicted | with an effect | recovery p50 | recovery max |")?;
         writeln!(table, "|---|---:|---:|---:|---:|")?;
         for (kind, of) in &self.kinds {
-            let mut recoveries = of.recoveries.clone();
-            recoveries.sort_unstable();
-            let seconds = |place: usize| {
-                recoveries.get(place).map_or("-".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
-            };
-            let (middle, last) = (recoveries.len() / 2, recoveries.len().saturating_sub(1));
             let (name, effects) = (kind.name(), of.effects);
-            writeln!(
-                table,
-                "| {name} | {} | {effects} | {} | {} |",
-                of.inflicted,
-                seconds(middle),
-                seconds(last)
-            )?;
+            let (middle, longest) = middle_and_longest(&of.recoveries);
+            writeln!(table, "| {name} | {} | {effects} | {middle} | {longest} |", of.inflicted)?;
         }
+        let takeovers: Vec<Duration> =
+            self.kinds.values().flat_map(|kind| kind.takeovers.iter().copied()).collect();
+        let (middle, longest) = middle_and_longest(&takeovers);
+        writeln!(
+            table,
+            "| from the freeze of a leader until another published | | {} | {middle} | {longest} |",
+            takeovers.len()
+        )?;
         for (kind, why) in &self.left_out {
             writeln!(table, "| {} | left out: {why} | | | |", kind.name())?;
         }

@@ -1,11 +1,11 @@
 //! A run: faults one after another, and every few of them a rest at which everything is checked.
 
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use futures_util::FutureExt;
 use local_stack::postgres::Installation;
 use local_stack::stack::Part;
 use rand::rngs::StdRng;
@@ -13,18 +13,17 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use uuid::Uuid;
 
-use crate::checker::Checker;
-use crate::fault::{Companion, Kind, Violation, inflict};
-use crate::history::{Fate, History, Table};
+use crate::checker::{Change, Checker};
+use crate::fault::{Inflicted, Kind, Violation, inflict};
+use crate::history::{Fate, Table};
 use crate::link::{Link, Mode};
 use crate::planted::Planted;
 use crate::report::Report;
 use crate::subscriber::{Subscriber, Temper};
 use crate::system::System;
 use crate::wait::until;
-use crate::writers::{self, Parents, World};
+use crate::writers::{self, World};
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -50,8 +49,8 @@ pub struct Plan {
 pub struct Outcome {
     /// What it did.
     pub report: Report,
-    /// What was wrong, in words; empty where nothing was.
-    pub violations: Vec<String>,
+    /// What was wrong, in words, if anything was.
+    pub violation: Option<String>,
     /// Where the services' logs were kept, if something was.
     pub logs: Option<PathBuf>,
 }
@@ -64,6 +63,12 @@ const HASTE: f64 = 0.2;
 
 /// How many faults come while a link is in trouble as well.
 const TOGETHER: f64 = 0.2;
+
+/// So often a kind of fault may be without an effect before it has had any.
+const WITHOUT_EFFECT: usize = 5;
+
+/// After so many faults something must have been written in every way.
+const LONG_ENOUGH: usize = 20;
 
 /// The checks expect all units to count what happened at any time.
 const UNITS_KEPT: [(Part, &str, &str); 2] = [
@@ -82,16 +87,7 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outco
     let started = Instant::now();
     say("starting Postgres, two of each service, and the links between them");
     let system = System::start(plan.installation.clone(), plan.planted, &UNITS_KEPT).await?;
-    let parents = Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7(), item: Uuid::now_v7() };
-    system.database.prepare(parents.base_item, parents.user, parents.item).await?;
-    let history = Arc::new(History::default());
-    history.note(Table::Items, [parents.item], Fate::Stored);
-    let world = World {
-        ingest: system.ingest.clone(),
-        database: system.sql.clone(),
-        parents,
-        history: Arc::clone(&history),
-    };
+    let world = World::of(&system).await?;
     let mut random = StdRng::seed_from_u64(plan.seed);
     let slow_line = Link::to("slow line".to_owned(), system.gateway_port()?).await?;
     slow_line.set(Mode::Slow(SLOW_LINE));
@@ -108,24 +104,30 @@ pub async fn run(plan: &Plan, mut say: impl FnMut(&str)) -> anyhow::Result<Outco
     };
     let postgres = plan.installation.version().to_string();
     let mut report = Report { seed: plan.seed, postgres, ..Report::default() };
-    let violations = match run.faults(plan, &mut random, &mut report, started, &mut say).await {
-        Ok(()) => Vec::new(),
+    let mut violation = match run.faults(plan, &mut random, &mut report, started, &mut say).await {
+        Ok(()) => None,
         Err(error) => match error.downcast::<Violation>() {
-            Ok(Violation(violation)) => vec![violation],
+            Ok(Violation(violation)) => Some(violation),
             Err(error) => return Err(error.context(run.system.postgres_log())),
         },
     };
-    report.writes = history.totals();
+    report.writes = run.world.history.totals();
     report.checked = run.checker.checked;
     report.took = started.elapsed();
     let Run { system, subscribers, _writers: writers, .. } = run;
     drop((subscribers, writers));
-    let logs = (!violations.is_empty()).then(|| system.logs());
-    let stopped = system.stop(logs.is_some()).await;
-    if violations.is_empty() {
-        stopped?;
+    let logs = system.logs();
+    let unwell = system.stop().await;
+    if violation.is_none() && !unwell.is_empty() {
+        violation = Some(format!("these services did not end well at last: {unwell:?}"));
     }
-    Ok(Outcome { report, violations, logs })
+    let logs = if violation.is_some() {
+        Some(logs)
+    } else {
+        System::remove(&logs)?;
+        None
+    };
+    Ok(Outcome { report, violation, logs })
 }
 
 fn subscribe(system: &System, slow_line: &Link, random: &mut StdRng) -> Vec<Subscriber> {
@@ -194,32 +196,30 @@ impl Run {
                 deck.shuffle(random);
             }
             let Some(kind) = deck.pop() else { continue };
-            let begun = Instant::now();
-            let companion = random.random_bool(TOGETHER).then(|| Companion::begin(&self.system, random));
-            let companion = companion.transpose()?;
-            let effect = inflict(kind, &mut self.system, &self.world, random).await?;
-            let also = match companion {
-                Some(companion) => companion.end().await?,
-                None => None,
-            };
+            // Drawn for each fault alike, so that the schedule does not depend on what faults do.
+            let (together, hasty) = (random.random_bool(TOGETHER), random.random_bool(HASTE));
+            let mut own = random.fork();
+            self.well()?;
+            let (begun, stale) = (Instant::now(), self.told_stale());
+            let effect = inflict(kind, together, &mut self.system, &self.world, &mut own).await?;
             let (lasted, lifted) = (begun.elapsed().as_secs_f64(), Instant::now());
             let (name, number) = (kind.name(), report.counted() + 1);
             let of_kind = report.kinds.entry(kind).or_default();
             of_kind.inflicted += 1;
-            let Some(effect) = effect else {
+            let Some(Inflicted { what, meanwhile, takeover }) = effect else {
                 say(&format!("       {name}: without an effect, does not count"));
+                if of_kind.effects == 0 && of_kind.inflicted == WITHOUT_EFFECT {
+                    bail!("{name}: {WITHOUT_EFFECT} times without an effect, so nothing can be said of it");
+                }
                 continue;
             };
             of_kind.effects += 1;
-            let effect = match also {
-                Some(also) => {
-                    report.together += 1;
-                    format!("{effect}; meanwhile {also}")
-                }
-                None => effect,
-            };
-            if random.random_bool(HASTE) {
-                say(&format!("{number:>5}  {name}, {lasted:.2} s: {effect}; the next does not wait"));
+            of_kind.takeovers.extend(takeover);
+            let alone = meanwhile.is_none();
+            let what = meanwhile.map_or(what.clone(), |meanwhile| format!("{what}; meanwhile {meanwhile}"));
+            report.together += usize::from(!alone);
+            if hasty {
+                say(&format!("{number:>5}  {name}, {lasted:.2} s: {what}; the next does not wait"));
                 continue;
             }
             self.recover().await.map_err(|error| match error.downcast::<Violation>() {
@@ -227,39 +227,63 @@ impl Run {
                 Err(error) => error,
             })?;
             let took = lifted.elapsed();
-            of_kind.recoveries.push(took);
+            // Otherwise some of it was over before trouble on a link was.
+            if alone {
+                report.kinds.entry(kind).or_default().recoveries.push(took);
+            }
+            // The gateways heard nothing for longer than they take numbers for live.
+            if alone
+                && takeover.is_some()
+                && self.told_stale().iter().zip(stale).any(|(now, then)| *now == then)
+            {
+                bail!(Violation(format!(
+                    "after {name}: nobody was told that the numbers were stale meanwhile"
+                )));
+            }
             let took = took.as_secs_f64();
-            say(&format!("{number:>5}  {name}, {lasted:.2} s: {effect}; well again {took:.2} s later"));
+            say(&format!("{number:>5}  {name}, {lasted:.2} s: {what}; well again {took:.2} s later"));
             if report.counted() >= rested + BETWEEN_RESTS {
                 self.rest(report).await?;
                 rested = report.counted();
             }
         }
         self.recover().await?;
-        self.rest(report).await
+        self.rest(report).await?;
+        let untried = self.world.history.untried();
+        if report.counted() >= LONG_ENOUGH && !untried.is_empty() {
+            bail!(Violation(format!("nothing was ever written in these ways: {untried:?}")));
+        }
+        Ok(())
     }
 
-    /// Waits until a write to each ingest-api is acknowledged, and shown by each gateway.
+    /// Nothing has gone wrong that no fault excuses.
+    fn well(&mut self) -> anyhow::Result<()> {
+        self.system.unwell().map_or(Ok(()), |wrong| Err(Violation(wrong).into()))
+    }
+
+    /// How often the steady subscribers were told that the numbers are stale.
+    fn told_stale(&self) -> [u64; 2] {
+        [0, 1].map(|steady: usize| self.subscribers[steady].told_stale())
+    }
+
+    /// Waits until a write to each ingest-api is acknowledged, and shown by each gateway as live.
     async fn recover(&mut self) -> anyhow::Result<()> {
-        if let Some(ended) = self.system.stack.ended().now_or_never() {
-            bail!(Violation(format!("a service ended by itself: {ended}")));
-        }
-        if let Some(panic) = self.system.panic() {
-            bail!(Violation(format!("a service panicked: {panic}")));
-        }
+        self.well()?;
         for ingest in 0..self.world.ingest.len() {
             let item = writers::probe(&self.world, ingest, self.patience).await;
             let item = item.map_err(|error| Violation(format!("ingest-api {}: {error:#}", ingest + 1)))?;
             let transaction = self.system.database.transaction_of(item).await?;
+            let (transaction, made) = transaction
+                .with_context(|| Violation(format!("{item} was acknowledged, but is not in items")))?;
             for subscriber in &self.subscribers[..2] {
                 let shown = || {
                     let version = subscriber.version()?;
-                    self.system.published().get(&version).filter(|shown| shown.snapshot.sees(transaction))?;
-                    Some(())
+                    self.system.published().get(&version).filter(|shown| shown.sees(transaction, made))?;
+                    subscriber.is_live().then_some(())
                 };
                 until(self.patience, async || Ok(shown())).await?.with_context(|| {
                     let (name, seconds) = (subscriber.name(), self.patience.as_secs());
-                    Violation(format!("{name} was not shown an acknowledged write within {seconds} s"))
+                    Violation(format!("{name} was not shown an acknowledged write, live, within {seconds} s"))
                 })?;
             }
         }
@@ -275,24 +299,18 @@ impl Run {
             .context("the producers did not come to rest")?;
         self.until_unwritten().await?;
         let changes = self.system.database.changes().await?;
-        let last = changes.iter().map(|change| change.transaction);
-        let transactions: Vec<u64> = last.collect();
         let all_shown = || {
             let published = self.system.published();
             let version = self.subscribers[0].version()?;
-            let snapshot = &published.get(&version)?.snapshot;
+            let shown = published.get(&version)?;
             let everybody = self.subscribers.iter().all(|other| other.version() == Some(version));
-            (everybody && transactions.iter().all(|transaction| snapshot.sees(*transaction))).then_some(())
+            let everything = changes.iter().all(|change| shown.sees(change.transaction, change.made));
+            (everybody && everything).then_some(())
         };
         if until(self.patience, async || Ok(all_shown())).await?.is_none() {
-            let versions = self.subscribers.iter().map(|subscriber| {
-                let version = subscriber.version().map(|version| version.to_string());
-                format!("{}: {}", subscriber.name(), version.unwrap_or_default())
-            });
-            let versions = versions.collect::<Vec<_>>().join(", ");
-            bail!(Violation(format!("at rest not everybody was shown everything: {versions}")));
+            bail!(Violation(self.not_everything(&changes)));
         }
-        let (mut frames, mut wrong) = (Vec::new(), Vec::new());
+        let (mut frames, mut wrong) = (Vec::new(), history.complaints());
         for subscriber in &self.subscribers {
             let (of_one, out_of_order) = subscriber.take();
             frames.push(of_one);
@@ -309,6 +327,25 @@ impl Run {
         Ok(())
     }
 
+    /// Says who was not shown what, at rest.
+    fn not_everything(&self, changes: &[Change]) -> String {
+        let shown = self.subscribers.iter().map(|subscriber| {
+            let Some(version) = subscriber.version() else {
+                return format!("{} has no version", subscriber.name());
+            };
+            let published = self.system.published();
+            let unseen = changes.iter().filter(|change| {
+                published.get(&version).is_none_or(|shown| !shown.sees(change.transaction, change.made))
+            });
+            let (name, unseen) = (subscriber.name(), unseen.count());
+            match unseen {
+                0 => format!("{name} has {version}, which lacks nothing"),
+                _ => format!("{name} has {version}, whose snapshot does not see {unseen} committed changes"),
+            }
+        });
+        format!("at rest not everybody was shown everything: {}", shown.collect::<Vec<_>>().join("; "))
+    }
+
     /// What was sent before the pause, by somebody who no longer waits for it, may still come.
     async fn until_unwritten(&mut self) -> anyhow::Result<()> {
         let database = &mut self.system.database;
@@ -321,37 +358,44 @@ impl Run {
     async fn wrong_rows(&mut self) -> anyhow::Result<Vec<String>> {
         let mut wrong = Vec::new();
         for table in Table::ALL {
-            let stored = match self.system.database.rows(table).await {
-                Ok(stored) => stored,
-                Err(error) => bail!(Violation(format!("{error:#}"))),
-            };
-            let rows = self.world.history.rows();
             let name = table.name();
+            let stored: HashMap<_, _> = self.system.database.rows(table).await?.into_iter().collect();
+            if let Some(id) = self.system.database.unbalanced(table).await? {
+                wrong.push(format!("{id} was not written to {name} exactly once"));
+            }
+            let history = &self.world.history;
+            let rows = history.rows();
             for ((of, id), fate) in rows.iter().filter(|((of, _), _)| *of == table) {
-                match (fate, stored.contains(id)) {
-                    (Fate::Stored, false) => {
+                match (fate, stored.get(id)) {
+                    (Fate::Stored, None) => {
                         wrong.push(format!("{id} was acknowledged, but is not in {name}"));
                     }
-                    (Fate::Absent, true) => {
-                        wrong.push(format!("{id} was refused or deleted, but is in {}", of.name()));
+                    (Fate::Absent, Some(_)) => {
+                        wrong.push(format!("{id} was refused or deleted, but is in {name}"));
+                    }
+                    (_, Some(time)) if history.time(*of, *id).is_some_and(|asked| asked != *time) => {
+                        wrong.push(format!(
+                            "{id} in {name} counts at {time:?}, but another time was asked for"
+                        ));
                     }
                     _ => {}
                 }
             }
-            let unasked = stored.iter().filter(|id| !rows.contains_key(&(table, **id)));
+            let unasked = stored.keys().filter(|id| !rows.contains_key(&(table, **id)));
             wrong.extend(unasked.map(|id| format!("{id} is in {name}, but nobody wrote it")));
         }
         wrong.truncate(20);
         Ok(wrong)
     }
 
-    /// Compares with the events what was shown, as the checker knows it, and the rollups.
+    /// Compares with the events the audit, from which all windows have just been checked, and the rollups.
     async fn wrong_counts(&mut self) -> anyhow::Result<Vec<String>> {
         let counted = self.system.database.recount().await?;
-        let shown: std::collections::HashSet<_> = self.checker.counts().collect();
+        let audited: HashSet<_> = self.checker.counts().collect();
         let mut wrong = Vec::new();
-        for (topic, time, count) in counted.symmetric_difference(&shown).take(10) {
-            wrong.push(format!("{topic} at {time}: {count}, but the events say otherwise"));
+        for (topic, time, count) in counted.symmetric_difference(&audited).take(10) {
+            let whose = if counted.contains(&(topic.clone(), *time, *count)) { "events" } else { "audit" };
+            wrong.push(format!("{topic} at {time} is {count} by the {whose} alone"));
         }
         // They follow about once a second.
         let (database, mut rollups) = (&mut self.system.database, 0);

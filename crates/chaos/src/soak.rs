@@ -5,7 +5,6 @@ mod long_transactions;
 mod samples;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -15,16 +14,14 @@ use local_stack::stack::Part;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use crate::fault::{Kind, inflict};
-use crate::history::{Fate, History, Table};
 use crate::soak::clients::Clients;
 use crate::soak::samples::{Sampler, descriptors};
 use crate::subscriber::{Subscriber, Temper};
 use crate::system::{PATIENCE, System};
 use crate::wait::until;
-use crate::writers::{self, Parents, World};
+use crate::writers::{self, World};
 
 pub use crate::soak::long_transactions::long_transactions;
 
@@ -97,66 +94,81 @@ pub async fn soak(seed: u64, time: Duration, mut say: impl FnMut(&str)) -> anyho
     clients.pause(false);
 
     let started = Instant::now();
-    let sampler = Sampler::start(&system).await?;
-    let (mut disturbances, mut restarts) = (0, 0);
+    let (sampler, mut grown) = (Sampler::start(&system).await?, Vec::new());
+    let mut disturbances: BTreeMap<Kind, usize> = DISTURBANCES.map(|kind| (kind, 0)).into();
+    let mut restarts = 0;
+    let terms = |system: &System| {
+        system.published().keys().map(|version| version.nonce).collect::<HashSet<_>>().len()
+    };
+    let terms_before = terms(&system);
     for kind in DISTURBANCES.into_iter().cycle() {
         if started.elapsed() > time {
             break;
         }
-        disturbances += usize::from(inflict(kind, &mut system, &world, &mut random).await?.is_some());
+        let effect = inflict(kind, false, &mut system, &world, &mut random).await?;
+        *disturbances.entry(kind).or_default() += usize::from(effect.is_some());
         clients.history().await;
         if kind == Kind::LinkCut {
             system.stack.restart(Part::SseGateway.replica(2), PATIENCE).await?;
             restarts += 1;
             rebuilds.once(&mut system).await?;
         }
-        // What they got is checked elsewhere.
-        drop(subscribers.iter().map(Subscriber::take).collect::<Vec<_>>());
+        // Whether the counts that they got are right is checked elsewhere.
+        grown.extend(subscribers.iter().flat_map(|subscriber| subscriber.take().1));
     }
     let samples = sampler.stop().await?;
     fill_pools(&system).await;
     rest(&mut system, &world, &clients).await?;
     say("at rest again");
-    let mut grown = samples.grown();
+    grown.extend(samples.grown());
     grown.extend(left_behind(&mut system, &before).await?);
     if !system.run_notifier("verify", &[]).await? {
         grown.push("`stats-notifier verify` does not find all counts right".to_owned());
     }
-    let terms: HashSet<_> = system.published().keys().map(|version| version.nonce).collect();
+    grown.extend(system.unwell());
+    grown.extend(world.history.complaints());
+    let terms = terms(&system) - terms_before;
     let resumed: u64 = subscribers.iter().map(Subscriber::streams).sum();
     let (streams, pages) = (clients.streams(), clients.pages());
     for (what, number) in
-        [("streams", streams), ("pages", pages), ("restarts", restarts), ("further terms", terms.len() - 1)]
+        [("streams", streams), ("pages", pages), ("restarts", restarts), ("further terms", terms)]
     {
         if number == 0 {
             grown.push(format!("there were no {what}: nothing can be said of them"));
         }
     }
+    for (kind, _) in disturbances.iter().filter(|(_, effects)| **effects == 0) {
+        grown.push(format!("{} had no effect: nothing can be said of it", kind.name()));
+    }
     let report = format!(
-        "{}\nin {} s: {streams} streams, {resumed} of them resumed or long, {pages} pages of history, {disturbances} disturbances, \
-         {restarts} restarts of a gateway, {} rebuilds with {} rollups deleted after them, {} terms, {} writes acknowledged, \
+        "{}\nin {} s: {streams} streams, {resumed} of them resumed or long, {pages} pages of history, {} disturbances, \
+         {restarts} restarts of a gateway, {} rebuilds with {} rollups deleted after them, {terms} takeovers, {} writes acknowledged, \
          seed {seed}",
         samples.table(),
         started.elapsed().as_secs(),
+        disturbances.values().sum::<usize>(),
         rebuilds.number,
         rebuilds.deleted,
-        terms.len(),
         world.history.totals().acknowledged,
     );
     drop((writers, clients, subscribers));
-    system.stop(false).await?;
+    finish(system).await?;
     Ok(Outcome { report, grown })
+}
+
+/// Stops everything.
+async fn finish(system: System) -> anyhow::Result<()> {
+    let logs = system.logs();
+    let unwell = system.stop().await;
+    ensure!(unwell.is_empty(), "these services did not end well: {unwell:?}; see {}", logs.display());
+    System::remove(&logs)
 }
 
 /// Everything, with what events refer to.
 async fn start(variables: &[(Part, &'static str, &str)]) -> anyhow::Result<(System, World)> {
     let system = System::start(Installation::find()?, None, variables).await?;
-    let parents = Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7(), item: Uuid::now_v7() };
-    system.database.prepare(parents.base_item, parents.user, parents.item).await?;
-    let history = Arc::new(History::default());
-    history.note(Table::Items, [parents.item], Fate::Stored);
-    let (ingest, database) = (system.ingest.clone(), system.sql.clone());
-    Ok((system, World { ingest, database, parents, history }))
+    let world = World::of(&system).await?;
+    Ok((system, world))
 }
 
 /// Rebuilds, and what the leader deleted after them.

@@ -37,6 +37,10 @@ struct Held {
     frames: Vec<Frame>,
     wrong: Vec<String>,
     streams: u64,
+    /// Whether the gateway said last, on the stream that is open, that the numbers are live.
+    live: bool,
+    /// How often it has said that they are stale.
+    stale: u64,
 }
 
 /// A subscriber of all topics, until dropped.
@@ -67,6 +71,18 @@ impl Subscriber {
     #[must_use]
     pub fn version(&self) -> Option<Version> {
         self.held().state.as_ref().map(Statistics::version)
+    }
+
+    /// Whether it was told last that the numbers are live, and still listens.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.held().live
+    }
+
+    /// How often it was told that they are stale.
+    #[must_use]
+    pub fn told_stale(&self) -> u64 {
+        self.held().stale
     }
 
     /// How many streams it has opened.
@@ -110,6 +126,7 @@ impl Client {
                 Ok(Err(wrong)) if wrong.is::<Wrong>() => self.held().wrong.push(format!("{wrong:#}")),
                 _ => {}
             }
+            self.held().live = false;
             tokio::time::sleep(RETRY).await;
         }
     }
@@ -142,6 +159,14 @@ impl Client {
         let kind = match message.event.as_deref() {
             Some("snapshot") => FrameKind::Snapshot,
             Some("patch") => FrameKind::Patch,
+            Some("status") => {
+                let status: serde_json::Value = serde_json::from_str(&message.data)
+                    .map_err(|error| Wrong(format!("a status {:?}: {error}", message.data)))?;
+                let mut held = self.held();
+                held.live = status["upstream"] == "live";
+                held.stale += u64::from(status["upstream"] == "stale");
+                return Ok(());
+            }
             _ => return Ok(()),
         };
         let id = message.id.as_ref().ok_or_else(|| Wrong("a frame without an id".to_owned()))?;

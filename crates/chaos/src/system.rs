@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use domain::Version;
+use futures_util::FutureExt;
 use local_stack::postgres::{Cluster, ClusterSettings, Installation, Stop, free_port};
 use local_stack::stack::{Instance, Part, Ports, Replicas, Stack, StackSettings, built_programs};
 use migrate::settings::RoleSettings;
@@ -42,8 +43,8 @@ const LOGS: &str = "services.log";
 /// Every version that a leader said it would publish.
 pub type Publications = Arc<Mutex<HashMap<Version, Published>>>;
 
-/// What services said when they panicked.
-type Panics = Arc<Mutex<Vec<String>>>;
+/// What services said that they must not.
+type Wrong = Arc<Mutex<Vec<String>>>;
 
 /// The running system. All of it ends when this is dropped.
 pub struct System {
@@ -63,7 +64,7 @@ pub struct System {
     pub clocks: Option<Clocks>,
     /// What the leaders said.
     pub published: Publications,
-    panics: Panics,
+    wrong: Wrong,
     installation: Installation,
     settings: ClusterSettings,
     cluster: Option<Cluster>,
@@ -133,7 +134,7 @@ impl System {
             let replicas = [1, 2].map(|number| (part.replica(number), variable, value.clone()));
             wires.variables.extend(replicas);
         }
-        let (published, panics) = (Publications::default(), Panics::default());
+        let (published, wrong) = (Publications::default(), Wrong::default());
         let stack = StackSettings {
             programs,
             database,
@@ -143,7 +144,7 @@ impl System {
             variables: wires.variables,
         };
         let stack =
-            Stack::start(stack, logs(Arc::clone(&published), Arc::clone(&panics), &folder.join(LOGS))?)?;
+            Stack::start(stack, logs(Arc::clone(&published), Arc::clone(&wrong), &folder.join(LOGS))?)?;
         let mut system = Self {
             stack,
             database: admin,
@@ -153,7 +154,7 @@ impl System {
             sql: config(wires.sql),
             clocks,
             published,
-            panics,
+            wrong,
             installation,
             settings,
             cluster: Some(cluster),
@@ -209,10 +210,13 @@ impl System {
         Ok(link.context("there is no link to sse-gateway 1")?.port())
     }
 
-    /// The first panic of a service, if there was one.
-    #[must_use]
-    pub fn panic(&self) -> Option<String> {
-        self.panics.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
+    /// What must not be, whatever else happens: a service that panicked or ended by itself, or one version of two
+    /// snapshots.
+    pub fn unwell(&mut self) -> Option<String> {
+        if let Some(ended) = self.stack.ended().now_or_never() {
+            return Some(format!("a service ended by itself: {ended}"));
+        }
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
     }
 
     /// Who published last.
@@ -273,25 +277,23 @@ impl System {
         self.folder.join(LOGS)
     }
 
-    /// Lets everything finish, and removes all files, or keeps the logs.
-    ///
-    /// # Errors
-    /// A service does not end well, or something cannot be removed.
-    pub async fn stop(mut self, keep_logs: bool) -> anyhow::Result<()> {
+    /// Lets everything finish; the logs stay. Returns which services did not end well.
+    pub async fn stop(mut self) -> Vec<Instance> {
         let unwell = self.stack.stop(PATIENCE).await;
         drop(self.database);
         if let Some(mut cluster) = self.cluster.take() {
             block_in_place(|| cluster.stop());
         }
-        drop(self.disk);
-        if !keep_logs {
-            std::fs::remove_dir_all(&self.folder)
-                .with_context(|| format!("removing {}", self.folder.display()))?;
-        }
-        if !unwell.is_empty() {
-            bail!("these services did not end well: {unwell:?}");
-        }
-        Ok(())
+        unwell
+    }
+
+    /// Removes what a system that has stopped left beside its [logs](System::logs), and these.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn remove(logs: &Path) -> anyhow::Result<()> {
+        let folder = logs.parent().context("logs without a folder")?;
+        std::fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))
     }
 }
 
@@ -304,11 +306,12 @@ fn config(port: u16) -> tokio_postgres::Config {
 }
 
 /// Takes from the leaders' logs which snapshot each version shows, and writes down everything else.
-fn logs(published: Publications, panics: Panics, file: &Path) -> anyhow::Result<local_stack::stack::Log> {
+fn logs(published: Publications, wrong: Wrong, file: &Path) -> anyhow::Result<local_stack::stack::Log> {
     let file = std::fs::File::create(file).with_context(|| format!("making {}", file.display()))?;
     Ok(Arc::new(move |instance, line: &str| {
+        let say = |what: String| wrong.lock().unwrap_or_else(PoisonError::into_inner).push(what);
         if line.contains("panicked") {
-            panics.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{instance}: {line}"));
+            say(format!("{instance} panicked: {line}"));
         }
         if !line.contains("\"publishing\"") {
             // Only for people who look for the reason of a violation.
@@ -319,7 +322,10 @@ fn logs(published: Publications, panics: Panics, file: &Path) -> anyhow::Result<
         let text = |name: &str| event[name].as_str().unwrap_or_default();
         if let (Ok(version), Ok(snapshot)) = (text("version").parse(), text("snapshot").parse()) {
             let publication = Published { snapshot, at: SystemTime::now(), by: instance };
-            published.lock().unwrap_or_else(PoisonError::into_inner).insert(version, publication);
+            let mut published = published.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(before) = published.insert(version, publication) {
+                say(format!("{version} was published twice, by {} and {instance}", before.by));
+            }
         }
     }))
 }

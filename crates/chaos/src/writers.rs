@@ -16,6 +16,7 @@ use tokio_postgres::Config;
 use uuid::Uuid;
 
 use crate::history::{Fate, History, Table};
+use crate::system::System;
 use crate::writers::rest::{Kind, Rest};
 use crate::writers::sql::Sql;
 
@@ -47,6 +48,20 @@ pub struct World {
     pub parents: Parents,
     /// What becomes of it all.
     pub history: Arc<History>,
+}
+
+impl World {
+    /// Adds to a system what its writers refer to.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn of(system: &System) -> anyhow::Result<Self> {
+        let parents = Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7(), item: Uuid::now_v7() };
+        system.database.prepare(parents.base_item, parents.user, parents.item).await?;
+        let history = Arc::new(History::default());
+        history.note(Table::Items, [parents.item], Fate::Stored);
+        Ok(Self { ingest: system.ingest.clone(), database: system.sql.clone(), parents, history })
+    }
 }
 
 /// The kinds of writers, and how many there are of each.

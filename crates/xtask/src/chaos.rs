@@ -35,14 +35,14 @@ pub(crate) async fn test() -> anyhow::Result<()> {
         program(&format!("chaos: {planted} must be found"), "chaos", &arguments).await?;
     }
     // Of one schedule, though not of one course of events, so that a change is judged by what it changed.
-    program("chaos", "chaos", &["--seed", "1", "--faults", "42", "--minutes", "5"]).await?;
+    program("chaos", "chaos", &["--seed", "1", "--faults", "42"]).await?;
     program("soak", "soak", &["--seconds", "45"]).await
 }
 
 /// Each kind of fault about once, on another Postgres. All is built already.
 pub(crate) async fn test_again(installation: &Installation) -> anyhow::Result<()> {
     let programs = installation.programs().to_str().context("the path of Postgres is no text")?;
-    let arguments = ["--seed", "2", "--faults", "21", "--minutes", "3", "--postgres", programs];
+    let arguments = ["--seed", "2", "--faults", "21", "--postgres", programs];
     program(&format!("chaos on Postgres {}", installation.version()), "chaos", &arguments).await
 }
 

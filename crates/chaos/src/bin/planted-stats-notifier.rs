@@ -9,6 +9,6 @@ async fn main() -> anyhow::Result<()> {
     let settings = Settings::load()?;
     service_kit::telemetry::start(&settings.log)?;
     let shutdown = service_kit::shutdown::on_signal()?;
-    let statements = Planted::statements(&std::env::var(VARIABLE).unwrap_or_default());
+    let statements = Planted::statements(&std::env::var(VARIABLE).unwrap_or_default())?;
     Ok(Application::build_with(settings, shutdown, statements)?.run_until_stopped().await?)
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use anyhow::bail;
 use local_stack::stack::Instance;
 use rand::rngs::StdRng;
+use tokio::time::Instant;
 
 use crate::database::{HOLD, LET_GO};
-use crate::fault::{EFFECT, Effect, Violation, for_a_while, until_in_flight};
+use crate::fault::{EFFECT, Effect, Inflicted, Violation, for_a_while, until_in_flight};
 use crate::system::System;
 use crate::wait::until;
 use crate::writers::World;
@@ -28,7 +29,7 @@ pub(super) async fn freeze(
     let silent = reqwest::Client::new().get(url).timeout(patience).send().await.is_err();
     for_a_while(random, 0..3_000).await;
     frozen.thaw();
-    Ok(silent.then(|| format!("{instance} did not answer")))
+    Ok(silent.then(|| format!("{instance} did not answer").into()))
 }
 
 pub(super) async fn freeze_leader(
@@ -51,12 +52,14 @@ async fn until_replaced(system: &System, leader: Instance) -> anyhow::Result<Eff
     if system.newest_leader() != Some(leader) {
         return Ok(None);
     }
+    let frozen = Instant::now();
     let other = async || Ok((system.newest_leader() != Some(leader)).then_some(()));
     if until(TAKEOVER, other).await?.is_none() {
         let seconds = TAKEOVER.as_secs();
         bail!(Violation(format!("{leader} was frozen as the leader, and not replaced within {seconds} s")));
     }
-    Ok(Some(format!("{leader} was replaced")))
+    let takeover = Some(frozen.elapsed());
+    Ok(Some(Inflicted { takeover, ..format!("{leader} was replaced").into() }))
 }
 
 pub(super) async fn freeze_in_flush(
@@ -86,5 +89,9 @@ pub(super) async fn freeze_in_flush(
     for_a_while(random, 0..1_500).await;
     frozen.thaw();
     let replaced = replaced?;
-    Ok(replaced.filter(|_| between.is_some()).map(|replaced| format!("{replaced} before its commit")))
+    let before_its_commit = |replaced: Inflicted| {
+        let what = format!("{} before its commit", replaced.what);
+        Inflicted { what, ..replaced }
+    };
+    Ok(replaced.filter(|_| between.is_some()).map(before_its_commit))
 }

@@ -7,7 +7,7 @@ use rand::seq::IndexedRandom;
 
 use crate::fault::{EFFECT, Effect, for_a_while, until_in_flight};
 use crate::history::{Fate, Table};
-use crate::system::System;
+use crate::system::{PATIENCE, System};
 use crate::wait::until;
 use crate::writers::World;
 
@@ -25,7 +25,7 @@ pub(super) async fn terminate_backend(
     // Waits until it has ended, at most so many milliseconds.
     let ended = "SELECT pg_terminate_backend($1, 5000)";
     let ended: bool = system.database.client().await?.query_one(ended, &[&pid]).await?.get(0);
-    Ok(ended.then(|| format!("a session of {user} ended ({application})")))
+    Ok(ended.then(|| format!("a session of {user} ended ({application})").into()))
 }
 
 pub(super) async fn restart_postgres(
@@ -37,7 +37,7 @@ pub(super) async fn restart_postgres(
     let in_flight = world.history.in_flight();
     system.stop_postgres(way);
     system.start_postgres()?;
-    Ok(Some(format!("{in_flight} writes were on their way")))
+    Ok(Some(format!("{in_flight} writes were on their way").into()))
 }
 
 /// Until a write fails, and for a while; Postgres may end of it.
@@ -59,15 +59,23 @@ pub(super) async fn fill_disk(
             Err(error) => return Ok(Some(format!("Postgres went away: {error:#}"))),
         };
         Ok(match client.batch_execute(&insert).await {
-            Ok(()) => None,
+            Ok(()) => {
+                world.history.note(Table::Items, [id], Fate::Stored);
+                None
+            }
             Err(error) => Some(error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)),
         })
     })
     .await;
     for_a_while(random, 0..1_500).await;
     system.disk.as_ref().context("there is no disk")?.empty()?;
-    if !system.postgres_runs() {
-        system.start_postgres()?;
-    }
-    Ok(failed?.map(|failed| format!("a write failed: {failed}")))
+    // It may be about to end, for it could not start anew after a crash.
+    let answers = until(PATIENCE, async || {
+        if !system.postgres_runs() {
+            system.start_postgres()?;
+        }
+        Ok(system.database.client().await.is_ok().then_some(()))
+    });
+    answers.await?.context("Postgres did not come back once its disk had room")?;
+    Ok(failed?.map(|failed| format!("a write failed: {failed}").into()))
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::fault::{EFFECT, Effect, for_a_while, until_in_flight};
+use crate::fault::{EFFECT, Effect, Violation, for_a_while, until_in_flight};
 use crate::link::{Link, Mode};
 use crate::system::{MAX_CLIENTS, PATIENCE, System};
 use crate::wait::until;
@@ -23,7 +23,7 @@ use crate::writers::{self, World};
 /// Trouble on a link that comes with other faults and lasts for a while, whatever they do. A fault must bear it, so it is
 /// shorter than what anything waits for.
 #[derive(Debug)]
-pub struct Companion {
+pub(super) struct Companion {
     link: Arc<Link>,
     before: (u64, u64),
     lifted: AbortOnDropHandle<()>,
@@ -34,7 +34,7 @@ impl Companion {
     ///
     /// # Errors
     /// There are no links.
-    pub fn begin(system: &System, random: &mut StdRng) -> anyhow::Result<Self> {
+    pub(super) fn begin(system: &System, random: &mut StdRng) -> anyhow::Result<Self> {
         let slow = Duration::from_millis(random.random_range(20..200));
         let mode = *[Mode::Cut, Mode::Stalled, Mode::Slow(slow)].choose(random).unwrap_or(&Mode::Cut);
         let time = Duration::from_millis(random.random_range(500..4_500));
@@ -53,14 +53,14 @@ impl Companion {
     ///
     /// # Errors
     /// None does.
-    pub async fn end(self) -> anyhow::Result<Effect> {
+    pub(super) async fn end(self) -> anyhow::Result<Option<String>> {
         self.lifted.await.context("a link is still in trouble")?;
         Ok(effect(&self.link, self.before))
     }
 }
 
 /// What trouble did to a link since `before`.
-fn effect(link: &Link, before: (u64, u64)) -> Effect {
+fn effect(link: &Link, before: (u64, u64)) -> Option<String> {
     let (broken, held) = link.effects();
     let (broken, held) = (broken - before.0, held - before.1);
     let name = &link.name;
@@ -94,15 +94,19 @@ pub(super) async fn trouble(
         }
         let whole = effect(link, before);
         link.set(Mode::Open);
-        return Ok(whole);
+        return Ok(whole.map(Into::into));
     }
     Ok(None)
 }
 
 /// More uploads than are taken at a time, none of which ends before all have begun.
-pub(super) async fn fill_uploads(system: &System, world: &World, number: usize) -> anyhow::Result<Effect> {
+pub(super) async fn fill_uploads(
+    system: &System,
+    world: &World,
+    instance: Instance,
+) -> anyhow::Result<Effect> {
     until_in_flight(&world.history).await?;
-    let url = format!("{}/items", system.stack.url(Part::IngestApi.replica(number)));
+    let url = format!("{}/items", system.stack.url(instance));
     let end = CancellationToken::new();
     let mut uploads = JoinSet::new();
     for _ in 0..32 {
@@ -124,20 +128,24 @@ pub(super) async fn fill_uploads(system: &System, world: &World, number: usize) 
     end.cancel();
     let statuses = uploads.join_all().await;
     let also = statuses.iter().filter(|status| **status == 503).count();
-    Ok(refused.then(|| format!("{} uploads were answered 503", also + 1)))
+    Ok(refused.then(|| format!("{} uploads were answered 503", also + 1).into()))
 }
 
-pub(super) async fn fill_clients(system: &System, world: &World, number: usize) -> anyhow::Result<Effect> {
+pub(super) async fn fill_clients(
+    system: &System,
+    world: &World,
+    instance: Instance,
+) -> anyhow::Result<Effect> {
     until_in_flight(&world.history).await?;
-    let url =
-        format!("{}/statistics?topic=transfers/year", system.stack.url(Part::SseGateway.replica(number)));
+    let url = format!("{}/statistics?topic=transfers/year", system.stack.url(instance));
     let (mut streams, mut refused) = (Vec::new(), 0);
     for _ in 0..MAX_CLIENTS + 16 {
-        let stream = reqwest::Client::new().get(&url).timeout(EFFECT).send().await?;
+        // A gateway that does not listen yet has not refused anybody.
+        let Ok(stream) = reqwest::Client::new().get(&url).timeout(EFFECT).send().await else { continue };
         refused += usize::from(stream.status() == 503);
         streams.push(stream);
     }
-    Ok((refused > 0).then(|| format!("{refused} clients were answered 503")))
+    Ok((refused > 0).then(|| format!("{refused} clients were answered 503").into()))
 }
 
 pub(super) async fn step_clock(
@@ -155,14 +163,16 @@ pub(super) async fn step_clock(
     clocks.step(instance, seconds)?;
     let stepped = if instance.part == Part::IngestApi {
         // What it reads the date for.
-        let item = writers::probe(world, instance.number - 1, PATIENCE).await?;
+        let item = writers::probe(world, instance.number - 1, PATIENCE).await;
+        let item =
+            item.map_err(|error| Violation(format!("{instance}, whose clock was stepped: {error:#}")))?;
         off(system.database.created_at(item).await?.into())
     } else {
         until(EFFECT, async || Ok(date(system, instance).await.filter(|date| off(*date)))).await?.is_some()
     };
     for_a_while(random, 100..1_500).await;
     system.clocks.as_ref().context("there are no clocks")?.step(instance, 0)?;
-    Ok(stepped.then(|| format!("{instance} was off by {seconds} s")))
+    Ok(stepped.then(|| format!("{instance} was off by {seconds} s").into()))
 }
 
 /// The date as a service knows it, by which it dates its answers.

@@ -9,7 +9,7 @@ use local_stack::stack::Part;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::soak::{Outcome, number, start};
+use crate::soak::{Outcome, finish, number, start};
 use crate::system::{PATIENCE, System};
 use crate::wait::until;
 use crate::writers;
@@ -105,18 +105,21 @@ pub async fn long_transactions(
             wrong.push(format!("numbers hardly moved: {versions:.1} versions a second ({what})"));
         }
     }
-    for pair in [(1, 2), (3, 4)] {
-        let (first, last) = (rows[pair.0].1.tick, rows[pair.1].1.tick);
+    // Slower than without, or slower and slower.
+    for (earlier, later) in [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (3, 4)] {
+        let (first, last) = (rows[earlier].1.tick, rows[later].1.tick);
         if last > first * SLOWER.0 + SLOWER.1 {
-            wrong.push(format!("ticks got slower: {first:.2} ms, then {last:.2} ms ({})", rows[pair.1].0));
+            wrong.push(format!("ticks got slower: {first:.2} ms, then {last:.2} ms ({})", rows[later].0));
         }
     }
+    wrong.extend(system.unwell());
+    wrong.extend(world.history.complaints());
     let writes = world.history.totals().acknowledged;
     // Writing to a string does not fail.
     let _written =
         write!(report, "\neach of {} s, {writes} writes acknowledged in all, seed {seed}", step.as_secs());
     drop(writers);
-    system.stop(false).await?;
+    finish(system).await?;
     Ok(Outcome { report, grown: wrong })
 }
 

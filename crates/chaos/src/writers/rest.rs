@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use crate::history::{Fate, Table};
+use crate::history::{Fate, Table, Way};
 use crate::writers::{ATTEMPTS, PATIENCE, Parents, World};
 
 /// What a producer writes.
@@ -37,6 +37,16 @@ pub(super) struct Rest {
     pub(super) random: StdRng,
 }
 
+/// A request for one row.
+struct Asked {
+    table: Table,
+    id: Uuid,
+    method: Method,
+    path: String,
+    body: Value,
+    key: Option<Uuid>,
+}
+
 impl Rest {
     /// Leaves the cores to others.
     pub(super) async fn rest(&mut self) {
@@ -47,61 +57,75 @@ impl Rest {
     pub(super) async fn write(&mut self, kind: Kind) {
         let history = Arc::clone(&self.world.history);
         let _in_flight = history.begin().await;
-        let Parents { base_item, user, item } = self.world.parents;
-        let (id, time) = (Uuid::now_v7(), time(&mut self.random));
-        let transfer = json!({ "id": id, "item_id": item, "owner_id": user, "timestamp": time });
-        let created = json!({ "id": id, "base_item_id": base_item, "created_at": time });
         match kind {
-            Kind::Single if self.random.random_bool(0.5) => {
-                self.insert(Table::Items, Method::POST, "/items", &created, None, id).await;
-            }
             Kind::Single => {
-                self.insert(Table::Transfers, Method::POST, "/transfers", &transfer, None, id).await;
+                let table = Table::ALL[self.random.random_range(0..2)];
+                let asked = self.row(table);
+                self.insert(asked, Way::Single).await;
             }
             Kind::Keyed => {
-                let path = format!("/items/{item}/ownership");
-                self.insert(Table::Transfers, Method::PUT, &path, &json!({ "to": user }), Some(id), id).await;
+                let (id, Parents { user, item, .. }) = (Uuid::now_v7(), self.world.parents);
+                let asked = Asked {
+                    table: Table::Transfers,
+                    id,
+                    method: Method::PUT,
+                    path: format!("/items/{item}/ownership"),
+                    body: json!({ "to": user }),
+                    key: Some(id),
+                };
+                self.insert(asked, Way::Keyed).await;
             }
             Kind::Bulk => self.bulk().await,
             Kind::Deleting => {
-                history.note(Table::Items, [id], Fate::Unknown);
+                let asked = self.row(Table::Items);
+                history.note(Table::Items, [asked.id], Fate::Unknown);
                 // A repeat that comes after the deletion would create it anew, so there must be none.
-                let answer = self.send(Method::POST, "/items", created.to_string(), None).await;
-                let created = answer.is_some_and(|(status, _)| status == StatusCode::CREATED);
+                let created = self.send(&asked).await == Some(StatusCode::CREATED);
                 if created {
-                    history.note(Table::Items, [id], Fate::Stored);
-                    self.delete(id).await;
+                    history.note(Table::Items, [asked.id], Fate::Stored);
+                    self.delete(asked.id).await;
                 }
                 history.count(if created { Fate::Stored } else { Fate::Unknown });
             }
             Kind::Refused => {
-                let bad = json!({ "id": id, "base_item_id": Uuid::now_v7() });
-                self.insert(Table::Items, Method::POST, "/items", &bad, None, id).await;
+                let mut asked = self.row(Table::Items);
+                asked.body = json!({ "id": asked.id, "base_item_id": Uuid::now_v7() });
+                self.insert(asked, Way::Refusal).await;
             }
         }
     }
 
-    /// Inserts a row, and repeats what may have failed.
-    async fn insert(
-        &mut self,
-        table: Table,
-        method: Method,
-        path: &str,
-        body: &Value,
-        key: Option<Uuid>,
-        id: Uuid,
-    ) {
+    /// A new row, by POST.
+    fn row(&mut self, table: Table) -> Asked {
+        let Parents { base_item, user, item } = self.world.parents;
+        let (id, time) = (Uuid::now_v7(), time(&mut self.random));
+        let text = time.and_then(|time| time.format(&Rfc3339).ok());
+        if let Some(time) = time {
+            self.world.history.note_time(table, id, time.into());
+        }
+        let body = match table {
+            Table::Items => json!({ "id": id, "base_item_id": base_item, "created_at": text }),
+            Table::Transfers => json!({ "id": id, "item_id": item, "owner_id": user, "timestamp": text }),
+        };
+        Asked { table, id, method: Method::POST, path: format!("/{}", table.name()), body, key: None }
+    }
+
+    /// Inserts a row, repeats what may have failed, and now and then what succeeded.
+    async fn insert(&mut self, asked: Asked, way: Way) {
         let history = Arc::clone(&self.world.history);
-        history.note(table, [id], Fate::Unknown);
+        history.note(asked.table, [asked.id], Fate::Unknown);
         // Some never repeat, and never know.
         let attempts = if self.random.random_bool(0.8) { ATTEMPTS } else { 1 };
         let mut fate = Fate::Unknown;
         for attempt in 0..attempts {
-            let answer = self.send(method.clone(), path, body.to_string(), key).await;
-            fate = match answer {
-                Some((status, _)) if status.is_success() => Fate::Stored,
+            fate = match self.send(&asked).await {
+                Some(status) if status.is_success() => Fate::Stored,
+                Some(StatusCode::CONFLICT) => {
+                    history.complain(format!("{} was answered 409, but is nobody else's", asked.id));
+                    Fate::Unknown
+                }
                 // An earlier attempt may have been taken, by a service whose clock is another.
-                Some((status, _)) if status.is_client_error() && attempt == 0 => Fate::Absent,
+                Some(status) if status.is_client_error() && attempt == 0 => Fate::Absent,
                 _ => Fate::Unknown,
             };
             if fate != Fate::Unknown {
@@ -109,20 +133,56 @@ impl Rest {
             }
             self.rest().await;
         }
-        history.note(table, [id], fate);
+        history.note(asked.table, [asked.id], fate);
         history.count(fate);
+        if way == Way::Refusal {
+            match fate {
+                Fate::Stored => history.complain(format!("{} has no base item, but was stored", asked.id)),
+                Fate::Absent => history.succeeded([way]),
+                Fate::Unknown => {}
+            }
+            return;
+        }
+        if fate == Fate::Stored {
+            history.succeeded([way]);
+            if self.random.random_bool(0.2) {
+                self.repeat(&asked).await;
+            }
+        }
+    }
+
+    /// Repeats what was acknowledged, which must change nothing.
+    async fn repeat(&mut self, asked: &Asked) {
+        match self.send(asked).await {
+            Some(status) if status.is_success() && status != StatusCode::CREATED => {
+                self.world.history.succeeded([Way::Repeat]);
+            }
+            Some(status @ (StatusCode::CREATED | StatusCode::CONFLICT)) => {
+                let id = asked.id;
+                self.world
+                    .history
+                    .complain(format!("{id} was acknowledged, and its repeat answered {status}"));
+            }
+            // Of no answer, or of a service whose clock is another, nothing can be said.
+            _ => {}
+        }
     }
 
     async fn delete(&mut self, id: Uuid) {
         let history = Arc::clone(&self.world.history);
-        history.note(Table::Items, [id], Fate::Unknown);
-        for _ in 0..ATTEMPTS {
-            let path = format!("/items/{id}");
-            if let Some((StatusCode::NO_CONTENT | StatusCode::NOT_FOUND, _)) =
-                self.send(Method::DELETE, &path, String::new(), None).await
-            {
-                history.note(Table::Items, [id], Fate::Absent);
-                break;
+        let path = format!("/items/{id}");
+        let asked =
+            Asked { table: Table::Items, id, method: Method::DELETE, path, body: Value::Null, key: None };
+        for attempt in 0..ATTEMPTS {
+            match self.send(&asked).await {
+                // It was acknowledged, and nobody else deletes it: that it is not there will show.
+                Some(StatusCode::NOT_FOUND) if attempt == 0 => break,
+                Some(StatusCode::NO_CONTENT | StatusCode::NOT_FOUND) => {
+                    history.note(Table::Items, [id], Fate::Absent);
+                    history.succeeded([Way::Deletion]);
+                    break;
+                }
+                _ => history.note(Table::Items, [id], Fate::Unknown),
             }
         }
     }
@@ -130,21 +190,14 @@ impl Rest {
     /// An upload, in which some lines may be bad.
     async fn bulk(&mut self) {
         let history = Arc::clone(&self.world.history);
-        let Parents { base_item, user, item } = self.world.parents;
-        let items = self.random.random_bool(0.5);
-        let (path, table) = if items { ("/items", Table::Items) } else { ("/transfers", Table::Transfers) };
+        let table = Table::ALL[self.random.random_range(0..2)];
         let (mut body, mut ids) = (String::new(), Vec::new());
         for _ in 0..self.random.random_range(1..40) {
-            let (id, time) = (Uuid::now_v7(), time(&mut self.random));
-            let wrong = self.random.random_bool(0.02);
-            let line = match (items, wrong) {
-                (true, true) => json!({ "id": id, "base_item_id": Uuid::nil(), "created_at": time }),
-                (true, false) => json!({ "id": id, "base_item_id": base_item, "created_at": time }),
-                (false, true) => {
-                    json!({ "id": id, "item_id": item, "owner_id": Uuid::nil(), "timestamp": time })
-                }
-                (false, false) => json!({ "id": id, "item_id": item, "owner_id": user, "timestamp": time }),
-            };
+            let Asked { id, body: mut line, .. } = self.row(table);
+            if self.random.random_bool(0.02) {
+                let parent = if table == Table::Items { "base_item_id" } else { "owner_id" };
+                line[parent] = json!(Uuid::nil());
+            }
             ids.push(id);
             // Writing to a string does not fail.
             let _written = writeln!(body, "{line}");
@@ -152,10 +205,13 @@ impl Rest {
         history.note(table, ids.iter().copied(), Fate::Unknown);
         let attempts = if self.random.random_bool(0.8) { ATTEMPTS } else { 1 };
         for attempt in 0..attempts {
-            let url = self.url(path);
+            let url = self.url(&format!("/{}", table.name()));
             let request = self.client.post(url).timeout(PATIENCE);
             let request = request.header("content-type", "application/x-ndjson").body(body.clone());
             if let Some(rejected) = rejected_lines(request).await {
+                if rejected.len() < ids.len() {
+                    history.succeeded([Way::Upload]);
+                }
                 for (line, id) in (1..).zip(ids) {
                     let fate = match (rejected.contains(&line), attempt) {
                         (false, _) => Fate::Stored,
@@ -179,23 +235,26 @@ impl Rest {
         format!("{}{path}", self.world.ingest[number])
     }
 
-    async fn send(
-        &mut self,
-        method: Method,
-        path: &str,
-        body: String,
-        key: Option<Uuid>,
-    ) -> Option<(StatusCode, String)> {
-        let url = self.url(path);
-        let mut request = self.client.request(method, url).timeout(PATIENCE);
-        if let Some(key) = key {
+    /// The status of the answer, where there is one. The only failure of its own that a service may know here is that the
+    /// database is away.
+    async fn send(&mut self, asked: &Asked) -> Option<StatusCode> {
+        let url = self.url(&asked.path);
+        let mut request = self.client.request(asked.method.clone(), url).timeout(PATIENCE);
+        if let Some(key) = asked.key {
             request = request.header("idempotency-key", key.to_string());
         }
-        if !body.is_empty() {
-            request = request.header("content-type", "application/json").body(body);
+        if !asked.body.is_null() {
+            request = request.header("content-type", "application/json").body(asked.body.to_string());
         }
         let answer = request.send().await.ok()?;
-        Some((answer.status(), answer.text().await.unwrap_or_default()))
+        let status = answer.status();
+        let text = answer.text().await.unwrap_or_default();
+        if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+            self.world
+                .history
+                .complain(format!("{} {} was answered {status}: {text}", asked.method, asked.path));
+        }
+        Some(status)
     }
 }
 
@@ -211,17 +270,18 @@ async fn rejected_lines(upload: reqwest::RequestBuilder) -> Option<Vec<u64>> {
     Some(errors.filter_map(|error| error["line"].as_u64()).collect())
 }
 
-/// Now, by the clock of ingest-api or of the producer, a moment ago, or in a leap year's February.
-fn time(random: &mut StdRng) -> Option<String> {
+/// Now, by the clock of ingest-api or of the producer, a moment ago, or in a leap year's February; in microseconds, as
+/// Postgres keeps it.
+fn time(random: &mut StdRng) -> Option<OffsetDateTime> {
     let now = OffsetDateTime::now_utc();
-    let time = match random.random_range(0..4) {
-        0 => return None,
-        1 => now,
-        2 => now - Duration::from_millis(random.random_range(0..5_000)),
+    let now = now.replace_microsecond(now.microsecond()).unwrap_or(now);
+    match random.random_range(0..4) {
+        0 => None,
+        1 => Some(now),
+        2 => Some(now - Duration::from_millis(random.random_range(0..5_000))),
         _ => {
             let hours: u64 = random.random_range(0..72);
-            OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1_709_078_400 + hours * 3_600)
+            Some(OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1_709_078_400 + hours * 3_600))
         }
-    };
-    time.format(&Rfc3339).ok()
+    }
 }

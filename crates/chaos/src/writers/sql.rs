@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-use crate::history::{Fate, Table};
+use crate::history::{Fate, Table, Way};
 use crate::writers::{PATIENCE, Parents, World};
 
 /// A producer that writes rows itself.
@@ -26,20 +26,27 @@ pub(super) struct Sql {
 
 /// A part of a transaction.
 enum Statement {
-    /// A statement.
-    Sql(String),
+    /// A statement that concerns no rows.
+    Control(String),
+    /// A statement that must concern so many rows.
+    Rows(String, u64),
     /// Items, in the text format of COPY.
     CopyItems(String),
 }
 
 impl Statement {
-    async fn run(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+    /// Runs it. Returns what is wrong, in words, where it concerned other rows than it must.
+    async fn run(&self, client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
         match self {
-            Self::Sql(statement) => client.batch_execute(statement).await,
+            Self::Control(statement) => client.batch_execute(statement).await.map(|()| None),
+            Self::Rows(statement, expected) => {
+                let rows = client.execute(statement, &[]).await?;
+                Ok((rows != *expected).then(|| format!("{rows} rows instead of {expected}: {statement}")))
+            }
             Self::CopyItems(rows) => {
                 let mut sink = pin!(client.copy_in("COPY items FROM STDIN").await?);
                 sink.send(Bytes::copy_from_slice(rows.as_bytes())).await?;
-                sink.finish().await.map(|_| ())
+                sink.finish().await.map(|_| None)
             }
         }
     }
@@ -50,6 +57,7 @@ impl Statement {
 struct Effects {
     inserted: Vec<(Table, Uuid)>,
     deleted: Vec<(Table, Uuid)>,
+    ways: Vec<Way>,
 }
 
 impl Sql {
@@ -75,18 +83,18 @@ impl Sql {
         let _in_flight = history.begin().await;
         let isolation = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"][self.random.random_range(0..3)];
         let (mut statements, mut effects) =
-            (vec![Statement::Sql(format!("BEGIN ISOLATION LEVEL {isolation}"))], Effects::default());
+            (vec![Statement::Control(format!("BEGIN ISOLATION LEVEL {isolation}"))], Effects::default());
         for _ in 0..self.random.random_range(1..4) {
             self.change(&mut statements, &mut effects, own);
         }
         if self.random.random_bool(0.2) {
             // Held open across many ticks: the time is spent in the server, inside the transaction.
             let sleep = format!("SELECT pg_sleep({})", self.random.random_range(0.05..1.5));
-            statements.push(Statement::Sql(sleep));
+            statements.push(Statement::Control(sleep));
         }
         let rolled_back = self.random.random_bool(0.2);
-        let Effects { inserted, deleted } = &effects;
-        for (table, id) in inserted.iter().chain(deleted) {
+        let Effects { inserted, deleted, mut ways } = effects;
+        for (table, id) in inserted.iter().chain(&deleted) {
             history.note(*table, [*id], Fate::Unknown);
         }
         let mut end = if rolled_back { "ROLLBACK" } else { "COMMIT" }.to_owned();
@@ -95,12 +103,21 @@ impl Sql {
             // Postgres refuses the first.
             let name = Uuid::now_v7();
             self.prepared = Some(name);
-            statements.push(Statement::Sql(format!("PREPARE TRANSACTION '{name}'")));
+            statements.push(Statement::Control(format!("PREPARE TRANSACTION '{name}'")));
             end = format!("{end} PREPARED '{name}'");
+            if rolled_back {
+                ways = vec![Way::RollbackPrepared];
+            } else {
+                ways.push(Way::CommitPrepared);
+            }
+        } else if rolled_back {
+            ways = vec![Way::RolledBack];
         }
         let run = async {
             for statement in &statements {
-                statement.run(client).await?;
+                if let Some(wrong) = statement.run(client).await? {
+                    history.complain(format!("of rows that nobody else changes: {wrong}"));
+                }
             }
             Ok::<_, tokio_postgres::Error>(())
         };
@@ -109,6 +126,9 @@ impl Sql {
         let (committed, absent) = match written {
             Ok(Ok(())) => {
                 let ended = tokio::time::timeout(PATIENCE, client.batch_execute(&end)).await;
+                if let Ok(Ok(())) = ended {
+                    history.succeeded(ways);
+                }
                 match (ended, rolled_back) {
                     (Ok(Ok(())), false) => (true, false),
                     (_, true) => (false, true),
@@ -119,14 +139,14 @@ impl Sql {
             }
             _ => (false, true),
         };
-        for (table, id) in inserted {
+        for (table, id) in &inserted {
             match (committed, absent) {
                 (true, _) => history.note(*table, [*id], Fate::Stored),
                 (_, true) => history.note(*table, [*id], Fate::Absent),
                 _ => {}
             }
         }
-        for (table, id) in deleted {
+        for (table, id) in &deleted {
             match (committed, absent) {
                 (true, _) => history.note(*table, [*id], Fate::Absent),
                 (_, true) => history.note(*table, [*id], Fate::Stored),
@@ -164,7 +184,7 @@ impl Sql {
         };
         let undone = self.random.random_bool(0.15);
         if undone {
-            statements.push(Statement::Sql("SAVEPOINT here".to_owned()));
+            statements.push(Statement::Control("SAVEPOINT here".to_owned()));
         }
         let kind = self.random.random_range(0..12);
         let number = if self.random.random_bool(0.1) { self.random.random_range(2..60) } else { 1 };
@@ -173,13 +193,13 @@ impl Sql {
         match kind {
             0..4 => {
                 let rows = list(&|id| format!("('{id}', '{base_item}', {time})"));
-                statements.push(Statement::Sql(format!("INSERT INTO items VALUES {rows}")));
-                effects.insert(undone, Table::Items, &ids);
+                statements.push(Statement::Rows(format!("INSERT INTO items VALUES {rows}"), number));
+                effects.insert(undone, Way::Insert, Table::Items, &ids);
             }
             4..8 => {
                 let rows = list(&|id| format!("('{id}', {time}, '{user}', '{item}')"));
-                statements.push(Statement::Sql(format!("INSERT INTO transfers VALUES {rows}")));
-                effects.insert(undone, Table::Transfers, &ids);
+                statements.push(Statement::Rows(format!("INSERT INTO transfers VALUES {rows}"), number));
+                effects.insert(undone, Way::Insert, Table::Transfers, &ids);
             }
             8 => {
                 let mut rows = String::new();
@@ -188,46 +208,53 @@ impl Sql {
                     let _written = writeln!(rows, "{id}\t{base_item}\t2024-02-29 23:{minute}:00Z");
                 }
                 statements.push(Statement::CopyItems(rows));
-                effects.insert(undone, Table::Items, &ids);
+                effects.insert(undone, Way::Copy, Table::Items, &ids);
             }
             9 => {
                 // A row of its own, if that is a transfer, is changed; the others are new.
                 let held = own.last().filter(|(table, _)| *table == Table::Transfers).map(|(_, id)| id);
                 let wanted = ids.iter().chain(held).map(|id| format!("('{id}'::uuid)")).collect::<Vec<_>>();
-                statements.push(Statement::Sql(format!(
+                let merge = format!(
                     "MERGE INTO transfers AS held USING (VALUES {}) AS wanted (id) ON held.id = wanted.id \
                      WHEN MATCHED THEN UPDATE SET \"timestamp\" = {time} \
                      WHEN NOT MATCHED THEN INSERT VALUES (wanted.id, {time}, '{user}', '{item}')",
                     wanted.join(", ")
-                )));
-                effects.insert(undone, Table::Transfers, &ids);
+                );
+                statements.push(Statement::Rows(merge, wanted.len() as u64));
+                effects.insert(undone, Way::Merge, Table::Transfers, &ids);
             }
             10 => {
                 if let Some((table, id)) = own.last() {
                     let (name, column) = (table.name(), table.time());
                     let update = format!("UPDATE {name} SET {column} = {time} WHERE id = '{id}'");
-                    statements.push(Statement::Sql(update));
+                    statements.push(Statement::Rows(update, 1));
+                    if !undone {
+                        effects.ways.push(Way::Update);
+                    }
                 }
             }
             _ if undone => {}
             _ => {
                 if let Some((table, id)) = own.pop() {
                     let delete = format!("DELETE FROM {} WHERE id = '{id}'", table.name());
-                    statements.push(Statement::Sql(delete));
+                    statements.push(Statement::Rows(delete, 1));
                     effects.deleted.push((table, id));
+                    effects.ways.push(Way::Delete);
                 }
             }
         }
         if undone {
-            statements.push(Statement::Sql("ROLLBACK TO here".to_owned()));
+            statements.push(Statement::Control("ROLLBACK TO here".to_owned()));
+            effects.ways.push(Way::PartRolledBack);
         }
     }
 }
 
 impl Effects {
     /// What was undone is not there, whatever becomes of the rest; it needs no mention before it is written.
-    fn insert(&mut self, undone: bool, table: Table, ids: &[Uuid]) {
+    fn insert(&mut self, undone: bool, way: Way, table: Table, ids: &[Uuid]) {
         if !undone {
+            self.ways.push(way);
             self.inserted.extend(ids.iter().map(|id| (table, *id)));
         }
     }
