@@ -38,6 +38,14 @@ demo *arguments:
 test *arguments:
     cargo xtask test {{ arguments }}
 
+# Kills, freezes and cuts off whatever there is, and checks that nothing is lost or counts twice.
+chaos *arguments:
+    cargo xtask chaos {{ arguments }}
+
+# Uses and disturbs everything for some minutes, and says what grew.
+soak *arguments:
+    cargo xtask soak {{ arguments }}
+
 # Looks for bad input that does what no input may do; needs a nightly compiler.
 fuzz *arguments:
     cargo xtask fuzz {{ arguments }}
