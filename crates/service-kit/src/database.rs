@@ -117,6 +117,16 @@ pub struct PoolUse {
     pub waiting: usize,
 }
 
+/// A connection that does not go back to its pool when this is dropped: whoever had it next would wait for what it was asked
+/// before.
+struct ClosedUnlessTaken(Option<Object>);
+
+impl Drop for ClosedUnlessTaken {
+    fn drop(&mut self) {
+        drop(self.0.take().map(Object::take));
+    }
+}
+
 /// Connections to one database, made when first needed, with a deadline on all that is asked of it: the service
 /// starts while the database is down.
 #[derive(Debug, Clone)]
@@ -154,8 +164,8 @@ impl Connections {
         Ok(Self { pool })
     }
 
-    /// Runs `work` on a connection. A connection that did not answer in time is closed, for whatever it was
-    /// asked may still be under way.
+    /// Runs `work` on a connection. Where it does not end in time, or the caller is gone before it does, the connection is
+    /// closed, for whatever it was asked may still be under way.
     ///
     /// # Errors
     /// [`Unavailable`] after `timeout`, which includes the wait for a connection; and those of `work`.
@@ -164,19 +174,13 @@ impl Connections {
         timeout: Duration,
         work: impl AsyncFnOnce(&Client) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut held = None;
-        let result = tokio::time::timeout(timeout, async {
-            let client = held.insert(self.pool.get().await.map_err(Unavailable::from)?);
-            work(client).await
-        })
-        .await;
-        match (result, held) {
-            (Ok(result), _) => result,
-            (Err(_), held) => {
-                drop(held.map(Object::take));
-                Err(Unavailable::NoAnswer(timeout).into())
-            }
-        }
+        let ended = tokio::time::timeout(timeout, async {
+            let mut held = ClosedUnlessTaken(None);
+            let result = work(held.0.insert(self.pool.get().await.map_err(Unavailable::from)?)).await;
+            drop(held.0.take());
+            result
+        });
+        ended.await.unwrap_or_else(|_| Err(Unavailable::NoAnswer(timeout).into()))
     }
 
     /// How the connections are used just now.

@@ -2,7 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use deadpool_postgres::Client;
+use ingest_api::error::ApiError;
+use ingest_api::settings::Settings;
+use local_stack::test_database::TestDatabase;
 use serde_json::json;
+use service_kit::database::Connections;
 use uuid::Uuid;
 
 use crate::support::Api;
@@ -144,6 +149,34 @@ async fn a_database_that_hangs_is_503_and_its_connection_is_not_used_again() {
     for _ in 0..20 {
         assert_eq!(api.post("/users", &json!({})).await.status, 201);
     }
+}
+
+/// As where the client has gone.
+#[tokio::test]
+async fn a_connection_is_not_used_again_whose_statement_nobody_waits_for() {
+    const SOON: Duration = Duration::from_secs(10);
+    let database = TestDatabase::create().await;
+    let mut pool = Settings::load().unwrap().pool;
+    pool.connections = 1.try_into().unwrap();
+    let connections = Connections::new(&database.ingest(), &pool, "test").unwrap();
+    let session = async |client: &Client| -> Result<i32, ApiError> {
+        Ok(client.query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?)
+    };
+    let first = connections.run(SOON, session).await.unwrap();
+    assert_eq!(connections.run(SOON, session).await.unwrap(), first, "one that has answered is used again");
+    let sleep = async |client: &Client| -> Result<(), ApiError> {
+        Ok(client.batch_execute("SELECT pg_sleep(600)").await?)
+    };
+    let observer = database.connect().await;
+    let asleep = async {
+        let find = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'";
+        while observer.query(find, &[&first]).await.unwrap().is_empty() {}
+    };
+    tokio::select! {
+        slept = connections.run(10 * SOON, sleep) => panic!("it must sleep: {slept:?}"),
+        asleep = tokio::time::timeout(SOON, asleep) => asleep.expect("it must be asked to sleep"),
+    }
+    assert_ne!(connections.run(SOON, session).await.unwrap(), first);
 }
 
 /// As behind a line that is cut: the server sees no end of the connection, which the test keeps from it.
