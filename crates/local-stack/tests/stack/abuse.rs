@@ -30,7 +30,7 @@ const BOUNDS: [(&str, &str); 7] = [
     ("NEWCYCLE__INTERNAL__CONNECTIONS", "500"),
     ("NEWCYCLE__LIMITS__BODY_IDLE_TIMEOUT_MILLISECONDS", "1000"),
     ("NEWCYCLE__LIMITS__REQUEST_BODY_TIMEOUT_MILLISECONDS", "2000"),
-    ("NEWCYCLE__BULK__CONCURRENT_UPLOADS", "2"),
+    ("NEWCYCLE__BULK__CONCURRENT_UPLOADS", "3"),
 ];
 
 /// How much later than its bound something may happen on a machine that is busy with other tests.
@@ -204,12 +204,21 @@ async fn slow_clients_are_cut_off_in_time() {
     };
     let (length, chunks) = ("content-length: 60000", "transfer-encoding: chunked");
     let whole = Duration::from_secs(2);
-    let bodies: [Slow; 5] = [
+    let much = [b"f4240\r\n".to_vec(), b"\n".repeat(1_000_000), b"\r\n".to_vec()].concat();
+    let bodies: [Slow; 6] = [
         ("a body that does not come", post("json", length), b"", idle, &[400]),
         ("a slow body", post("json", length), b" ", whole, &[400]),
         ("an endless extension", [post("json", chunks), b"1;".to_vec()].concat(), b"xxx", 2 * idle, &[400]),
         ("an upload that does not come", post("x-ndjson", length), b"", idle, &[400]),
         ("a slow upload", post("x-ndjson", length), b"\n", whole, &[400]),
+        // What comes first would pay for the rest of the day.
+        (
+            "an upload that becomes slow",
+            [post("x-ndjson", chunks), much].concat(),
+            b"1\r\n\n\r\n",
+            whole,
+            &[400],
+        ),
     ];
     let ingest = ("ingest-api", abused.port("ingest-api"));
     let cases = abused.doors.iter().flat_map(|door| everywhere.iter().map(move |case| (*door, case)));
