@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use domain::FrameKind;
 use local_stack::postgres::{Cluster, Stop};
 use local_stack::stack::{Part, Replicas};
-use local_stack::test_database::installation;
+use local_stack::test_database::{TestDatabase, installation};
 use serde_json::{Value, json};
 use service_kit::database::DatabaseSettings;
+use stats_notifier::rebuild::take_over_and_rebuild;
 use stats_notifier::store::StoreError;
 use stats_notifier::verify::{Verifier, Way};
+use tokio::sync::Notify;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -266,7 +268,8 @@ async fn a_primary_that_hangs_is_left_for_the_promoted_one() {
     pair.address.hang();
     pair.fail_over().await;
     let failed_over = Instant::now();
-    let checked = check.verify_here(Way::OneSnapshot, &database, Duration::from_millis(100));
+    let (interval, mut to_nobody) = (Duration::from_millis(100), |_| ());
+    let checked = check.verify_here(Way::OneSnapshot, &database, interval, &mut to_nobody);
     let checked = tokio::time::timeout(DEADLINE, checked).await.expect("a check must end, too");
     assert!(matches!(checked, Err(StoreError::LeftBehind)), "{checked:?}");
     let producer = Persistent::start(&pair.services);
@@ -318,4 +321,45 @@ async fn a_primary_that_does_not_know_it_was_replaced_is_left_for_the_promoted_o
     pair.services.leader_and_standby().await;
     pair.services.until_exact(&subscriber, "in the end").await;
     pair.services.until_rolled_up().await;
+}
+
+/// What an operator asks for must end, too. That the session is known to nobody stands for a server that was replaced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_and_a_check_leave_a_server_that_hangs() {
+    let database = TestDatabase::create().await;
+    let superuser = database.connect().await;
+    let event = "INSERT INTO base_items VALUES (gen_random_uuid(), 'a thing'); \
+         INSERT INTO items SELECT gen_random_uuid(), id, now() FROM base_items";
+    superuser.batch_execute(event).await.unwrap();
+    let mut settings = stats_notifier::settings::Settings::load().unwrap();
+    settings.database = database.notifier();
+    settings.leader.address_check_interval_milliseconds = 100.try_into().unwrap();
+    take_over_and_rebuild(&settings, &mut |_| ()).await.unwrap();
+    for command in ["rebuild", "verify"] {
+        let (address, hung) = (MovingAddress::leading_to(database.notifier().port).await, Notify::new());
+        settings.database.port = address.port;
+        let mut hang = |_| {
+            address.hang();
+            hung.notify_one();
+        };
+        let asked = async {
+            match command {
+                "rebuild" => take_over_and_rebuild(&settings, &mut hang).await.map(|_| ()),
+                _ => {
+                    let check = Verifier::connect(&settings.database).await?;
+                    let (way, interval) = (Way::OneSnapshot, Duration::from_millis(100));
+                    check.verify_here(way, &settings.database, interval, &mut hang).await.map(|_| ())
+                }
+            }
+        };
+        let replaced = async {
+            hung.notified().await;
+            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND application_name LIKE 'stats-notifier%'";
+            superuser.query(end, &[]).await.unwrap();
+        };
+        let (asked, ()) = tokio::join!(tokio::time::timeout(DEADLINE, asked), replaced);
+        let asked = asked.unwrap_or_else(|_| panic!("{command} must end"));
+        assert!(matches!(asked, Err(StoreError::LeftBehind)), "{command}: {asked:?}");
+    }
 }
