@@ -9,6 +9,7 @@ use deadpool_postgres::{
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio_postgres::NoTls;
+use tokio_postgres::config::TargetSessionAttrs;
 
 /// Which database to connect to, and as whom.
 #[derive(Debug, Clone, Deserialize)]
@@ -94,16 +95,16 @@ pub enum Unavailable {
     NoAnswer(Duration),
 }
 
-/// Whether an error says that the server is gone, full, stopping or not yet promoted, rather than that it refused a
-/// statement: the same may succeed a little later.
+/// Whether an error says that the server is gone, full, stopping or not yet promoted, or that transactions were in each
+/// other's way, rather than that it refused a statement: the same may succeed a little later.
 #[must_use]
 pub fn is_away(error: &tokio_postgres::Error) -> bool {
     // Without an answer of the server, the connection is gone; classes 08, 53 and 57 are those of a server
-    // that goes away, is full or is stopping, and 25006 is that of a standby
+    // that goes away, is full or is stopping, 40 that of deadlocks and serialization, and 25006 is that of a standby
     // (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-    error
-        .code()
-        .is_none_or(|code| ["08", "53", "57", "25006"].iter().any(|class| code.code().starts_with(class)))
+    error.code().is_none_or(|code| {
+        ["08", "40", "53", "57", "25006"].iter().any(|class| code.code().starts_with(class))
+    })
 }
 
 /// How many connections there are, and how many requests wait for one.
@@ -151,6 +152,8 @@ impl Connections {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let mut connection = database.connection(application_name);
         connection.options(pool.session_options());
+        // What a standby has may be old, and during a failover it may be what is lost.
+        connection.target_session_attrs(TargetSessionAttrs::ReadWrite);
         let manager = Manager::from_config(connection, NoTls, recycling);
         let pool = Pool::builder(manager)
             .max_size(pool.connections.get())

@@ -193,6 +193,17 @@ async fn the_server_gives_up_by_itself_what_takes_too_long() {
     assert_eq!((answer.status, &answer.body["type"]), (503, &json!("/problems/unavailable")));
 }
 
+/// As where two transactions waited for each other, or a standby had to end a statement.
+#[tokio::test]
+async fn what_may_succeed_when_it_is_sent_again_is_503() {
+    let api = Api::start().await;
+    let fail = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql \
+         AS 'BEGIN RAISE SQLSTATE ''40001''; END'; \
+         CREATE TRIGGER fail BEFORE INSERT ON users EXECUTE FUNCTION fail()";
+    api.database.connect().await.batch_execute(fail).await.unwrap();
+    assert_eq!(api.post("/users", &json!({})).await.status, 503);
+}
+
 #[tokio::test]
 async fn only_listed_origins_may_send_from_a_page() {
     let api = Api::start().await;
