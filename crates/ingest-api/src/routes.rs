@@ -263,8 +263,9 @@ fn parts(service: &Service, body: Payload) -> impl Stream<Item = Result<Bytes, A
     })
 }
 
-/// The parts of an upload, and an error where they come too slowly. Only the time that is spent waiting for the client counts,
-/// and only once it is longer than it may send nothing.
+/// The parts of an upload, and an error where they come too slowly. Only the time that is spent waiting for the client counts.
+/// It is looked at anew each time that it is longer than a client may send nothing: what was sent before must not buy a place
+/// for later.
 fn in_good_time(
     service: &Service,
     parts: impl Stream<Item = Result<Bytes, ApiError>>,
@@ -278,8 +279,11 @@ fn in_good_time(
         let part = part?;
         waited += since.elapsed();
         bytes = bytes.saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
-        if waited > grace && bytes < u64::from(least).saturating_mul(waited.as_secs()) {
-            return Err(ApiError::Body(format!("it comes more slowly than {least} bytes/s")));
+        if waited > grace {
+            if bytes < u64::from(least).saturating_mul(waited.as_secs()) {
+                return Err(ApiError::Body(format!("it comes more slowly than {least} bytes/s")));
+            }
+            (waited, bytes) = (std::time::Duration::ZERO, 0);
         }
         Ok(Some((part, (parts, waited, bytes))))
     })

@@ -212,21 +212,26 @@ impl Resource for Transfer {
 
 /// Stores rows, and tells of each what became of it, in their order.
 ///
+/// Of rows of the same id the first is sent, and the others are judged by the row that is stored then: as if all of them had
+/// been sent at that moment, one after another. Whoever deletes that row meanwhile has done so afterwards, as far as
+/// anybody can tell. So it takes a few statements, however often an id comes.
+///
 /// # Errors
 /// The database; rows of this slice may then have been stored, and the same call again will say so.
 pub async fn insert<R: Resource>(client: &Client, rows: &[New<R>]) -> Result<Vec<Outcome<R>>, ApiError> {
     let mut outcomes: Vec<Option<Outcome<R>>> = vec![None; rows.len()];
-    // Rows of the same id follow each other: the second sees what became of the first.
     let mut open: Vec<usize> = (0..rows.len()).collect();
     let mut attempts = 0;
     while !open.is_empty() {
         let mut ids = HashSet::new();
-        let (mut round, later): (Vec<usize>, Vec<usize>) =
-            open.iter().partition(|place| ids.insert(rows[**place].row.id()));
+        let mut first: Vec<usize> =
+            open.iter().copied().filter(|place| ids.insert(rows[*place].row.id())).collect();
         // In the order of their ids: two statements that meet then wait for each other in one direction only.
-        round.sort_unstable_by_key(|place| rows[*place].row.id());
-        let mut vanished = insert_round(client, rows, &round, &mut outcomes).await?;
-        if vanished.is_empty() {
+        first.sort_unstable_by_key(|place| rows[*place].row.id());
+        insert_round(client, rows, &first, &open, &mut outcomes).await?;
+        // Of these nothing can be said yet: a row that was in the way, or a parent, vanished or appeared between the
+        // statements.
+        if first.iter().all(|place| outcomes[*place].is_some()) {
             attempts = 0;
         } else {
             attempts += 1;
@@ -234,22 +239,20 @@ pub async fn insert<R: Resource>(client: &Client, rows: &[New<R>]) -> Result<Vec
                 return Err(ApiError::Unavailable(None));
             }
         }
-        vanished.extend(later);
-        vanished.sort_unstable();
-        open = vanished;
+        open.retain(|place| outcomes[*place].is_none());
     }
     Ok(outcomes.into_iter().flatten().collect())
 }
 
-/// One statement for rows of different ids. Returns those of which nothing can be said yet, because a row that
-/// was in the way, or a parent, vanished or appeared between the statements.
+/// One statement for the `first` row of each id, and what that and the database say of all that are `open`.
 async fn insert_round<R: Resource>(
     client: &Client,
     rows: &[New<R>],
-    round: &[usize],
+    first: &[usize],
+    open: &[usize],
     outcomes: &mut [Option<Outcome<R>>],
-) -> Result<Vec<usize>, ApiError> {
-    let new: Vec<&New<R>> = round.iter().map(|place| &rows[*place]).collect();
+) -> Result<(), ApiError> {
+    let new: Vec<&New<R>> = first.iter().map(|place| &rows[*place]).collect();
     let (sql, parameters) = R::insert(&new);
     let statement = client.prepare_cached(sql).await?;
     let parameters: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|value| &**value as _).collect();
@@ -263,52 +266,60 @@ async fn insert_round<R: Resource>(
                 Some(&SqlState::FOREIGN_KEY_VIOLATION | &SqlState::T_R_DEADLOCK_DETECTED)
             ) =>
         {
-            return Ok(round.to_vec());
+            return Ok(());
         }
         Err(error) => return Err(error.into()),
     };
     let created: HashSet<Uuid> = created.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    let (stored, left): (Vec<usize>, Vec<usize>) =
-        round.iter().partition(|place| created.contains(&rows[**place].row.id()));
-    for place in stored {
-        outcomes[place] = Some(Outcome::Created(rows[place].row.clone()));
+    let (created, left): (Vec<usize>, Vec<usize>) =
+        first.iter().partition(|place| created.contains(&rows[**place].row.id()));
+    let mut stored: HashMap<Uuid, R> = HashMap::new();
+    for place in created {
+        let row = &rows[place].row;
+        stored.insert(row.id(), row.clone());
+        outcomes[place] = Some(Outcome::Created(row.clone()));
     }
-    if left.is_empty() {
-        return Ok(left);
+    if !left.is_empty() {
+        let ids: Vec<Uuid> = left.iter().map(|place| rows[*place].row.id()).collect();
+        stored.extend(fetch::<R>(client, &ids).await?.into_iter().map(|row| (row.id(), row)));
     }
-    let ids: Vec<Uuid> = left.iter().map(|place| rows[*place].row.id()).collect();
-    let existing: HashMap<Uuid, R> =
-        fetch::<R>(client, &ids).await?.into_iter().map(|row| (row.id(), row)).collect();
+    let mut without: Vec<usize> = Vec::new();
+    for place in open.iter().copied().filter(|place| outcomes[*place].is_none()).collect::<Vec<_>>() {
+        let new = &rows[place];
+        match stored.get(&new.row.id()) {
+            Some(row) if R::same(new, row) => outcomes[place] = Some(Outcome::Repeated(row.clone())),
+            Some(_) => outcomes[place] = Some(Outcome::Rejected(Rejection::Conflict)),
+            None => without.push(place),
+        }
+    }
+    // Also of rows that were not sent: else many of one id, each with another unknown parent, would be sent one by one.
+    let missing = missing_parents(client, without.iter().map(|place| &rows[*place].row)).await?;
+    for place in without {
+        let unknown =
+            rows[place].row.references().into_iter().find(|(_, table, id)| missing.contains(&(*table, *id)));
+        outcomes[place] = unknown.map(|(field, ..)| Outcome::Rejected(Rejection::UnknownReference { field }));
+    }
+    Ok(())
+}
+
+/// Which of the rows that these refer to do not exist: table, id.
+async fn missing_parents<R: Resource>(
+    client: &Client,
+    rows: impl Iterator<Item = &R>,
+) -> Result<HashSet<(&'static str, Uuid)>, ApiError> {
+    let mut wanted: HashMap<&'static str, HashSet<Uuid>> = HashMap::new();
+    for (_, table, id) in rows.flat_map(R::references) {
+        wanted.entry(table).or_default().insert(id);
+    }
     let mut missing = HashSet::new();
-    for (_, table) in R::references(&rows[left[0]].row).into_iter().map(|(field, table, _)| (field, table)) {
-        let of_table =
-            |place: &usize| rows[*place].row.references().into_iter().filter(|(_, t, _)| *t == table);
-        let wanted: HashSet<Uuid> = left.iter().flat_map(of_table).map(|(_, _, id)| id).collect();
-        let wanted: Vec<Uuid> = wanted.into_iter().collect();
+    for (table, wanted) in wanted {
         let there = client.prepare_cached(&format!("SELECT id FROM {table} WHERE id = ANY ($1)")).await?;
+        let wanted: Vec<Uuid> = wanted.into_iter().collect();
         let there = client.query(&there, &[&wanted]).await?;
         let there: HashSet<Uuid> = there.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
         missing.extend(wanted.into_iter().filter(|id| !there.contains(id)).map(|id| (table, id)));
     }
-    let mut vanished = Vec::new();
-    for place in left {
-        let new = &rows[place];
-        outcomes[place] = if let Some(stored) = existing.get(&new.row.id()) {
-            Some(if R::same(new, stored) {
-                Outcome::Repeated(stored.clone())
-            } else {
-                Outcome::Rejected(Rejection::Conflict)
-            })
-        } else {
-            let unknown =
-                new.row.references().into_iter().find(|(_, table, id)| missing.contains(&(*table, *id)));
-            if unknown.is_none() {
-                vanished.push(place);
-            }
-            unknown.map(|(field, ..)| Outcome::Rejected(Rejection::UnknownReference { field }))
-        };
-    }
-    Ok(vanished)
+    Ok(missing)
 }
 
 /// The rows of these ids that there are, in no order.

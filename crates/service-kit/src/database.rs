@@ -9,6 +9,7 @@ use deadpool_postgres::{
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio_postgres::NoTls;
+use tokio_postgres::config::TargetSessionAttrs;
 
 /// Which database to connect to, and as whom.
 #[derive(Debug, Clone, Deserialize)]
@@ -94,16 +95,16 @@ pub enum Unavailable {
     NoAnswer(Duration),
 }
 
-/// Whether an error says that the server is gone, full, stopping or not yet promoted, rather than that it refused a
-/// statement: the same may succeed a little later.
+/// Whether an error says that the server is gone, full, stopping or not yet promoted, or that transactions were in each
+/// other's way, rather than that it refused a statement: the same may succeed a little later.
 #[must_use]
 pub fn is_away(error: &tokio_postgres::Error) -> bool {
     // Without an answer of the server, the connection is gone; classes 08, 53 and 57 are those of a server
-    // that goes away, is full or is stopping, and 25006 is that of a standby
+    // that goes away, is full or is stopping, 40 that of deadlocks and serialization, and 25006 is that of a standby
     // (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-    error
-        .code()
-        .is_none_or(|code| ["08", "53", "57", "25006"].iter().any(|class| code.code().starts_with(class)))
+    error.code().is_none_or(|code| {
+        ["08", "40", "53", "57", "25006"].iter().any(|class| code.code().starts_with(class))
+    })
 }
 
 /// How many connections there are, and how many requests wait for one.
@@ -115,6 +116,16 @@ pub struct PoolUse {
     pub in_use: usize,
     /// Requests that wait.
     pub waiting: usize,
+}
+
+/// A connection that does not go back to its pool when this is dropped: whoever had it next would wait for what it was asked
+/// before.
+struct ClosedUnlessTaken(Option<Object>);
+
+impl Drop for ClosedUnlessTaken {
+    fn drop(&mut self) {
+        drop(self.0.take().map(Object::take));
+    }
 }
 
 /// Connections to one database, made when first needed, with a deadline on all that is asked of it: the service
@@ -141,6 +152,8 @@ impl Connections {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let mut connection = database.connection(application_name);
         connection.options(pool.session_options());
+        // What a standby has may be old, and during a failover it may be what is lost.
+        connection.target_session_attrs(TargetSessionAttrs::ReadWrite);
         let manager = Manager::from_config(connection, NoTls, recycling);
         let pool = Pool::builder(manager)
             .max_size(pool.connections.get())
@@ -154,8 +167,8 @@ impl Connections {
         Ok(Self { pool })
     }
 
-    /// Runs `work` on a connection. A connection that did not answer in time is closed, for whatever it was
-    /// asked may still be under way.
+    /// Runs `work` on a connection. Where it does not end in time, or the caller is gone before it does, the connection is
+    /// closed, for whatever it was asked may still be under way.
     ///
     /// # Errors
     /// [`Unavailable`] after `timeout`, which includes the wait for a connection; and those of `work`.
@@ -164,19 +177,13 @@ impl Connections {
         timeout: Duration,
         work: impl AsyncFnOnce(&Client) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut held = None;
-        let result = tokio::time::timeout(timeout, async {
-            let client = held.insert(self.pool.get().await.map_err(Unavailable::from)?);
-            work(client).await
-        })
-        .await;
-        match (result, held) {
-            (Ok(result), _) => result,
-            (Err(_), held) => {
-                drop(held.map(Object::take));
-                Err(Unavailable::NoAnswer(timeout).into())
-            }
-        }
+        let ended = tokio::time::timeout(timeout, async {
+            let mut held = ClosedUnlessTaken(None);
+            let result = work(held.0.insert(self.pool.get().await.map_err(Unavailable::from)?)).await;
+            drop(held.0.take());
+            result
+        });
+        ended.await.unwrap_or_else(|_| Err(Unavailable::NoAnswer(timeout).into()))
     }
 
     /// How the connections are used just now.

@@ -4,8 +4,8 @@
 //! head of the first request of its connection, and not for those that follow, nor for the rest of a body whose request
 //! was answered early: such a connection would stay for as long as the client likes.
 //!
-//! Invariant: a connection on which no request is under way is closed within [`Bounds::idle`], whatever the client sends
-//! meanwhile, and one whose client takes nothing of what it is sent within [`Bounds::unread`].
+//! Invariant: a connection on which no request is under way is closed within [`Bounds::idle`] and `CLOSING`, whatever the
+//! client sends meanwhile, and one whose client takes nothing of what it is sent within [`Bounds::unread`].
 
 use std::fmt::Debug;
 use std::future::ready;

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::days::Progress;
 use crate::rebuild::take_over_and_rebuild;
-use crate::settings::Settings;
+use crate::settings::{Settings, milliseconds};
 use crate::verify::{Verified, Verifier, Way};
 
 /// The exit code of a check that found a wrong count.
@@ -45,8 +45,13 @@ pub async fn rebuild(settings: &Settings, json: bool) -> anyhow::Result<ExitCode
 pub async fn verify(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
     let bar = bar(json)?;
     let verified = async {
-        let verifier = Verifier::connect(&settings.database).await?;
-        verifier.verify(Way::OneSnapshot, &mut |progress| show(&bar, progress)).await
+        let Settings { database, leader, .. } = settings;
+        let interval = milliseconds(leader.address_check_interval_milliseconds);
+        let mut report = |progress| show(&bar, progress);
+        Verifier::connect(database)
+            .await?
+            .verify_here(Way::OneSnapshot, database, interval, &mut report)
+            .await
     };
     let verified = verified.await;
     bar.finish_and_clear();

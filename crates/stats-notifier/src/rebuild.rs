@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tokio_postgres::error::SqlState;
 
 use crate::days::{self, Days, Progress, Report};
-use crate::settings::{RetentionSettings, Settings};
+use crate::settings::{RetentionSettings, Settings, milliseconds};
 use crate::store::{Statements, Store, StoreError};
 
 /// How long one attempt to take the lead from another replica waits for its session to end.
@@ -93,6 +93,19 @@ impl Store {
 pub async fn take_over_and_rebuild(settings: &Settings, report: Report<'_>) -> Result<Rebuilt, StoreError> {
     let Settings { database, leader, retention, .. } = settings;
     let store = Store::connect(database, leader, Statements::default()).await?;
+    let interval = milliseconds(leader.address_check_interval_milliseconds);
+    tokio::select! {
+        rebuilt = take_over(&store, retention, report) => rebuilt,
+        // It may never answer.
+        () = store.session.until_left_behind(database, interval) => Err(StoreError::LeftBehind),
+    }
+}
+
+async fn take_over(
+    store: &Store,
+    retention: &RetentionSettings,
+    report: Report<'_>,
+) -> Result<Rebuilt, StoreError> {
     // A new term deposes whoever leads: it notices at its next flush, at the latest, and ends its session. Its
     // lock then goes to the first in the queue, which is this session; the others only try.
     store.wait_for_locks(HANDOVER_ATTEMPT).await?;

@@ -67,7 +67,7 @@ async fn verify(settings: &Settings) -> Result<Verified, StoreError> {
     let Settings { database, leader, verify, .. } = settings;
     let way = Way::DayByDay { load_percent: verify.load_percent.get() };
     let interval = milliseconds(leader.address_check_interval_milliseconds);
-    Verifier::connect(database).await?.verify_here(way, database, interval).await
+    Verifier::connect(database).await?.verify_here(way, database, interval, &mut |_| ()).await
 }
 
 fn tell(outcome: &Result<Verified, StoreError>) {

@@ -316,10 +316,17 @@ impl Store {
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         self.client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
-        let result = work.await;
-        let end = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        self.client.batch_execute(end).await?;
-        result
+        match work.await {
+            Ok(done) => {
+                self.client.batch_execute("COMMIT").await?;
+                Ok(done)
+            }
+            // What went wrong, even where the session is gone, so that there is nothing to roll back.
+            Err(error) => {
+                let _ended_with_it = self.client.batch_execute("ROLLBACK").await;
+                Err(error)
+            }
+        }
     }
 
     /// Locks the cursor row for the transaction, and returns the stored snapshot.

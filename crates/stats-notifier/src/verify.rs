@@ -76,12 +76,15 @@ impl Verifier {
     /// Opens the session, and refuses a schema that this release does not know.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`], where all of it takes longer than a connection may, too.
     pub async fn connect(database: &DatabaseSettings) -> Result<Self, StoreError> {
+        within(database.connect_timeout(), Self::connect_at_leisure(database)).await
+    }
+
+    async fn connect_at_leisure(database: &DatabaseSettings) -> Result<Self, StoreError> {
         let mut config = database.connection("stats-notifier verify");
         config.options("-c TimeZone=UTC -c jit=off -c default_transaction_read_only=on");
-        let connecting = async { Ok(config.connect(NoTls).await?) };
-        let (client, connection) = within(database.connect_timeout(), connecting).await?;
+        let (client, connection) = config.connect(NoTls).await?;
         let driven = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = %error, "the connection of a check ended");
@@ -102,10 +105,10 @@ impl Verifier {
         way: Way,
         database: &DatabaseSettings,
         interval: Duration,
+        report: Report<'_>,
     ) -> Result<Verified, StoreError> {
-        let mut to_nobody = |_| ();
         tokio::select! {
-            verified = self.verify(way, &mut to_nobody) => verified,
+            verified = self.verify(way, report) => verified,
             () = self.session.until_left_behind(database, interval) => Err(StoreError::LeftBehind),
         }
     }

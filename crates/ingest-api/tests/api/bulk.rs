@@ -56,6 +56,71 @@ async fn an_upload_of_many_chunks_may_be_repeated() {
     assert_eq!(api.rows().await, [1, 1, 3_501, 0]);
 }
 
+/// One statement for each would take longer than a chunk may.
+#[tokio::test]
+async fn many_lines_of_one_id_take_few_statements() {
+    let api = Api::start().await;
+    let (base_item, ..) = api.parents().await;
+    let superuser = api.database.connect().await;
+    let count = "CREATE SEQUENCE inserts; \
+         CREATE FUNCTION count_inserts() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
+         AS 'BEGIN PERFORM nextval(''inserts''); RETURN NULL; END'; \
+         CREATE TRIGGER inserts AFTER INSERT ON items FOR EACH STATEMENT EXECUTE FUNCTION count_inserts()";
+    superuser.batch_execute(count).await.unwrap();
+    let lines = |id: Uuid, of: &dyn Fn(u32) -> (String, &'static str)| {
+        let line = |number| {
+            let (base_item, time) = of(number);
+            format!(r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"{time}"}}"#)
+        };
+        (0..1_000).map(line).collect::<Vec<_>>().join("\n")
+    };
+    let (id, nobody, time) = (Uuid::now_v7(), Uuid::now_v7(), "2026-01-01T00:00:00Z");
+    let same = lines(id, &|_| (base_item.clone(), time));
+    let other = lines(id, &|_| (base_item.clone(), "2026-01-02T00:00:00Z"));
+    let unknown = lines(nobody, &|_| (Uuid::now_v7().to_string(), time));
+    let known_last = format!("{unknown}\n{}", lines(nobody, &|_| (base_item.clone(), time)));
+    for (what, body, expected) in [
+        ("new", &same, [1, 999, 0]),
+        ("repeated", &same, [0, 1_000, 0]),
+        ("of other content", &other, [0, 0, 1_000]),
+        ("of unknown parents", &unknown, [0, 0, 1_000]),
+        ("of which only the last have a parent", &known_last, [1, 999, 1_000]),
+    ] {
+        let answer = api.post_text("/items", NDJSON, body).await;
+        let counts = ["accepted", "repeated", "rejected"].map(|name| answer.body[name].as_u64());
+        assert_eq!(counts, expected.map(Some), "{what}: {}", answer.body);
+    }
+    // A statement for each of six chunks.
+    let inserts: i64 = superuser.query_one("SELECT last_value FROM inserts", &[]).await.unwrap().get(0);
+    assert_eq!(inserts, 6);
+}
+
+/// What is judged in memory is judged as the database would have done.
+#[tokio::test]
+async fn a_line_is_judged_by_those_of_its_id_before_it() {
+    let api = Api::start().await;
+    let (base_item, ..) = api.parents().await;
+    let (id, nobody) = (Uuid::now_v7(), Uuid::now_v7());
+    let lines = [
+        (nobody.to_string(), "2026-01-01T00:00:00Z"),
+        (base_item.clone(), "2026-01-02T00:00:00Z"),
+        (nobody.to_string(), "2026-01-02T00:00:00Z"),
+        (base_item.clone(), "2026-01-01T00:00:00Z"),
+        (base_item.clone(), "2026-01-02T00:00:00Z"),
+    ];
+    let lines = lines.map(|(base_item, time)| {
+        format!(r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"{time}"}}"#)
+    });
+    let answer = api.post_text("/items", NDJSON, &lines.join("\n")).await;
+    let counts = ["accepted", "repeated", "rejected"].map(|name| answer.body[name].as_u64().unwrap());
+    assert_eq!(counts, [1, 1, 3], "{}", answer.body);
+    let errors = answer.body["errors"].as_array().unwrap();
+    let lines: Vec<_> = errors.iter().map(|error| error["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines, [1, 3, 4]);
+    let stored = api.get(&format!("/items/{id}")).await;
+    assert_eq!(stored.body["created_at"], "2026-01-02T00:00:00Z");
+}
+
 #[tokio::test]
 async fn a_line_that_is_not_utf8_is_rejected_alone() {
     let api = Api::start().await;

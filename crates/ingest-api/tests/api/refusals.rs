@@ -2,7 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use deadpool_postgres::Client;
+use ingest_api::error::ApiError;
+use ingest_api::settings::Settings;
+use local_stack::test_database::TestDatabase;
 use serde_json::json;
+use service_kit::database::Connections;
 use uuid::Uuid;
 
 use crate::support::Api;
@@ -146,6 +151,34 @@ async fn a_database_that_hangs_is_503_and_its_connection_is_not_used_again() {
     }
 }
 
+/// As where the client has gone.
+#[tokio::test]
+async fn a_connection_is_not_used_again_whose_statement_nobody_waits_for() {
+    const SOON: Duration = Duration::from_secs(10);
+    let database = TestDatabase::create().await;
+    let mut pool = Settings::load().unwrap().pool;
+    pool.connections = 1.try_into().unwrap();
+    let connections = Connections::new(&database.ingest(), &pool, "test").unwrap();
+    let session = async |client: &Client| -> Result<i32, ApiError> {
+        Ok(client.query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?)
+    };
+    let first = connections.run(SOON, session).await.unwrap();
+    assert_eq!(connections.run(SOON, session).await.unwrap(), first, "one that has answered is used again");
+    let sleep = async |client: &Client| -> Result<(), ApiError> {
+        Ok(client.batch_execute("SELECT pg_sleep(600)").await?)
+    };
+    let observer = database.connect().await;
+    let asleep = async {
+        let find = "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'";
+        while observer.query(find, &[&first]).await.unwrap().is_empty() {}
+    };
+    tokio::select! {
+        slept = connections.run(10 * SOON, sleep) => panic!("it must sleep: {slept:?}"),
+        asleep = tokio::time::timeout(SOON, asleep) => asleep.expect("it must be asked to sleep"),
+    }
+    assert_ne!(connections.run(SOON, session).await.unwrap(), first);
+}
+
 /// As behind a line that is cut: the server sees no end of the connection, which the test keeps from it.
 #[tokio::test]
 async fn the_server_gives_up_by_itself_what_takes_too_long() {
@@ -158,6 +191,17 @@ async fn the_server_gives_up_by_itself_what_takes_too_long() {
     blocker.batch_execute("BEGIN; LOCK TABLE users").await.unwrap();
     let answer = api.post("/users", &json!({})).await;
     assert_eq!((answer.status, &answer.body["type"]), (503, &json!("/problems/unavailable")));
+}
+
+/// As where two transactions waited for each other, or a standby had to end a statement.
+#[tokio::test]
+async fn what_may_succeed_when_it_is_sent_again_is_503() {
+    let api = Api::start().await;
+    let fail = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql \
+         AS 'BEGIN RAISE SQLSTATE ''40001''; END'; \
+         CREATE TRIGGER fail BEFORE INSERT ON users EXECUTE FUNCTION fail()";
+    api.database.connect().await.batch_execute(fail).await.unwrap();
+    assert_eq!(api.post("/users", &json!({})).await.status, 503);
 }
 
 #[tokio::test]

@@ -30,11 +30,14 @@ const BOUNDS: [(&str, &str); 7] = [
     ("NEWCYCLE__INTERNAL__CONNECTIONS", "500"),
     ("NEWCYCLE__LIMITS__BODY_IDLE_TIMEOUT_MILLISECONDS", "1000"),
     ("NEWCYCLE__LIMITS__REQUEST_BODY_TIMEOUT_MILLISECONDS", "2000"),
-    ("NEWCYCLE__BULK__CONCURRENT_UPLOADS", "2"),
+    ("NEWCYCLE__BULK__CONCURRENT_UPLOADS", "3"),
 ];
 
 /// How much later than its bound something may happen on a machine that is busy with other tests.
 const SLACK: Duration = Duration::from_secs(10);
+
+/// How much later while this test does nothing else. No service is idle for so short by default.
+const QUIET: Duration = Duration::from_secs(3);
 
 /// Memory that a process may take for what it keeps anyway, such as buffers of its allocator, in bytes.
 const MEMORY: usize = 16_000_000;
@@ -187,6 +190,17 @@ async fn slow_clients_are_cut_off_in_time() {
     let before = abused.in_use();
     let early = get("/none", &["transfer-encoding: chunked"]);
     let idle = Duration::from_secs(1);
+    // On their own, and so without the slack: sooner than without the setting.
+    let second_head = (get("/none", &[]), b"G".as_slice(), [404]);
+    let few = [(Vec::new(), b"".as_slice(), [408]), second_head];
+    let alone = abused.doors.iter().flat_map(|door| few.iter().map(move |case| (door, case)));
+    let alone = alone.map(async |((door, port), (bytes, drip, expected))| {
+        let talk = talk(*port, bytes, drip).await;
+        let met = talk.as_ref().is_ok_and(|talk| talk.statuses == *expected && talk.lasted < idle + QUIET);
+        (!met).then(|| format!("{door}: {talk:?}"))
+    });
+    let wrong: Vec<_> = join_all(alone).await.into_iter().flatten().collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // What is sent at first, what every 100 ms after, after how long that must end, and with which answers.
     type Slow = (&'static str, Vec<u8>, &'static [u8], Duration, &'static [u16]);
     let everywhere: [Slow; 8] = [
@@ -204,12 +218,21 @@ async fn slow_clients_are_cut_off_in_time() {
     };
     let (length, chunks) = ("content-length: 60000", "transfer-encoding: chunked");
     let whole = Duration::from_secs(2);
-    let bodies: [Slow; 5] = [
+    let much = [b"f4240\r\n".to_vec(), b"\n".repeat(1_000_000), b"\r\n".to_vec()].concat();
+    let bodies: [Slow; 6] = [
         ("a body that does not come", post("json", length), b"", idle, &[400]),
         ("a slow body", post("json", length), b" ", whole, &[400]),
         ("an endless extension", [post("json", chunks), b"1;".to_vec()].concat(), b"xxx", 2 * idle, &[400]),
         ("an upload that does not come", post("x-ndjson", length), b"", idle, &[400]),
         ("a slow upload", post("x-ndjson", length), b"\n", whole, &[400]),
+        // What comes first would pay for the rest of the day.
+        (
+            "an upload that becomes slow",
+            [post("x-ndjson", chunks), much].concat(),
+            b"1\r\n\n\r\n",
+            whole,
+            &[400],
+        ),
     ];
     let ingest = ("ingest-api", abused.port("ingest-api"));
     let cases = abused.doors.iter().flat_map(|door| everywhere.iter().map(move |case| (*door, case)));

@@ -11,7 +11,7 @@ use stats_notifier::store::{Statements, StoreError};
 use stats_notifier::verify::{Verified, Verifier, Way};
 use uuid::Uuid;
 
-use crate::support::{coarser, counted_from_events, lead, parents, rolled_up, settings};
+use crate::support::{DEADLINE, coarser, counted_from_events, lead, parents, rolled_up, settings};
 
 async fn verified(settings: &Settings, way: Way) -> Verified {
     let verifier = Verifier::connect(&settings.database).await.unwrap();
@@ -115,4 +115,16 @@ async fn writers_go_on_while_all_is_counted_anew() {
     let term = store.begin_term().await.unwrap();
     store.flush(term).await.unwrap();
     assert_eq!(rolled_up(&client).await, coarser(&counted_from_events(&client).await));
+}
+
+/// A lock that another session holds stands for a server that hangs once it has accepted the connection.
+#[tokio::test]
+async fn a_check_does_not_wait_for_a_server_that_hangs() {
+    let database = TestDatabase::create().await;
+    let blocker = database.connect().await;
+    blocker.batch_execute("BEGIN; LOCK TABLE refinery_schema_history").await.unwrap();
+    let settings = settings(&database);
+    let connected =
+        tokio::time::timeout(DEADLINE, Verifier::connect(&settings.database)).await.expect("it must end");
+    assert!(matches!(connected, Err(StoreError::Timeout(_))), "{connected:?}");
 }

@@ -7,6 +7,7 @@ use local_stack::test_database::TestDatabase;
 use statistics_stream::{Hub, HubSettings};
 use stats_notifier::leader::Term;
 use stats_notifier::store::{Statements, Store, StoreError};
+use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use crate::support::{
@@ -208,4 +209,23 @@ async fn milliseconds_are_loaded_from_the_newest_events() {
     assert!(newest.buckets.iter().all(|bucket| bucket.count == 2));
     assert_eq!(newest.buckets[999].time.to_string(), "2024-01-01T00:00:01.500Z");
     assert_eq!(newest.buckets[0].time.to_string(), "2024-01-01T00:00:00.501Z");
+}
+
+/// It says why, and not that nothing could be rolled back any more.
+#[tokio::test]
+async fn a_transaction_that_fails_says_what_went_wrong_first() {
+    let database = TestDatabase::create().await;
+    let mut settings = settings(&database);
+    settings.leader.lock_timeout_milliseconds = 60_000.try_into().unwrap();
+    let (store, mut term, _) = lead(&settings, Statements::default()).await;
+    let superuser = database.connect().await;
+    superuser.batch_execute("BEGIN; LOCK TABLE rollup_cursor").await.unwrap();
+    let end = async {
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while superuser.query(end, &[]).await.unwrap().is_empty() {}
+    };
+    let (flushed, ()) = tokio::join!(term.flush(&store), end);
+    let Err(StoreError::Postgres(error)) = flushed else { panic!("{flushed:?}") };
+    assert_eq!(error.code(), Some(&SqlState::ADMIN_SHUTDOWN), "{error}");
 }
