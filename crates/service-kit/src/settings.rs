@@ -31,6 +31,10 @@ const PREFIX: &str = "newcycle__";
 /// is made of them.
 const NUMBER_MAX: i64 = 1 << 53;
 
+/// The longest name for which one like it is looked for, and which is split into those within it: both take more room than
+/// the name has.
+const NAME_BYTES_MAX: usize = 200;
+
 /// What is printed in the place of a password.
 const REDACTED: &str = "<redacted>";
 
@@ -138,7 +142,6 @@ enum Kind {
     Defaults,
     File(PathBuf),
     Variables,
-    Environment,
 }
 
 impl Layers {
@@ -199,7 +202,7 @@ impl Layers {
             let set = layers.iter().rev().find_map(|layer| Some((layer, layer.values.get(key)?)));
             let (value, source) = set.map_or_else(
                 || (default.clone(), String::new()),
-                |(layer, value)| (value.clone(), self.source(&layer.kind, key)),
+                |(layer, value)| (value.clone(), source(&layer.kind, value)),
             );
             let _infallible = writeln!(text, "{name} = {}  # {source}", shown(name, &value));
         }
@@ -262,33 +265,32 @@ impl Layers {
             layer.insert(key, Value::new(Some(&name.to_owned()), ValueKind::String(text.to_owned())));
         }
         layers.push(Layer { values: short, kind: Kind::Variables });
-        layers.push(Layer { values: long, kind: Kind::Environment });
+        layers.push(Layer { values: long, kind: Kind::Variables });
         let (defaults, later) = layers.split_at_mut(1);
         let known = &defaults[0].values;
         for Layer { values, kind } in later {
             values.retain(|key, value| !is_empty_section(key, value, known));
             for (key, value) in values {
-                let origin = || self.source(kind, key);
+                let origin = source(kind, value);
                 let Some(default) = known.get(key) else {
                     let hint = hint(key, known.keys());
-                    return Err(SettingsError::Unknown { origin: origin(), key: key.clone(), hint });
+                    return Err(SettingsError::Unknown { origin, key: key.clone(), hint });
                 };
-                value.kind = as_kind_of(&default.kind, value.clone()).map_err(|expected| {
-                    SettingsError::Kind { origin: origin(), key: key.clone(), expected }
-                })?;
+                value.kind = as_kind_of(&default.kind, value.clone())
+                    .map_err(|expected| SettingsError::Kind { origin, key: key.clone(), expected })?;
             }
         }
         Ok(layers)
     }
+}
 
-    /// What set a key, in words.
-    fn source(&self, kind: &Kind, key: &str) -> String {
-        match kind {
-            Kind::Defaults => "default".to_owned(),
-            Kind::File(path) => path.display().to_string(),
-            Kind::Variables => self.short(key).unwrap_or_default().to_owned(),
-            Kind::Environment => variable(key),
-        }
+/// What set a value, in words.
+fn source(kind: &Kind, value: &Value) -> String {
+    match kind {
+        Kind::Defaults => "default".to_owned(),
+        Kind::File(path) => path.display().to_string(),
+        // The variable as it is called: the key does not tell, for `newcycle__http.port` sets the same.
+        Kind::Variables => value.origin().unwrap_or_default().to_owned(),
     }
 }
 
@@ -298,6 +300,9 @@ fn variable(key: &str) -> String {
 }
 
 fn hint<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> String {
+    if key.len() > NAME_BYTES_MAX {
+        return "`print-settings` lists all".to_owned();
+    }
     let likeness = |known: &&String| strsim::damerau_levenshtein(key, known);
     let nearest = known.min_by_key(likeness);
     nearest.map_or_else(String::new, |nearest| {
@@ -319,10 +324,11 @@ fn parsed(path: &Path, text: &str) -> Result<BTreeMap<String, Value>, SettingsEr
     Ok(values)
 }
 
-/// Every value that is not a table, by its dotted key; and every table that has nothing in it.
+/// Every value that is not a table, by its dotted key; and every table that has nothing in it, or whose name is too long to
+/// be written before each of its own: there is no such setting anyway.
 fn flatten(key: &str, value: &Value, values: &mut BTreeMap<String, Value>) {
     match &value.kind {
-        ValueKind::Table(table) if !table.is_empty() => {
+        ValueKind::Table(table) if !table.is_empty() && key.len() <= NAME_BYTES_MAX => {
             for (name, value) in table {
                 flatten(&format!("{key}.{name}"), value, values);
             }
@@ -550,6 +556,28 @@ mod tests {
         assert!(variable.contains("sets http[9999999999999], but there is no such setting"), "{variable}");
         let file = error(&with_file("[http]\n\"port[9999999999999]\" = 1\n"));
         assert!(file.starts_with("a.toml sets http.port[9999999999999], but"), "{file}");
+    }
+
+    #[test]
+    fn a_long_name_costs_no_more_room_than_it_has() {
+        // Beside each name that there is, this one would take hundreds of megabytes.
+        let long = "x".repeat(1 << 20);
+        let variable = error(&with_variable(&format!("NEWCYCLE__{long}"), "1"));
+        assert!(variable.ends_with("x, but there is no such setting; `print-settings` lists all"));
+        // And this one before each of its own, as many gigabytes.
+        let file = error(&with_file(&format!(
+            "[{long}]\n{}",
+            (0..20_000).fold(String::new(), |text, number| { text + &format!("a{number} = 1\n") })
+        )));
+        assert!(file.ends_with("x, but there is no such setting; `print-settings` lists all"));
+    }
+
+    #[test]
+    fn a_variable_is_named_as_it_is_called() {
+        for name in ["NEWCYCLE__HTTP__PORT", "newcycle__http__port", "NEWCYCLE__HTTP.PORT", "NEWCYCLE__ſ"] {
+            let error = error(&with_variable(name, "x"));
+            assert!(error.starts_with(&format!("{name} sets ")), "{name}: {error}");
+        }
     }
 
     #[test]
