@@ -35,6 +35,9 @@ const NUMBER_MAX: i64 = 1 << 53;
 /// the name has.
 const NAME_BYTES_MAX: usize = 200;
 
+/// The most threads that a server can have, which is a bound of actix-server.
+const WORKERS_MAX: usize = 512;
+
 /// What is printed in the place of a password.
 const REDACTED: &str = "<redacted>";
 
@@ -390,6 +393,29 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
+/// How many there are of what room or threads are taken for at the start, from 1 to `MAX`. With too many, the process
+/// would end there without a word of the setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct Count<const MAX: usize>(NonZeroUsize);
+
+impl<const MAX: usize> Count<MAX> {
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0.get()
+    }
+}
+
+impl<const MAX: usize> TryFrom<u64> for Count<MAX> {
+    type Error = String;
+
+    fn try_from(number: u64) -> Result<Self, String> {
+        let count = usize::try_from(number).ok().filter(|count| *count <= MAX).and_then(NonZeroUsize::new);
+        count.map(Self).ok_or_else(|| format!("{number} is not from 1 to {MAX}"))
+    }
+}
+
 /// Where a service listens.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -399,7 +425,7 @@ pub struct HttpSettings {
     /// The port to listen on; 0 takes a free one.
     pub port: u16,
     /// Threads that serve requests.
-    pub workers: NonZeroUsize,
+    pub workers: Count<WORKERS_MAX>,
     /// How long open requests and streams may take to end after SIGTERM.
     pub drain_seconds: u64,
     /// How long a connection may have no request under way.
@@ -577,6 +603,28 @@ mod tests {
         for name in ["NEWCYCLE__HTTP__PORT", "newcycle__http__port", "NEWCYCLE__HTTP.PORT", "NEWCYCLE__ſ"] {
             let error = error(&with_variable(name, "x"));
             assert!(error.starts_with(&format!("{name} sets ")), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_count_that_no_room_can_be_made_for_is_refused() {
+        #[derive(Debug, Deserialize)]
+        struct Counts {
+            http: HttpSettings,
+            pool: crate::database::PoolSettings,
+        }
+        let pool = "[pool]\nconnections = 16\nwait_timeout_milliseconds = 1\nconnection_seconds = 1\n\
+                    statement_timeout_milliseconds = 1\n";
+        let layers = Layers { defaults: format!("{}{pool}", LAYERS.defaults).leak(), variables: &[] };
+        let with = |name: &str, value: &str| layers.load_in::<Counts>(&with_variable(name, value));
+        assert_eq!(with("NEWCYCLE__HTTP__WORKERS", "512").unwrap().http.workers.get(), 512);
+        assert_eq!(with("NEWCYCLE__POOL__CONNECTIONS", "10000").unwrap().pool.connections.get(), 10_000);
+        for (key, most) in [("http.workers", 512), ("pool.connections", 10_000)] {
+            for wrong in [0, most + 1, NUMBER_MAX] {
+                let error = with(&variable(key), &wrong.to_string()).map(|_| ()).unwrap_err().to_string();
+                let expected = format!("{wrong} is not from 1 to {most} for key `{key}`");
+                assert!(error.contains(&expected), "{error}");
+            }
         }
     }
 
