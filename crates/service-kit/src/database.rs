@@ -11,6 +11,11 @@ use serde::Deserialize;
 use tokio_postgres::NoTls;
 use tokio_postgres::config::TargetSessionAttrs;
 
+use crate::settings::Count;
+
+/// The most connections that a pool can have, which are more than one server of Postgres serves well.
+const CONNECTIONS_MAX: usize = 10_000;
+
 /// Which database to connect to, and as whom.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,8 +64,8 @@ impl DatabaseSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolSettings {
-    /// Connections at most.
-    pub connections: std::num::NonZeroUsize,
+    /// Connections at most. The pool makes room for all of them at once.
+    pub connections: Count<CONNECTIONS_MAX>,
     /// How long a request waits for a free one.
     pub wait_timeout_milliseconds: u64,
     /// How long a connection is used. One that leads to a server which does not know that a failover has left it behind

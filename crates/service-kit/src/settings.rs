@@ -31,6 +31,13 @@ const PREFIX: &str = "newcycle__";
 /// is made of them.
 const NUMBER_MAX: i64 = 1 << 53;
 
+/// The longest name for which one like it is looked for, and which is split into those within it: both take more room than
+/// the name has.
+const NAME_BYTES_MAX: usize = 200;
+
+/// The most threads that a server can have, which is a bound of actix-server.
+const WORKERS_MAX: usize = 512;
+
 /// What is printed in the place of a password.
 const REDACTED: &str = "<redacted>";
 
@@ -138,7 +145,6 @@ enum Kind {
     Defaults,
     File(PathBuf),
     Variables,
-    Environment,
 }
 
 impl Layers {
@@ -199,7 +205,7 @@ impl Layers {
             let set = layers.iter().rev().find_map(|layer| Some((layer, layer.values.get(key)?)));
             let (value, source) = set.map_or_else(
                 || (default.clone(), String::new()),
-                |(layer, value)| (value.clone(), self.source(&layer.kind, key)),
+                |(layer, value)| (value.clone(), source(&layer.kind, value)),
             );
             let _infallible = writeln!(text, "{name} = {}  # {source}", shown(name, &value));
         }
@@ -262,33 +268,32 @@ impl Layers {
             layer.insert(key, Value::new(Some(&name.to_owned()), ValueKind::String(text.to_owned())));
         }
         layers.push(Layer { values: short, kind: Kind::Variables });
-        layers.push(Layer { values: long, kind: Kind::Environment });
+        layers.push(Layer { values: long, kind: Kind::Variables });
         let (defaults, later) = layers.split_at_mut(1);
         let known = &defaults[0].values;
         for Layer { values, kind } in later {
             values.retain(|key, value| !is_empty_section(key, value, known));
             for (key, value) in values {
-                let origin = || self.source(kind, key);
+                let origin = source(kind, value);
                 let Some(default) = known.get(key) else {
                     let hint = hint(key, known.keys());
-                    return Err(SettingsError::Unknown { origin: origin(), key: key.clone(), hint });
+                    return Err(SettingsError::Unknown { origin, key: key.clone(), hint });
                 };
-                value.kind = as_kind_of(&default.kind, value.clone()).map_err(|expected| {
-                    SettingsError::Kind { origin: origin(), key: key.clone(), expected }
-                })?;
+                value.kind = as_kind_of(&default.kind, value.clone())
+                    .map_err(|expected| SettingsError::Kind { origin, key: key.clone(), expected })?;
             }
         }
         Ok(layers)
     }
+}
 
-    /// What set a key, in words.
-    fn source(&self, kind: &Kind, key: &str) -> String {
-        match kind {
-            Kind::Defaults => "default".to_owned(),
-            Kind::File(path) => path.display().to_string(),
-            Kind::Variables => self.short(key).unwrap_or_default().to_owned(),
-            Kind::Environment => variable(key),
-        }
+/// What set a value, in words.
+fn source(kind: &Kind, value: &Value) -> String {
+    match kind {
+        Kind::Defaults => "default".to_owned(),
+        Kind::File(path) => path.display().to_string(),
+        // The variable as it is called: the key does not tell, for `newcycle__http.port` sets the same.
+        Kind::Variables => value.origin().unwrap_or_default().to_owned(),
     }
 }
 
@@ -298,6 +303,9 @@ fn variable(key: &str) -> String {
 }
 
 fn hint<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> String {
+    if key.len() > NAME_BYTES_MAX {
+        return "`print-settings` lists all".to_owned();
+    }
     let likeness = |known: &&String| strsim::damerau_levenshtein(key, known);
     let nearest = known.min_by_key(likeness);
     nearest.map_or_else(String::new, |nearest| {
@@ -319,10 +327,11 @@ fn parsed(path: &Path, text: &str) -> Result<BTreeMap<String, Value>, SettingsEr
     Ok(values)
 }
 
-/// Every value that is not a table, by its dotted key; and every table that has nothing in it.
+/// Every value that is not a table, by its dotted key; and every table that has nothing in it, or whose name is too long to
+/// be written before each of its own: there is no such setting anyway.
 fn flatten(key: &str, value: &Value, values: &mut BTreeMap<String, Value>) {
     match &value.kind {
-        ValueKind::Table(table) if !table.is_empty() => {
+        ValueKind::Table(table) if !table.is_empty() && key.len() <= NAME_BYTES_MAX => {
             for (name, value) in table {
                 flatten(&format!("{key}.{name}"), value, values);
             }
@@ -384,6 +393,29 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
+/// How many there are of what room or threads are taken for at the start, from 1 to `MAX`. With too many, the process
+/// would end there without a word of the setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct Count<const MAX: usize>(NonZeroUsize);
+
+impl<const MAX: usize> Count<MAX> {
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0.get()
+    }
+}
+
+impl<const MAX: usize> TryFrom<u64> for Count<MAX> {
+    type Error = String;
+
+    fn try_from(number: u64) -> Result<Self, String> {
+        let count = usize::try_from(number).ok().filter(|count| *count <= MAX).and_then(NonZeroUsize::new);
+        count.map(Self).ok_or_else(|| format!("{number} is not from 1 to {MAX}"))
+    }
+}
+
 /// Where a service listens.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -393,7 +425,7 @@ pub struct HttpSettings {
     /// The port to listen on; 0 takes a free one.
     pub port: u16,
     /// Threads that serve requests.
-    pub workers: NonZeroUsize,
+    pub workers: Count<WORKERS_MAX>,
     /// How long open requests and streams may take to end after SIGTERM.
     pub drain_seconds: u64,
     /// How long a connection may have no request under way.
@@ -550,6 +582,50 @@ mod tests {
         assert!(variable.contains("sets http[9999999999999], but there is no such setting"), "{variable}");
         let file = error(&with_file("[http]\n\"port[9999999999999]\" = 1\n"));
         assert!(file.starts_with("a.toml sets http.port[9999999999999], but"), "{file}");
+    }
+
+    #[test]
+    fn a_long_name_costs_no_more_room_than_it_has() {
+        // Beside each name that there is, this one would take hundreds of megabytes.
+        let long = "x".repeat(1 << 20);
+        let variable = error(&with_variable(&format!("NEWCYCLE__{long}"), "1"));
+        assert!(variable.ends_with("x, but there is no such setting; `print-settings` lists all"));
+        // And this one before each of its own, as many gigabytes.
+        let file = error(&with_file(&format!(
+            "[{long}]\n{}",
+            (0..20_000).fold(String::new(), |text, number| { text + &format!("a{number} = 1\n") })
+        )));
+        assert!(file.ends_with("x, but there is no such setting; `print-settings` lists all"));
+    }
+
+    #[test]
+    fn a_variable_is_named_as_it_is_called() {
+        for name in ["NEWCYCLE__HTTP__PORT", "newcycle__http__port", "NEWCYCLE__HTTP.PORT", "NEWCYCLE__ſ"] {
+            let error = error(&with_variable(name, "x"));
+            assert!(error.starts_with(&format!("{name} sets ")), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_count_that_no_room_can_be_made_for_is_refused() {
+        #[derive(Debug, Deserialize)]
+        struct Counts {
+            http: HttpSettings,
+            pool: crate::database::PoolSettings,
+        }
+        let pool = "[pool]\nconnections = 16\nwait_timeout_milliseconds = 1\nconnection_seconds = 1\n\
+                    statement_timeout_milliseconds = 1\n";
+        let layers = Layers { defaults: format!("{}{pool}", LAYERS.defaults).leak(), variables: &[] };
+        let with = |name: &str, value: &str| layers.load_in::<Counts>(&with_variable(name, value));
+        assert_eq!(with("NEWCYCLE__HTTP__WORKERS", "512").unwrap().http.workers.get(), 512);
+        assert_eq!(with("NEWCYCLE__POOL__CONNECTIONS", "10000").unwrap().pool.connections.get(), 10_000);
+        for (key, most) in [("http.workers", 512), ("pool.connections", 10_000)] {
+            for wrong in [0, most + 1, NUMBER_MAX] {
+                let error = with(&variable(key), &wrong.to_string()).map(|_| ()).unwrap_err().to_string();
+                let expected = format!("{wrong} is not from 1 to {most} for key `{key}`");
+                assert!(error.contains(&expected), "{error}");
+            }
+        }
     }
 
     #[test]
