@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use actix_http::body::{BodySize, BoxBody, MessageBody};
@@ -12,6 +12,11 @@ use actix_web::rt::net::TcpStream;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+/// How much of an answer is handed to the connection at a time. The server copies each piece into the connection's buffer,
+/// and asks for the next one only when there is room: so a client that does not read costs a piece, not an answer. And a
+/// request is under way until its answer is nearly all sent: a client that is slow is not idle.
+const PIECE_BYTES: usize = 16_384;
 
 /// The requests of one connection.
 #[derive(Debug, Clone, Default)]
@@ -42,9 +47,11 @@ impl Drop for UnderWay {
     }
 }
 
-/// The body of an answer, with which the request ends.
+/// The body of an answer, with which the request ends, in pieces.
 pub(crate) struct Counted {
     content: Content,
+    /// What is left of the part that is being sent.
+    rest: Bytes,
     _under_way: Option<UnderWay>,
 }
 
@@ -58,7 +65,7 @@ impl Counted {
     /// The body of an answer to GET, or to HEAD, which is told how long that would be, and gets nothing of it.
     pub(crate) fn new(body: BoxBody, omitted: bool, under_way: Option<UnderWay>) -> Self {
         let content = if omitted { Content::Omitted(body.size()) } else { Content::Whole(body) };
-        Self { content, _under_way: under_way }
+        Self { content, rest: Bytes::new(), _under_way: under_way }
     }
 }
 
@@ -76,10 +83,16 @@ impl MessageBody for Counted {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        match &mut self.get_mut().content {
-            Content::Whole(body) => body.as_pin_mut().poll_next(context),
-            Content::Omitted(_) => Poll::Ready(None),
+        let body = self.get_mut();
+        if body.rest.is_empty() {
+            let Content::Whole(whole) = &mut body.content else { return Poll::Ready(None) };
+            match ready!(whole.as_pin_mut().poll_next(context)) {
+                Some(Ok(part)) => body.rest = part,
+                ended => return Poll::Ready(ended),
+            }
         }
+        let length = body.rest.len().min(PIECE_BYTES);
+        Poll::Ready(Some(Ok(body.rest.split_to(length))))
     }
 }
 
@@ -151,12 +164,8 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let connection = self.get_mut();
-        let written = Pin::new(&mut connection.stream).poll_write(context, bytes);
-        if written.is_pending() {
-            connection.check(context)?;
-        }
-        written
+        // Whoever still takes an answer is not idle, though its request has ended: the time is looked at when it is all sent.
+        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -180,4 +189,24 @@ fn bound(stream: &TcpStream, unread: Duration, unsent_bytes: Option<u32>) -> io:
 #[cfg(not(target_os = "linux"))]
 fn bound(_: &TcpStream, _: Duration, _: Option<u32>) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_comes_in_pieces_and_is_as_long_as_before() {
+        let whole: Bytes = (0..=255).cycle().take(2 * PIECE_BYTES + 1).collect();
+        let mut body = std::pin::pin!(Counted::new(whole.clone().boxed(), false, None));
+        assert_eq!(body.size(), BodySize::Sized(whole.len() as u64));
+        let mut pieces = Vec::new();
+        while let Some(piece) = poll_fn(|context| body.as_mut().poll_next(context)).await {
+            pieces.push(piece.unwrap());
+        }
+        assert_eq!(pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [PIECE_BYTES, PIECE_BYTES, 1]);
+        assert_eq!(pieces.concat(), whole);
+    }
 }

@@ -79,7 +79,8 @@ pub struct PoolSettings {
 impl PoolSettings {
     /// What the server is told of a pool's sessions. It looks twice a second whether their client is still there, and else
     /// ends what it does for them, even a wait for a lock: [`Connections::run`] closes the connection of what it gives
-    /// up. Of a client that went without a word, behind a cut line or a proxy, it learns by the timeouts.
+    /// up. Of a client that went without a word, behind a cut line or a proxy, it learns by the timeouts. None of this ends
+    /// a commit that waits for a synchronous standby: that is as good as done, and to break the wait off would show it.
     fn session_options(&self) -> String {
         let timeout = self.statement_timeout_milliseconds;
         format!(

@@ -5,7 +5,8 @@
 //! was answered early: such a connection would stay for as long as the client likes.
 //!
 //! Invariant: a connection on which no request is under way is closed within [`Bounds::idle`] and `CLOSING`, whatever the
-//! client sends meanwhile, and one whose client takes nothing of what it is sent within [`Bounds::unread`].
+//! client sends meanwhile, unless it still takes an answer; and one whose client takes nothing of what it is sent within
+//! [`Bounds::unread`].
 
 use std::fmt::Debug;
 use std::future::ready;

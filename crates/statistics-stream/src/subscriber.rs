@@ -18,10 +18,6 @@ use crate::frames::encoded;
 use crate::hub::{Announcement, Hub};
 use crate::selection::Selection;
 
-/// How much of an event is handed to the connection at a time. The server copies each piece into the connection's
-/// buffer, and asks for the next one only when there is room: so a client that does not read costs a piece, not an event.
-const PIECE_BYTES: usize = 16_384;
-
 /// Why a stream was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
@@ -87,7 +83,6 @@ fn respond(
         looked_at: None,
         told: None,
         opened: false,
-        rest: Bytes::new(),
     };
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
@@ -122,18 +117,14 @@ struct Subscriber {
     /// What was announced when it was told the status last.
     told: Option<Announcement>,
     opened: bool,
-    /// What is left of the event that is being sent; its bytes are shared with all who are sent it.
-    rest: Bytes,
 }
 
 impl Subscriber {
     fn events(self) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
         unfold(self, |mut subscriber| async move {
-            if subscriber.rest.is_empty() {
-                subscriber.rest = subscriber.next().await?;
-            }
-            let length = subscriber.rest.len().min(PIECE_BYTES);
-            Some((Ok(subscriber.rest.split_to(length)), subscriber))
+            // The bytes are shared with all who are sent the same, and handed over in pieces by `service_kit::server`.
+            let event = subscriber.next().await?;
+            Some((Ok(event), subscriber))
         })
     }
 

@@ -2,6 +2,8 @@
 //!
 //! The gateway is a process of its own here, so that its memory is not that of the other tests.
 
+use std::time::{Duration, Instant};
+
 use domain::{BucketTime, Changes, Metric, Topic};
 use local_stack::postgres::free_port;
 use local_stack::services::Service;
@@ -29,31 +31,29 @@ async fn publish(publisher: &Publisher, reader: &mut Client, versions: std::ops:
     }
 }
 
-/// Asks for all topics, with the smallest receive buffer that the system gives, and reads the answer's head.
-async fn stall(port: u16, path: &str) -> TcpStream {
+/// Asks for all topics, with the smallest receive buffer that the system gives, and reads where the answer begins.
+async fn stall(port: u16, path: &str, headers: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(1).unwrap();
     let mut stalled = socket.connect(([127, 0, 0, 1], port).into()).await.unwrap();
-    stalled.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+    stalled.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes()).await.unwrap();
     let mut head = [0; 15];
     stalled.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 200 OK");
     stalled
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stalled_client_costs_nothing_that_grows() {
-    let publisher = Publisher::start(1);
+/// A gateway that follows a publisher, and its port.
+async fn gateway(publisher: &Publisher) -> (Service, u16) {
     let (port, internal_port) = (free_port().unwrap(), free_port().unwrap());
     let variables = [
         ("GATEWAY_PORT", port.to_string()),
         ("GATEWAY_INTERNAL_PORT", internal_port.to_string()),
         ("NEWCYCLE_UPSTREAMS", publisher.url.clone()),
         ("NEWCYCLE__STREAM__PACE_MILLISECONDS", "1".to_owned()),
+        ("NEWCYCLE__HTTP__IDLE_TIMEOUT_MILLISECONDS", "500".to_owned()),
     ];
     let gateway = Service::start(&built_programs().unwrap(), "sse-gateway", &variables, |_| ()).unwrap();
-    let process_id = gateway.process_id().unwrap();
-    let url = format!("http://127.0.0.1:{port}");
     let ready = async {
         while reqwest::get(format!("http://127.0.0.1:{internal_port}/readyz"))
             .await
@@ -61,12 +61,47 @@ async fn a_stalled_client_costs_nothing_that_grows() {
         {}
     };
     tokio::time::timeout(DEADLINE, ready).await.expect("the gateway must become ready");
+    (gateway, port)
+}
+
+/// That of all topics.
+fn path() -> String {
     let topics: Vec<String> = Topic::all().map(|topic| format!("topic={topic}")).collect();
-    let path = format!("/statistics?{}", topics.join("&"));
+    format!("/statistics?{}", topics.join("&"))
+}
+
+/// A client on a slow line is not idle, though no request but this one is under way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_sent_to_its_end_however_slowly_it_is_read() {
+    let publisher = Publisher::start(1);
+    let (_gateway, port) = gateway(&publisher).await;
+    let path = path();
+    let mut reader = Client::connect(&format!("http://127.0.0.1:{port}{path}"), None).await;
+    publish(&publisher, &mut reader, 0..50).await;
+    let mut slow = stall(port, &path, "accept: application/json\r\nconnection: close\r\n").await;
+    let (mut read, started) = (Vec::new(), Instant::now());
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    // Longer than a connection may be idle.
+    while started.elapsed() < Duration::from_secs(3) {
+        pace.tick().await;
+        read.push(slow.read_u8().await.unwrap());
+    }
+    slow.read_to_end(&mut read).await.unwrap();
+    let text = String::from_utf8(read).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(&format!("content-length: {}", body.len())), "{head}, {} bytes", body.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_client_costs_nothing_that_grows() {
+    let publisher = Publisher::start(1);
+    let (gateway, port) = gateway(&publisher).await;
+    let (process_id, path) = (gateway.process_id().unwrap(), path());
+    let url = format!("http://127.0.0.1:{port}");
     let mut reader = Client::connect(&format!("{url}{path}"), None).await;
     publish(&publisher, &mut reader, 0..50).await;
 
-    let mut stalled = stall(port, &path).await;
+    let mut stalled = stall(port, &path, "").await;
     // Each version is some ten kilobytes for it: by now its sockets are full and the write is blocked.
     publish(&publisher, &mut reader, 50..500).await;
     let before = resident(process_id);
