@@ -122,12 +122,14 @@ impl Sql {
             Ok::<_, tokio_postgres::Error>(())
         };
         let written = tokio::time::timeout(PATIENCE, run).await;
+        let mut has_ended = false;
         // What failed before its commit was asked for is rolled back, now or when the server notices.
         let (committed, absent) = match written {
             Ok(Ok(())) => {
                 let ended = tokio::time::timeout(PATIENCE, client.batch_execute(&end)).await;
                 if let Ok(Ok(())) = ended {
                     history.succeeded(ways);
+                    has_ended = true;
                 }
                 match (ended, rolled_back) {
                     (Ok(Ok(())), false) => (true, false),
@@ -163,7 +165,8 @@ impl Sql {
             (_, true) => Fate::Absent,
             _ => Fate::Unknown,
         });
-        if !committed && !rolled_back {
+        if !has_ended {
+            // Otherwise the next one would be a part of it.
             tokio::time::timeout(PATIENCE, client.batch_execute("ROLLBACK")).await??;
         }
         Ok(())
