@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use serde::de::DeserializeOwned;
 use service_kit::settings::{Layers, SettingsError, Surroundings};
@@ -27,12 +28,27 @@ const MARK: &str = "hunter2-";
 pub fn check(bytes: &[u8]) {
     let Some((service, rest)) = bytes.split_first() else { return };
     match service % 5 {
-        0 => read::<ingest_api::settings::Settings>(rest, &ingest_api::settings::LAYERS),
-        1 => read::<stats_notifier::settings::Settings>(rest, &stats_notifier::settings::LAYERS),
-        2 => read::<sse_gateway::settings::Settings>(rest, &sse_gateway::settings::LAYERS),
-        3 => read::<dashboard::settings::Settings>(rest, &dashboard::settings::LAYERS),
-        _ => read::<migrate::settings::Settings>(rest, &migrate::settings::LAYERS),
+        0 => read::<ingest_api::settings::Settings>(rest, &INGEST_API),
+        1 => read::<stats_notifier::settings::Settings>(rest, &STATS_NOTIFIER),
+        2 => read::<sse_gateway::settings::Settings>(rest, &SSE_GATEWAY),
+        3 => read::<dashboard::settings::Settings>(rest, &DASHBOARD),
+        _ => read::<migrate::settings::Settings>(rest, &MIGRATE),
     }
+}
+
+type Service = LazyLock<Layers>;
+
+static INGEST_API: Service = LazyLock::new(|| terse(&ingest_api::settings::LAYERS));
+static STATS_NOTIFIER: Service = LazyLock::new(|| terse(&stats_notifier::settings::LAYERS));
+static SSE_GATEWAY: Service = LazyLock::new(|| terse(&sse_gateway::settings::LAYERS));
+static DASHBOARD: Service = LazyLock::new(|| terse(&dashboard::settings::LAYERS));
+static MIGRATE: Service = LazyLock::new(|| terse(&migrate::settings::LAYERS));
+
+/// The same without comments, which are most of the defaults, and would be most of the work.
+fn terse(layers: &Layers) -> Layers {
+    let lines = layers.defaults.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let defaults: String = lines.flat_map(|line| [line, "\n"]).collect();
+    Layers { defaults: defaults.leak(), ..*layers }
 }
 
 fn read<T: DeserializeOwned + Debug>(bytes: &[u8], layers: &Layers) {
@@ -106,7 +122,7 @@ fn has_word(text: &str, word: &str) -> bool {
 /// The names of all settings and sections, in full.
 fn names(defaults: &str) -> Vec<String> {
     let (mut names, mut section) = (Vec::new(), String::new());
-    for line in defaults.lines().filter(|line| !line.starts_with('#')) {
+    for line in defaults.lines() {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_end_matches(']').to_owned();
             names.push(section.clone());
@@ -197,7 +213,7 @@ mod tests {
 
     #[test]
     fn what_names_nothing_is_seen() {
-        let layers = &ingest_api::settings::LAYERS;
+        let layers = &INGEST_API;
         let unknown = |origin: &str| SettingsError::Unknown {
             origin: origin.to_owned(),
             key: "login".to_owned(),
