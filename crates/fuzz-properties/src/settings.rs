@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use serde::de::DeserializeOwned;
-use service_kit::settings::{Layers, SettingsError, Surroundings};
+use service_kit::settings::{Known, Layers, SettingsError, Surroundings};
 use toml::{Table, Value};
 
 /// The name of the file.
@@ -36,28 +36,33 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-type Service = LazyLock<Layers>;
-
-static INGEST_API: Service = LazyLock::new(|| terse(&ingest_api::settings::LAYERS));
-static STATS_NOTIFIER: Service = LazyLock::new(|| terse(&stats_notifier::settings::LAYERS));
-static SSE_GATEWAY: Service = LazyLock::new(|| terse(&sse_gateway::settings::LAYERS));
-static DASHBOARD: Service = LazyLock::new(|| terse(&dashboard::settings::LAYERS));
-static MIGRATE: Service = LazyLock::new(|| terse(&migrate::settings::LAYERS));
-
-/// The same without comments, which are most of the defaults, and would be most of the work.
-fn terse(layers: &Layers) -> Layers {
-    let lines = layers.defaults.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let defaults: String = lines.flat_map(|line| [line, "\n"]).collect();
-    Layers { defaults: defaults.leak(), ..*layers }
+/// The settings of a service, whose defaults were read once, for that is most of the work; and the names of all of them.
+struct Service {
+    known: Known,
+    short: &'static [(&'static str, &'static str)],
+    names: Vec<String>,
 }
 
-fn read<T: DeserializeOwned + Debug>(bytes: &[u8], layers: &Layers) {
+static INGEST_API: LazyLock<Service> = LazyLock::new(|| service(&ingest_api::settings::LAYERS));
+static STATS_NOTIFIER: LazyLock<Service> = LazyLock::new(|| service(&stats_notifier::settings::LAYERS));
+static SSE_GATEWAY: LazyLock<Service> = LazyLock::new(|| service(&sse_gateway::settings::LAYERS));
+static DASHBOARD: LazyLock<Service> = LazyLock::new(|| service(&dashboard::settings::LAYERS));
+static MIGRATE: LazyLock<Service> = LazyLock::new(|| service(&migrate::settings::LAYERS));
+
+fn service(layers: &Layers) -> Service {
+    match layers.known() {
+        Ok(known) => Service { known, short: layers.variables, names: names(layers.defaults) },
+        Err(error) => panic!("the defaults cannot be read: {error}"),
+    }
+}
+
+fn read<T: DeserializeOwned + Debug>(bytes: &[u8], service: &Service) {
     let surroundings = surroundings(bytes);
-    let settings: T = match layers.load_in(&surroundings) {
+    let settings: T = match service.known.load_in(&surroundings) {
         Ok(settings) => settings,
-        Err(error) => return named(&error, layers, &surroundings),
+        Err(error) => return named(&error, service, &surroundings),
     };
-    let printed = match layers.print_in(&surroundings) {
+    let printed = match service.known.print_in(&surroundings) {
         Ok(printed) => printed,
         Err(error) => panic!("what was loaded cannot be printed: {error}"),
     };
@@ -67,7 +72,7 @@ fn read<T: DeserializeOwned + Debug>(bytes: &[u8], layers: &Layers) {
     }
     let file = Some((PathBuf::from(FILE), printed));
     let again = Surroundings { file, variables: BTreeMap::new() };
-    match layers.load_in::<T>(&again) {
+    match service.known.load_in::<T>(&again) {
         Ok(again) => {
             assert_eq!(format!("{again:?}"), format!("{settings:?}"), "what was printed says the same");
         }
@@ -93,19 +98,18 @@ fn surroundings(bytes: &[u8]) -> Surroundings {
     Surroundings { file: file.map(|text| (PathBuf::from(FILE), text.to_owned())), variables }
 }
 
-fn named(error: &SettingsError, layers: &Layers, surroundings: &Surroundings) {
+fn named(error: &SettingsError, service: &Service, surroundings: &Surroundings) {
     let message = error.to_string();
     // What may be meant instead is a setting in any case.
     let said = message.split(", but there is no such setting").next().unwrap_or_default();
     let in_file = surroundings.file.is_some() && has_word(said, FILE);
     let of_settings = |name: &&str| {
-        layers.variables.iter().any(|(short, _)| short == name)
-            || name.to_lowercase().starts_with("newcycle__")
+        service.short.iter().any(|(short, _)| short == name) || name.to_lowercase().starts_with("newcycle__")
     };
     let mut variables = surroundings.variables.keys().filter_map(|name| name.to_str()).filter(of_settings);
     let variable = variables.any(|name| said.contains(name));
     let unknown = matches!(error, SettingsError::Unknown { .. });
-    let setting = !unknown && names(layers.defaults).iter().any(|name| has_word(said, name));
+    let setting = !unknown && service.names.iter().any(|name| has_word(said, name));
     assert!(in_file || variable || setting, "{message:?} names nothing");
     for password in passwords(surroundings) {
         assert!(!message.contains(&password), "a password is named: {message}");
@@ -122,7 +126,7 @@ fn has_word(text: &str, word: &str) -> bool {
 /// The names of all settings and sections, in full.
 fn names(defaults: &str) -> Vec<String> {
     let (mut names, mut section) = (Vec::new(), String::new());
-    for line in defaults.lines() {
+    for line in defaults.lines().filter(|line| !line.starts_with('#')) {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_end_matches(']').to_owned();
             names.push(section.clone());
@@ -213,23 +217,23 @@ mod tests {
 
     #[test]
     fn what_names_nothing_is_seen() {
-        let layers = &INGEST_API;
+        let service = &INGEST_API;
         let unknown = |origin: &str| SettingsError::Unknown {
             origin: origin.to_owned(),
             key: "login".to_owned(),
             hint: "is log.filter (or NEWCYCLE__LOG__FILTER) meant?".to_owned(),
         };
         let given = surroundings(b"=1\nlogin=2\nNEWCYCLE__LOGIN=3\n\n[login]\n");
-        named(&unknown("NEWCYCLE__LOGIN"), layers, &given);
-        named(&unknown(FILE), layers, &given);
+        named(&unknown("NEWCYCLE__LOGIN"), service, &given);
+        named(&unknown(FILE), service, &given);
         let wrong = |key: &str| SettingsError::Kind {
             origin: String::new(),
             key: key.to_owned(),
             expected: "a whole number",
         };
-        named(&wrong("http.port"), layers, &given);
+        named(&wrong("http.port"), service, &given);
         for error in [unknown(""), unknown("log"), wrong("https"), wrong("port"), wrong("")] {
-            let caught = std::panic::catch_unwind(AssertUnwindSafe(|| named(&error, layers, &given)));
+            let caught = std::panic::catch_unwind(AssertUnwindSafe(|| named(&error, service, &given)));
             assert!(caught.is_err(), "{error}");
         }
     }
