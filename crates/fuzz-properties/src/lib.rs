@@ -25,7 +25,12 @@ pub const CHECKS: [(&str, Check); 5] = [
     ("settings", settings::check),
 ];
 
-/// The ways in which bytes are cut into parts: not at all, everywhere, and at a few places that depend on the bytes.
+/// Bytes up to so many are cut everywhere. More would be slow, for whoever waits for the end of a line or of an event looks at
+/// all that waits each time that something comes.
+const CUT_EVERYWHERE: usize = 256;
+
+/// The ways in which bytes are cut into parts: not at all; everywhere, or around the end of each line where they are many;
+/// and at places that depend on the bytes, either few or every few bytes.
 pub(crate) fn cuts(bytes: &[u8]) -> [Vec<&[u8]>; 4] {
     let mut state = bytes.iter().fold(bytes.len() as u64, |sum, byte| {
         sum.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(*byte))
@@ -42,5 +47,34 @@ pub(crate) fn cuts(bytes: &[u8]) -> [Vec<&[u8]>; 4] {
         parts
     };
     let (short, long) = (some(4), some(100));
-    [vec![bytes], bytes.chunks(1).collect(), short, long]
+    let every = if bytes.len() <= CUT_EVERYWHERE { bytes.chunks(1).collect() } else { around_ends(bytes) };
+    [vec![bytes], every, short, long]
+}
+
+/// Each of the bytes that end lines, and those beside them, by itself; and what is between.
+fn around_ends(bytes: &[u8]) -> Vec<&[u8]> {
+    let end = |at: usize| bytes.get(at).is_some_and(|byte| matches!(byte, b'\r' | b'\n'));
+    let near = |at: usize| end(at) || end(at + 1) || at.checked_sub(1).is_some_and(end);
+    let (mut parts, mut start) = (Vec::new(), 0);
+    for at in 1..=bytes.len() {
+        if at == bytes.len() || near(at) || near(at - 1) {
+            parts.push(&bytes[start..at]);
+            start = at;
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_cut_around_the_ends_of_lines() {
+        assert_eq!(around_ends(b"abcd\nef\r\n"), [&b"abc"[..], b"d", b"\n", b"e", b"f", b"\r", b"\n"]);
+        for parts in cuts(&b"abcde\nfghij\r\n\n".repeat(30)) {
+            assert_eq!(parts.concat(), b"abcde\nfghij\r\n\n".repeat(30));
+            assert!(parts.iter().all(|part| !part.is_empty()));
+        }
+    }
 }

@@ -82,9 +82,13 @@ fn refused(pairs: &Pairs, error: &impl ResponseError) {
     let names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
     // Without any topic, the topic is what is missing.
     let named = problem["field"].as_str().is_none_or(|field| {
-        // A long name is cut in the middle.
-        let (beginning, end) = field.split_once('…').unwrap_or((field, ""));
-        field == "topic" || names.iter().any(|name| name.starts_with(beginning) && name.ends_with(end))
+        // A long name is cut in the middle, where the sign is that says so; but a name may have that sign of its own.
+        let cut_to = |name: &str| {
+            field
+                .match_indices('…')
+                .any(|(at, cut)| name.starts_with(&field[..at]) && name.ends_with(&field[at + cut.len()..]))
+        };
+        field == "topic" || names.iter().any(|name| *name == field || cut_to(name))
     });
     assert!(named, "{problem} names what is not in {names:?}");
     assert!(

@@ -7,9 +7,10 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use serde::de::DeserializeOwned;
-use service_kit::settings::{Layers, SettingsError, Surroundings};
+use service_kit::settings::{Known, Layers, SettingsError, Surroundings};
 use toml::{Table, Value};
 
 /// The name of the file.
@@ -27,21 +28,41 @@ const MARK: &str = "hunter2-";
 pub fn check(bytes: &[u8]) {
     let Some((service, rest)) = bytes.split_first() else { return };
     match service % 5 {
-        0 => read::<ingest_api::settings::Settings>(rest, &ingest_api::settings::LAYERS),
-        1 => read::<stats_notifier::settings::Settings>(rest, &stats_notifier::settings::LAYERS),
-        2 => read::<sse_gateway::settings::Settings>(rest, &sse_gateway::settings::LAYERS),
-        3 => read::<dashboard::settings::Settings>(rest, &dashboard::settings::LAYERS),
-        _ => read::<migrate::settings::Settings>(rest, &migrate::settings::LAYERS),
+        0 => read::<ingest_api::settings::Settings>(rest, &INGEST_API),
+        1 => read::<stats_notifier::settings::Settings>(rest, &STATS_NOTIFIER),
+        2 => read::<sse_gateway::settings::Settings>(rest, &SSE_GATEWAY),
+        3 => read::<dashboard::settings::Settings>(rest, &DASHBOARD),
+        _ => read::<migrate::settings::Settings>(rest, &MIGRATE),
     }
 }
 
-fn read<T: DeserializeOwned + Debug>(bytes: &[u8], layers: &Layers) {
+/// The settings of a service, whose defaults were read once, for that is most of the work; and the names of all of them.
+struct Service {
+    known: Known,
+    short: &'static [(&'static str, &'static str)],
+    names: Vec<String>,
+}
+
+static INGEST_API: LazyLock<Service> = LazyLock::new(|| service(&ingest_api::settings::LAYERS));
+static STATS_NOTIFIER: LazyLock<Service> = LazyLock::new(|| service(&stats_notifier::settings::LAYERS));
+static SSE_GATEWAY: LazyLock<Service> = LazyLock::new(|| service(&sse_gateway::settings::LAYERS));
+static DASHBOARD: LazyLock<Service> = LazyLock::new(|| service(&dashboard::settings::LAYERS));
+static MIGRATE: LazyLock<Service> = LazyLock::new(|| service(&migrate::settings::LAYERS));
+
+fn service(layers: &Layers) -> Service {
+    match layers.known() {
+        Ok(known) => Service { known, short: layers.variables, names: names(layers.defaults) },
+        Err(error) => panic!("the defaults cannot be read: {error}"),
+    }
+}
+
+fn read<T: DeserializeOwned + Debug>(bytes: &[u8], service: &Service) {
     let surroundings = surroundings(bytes);
-    let settings: T = match layers.load_in(&surroundings) {
+    let settings: T = match service.known.load_in(&surroundings) {
         Ok(settings) => settings,
-        Err(error) => return named(&error, layers, &surroundings),
+        Err(error) => return named(&error, service, &surroundings),
     };
-    let printed = match layers.print_in(&surroundings) {
+    let printed = match service.known.print_in(&surroundings) {
         Ok(printed) => printed,
         Err(error) => panic!("what was loaded cannot be printed: {error}"),
     };
@@ -51,7 +72,7 @@ fn read<T: DeserializeOwned + Debug>(bytes: &[u8], layers: &Layers) {
     }
     let file = Some((PathBuf::from(FILE), printed));
     let again = Surroundings { file, variables: BTreeMap::new() };
-    match layers.load_in::<T>(&again) {
+    match service.known.load_in::<T>(&again) {
         Ok(again) => {
             assert_eq!(format!("{again:?}"), format!("{settings:?}"), "what was printed says the same");
         }
@@ -77,19 +98,18 @@ fn surroundings(bytes: &[u8]) -> Surroundings {
     Surroundings { file: file.map(|text| (PathBuf::from(FILE), text.to_owned())), variables }
 }
 
-fn named(error: &SettingsError, layers: &Layers, surroundings: &Surroundings) {
+fn named(error: &SettingsError, service: &Service, surroundings: &Surroundings) {
     let message = error.to_string();
     // What may be meant instead is a setting in any case.
     let said = message.split(", but there is no such setting").next().unwrap_or_default();
     let in_file = surroundings.file.is_some() && has_word(said, FILE);
     let of_settings = |name: &&str| {
-        layers.variables.iter().any(|(short, _)| short == name)
-            || name.to_lowercase().starts_with("newcycle__")
+        service.short.iter().any(|(short, _)| short == name) || name.to_lowercase().starts_with("newcycle__")
     };
     let mut variables = surroundings.variables.keys().filter_map(|name| name.to_str()).filter(of_settings);
     let variable = variables.any(|name| said.contains(name));
     let unknown = matches!(error, SettingsError::Unknown { .. });
-    let setting = !unknown && names(layers.defaults).iter().any(|name| has_word(said, name));
+    let setting = !unknown && service.names.iter().any(|name| has_word(said, name));
     assert!(in_file || variable || setting, "{message:?} names nothing");
     for password in passwords(surroundings) {
         assert!(!message.contains(&password), "a password is named: {message}");
@@ -197,23 +217,23 @@ mod tests {
 
     #[test]
     fn what_names_nothing_is_seen() {
-        let layers = &ingest_api::settings::LAYERS;
+        let service = &INGEST_API;
         let unknown = |origin: &str| SettingsError::Unknown {
             origin: origin.to_owned(),
             key: "login".to_owned(),
             hint: "is log.filter (or NEWCYCLE__LOG__FILTER) meant?".to_owned(),
         };
         let given = surroundings(b"=1\nlogin=2\nNEWCYCLE__LOGIN=3\n\n[login]\n");
-        named(&unknown("NEWCYCLE__LOGIN"), layers, &given);
-        named(&unknown(FILE), layers, &given);
+        named(&unknown("NEWCYCLE__LOGIN"), service, &given);
+        named(&unknown(FILE), service, &given);
         let wrong = |key: &str| SettingsError::Kind {
             origin: String::new(),
             key: key.to_owned(),
             expected: "a whole number",
         };
-        named(&wrong("http.port"), layers, &given);
+        named(&wrong("http.port"), service, &given);
         for error in [unknown(""), unknown("log"), wrong("https"), wrong("port"), wrong("")] {
-            let caught = std::panic::catch_unwind(AssertUnwindSafe(|| named(&error, layers, &given)));
+            let caught = std::panic::catch_unwind(AssertUnwindSafe(|| named(&error, service, &given)));
             assert!(caught.is_err(), "{error}");
         }
     }

@@ -1,5 +1,7 @@
 //! The bytes that a gateway reads from its upstream.
 
+use std::sync::LazyLock;
+
 use bytes::BytesMut;
 use domain::{Frame, Statistics, Topic, TopicFrame};
 use statistics_stream::decoder::{EventDecoder, Told};
@@ -10,6 +12,10 @@ use crate::cuts;
 /// The largest event, in bytes: small, so that larger ones are found soon.
 const LARGEST: usize = 600;
 
+/// Decoders that have decoded nothing yet, for events of such a size and of any: to make one costs more than to use it.
+static BOUNDED: LazyLock<EventDecoder> = LazyLock::new(|| EventDecoder::new(LARGEST));
+static UNBOUNDED: LazyLock<EventDecoder> = LazyLock::new(|| EventDecoder::new(usize::MAX));
+
 /// What the bytes tell does not depend on where they are cut, and never waits for more than an event. A frame is taken
 /// over wholly or not at all, and whoever is sent what a state then is holds the same state.
 ///
@@ -17,9 +23,9 @@ const LARGEST: usize = 600;
 /// Where this does not hold.
 pub fn check(bytes: &[u8]) {
     let [whole, others @ ..] = cuts(bytes);
-    let (told, error) = decoded(&whole, LARGEST);
+    let (told, error) = decoded_by(&BOUNDED, &whole, LARGEST);
     for parts in others {
-        let (told_in_parts, error_in_parts) = decoded(&parts, LARGEST);
+        let (told_in_parts, error_in_parts) = decoded_by(&BOUNDED, &parts, LARGEST);
         assert_eq!(told_in_parts, told, "what is told in {} parts", parts.len());
         assert_eq!(error_in_parts, error, "the error in {} parts", parts.len());
     }
@@ -30,9 +36,14 @@ pub fn check(bytes: &[u8]) {
     applied(&frames.collect::<Vec<_>>());
 }
 
+/// What is told by an event, and why it cannot be understood.
+pub(crate) fn decoded(event: &str) -> (Vec<Told>, Option<String>) {
+    decoded_by(&UNBOUNDED, &[event.as_bytes()], usize::MAX)
+}
+
 /// What is told before the bytes end or cannot be understood, and why they cannot.
-pub(crate) fn decoded(parts: &[&[u8]], largest: usize) -> (Vec<Told>, Option<String>) {
-    let (mut decoder, mut source) = (EventDecoder::new(largest), BytesMut::new());
+fn decoded_by(decoder: &EventDecoder, parts: &[&[u8]], largest: usize) -> (Vec<Told>, Option<String>) {
+    let (mut decoder, mut source) = (decoder.clone(), BytesMut::new());
     let mut all = Vec::new();
     for part in parts {
         source.extend_from_slice(part);
@@ -55,38 +66,43 @@ pub(crate) fn decoded(parts: &[&[u8]], largest: usize) -> (Vec<Told>, Option<Str
 }
 
 fn applied(frames: &[Frame]) {
-    let mut state: Option<Statistics> = None;
+    let mut state: Option<(Statistics, Vec<TopicFrame>)> = None;
     for frame in frames {
-        let mut next = state.clone().unwrap_or_else(|| Statistics::new(frame.version));
-        let before = (next.version(), content(&next));
-        if next.apply(frame).is_err() {
+        let (held, before) = state.take().unwrap_or_else(|| {
+            let new = Statistics::new(frame.version);
+            let content = content(&new);
+            (new, content)
+        });
+        let mut next = held.clone();
+        let applied = next.apply(frame);
+        let after = content(&next);
+        if applied.is_err() {
             assert_eq!(
-                (next.version(), content(&next)),
-                before,
+                (next.version(), &after),
+                (held.version(), &before),
                 "a frame that was refused changed the state"
             );
-            continue;
+        } else {
+            assert_eq!(next.version(), frame.version);
+            for part in &after {
+                let sorted = part.buckets.is_sorted_by(|one, other| one.time < other.time);
+                assert!(sorted && part.buckets.len() <= part.window, "{part:?}");
+                assert!(part.window <= part.topic.unit.window(), "{part:?}");
+            }
         }
-        assert_eq!(next.version(), frame.version);
-        for part in content(&next) {
-            let sorted = part.buckets.is_sorted_by(|one, other| one.time < other.time);
-            assert!(sorted && part.buckets.len() <= part.window, "{part:?}");
-            assert!(part.window <= part.topic.unit.window(), "{part:?}");
-        }
-        state = Some(next);
+        state = Some((next, after));
     }
-    let Some(state) = state else { return };
+    let Some((state, shown)) = state else { return };
     let topics: Vec<Topic> = Topic::all().collect();
     let Some(frame) = state.frame_since(None, &topics) else { panic!("a state that cannot be shown") };
-    let (told, error) = decoded(&[encoded(&frame).as_bytes()], usize::MAX);
     assert_eq!(
-        (&told[..], error),
-        (&[Told::Frame(frame.clone())][..], None),
+        decoded(&encoded(&frame)),
+        (vec![Told::Frame(frame.clone())], None),
         "what was written is read again"
     );
     let mut receiver = Statistics::new(frame.version);
     assert_eq!(receiver.apply(&frame), Ok(()));
-    assert_eq!(content(&receiver), content(&state));
+    assert_eq!(content(&receiver), shown);
 }
 
 /// The frame as an event, as any publisher writes it.

@@ -135,14 +135,20 @@ pub struct Layers {
     pub variables: &'static [(&'static str, &'static str)],
 }
 
-/// One layer: what it sets, by dotted key.
+/// The settings of one service, whose defaults were read: for whoever reads its settings more than once.
+#[derive(Debug)]
+pub struct Known {
+    defaults: BTreeMap<String, Value>,
+    variables: &'static [(&'static str, &'static str)],
+}
+
+/// A later layer: what it sets, by dotted key.
 struct Layer {
     values: BTreeMap<String, Value>,
     kind: Kind,
 }
 
 enum Kind {
-    Defaults,
     File(PathBuf),
     Variables,
 }
@@ -161,15 +167,7 @@ impl Layers {
     /// # Errors
     /// [`SettingsError`], naming the key or the variable.
     pub fn load_in<T: DeserializeOwned>(&self, surroundings: &Surroundings) -> Result<T, SettingsError> {
-        let mut merged = BTreeMap::new();
-        for layer in self.read(surroundings)? {
-            merged.extend(layer.values);
-        }
-        let mut builder = Config::builder();
-        for (key, value) in merged {
-            builder = builder.set_override(key, value)?;
-        }
-        Ok(builder.build()?.try_deserialize()?)
+        self.known()?.load_in(surroundings)
     }
 
     /// The settings in effect as TOML, each with its source; passwords are not shown.
@@ -185,31 +183,15 @@ impl Layers {
     /// # Errors
     /// [`SettingsError`], naming the key or the variable.
     pub fn print_in(&self, surroundings: &Surroundings) -> Result<String, SettingsError> {
-        let layers = self.read(surroundings)?;
-        let (mut text, mut section) = (String::new(), "");
-        // A section at a time: a table may be opened but once.
-        let mut settings: Vec<(&str, &str, &String)> = layers[0]
-            .values
-            .keys()
-            .map(|key| key.rsplit_once('.').map_or(("", key.as_str(), key), |(of, name)| (of, name, key)))
-            .collect();
-        settings.sort_unstable();
-        for (of, name, key) in settings {
-            let default = &layers[0].values[key];
-            if section != of {
-                let gap = if section.is_empty() { "" } else { "\n" };
-                // Writing to a string cannot fail.
-                let _infallible = writeln!(text, "{gap}[{of}]");
-                section = of;
-            }
-            let set = layers.iter().rev().find_map(|layer| Some((layer, layer.values.get(key)?)));
-            let (value, source) = set.map_or_else(
-                || (default.clone(), String::new()),
-                |(layer, value)| (value.clone(), source(&layer.kind, value)),
-            );
-            let _infallible = writeln!(text, "{name} = {}  # {source}", shown(name, &value));
-        }
-        Ok(text)
+        self.known()?.print_in(surroundings)
+    }
+
+    /// Reads the defaults.
+    ///
+    /// # Errors
+    /// Where they are no TOML.
+    pub fn known(&self) -> Result<Known, SettingsError> {
+        Ok(Known { defaults: parsed(Path::new("the defaults"), self.defaults)?, variables: self.variables })
     }
 
     /// Every setting with its default, its short variable and what it means, as Markdown: what the defaults say,
@@ -243,14 +225,63 @@ impl Layers {
     fn short(&self, key: &str) -> Option<&'static str> {
         self.variables.iter().find(|(_, of)| *of == key).map(|(variable, _)| *variable)
     }
+}
 
-    /// Reads each layer by itself, and refuses what the defaults do not name.
+impl Known {
+    /// [`Layers::load_in`].
+    ///
+    /// # Errors
+    /// [`SettingsError`], naming the key or the variable.
+    pub fn load_in<T: DeserializeOwned>(&self, surroundings: &Surroundings) -> Result<T, SettingsError> {
+        let mut merged = self.defaults.clone();
+        for layer in self.read(surroundings)? {
+            merged.extend(layer.values);
+        }
+        let mut builder = Config::builder();
+        for (key, value) in merged {
+            builder = builder.set_override(key, value)?;
+        }
+        Ok(builder.build()?.try_deserialize()?)
+    }
+
+    /// [`Layers::print_in`].
+    ///
+    /// # Errors
+    /// [`SettingsError`], naming the key or the variable.
+    pub fn print_in(&self, surroundings: &Surroundings) -> Result<String, SettingsError> {
+        let layers = self.read(surroundings)?;
+        let (mut text, mut section) = (String::new(), "");
+        // A section at a time: a table may be opened but once.
+        let mut settings: Vec<(&str, &str, &String)> = self
+            .defaults
+            .keys()
+            .map(|key| key.rsplit_once('.').map_or(("", key.as_str(), key), |(of, name)| (of, name, key)))
+            .collect();
+        settings.sort_unstable();
+        for (of, name, key) in settings {
+            let default = &self.defaults[key];
+            if section != of {
+                let gap = if section.is_empty() { "" } else { "\n" };
+                // Writing to a string cannot fail.
+                let _infallible = writeln!(text, "{gap}[{of}]");
+                section = of;
+            }
+            let set = layers.iter().rev().find_map(|layer| Some((layer, layer.values.get(key)?)));
+            let (value, source) = set.map_or_else(
+                || (default.clone(), "default".to_owned()),
+                |(layer, value)| (value.clone(), source(&layer.kind, value)),
+            );
+            let _infallible = writeln!(text, "{name} = {}  # {source}", shown(name, &value));
+        }
+        Ok(text)
+    }
+
+    /// Reads each later layer by itself, and refuses what the defaults do not name.
     ///
     /// Names are compared here and not left to `config`, which would take `port[9999999999]` for a place in a list, and
     /// make room for all of it.
     fn read(&self, surroundings: &Surroundings) -> Result<Vec<Layer>, SettingsError> {
-        let defaults = parsed(Path::new("the defaults"), self.defaults)?;
-        let mut layers = vec![Layer { values: defaults, kind: Kind::Defaults }];
+        let mut layers = Vec::new();
         if let Some((path, text)) = &surroundings.file {
             layers.push(Layer { values: parsed(path, text)?, kind: Kind::File(path.clone()) });
         }
@@ -269,9 +300,8 @@ impl Layers {
         }
         layers.push(Layer { values: short, kind: Kind::Variables });
         layers.push(Layer { values: long, kind: Kind::Variables });
-        let (defaults, later) = layers.split_at_mut(1);
-        let known = &defaults[0].values;
-        for Layer { values, kind } in later {
+        let known = &self.defaults;
+        for Layer { values, kind } in &mut layers {
             values.retain(|key, value| !is_empty_section(key, value, known));
             for (key, value) in values {
                 let origin = source(kind, value);
@@ -290,7 +320,6 @@ impl Layers {
 /// What set a value, in words.
 fn source(kind: &Kind, value: &Value) -> String {
     match kind {
-        Kind::Defaults => "default".to_owned(),
         Kind::File(path) => path.display().to_string(),
         // The variable as it is called: the key does not tell, for `newcycle__http.port` sets the same.
         Kind::Variables => value.origin().unwrap_or_default().to_owned(),

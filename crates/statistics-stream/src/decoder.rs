@@ -42,7 +42,7 @@ pub enum DecodeError {
 }
 
 /// Decodes events no larger than a bound. Comments, and how long to wait before reconnecting, tell nothing.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct EventDecoder {
     events: russe::Decoder,
     bytes: usize,
