@@ -82,6 +82,7 @@ fn respond(
         version: last_event_id,
         looked_at: None,
         told: None,
+        framed: false,
         opened: false,
     };
     Ok(HttpResponse::Ok()
@@ -116,6 +117,8 @@ struct Subscriber {
     looked_at: Option<u64>,
     /// What was announced when it was told the status last.
     told: Option<Announcement>,
+    /// Whether the last event was a frame.
+    framed: bool,
     opened: bool,
 }
 
@@ -141,19 +144,23 @@ impl Subscriber {
             }
             // Marks what is announced as seen before looking at it, so that what is announced later wakes again.
             let announced = *self.announcements.borrow_and_update();
-            let looked_at = self.looked_at.replace(announced.version);
-            if let Some((event, version)) = self.place.0.event(&self.selection, self.version) {
-                self.version = Some(version);
-                let skipped = looked_at.map_or(0, |last| announced.version.saturating_sub(last + 1));
-                self.place.0.deliveries().count(skipped);
-                return Some(event);
-            }
-            let due = |told: Announcement| {
+            let due = self.told.is_none_or(|told| {
                 announced.status != told.status
                     || announced.internal_status - told.internal_status >= self.beats
-            };
-            if self.told.is_none_or(due) {
-                self.told = Some(announced);
+            });
+            // A slow client finds a newer version each time that it is ready for one. If frames always came first, it would
+            // never be told that the numbers are live, or stale.
+            if !(due && self.framed) {
+                let looked_at = self.looked_at.replace(announced.version);
+                if let Some((event, version)) = self.place.0.event(&self.selection, self.version) {
+                    (self.version, self.framed) = (Some(version), true);
+                    let skipped = looked_at.map_or(0, |last| announced.version.saturating_sub(last + 1));
+                    self.place.0.deliveries().count(skipped);
+                    return Some(event);
+                }
+            }
+            if due {
+                (self.told, self.framed) = (Some(announced), false);
                 return self.status();
             }
             tokio::select! {
@@ -192,5 +199,47 @@ async fn end(
     tokio::select! {
         () = ended.cancelled() => {}
         () = leave => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+
+    use actix_web::body::MessageBody;
+    use domain::{Bucket, BucketTime, Frame, FrameKind, Nonce, Statistics, Topic, TopicFrame};
+
+    use super::*;
+    use crate::settings::HubSettings;
+
+    #[tokio::test]
+    async fn whoever_always_finds_a_newer_version_is_told_the_status_as_well() {
+        let beat = Duration::from_millis(10);
+        let hub = Hub::new(HubSettings {
+            pace: Duration::ZERO,
+            internal_heartbeat: beat,
+            ..HubSettings::default()
+        });
+        let version = |tick| Version { nonce: Nonce::new(1), tick };
+        hub.start(Statistics::new(version(0)));
+        let mut body = pin!(internal_stream_response(&hub, None).unwrap().into_body());
+        let (started, mut told) = (Instant::now(), 0);
+        let (topic, time) = ("transfers/year".parse::<Topic>().unwrap(), BucketTime::MIN);
+        for tick in 1_u32.. {
+            let buckets = vec![Bucket { time: topic.unit.truncate(time), count: tick.into() }];
+            let topics = vec![TopicFrame { topic, window: topic.unit.window(), buckets }];
+            let version = version(tick.into());
+            hub.apply(&Frame { kind: FrameKind::Patch, version, topics }).unwrap();
+            hub.live();
+            let event = poll_fn(|context| body.as_mut().poll_next(context)).await.unwrap().unwrap();
+            told += usize::from(String::from_utf8_lossy(&event).contains("event: status"));
+            if told == 3 {
+                break;
+            }
+            assert!(started.elapsed() < Duration::from_secs(10), "{told} times in {tick} events");
+            // So that the hub beats.
+            tokio::task::yield_now().await;
+        }
     }
 }
