@@ -283,7 +283,11 @@ impl Run {
                 };
                 until(self.patience, async || Ok(shown())).await?.with_context(|| {
                     let (name, seconds) = (subscriber.name(), self.patience.as_secs());
-                    Violation(format!("{name} was not shown an acknowledged write, live, within {seconds} s"))
+                    let (version, live) = (subscriber.version(), subscriber.is_live());
+                    let has = version.map_or("nothing".to_owned(), |version| version.to_string());
+                    Violation(format!(
+                        "{name} was not shown an acknowledged write, live, within {seconds} s; it has {has}, live: {live}"
+                    ))
                 })?;
             }
         }
