@@ -55,6 +55,15 @@ impl Clocks {
         ])
     }
 
+    /// Removes what libfaketime has in shared memory for a process that was killed, which another process with the same
+    /// number would take for its own.
+    pub fn forget(process_id: u32) {
+        for kind in ["faketime_shm", "sem.faketime_sem"] {
+            // Not there where the process has ended by itself, or has no clock of its own.
+            let _gone = std::fs::remove_file(format!("/dev/shm/{kind}_{process_id}"));
+        }
+    }
+
     fn file(&self, Instance { part, number }: Instance) -> PathBuf {
         self.folder.join(format!("clock-{}-{number}", part.name()))
     }

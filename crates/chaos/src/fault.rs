@@ -12,6 +12,7 @@ use local_stack::stack::{Instance, Part};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::clock::Clocks;
 use crate::fault::freezing::{freeze, freeze_in_flush, freeze_leader};
 use crate::fault::server::{fill_disk, restart_postgres, terminate_backend};
 use crate::fault::surroundings::{Companion, fill_clients, fill_uploads, step_clock, trouble};
@@ -194,7 +195,11 @@ async fn inflict_alone(
     match kind {
         Kind::KillIngest | Kind::KillNotifier | Kind::KillGateway => {
             until_in_flight(&world.history).await?;
+            let process = system.stack.process_ids().find(|(of, _)| *of == instance);
             system.stack.kill(instance).await;
+            if let Some((_, process_id)) = process {
+                Clocks::forget(process_id);
+            }
             system.stack.start_one(instance)?;
             Ok(Some(format!("{instance} was killed").into()))
         }
