@@ -93,6 +93,14 @@ impl Database {
         Ok(&self.client)
     }
 
+    /// Another one to the same database.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn like_this(&self) -> anyhow::Result<Self> {
+        Self::connect(self.config.clone()).await
+    }
+
     /// Another connection.
     ///
     /// # Errors

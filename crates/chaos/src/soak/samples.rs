@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 use local_stack::stack::{Instance, Part};
 use tokio::time::MissedTickBehavior;
-use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+use crate::database::Database;
 use crate::system::System;
 
 /// How often everything is measured.
@@ -46,7 +46,8 @@ pub(super) struct Sampler {
 impl Sampler {
     /// Measures all processes that run now, but for the gateway that is restarted now and then.
     pub(super) async fn start(system: &System) -> anyhow::Result<Self> {
-        let client = system.database.another().await?;
+        // One that is made anew where it was the session that was ended.
+        let mut database = system.database.like_this().await?;
         let processes = system.stack.process_ids();
         let processes: Vec<(Instance, u32)> =
             processes.filter(|(instance, _)| *instance != Part::SseGateway.replica(2)).collect();
@@ -57,7 +58,7 @@ impl Sampler {
             pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while !stopped.is_cancelled() {
                 pace.tick().await;
-                samples.measure(&client, &processes).await?;
+                samples.measure(&mut database, &processes).await?;
             }
             Ok(samples)
         });
@@ -72,7 +73,11 @@ impl Sampler {
 }
 
 impl Samples {
-    async fn measure(&mut self, client: &Client, processes: &[(Instance, u32)]) -> anyhow::Result<()> {
+    async fn measure(
+        &mut self,
+        database: &mut Database,
+        processes: &[(Instance, u32)],
+    ) -> anyhow::Result<()> {
         for (instance, process_id) in processes {
             let name = format!("{} {}", instance.part.name(), instance.number);
             let status = std::fs::read_to_string(format!("/proc/{process_id}/status"))?;
@@ -87,7 +92,7 @@ impl Samples {
             let open = open_descriptors(*process_id)? as f64;
             self.add(&format!("{name}: descriptors"), open, Tolerance { share: 0.2, amount: 16.0 });
         }
-        let row = client.query_one(SIZES, &[]).await?;
+        let row = database.client().await?.query_one(SIZES, &[]).await?;
         let amount = |place: usize| row.get::<_, i64>(place) as f64;
         // Purged rows leave room that autovacuum finds every few seconds.
         self.add("count_log, MB", amount(0) / MEGABYTE, Tolerance { share: 0.5, amount: 4.0 });
