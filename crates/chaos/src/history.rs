@@ -1,10 +1,11 @@
 //! What was asked for, and what became of it as far as the asker knows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use clap::ValueEnum;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -52,7 +53,7 @@ impl Table {
 }
 
 /// Ways to write, each of which a long run must have seen succeed: otherwise it says nothing of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Way {
     /// One row by REST.
     Single,
@@ -86,34 +87,13 @@ pub enum Way {
     RollbackPrepared,
 }
 
-impl Way {
-    /// All of them.
-    pub const ALL: [Self; 15] = [
-        Self::Single,
-        Self::Upload,
-        Self::Keyed,
-        Self::Repeat,
-        Self::Deletion,
-        Self::Refusal,
-        Self::Insert,
-        Self::Copy,
-        Self::Merge,
-        Self::Update,
-        Self::Delete,
-        Self::PartRolledBack,
-        Self::RolledBack,
-        Self::CommitPrepared,
-        Self::RollbackPrepared,
-    ];
-}
-
 /// All writers' history, shared.
 #[derive(Debug)]
 pub struct History {
     rows: Mutex<HashMap<(Table, Uuid), Fate>>,
     /// The times that were asked for, of rows that nobody changes.
     times: Mutex<HashMap<(Table, Uuid), SystemTime>>,
-    ways: Mutex<BTreeMap<Way, u64>>,
+    ways: Mutex<BTreeSet<Way>>,
     wrong: Mutex<Vec<String>>,
     in_flight: AtomicUsize,
     acknowledged: AtomicU64,
@@ -178,16 +158,13 @@ impl History {
 
     /// Notes that something was written in a way.
     pub fn succeeded(&self, ways: impl IntoIterator<Item = Way>) {
-        let mut counted = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        for way in ways {
-            *counted.entry(way).or_default() += 1;
-        }
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner).extend(ways);
     }
 
     /// The ways in which nothing was written until now.
     pub fn untried(&self) -> Vec<Way> {
-        let counted = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        Way::ALL.into_iter().filter(|way| !counted.contains_key(way)).collect()
+        let tried = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        Way::value_variants().iter().filter(|way| !tried.contains(way)).copied().collect()
     }
 
     /// Notes an answer that must never be.

@@ -216,7 +216,10 @@ impl Run {
             of_kind.effects += 1;
             of_kind.takeovers.extend(takeover);
             let alone = meanwhile.is_none();
-            let what = meanwhile.map_or(what.clone(), |meanwhile| format!("{what}; meanwhile {meanwhile}"));
+            let what = match meanwhile {
+                Some(meanwhile) => format!("{what}; meanwhile {meanwhile}"),
+                None => what,
+            };
             report.together += usize::from(!alone);
             if hasty {
                 say(&format!("{number:>5}  {name}, {lasted:.2} s: {what}; the next does not wait"));
