@@ -47,7 +47,7 @@ impl Application {
                 .configure(routes::configure)
         })?;
         tracing::info!(http.port = port, "listening");
-        let about = About { service: "dashboard", version: env!("CARGO_PKG_VERSION"), uses_schema: false };
+        let about = About { service: "dashboard", version: env!("CARGO_PKG_VERSION"), schema: None };
         let readiness = readiness(shutdown.clone());
         let internal = Internal { about, readiness, metrics: metrics.clone(), sample: Arc::new(|| ()) };
         let (internal_port, internal_server) =

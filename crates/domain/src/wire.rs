@@ -13,6 +13,7 @@ fn the_types_of_the_dashboard_are_these() {
         ("TopicFrame", TopicFrame::export_to_string(&config)),
     ];
     for (name, text) in types {
-        local_stack::written::check(&format!("crates/dashboard/web/src/wire/{name}.ts"), &text.unwrap());
+        expect_test::expect_file![format!("../../dashboard/web/src/wire/{name}.ts")]
+            .assert_eq(&text.unwrap());
     }
 }

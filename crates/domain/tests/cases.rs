@@ -220,5 +220,5 @@ fn the_cases_for_other_clients_are_those_of_this_state_machine() {
         text.push_str(&serde_json::to_string(case).unwrap());
     }
     text.push_str("\n]\n");
-    local_stack::written::check("crates/domain/tests/cases/statistics.json", &text);
+    expect_test::expect_file!["cases/statistics.json"].assert_eq(&text);
 }

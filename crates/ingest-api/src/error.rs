@@ -2,8 +2,8 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
+use postgres_kit::database::{Unavailable, is_away};
 use serde_json::json;
-use service_kit::database::{Unavailable, is_away};
 use service_kit::problem::Problem;
 
 use crate::bulk::{Counts, LineError};

@@ -1,7 +1,7 @@
 //! The names of this service's metrics, and what they mean. Those of requests are service-kit's.
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use service_kit::database::PoolUse;
+use postgres_kit::database::PoolUse;
 use service_kit::metrics::Metrics;
 
 use crate::error::ApiError;

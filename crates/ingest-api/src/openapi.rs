@@ -3,10 +3,10 @@
 //! Invariant: schemas come from the types that bodies are parsed into and answers are written from, and limits from
 //! the settings. The words and statuses that remain are put to the test by `cargo xtask test`, as its API contract.
 
-use service_kit::openapi::{
-    answer, components, content, header, parameter, refusal, schema_of, text, unavailable,
+use openapi_kit::{
+    PROBLEM, answer, components, content, header, parameter, refusal, schema_of, text, unavailable,
 };
-use service_kit::problem::{self, Problem};
+use service_kit::problem;
 use utoipa::openapi::link::LinkBuilder;
 use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterIn};
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
@@ -45,7 +45,7 @@ pub fn document(settings: &Settings) -> OpenApi {
         .title("Newcycle ingest-api")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(DESCRIPTION));
-    service_kit::openapi::describe(info, endpoints(settings), schemas(settings))
+    openapi_kit::describe(info, endpoints(settings), schemas(settings))
 }
 
 fn schemas(settings: &Settings) -> Components {
@@ -54,7 +54,7 @@ fn schemas(settings: &Settings) -> Components {
         .max_items(Some(settings.bulk.reported_errors))
         .description(Some("The first of the lines that were rejected."));
     let upload_problem = AllOfBuilder::new()
-        .item(schema_of::<Problem>())
+        .item(Ref::from_schema_name(PROBLEM))
         .item(schema_of::<Counts>())
         .item(ObjectBuilder::new().property("errors", errors).required("errors"))
         .description(Some("An upload some of whose lines were rejected; the others are committed."));
@@ -94,7 +94,7 @@ pub(crate) fn create<I: Input<Row: Resource>>(settings: &Settings) -> OperationB
     let stored = answer(stored).content(JSON, content(either(schema_of::<I::Row>(), schema_of::<Counts>())));
     let wrong = "A field is wrong, or names a row that does not exist. Of an upload: some lines are so, or of a taken \
                  id; the others are committed.";
-    let problems = either(schema_of::<Problem>(), Ref::from_schema_name(UPLOAD_PROBLEM));
+    let problems = either(Ref::from_schema_name(PROBLEM), Ref::from_schema_name(UPLOAD_PROBLEM));
     let wrong = answer(wrong).content(problem::CONTENT_TYPE, content(problems));
     operation::<I::Row>("create", format!("Stores one {}, or many", I::Row::NAME))
         .parameter(idempotency_key())

@@ -3,8 +3,8 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use postgres_kit::database::{DatabaseSettings, PoolSettings};
 use serde::Deserialize;
-use service_kit::database::{DatabaseSettings, PoolSettings};
 use service_kit::settings::{HttpSettings, InternalSettings, Layers, LogSettings, SettingsError};
 
 /// All settings.

@@ -9,11 +9,11 @@ use actix_cors::Cors;
 use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use actix_web_lab::middleware::CatchPanic;
-use service_kit::database::Connections;
+use postgres_kit::database::Connections;
+use postgres_kit::schema::{self, SchemaError};
 use service_kit::health::{Readiness, Report};
 use service_kit::internal::{About, Internal};
 use service_kit::metrics::Metrics;
-use service_kit::schema::{self, SchemaError};
 use service_kit::supervisor::{Supervisor, SupervisorError};
 use service_kit::{observe, problem, server};
 use tokio::sync::Semaphore;
@@ -49,7 +49,7 @@ impl Application {
         let (http, connections) = (settings.http.clone(), settings.limits.connections_per_worker.get());
         let internal = settings.internal.clone();
         let service = web::Data::new(Service { settings, store, clock, uploads, metrics: metrics.clone() });
-        let docs = service_kit::openapi::routes(&openapi::document(&service.settings))?;
+        let docs = openapi_kit::routes(&openapi::document(&service.settings))?;
         let (shared, recorded) = (service.clone(), web::Data::new(metrics.clone()));
         let server = server::serve(listener, http.bounds(connections), move || {
             App::new()
@@ -63,7 +63,11 @@ impl Application {
                 .default_service(web::to(problem::not_found))
         })?;
         tracing::info!(http.port = port, "listening");
-        let about = About { service: "ingest-api", version: env!("CARGO_PKG_VERSION"), uses_schema: true };
+        let about = About {
+            service: "ingest-api",
+            version: env!("CARGO_PKG_VERSION"),
+            schema: Some(postgres_kit::schema::VERSION),
+        };
         let sampled = service.clone().into_inner();
         let sample = Arc::new(move || {
             let under_way =

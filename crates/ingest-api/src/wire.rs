@@ -16,6 +16,7 @@ fn the_types_of_the_dashboard_are_these() {
         ("User", User::export_to_string(&config)),
     ];
     for (name, text) in types {
-        local_stack::written::check(&format!("crates/dashboard/web/src/wire/{name}.ts"), &text.unwrap());
+        expect_test::expect_file![format!("../../dashboard/web/src/wire/{name}.ts")]
+            .assert_eq(&text.unwrap());
     }
 }

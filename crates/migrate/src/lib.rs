@@ -10,8 +10,8 @@
 pub mod roles;
 pub mod settings;
 
-use service_kit::database::DatabaseSettings;
-use service_kit::schema;
+use postgres_kit::database::DatabaseSettings;
+use postgres_kit::schema;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
@@ -151,6 +151,6 @@ mod tests {
     fn the_services_expect_the_newest_migration() {
         let runner = super::embedded::migrations::runner();
         let newest = runner.get_migrations().iter().map(refinery::Migration::version).max();
-        assert_eq!(newest, Some(service_kit::schema::VERSION));
+        assert_eq!(newest, Some(postgres_kit::schema::VERSION));
     }
 }

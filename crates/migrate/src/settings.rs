@@ -1,8 +1,8 @@
 //! The settings of `migrate`; `config/default.toml` explains each.
 
+use postgres_kit::database::DatabaseSettings;
 use secrecy::SecretString;
 use serde::Deserialize;
-use service_kit::database::DatabaseSettings;
 use service_kit::settings::{Layers, LogSettings, SettingsError};
 
 /// All settings.

@@ -6,9 +6,9 @@ use local_stack::postgres::{Cluster, ClusterSettings, free_port};
 use local_stack::test_database::installation;
 use migrate::settings::RoleSettings;
 use migrate::{MigrateError, migrate};
+use postgres_kit::database::DatabaseSettings;
+use postgres_kit::schema;
 use secrecy::SecretString;
-use service_kit::database::DatabaseSettings;
-use service_kit::schema;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 

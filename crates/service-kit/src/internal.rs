@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::health::Readiness;
 use crate::metrics::Metrics;
 use crate::settings::InternalSettings;
-use crate::{observe, problem, schema, server};
+use crate::{observe, problem, server};
 
 /// What this process is.
 #[derive(Debug, Clone, Copy)]
@@ -22,8 +22,8 @@ pub struct About {
     pub service: &'static str,
     /// Its version.
     pub version: &'static str,
-    /// Whether it works on the database, and so on a version of its schema.
-    pub uses_schema: bool,
+    /// The schema version that it needs, if it uses the database.
+    pub schema: Option<i32>,
 }
 
 /// What every service serves on its internal port.
@@ -75,8 +75,7 @@ impl Internal {
                 .body(metrics.render());
             std::future::ready(answer)
         };
-        let About { service, version, uses_schema } = self.about;
-        let schema = uses_schema.then_some(schema::VERSION);
+        let About { service, version, schema } = self.about;
         let about = move || {
             let about = json!({
                 "service": service,

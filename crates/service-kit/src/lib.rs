@@ -9,24 +9,18 @@
 //! - [`server`][]: the HTTP server of that port and of the public one, and what bounds its connections;
 //! - [`limits`][]: what the operating system allows;
 //! - [`problem`][]: errors as RFC 9457 problem details;
-//! - [`openapi`][]: what a service says of its own paths;
-//! - [`shutdown`] and [`supervisor`]: how a process ends, by a signal or because a part of it died;
-//! - [`database`][]: connections, and the pool of them;
-//! - [`schema`][]: which schema this release works on.
+//! - [`shutdown`] and [`supervisor`]: how a process ends, by a signal or because a part of it died.
 //!
 //! Invariant: nothing in here knows an event, a count or a frame.
 
 pub mod command;
 mod connection;
-pub mod database;
 pub mod health;
 pub mod internal;
 pub mod limits;
 pub mod metrics;
 pub mod observe;
-pub mod openapi;
 pub mod problem;
-pub mod schema;
 pub mod server;
 pub mod settings;
 pub mod shutdown;

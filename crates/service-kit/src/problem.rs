@@ -1,7 +1,5 @@
 //! Errors as RFC 9457 problem details (<https://www.rfc-editor.org/rfc/rfc9457>).
 
-use std::borrow::Cow;
-
 use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Route, web};
@@ -9,8 +7,6 @@ use http::Uri;
 use problem_details::{JsonProblemDetails, ProblemDetails};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use utoipa::openapi::{ObjectBuilder, RefOr, Schema, SchemaFormat, Type};
-use utoipa::{PartialSchema, ToSchema};
 
 /// The media type of problems.
 pub const CONTENT_TYPE: &str = JsonProblemDetails::<Map<String, Value>>::CONTENT_TYPE;
@@ -144,43 +140,6 @@ pub fn method_not_allowed(methods: &[Method]) -> Route {
         response.headers_mut().insert(ALLOW, allowed.clone());
         std::future::ready(response)
     })
-}
-
-impl PartialSchema for Problem {
-    fn schema() -> RefOr<Schema> {
-        let text = |description: &str| {
-            ObjectBuilder::new().schema_type(Type::String).description(Some(description)).build()
-        };
-        let kind = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .format(Some(SchemaFormat::Custom("uri-reference".to_owned())))
-            .pattern(Some("^/problems/[a-z-]+$"))
-            .description(Some("Tells programs what kind of problem it is; stable."))
-            .examples(["/problems/not-found"]);
-        let status = ObjectBuilder::new()
-            .schema_type(Type::Integer)
-            .minimum(Some(400))
-            .maximum(Some(599))
-            .description(Some("The status of the answer."));
-        ObjectBuilder::new()
-            .description(Some("What is wrong with a request, or with the service: RFC 9457 problem details."))
-            .property("type", kind)
-            .property("title", text("The kind of problem, for people."))
-            .property("status", status)
-            .property("detail", text("What is wrong in this request, for people."))
-            .property("field", text("The field, parameter or header that is wrong, where it is one."))
-            .required("type")
-            .required("title")
-            .required("status")
-            .required("detail")
-            .into()
-    }
-}
-
-impl ToSchema for Problem {
-    fn name() -> Cow<'static, str> {
-        Cow::Borrowed("Problem")
-    }
 }
 
 #[cfg(test)]

@@ -640,10 +640,13 @@ mod tests {
         #[derive(Debug, Deserialize)]
         struct Counts {
             http: HttpSettings,
-            pool: crate::database::PoolSettings,
+            pool: Pool,
         }
-        let pool = "[pool]\nconnections = 16\nwait_timeout_milliseconds = 1\nconnection_seconds = 1\n\
-                    statement_timeout_milliseconds = 1\n";
+        #[derive(Debug, Deserialize)]
+        struct Pool {
+            connections: Count<10_000>,
+        }
+        let pool = "[pool]\nconnections = 16\n";
         let layers = Layers { defaults: format!("{}{pool}", LAYERS.defaults).leak(), variables: &[] };
         let with = |name: &str, value: &str| layers.load_in::<Counts>(&with_variable(name, value));
         assert_eq!(with("NEWCYCLE__HTTP__WORKERS", "512").unwrap().http.workers.get(), 512);

@@ -4,7 +4,7 @@
 //! by `cargo xtask test`, as its API contract.
 
 use domain::{Metric, TimeUnit, Topic};
-use service_kit::openapi::{answer, components, content, header, parameter, refusal, text, unavailable};
+use openapi_kit::{answer, components, content, header, parameter, refusal, text, unavailable};
 use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterIn};
 use utoipa::openapi::schema::{AnyOfBuilder, Components, OneOfBuilder, SchemaType};
@@ -50,7 +50,7 @@ pub fn document(limits: &HistorySettings) -> OpenApi {
         .title("Newcycle sse-gateway")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some(DESCRIPTION));
-    service_kit::openapi::describe(info, endpoints(limits), schemas())
+    openapi_kit::describe(info, endpoints(limits), schemas())
 }
 
 /// The counts of one topic: of its live window, or of a period.

@@ -7,8 +7,8 @@ use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue, LINK};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, Resource, Route, web};
 use domain::{Bucket, Metric, Topic};
+use openapi_kit::Endpoint;
 use service_kit::observe::RequestId;
-use service_kit::openapi::Endpoint;
 use service_kit::problem;
 use statistics_stream::{Hub, history, internal_stream_response, stream_response, upstream};
 

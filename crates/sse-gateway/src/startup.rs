@@ -47,7 +47,7 @@ impl Application {
         let service = Service { hub: Arc::clone(&hub), history, history_limits: settings.history.clone() };
         let (served, origins) = (web::Data::new(service), settings.cors.allowed_origins.clone());
         let limits = settings.history.clone();
-        let docs = service_kit::openapi::routes(&openapi::document(&limits))?;
+        let docs = openapi_kit::routes(&openapi::document(&limits))?;
         let (shared, recorded) = (served.clone(), web::Data::new(metrics.clone()));
         let bounds = Bounds {
             unsent_bytes: Some(settings.stream.unsent_bytes.get()),
@@ -66,7 +66,7 @@ impl Application {
                 .default_service(web::to(problem::not_found))
         })?;
         tracing::info!(http.port = port, "listening");
-        let about = About { service: "sse-gateway", version: env!("CARGO_PKG_VERSION"), uses_schema: false };
+        let about = About { service: "sse-gateway", version: env!("CARGO_PKG_VERSION"), schema: None };
         let (sampled, sampled_hub) = (metrics.clone(), Arc::clone(&hub));
         let sample = Arc::new(move || metrics::sample(&sampled, &sampled_hub));
         let internal = Internal { about, readiness, metrics: metrics.clone(), sample };

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use service_kit::database::DatabaseSettings;
+use postgres_kit::database::DatabaseSettings;
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::task::AbortOnDropHandle;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Client;
 use domain::{Bucket, BucketTime, TimeUnit, Topic};
-use service_kit::database::{Connections, DatabaseSettings, PoolUse, Unavailable};
+use postgres_kit::database::{Connections, DatabaseSettings, PoolUse, Unavailable};
 use statistics_stream::history::{Page, Query};
 use time::OffsetDateTime;
 

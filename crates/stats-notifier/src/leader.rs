@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Nonce, Retention, Statistics, Version};
-use service_kit::schema::SchemaError;
+use postgres_kit::schema::SchemaError;
 use statistics_stream::Hub;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;

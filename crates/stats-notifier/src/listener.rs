@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::poll_fn;
 use metrics::Counter;
-use service_kit::database::DatabaseSettings;
+use postgres_kit::database::DatabaseSettings;
 use tokio::sync::Notify;
 use tokio_postgres::{AsyncMessage, NoTls};
 use tokio_util::task::AbortOnDropHandle;

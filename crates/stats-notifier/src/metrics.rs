@@ -6,7 +6,7 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
 };
-use service_kit::database::PoolUse;
+use postgres_kit::database::PoolUse;
 use service_kit::metrics::Metrics;
 use statistics_stream::{Deliveries, Hub};
 

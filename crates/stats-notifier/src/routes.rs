@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use domain::Version;
-use service_kit::database::is_away;
+use postgres_kit::database::is_away;
 use service_kit::problem::{self, Problem};
 use statistics_stream::history::{self, Query};
 use statistics_stream::{Hub, internal_stream_response, upstream};

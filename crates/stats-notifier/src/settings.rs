@@ -4,8 +4,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use domain::TimeUnit;
+use postgres_kit::database::{DatabaseSettings, PoolSettings};
 use serde::Deserialize;
-use service_kit::database::{DatabaseSettings, PoolSettings};
 use service_kit::settings::{InternalSettings, Layers, LogSettings, SettingsError};
 use time::Time;
 use time::macros::format_description;

@@ -55,7 +55,11 @@ impl Application {
         let hub = hub_settings(&settings);
         let (sampled_history, deliveries) = (history.clone(), Arc::clone(&hub.deliveries));
         let internal = Internal {
-            about: About { service: "stats-notifier", version: env!("CARGO_PKG_VERSION"), uses_schema: true },
+            about: About {
+                service: "stats-notifier",
+                version: env!("CARGO_PKG_VERSION"),
+                schema: Some(postgres_kit::schema::VERSION),
+            },
             readiness: readiness(roles.clone(), verified, shutdown.clone()),
             metrics: metrics.clone(),
             sample: Arc::new(move || {

@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::address::Session;
 use crate::settings::{LeaderSettings, milliseconds};
 use crate::snapshot::{InvalidSnapshot, Snapshot};
-use service_kit::database::DatabaseSettings;
+use postgres_kit::database::DatabaseSettings;
 
 /// The advisory locks: one constant for the class, one for each purpose. The triggers name the gate's, and
 /// `migrate` has a third.
@@ -108,7 +108,7 @@ pub enum StoreError {
     NeverCounted,
     /// The schema is not the one that this release works on.
     #[error(transparent)]
-    Schema(#[from] service_kit::schema::SchemaError),
+    Schema(#[from] postgres_kit::schema::SchemaError),
     /// A tick returned no snapshot: the statement is not the one it should be.
     #[error("a tick returned no snapshot")]
     NoSnapshot,
@@ -195,7 +195,7 @@ impl Store {
             }
         }));
         let timeout = milliseconds(leader.statement_timeout_milliseconds);
-        within(timeout, async { Ok(service_kit::schema::check(&client).await?) }).await?;
+        within(timeout, async { Ok(postgres_kit::schema::check(&client).await?) }).await?;
         let session = within(timeout, Session::of(&client)).await?;
         Ok(Self { client, statements, session, timeout, _connection: driven })
     }

@@ -8,8 +8,8 @@
 use std::time::{Duration, Instant};
 
 use domain::{BucketTime, Metric, Topic};
+use postgres_kit::database::DatabaseSettings;
 use serde::{Serialize, Serializer};
-use service_kit::database::DatabaseSettings;
 use time::OffsetDateTime;
 use tokio_postgres::{Client, NoTls, Row};
 use tokio_util::task::AbortOnDropHandle;
@@ -90,7 +90,7 @@ impl Verifier {
                 tracing::debug!(error = %error, "the connection of a check ended");
             }
         }));
-        service_kit::schema::check(&client).await?;
+        postgres_kit::schema::check(&client).await?;
         let session = Session::of(&client).await?;
         Ok(Self { client, session, _connection: driven })
     }

@@ -8,7 +8,7 @@ use crate::support::Api;
 #[test]
 fn the_description_in_the_repository_is_that_of_the_code() {
     let description = document(&Settings::load().unwrap()).to_pretty_json().unwrap();
-    local_stack::written::check("docs/openapi/ingest-api.json", &(description + "\n"));
+    expect_test::expect_file!["../../../../docs/openapi/ingest-api.json"].assert_eq(&(description + "\n"));
 }
 
 #[tokio::test]

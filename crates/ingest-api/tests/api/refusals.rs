@@ -6,8 +6,8 @@ use deadpool_postgres::Client;
 use ingest_api::error::ApiError;
 use ingest_api::settings::Settings;
 use local_stack::test_database::TestDatabase;
+use postgres_kit::database::Connections;
 use serde_json::json;
-use service_kit::database::Connections;
 use uuid::Uuid;
 
 use crate::support::Api;

@@ -8,7 +8,7 @@ use crate::support::Gateway;
 #[test]
 fn the_description_in_the_repository_is_that_of_the_code() {
     let description = document(&Settings::load().unwrap().history).to_pretty_json().unwrap();
-    local_stack::written::check("docs/openapi/sse-gateway.json", &(description + "\n"));
+    expect_test::expect_file!["../../../../docs/openapi/sse-gateway.json"].assert_eq(&(description + "\n"));
 }
 
 #[tokio::test]

@@ -1,0 +1,272 @@
+//! What a service says of its own paths, as [OpenAPI 3.2](https://spec.openapis.org/oas/v3.2.0) has it: for programs
+//! at `/openapi.json`, and for people at `/docs`.
+//!
+//! Invariant: an [`Endpoint`] both answers a path and describes it, so that nothing is served undescribed, or
+//! described unserved. `/docs` loads nothing from another host.
+
+use actix_web::http::Method;
+use actix_web::http::header::LOCATION;
+use actix_web::{FromRequest, Handler, HttpResponse, Resource, Responder, web};
+use bytes::Bytes;
+use utoipa::ToSchema;
+use utoipa::openapi::header::{Header, HeaderBuilder};
+use utoipa::openapi::path::{
+    HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItemBuilder, PathsBuilder,
+};
+use utoipa::openapi::schema::{Components, ComponentsBuilder};
+use utoipa::openapi::{
+    Content, InfoBuilder, License, ObjectBuilder, OpenApi, OpenApiBuilder, OpenApiVersion, Ref, RefOr,
+    Required, Response, ResponseBuilder, Schema, SchemaFormat, Type,
+};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use service_kit::observe::REQUEST_ID_BYTES;
+use service_kit::problem;
+
+/// The path of the description.
+pub const DESCRIPTION_PATH: &str = "/openapi.json";
+
+/// How descriptions write [`service_kit::observe::REQUEST_ID`].
+const REQUEST_ID_HEADER: &str = "X-Request-Id";
+
+/// The name of the schema of [`problem::Problem`] among the components.
+pub const PROBLEM: &str = "Problem";
+
+/// A path: who answers each of its methods, and what is said of that.
+pub struct Endpoint {
+    path: &'static str,
+    resource: Resource,
+    methods: Vec<Method>,
+    description: PathItemBuilder,
+}
+
+impl Endpoint {
+    /// A path that no method can be used on yet.
+    #[must_use]
+    pub fn at(path: &'static str) -> Self {
+        let (resource, description) = (web::resource(path), PathItemBuilder::new());
+        Self { path, resource, methods: Vec::new(), description }
+    }
+
+    /// Answers GET.
+    #[must_use]
+    pub fn get<F, Arguments>(self, handler: F, operation: OperationBuilder) -> Self
+    where
+        F: Handler<Arguments, Output: Responder + 'static>,
+        Arguments: FromRequest + 'static,
+    {
+        self.method(Method::GET, HttpMethod::Get, handler, operation)
+    }
+
+    /// Answers POST.
+    #[must_use]
+    pub fn post<F, Arguments>(self, handler: F, operation: OperationBuilder) -> Self
+    where
+        F: Handler<Arguments, Output: Responder + 'static>,
+        Arguments: FromRequest + 'static,
+    {
+        self.method(Method::POST, HttpMethod::Post, handler, operation)
+    }
+
+    /// Answers PUT.
+    #[must_use]
+    pub fn put<F, Arguments>(self, handler: F, operation: OperationBuilder) -> Self
+    where
+        F: Handler<Arguments, Output: Responder + 'static>,
+        Arguments: FromRequest + 'static,
+    {
+        self.method(Method::PUT, HttpMethod::Put, handler, operation)
+    }
+
+    /// Answers DELETE.
+    #[must_use]
+    pub fn delete<F, Arguments>(self, handler: F, operation: OperationBuilder) -> Self
+    where
+        F: Handler<Arguments, Output: Responder + 'static>,
+        Arguments: FromRequest + 'static,
+    {
+        self.method(Method::DELETE, HttpMethod::Delete, handler, operation)
+    }
+
+    fn method<F, Arguments>(
+        mut self,
+        method: Method,
+        described: HttpMethod,
+        handler: F,
+        operation: OperationBuilder,
+    ) -> Self
+    where
+        F: Handler<Arguments, Output: Responder + 'static>,
+        Arguments: FromRequest + 'static,
+    {
+        self.resource = self.resource.route(web::method(method.clone()).to(handler));
+        self.methods.push(method);
+        self.description = self.description.operation(described, operation);
+        self
+    }
+
+    /// What answers the path: other methods with 405.
+    #[must_use]
+    pub fn resource(self) -> Resource {
+        self.resource.default_service(problem::method_not_allowed(&self.methods))
+    }
+}
+
+/// The description of a service of these paths.
+#[must_use]
+pub fn describe(
+    info: InfoBuilder,
+    endpoints: impl IntoIterator<Item = Endpoint>,
+    components: Components,
+) -> OpenApi {
+    let paths = endpoints
+        .into_iter()
+        .fold(PathsBuilder::new(), |paths, endpoint| paths.path(endpoint.path, endpoint.description.build()));
+    let info = info.license(Some(License::builder().name("MIT").identifier(Some("MIT")).build()));
+    OpenApiBuilder::new()
+        .openapi(OpenApiVersion::Version32)
+        .info(info.build())
+        .paths(paths)
+        .components(Some(components))
+        .build()
+}
+
+/// The schemas, headers and answers that every description refers to.
+#[must_use]
+pub fn components() -> ComponentsBuilder {
+    let description = "The path has no such method. `Allow` names those that it has.";
+    let allow = header(text(), "The methods that the path has, separated by commas.");
+    let id = text().min_length(Some(1)).max_length(Some(REQUEST_ID_BYTES));
+    let id = header(
+        id,
+        "The request's own id where it had one, else a new one: name it in questions about this answer.",
+    );
+    ComponentsBuilder::new()
+        .schema(PROBLEM, problem_schema())
+        .header(REQUEST_ID_HEADER, id)
+        .response("MethodNotAllowed", refusal(description).header("Allow", allow))
+}
+
+/// Serves a description, and pages that show it.
+///
+/// # Errors
+/// It cannot be written as JSON.
+pub fn routes(
+    description: &OpenApi,
+) -> serde_json::Result<impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static> {
+    let json = Bytes::from(description.to_pretty_json()?);
+    Ok(move |routes: &mut web::ServiceConfig| {
+        let json = json.clone();
+        let answer = move || {
+            let answer = HttpResponse::Ok().content_type(mime::APPLICATION_JSON).body(json.clone());
+            std::future::ready(answer)
+        };
+        let get = web::get().to(answer);
+        let description = web::resource(DESCRIPTION_PATH)
+            .route(get)
+            .default_service(problem::method_not_allowed(&[Method::GET]));
+        // The pages would otherwise have the description judged by a service on another host.
+        let config = Config::from(DESCRIPTION_PATH).validator_url("none").use_base_layout();
+        let slash = || {
+            std::future::ready(HttpResponse::PermanentRedirect().insert_header((LOCATION, "/docs/")).finish())
+        };
+        routes
+            .service(description)
+            .route("/docs", web::get().to(slash))
+            .service(SwaggerUi::new("/docs/{_:.*}").config(config));
+    })
+}
+
+/// A parameter that may be left out.
+#[must_use]
+pub fn parameter(
+    place: ParameterIn,
+    name: &str,
+    schema: impl Into<RefOr<Schema>>,
+    description: &str,
+) -> Parameter {
+    let required = if place == ParameterIn::Path { Required::True } else { Required::False };
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(place)
+        .required(required)
+        .schema(Some(schema))
+        .description(Some(description))
+        .build()
+}
+
+/// An answer without a body.
+#[must_use]
+pub fn answer(description: &str) -> ResponseBuilder {
+    let id = Ref::new(format!("#/components/headers/{REQUEST_ID_HEADER}"));
+    ResponseBuilder::new().description(description).header_ref(REQUEST_ID_HEADER, id)
+}
+
+/// A refusal, as problem details.
+#[must_use]
+pub fn refusal(description: &str) -> ResponseBuilder {
+    answer(description).content(problem::CONTENT_TYPE, content(Ref::from_schema_name(PROBLEM)))
+}
+
+/// A refusal that time may mend.
+#[must_use]
+pub fn unavailable(description: &str) -> Response {
+    let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
+    refusal(description)
+        .header("Retry-After", header(seconds, "After how many seconds to try again."))
+        .build()
+}
+
+/// A header of an answer.
+#[must_use]
+pub fn header(schema: impl Into<RefOr<Schema>>, description: &str) -> Header {
+    HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
+}
+
+/// A body.
+#[must_use]
+pub fn content(schema: impl Into<RefOr<Schema>>) -> Content {
+    Content::new(Some(schema))
+}
+
+/// The schema of a type, by its name among the components.
+#[must_use]
+pub fn schema_of<T: ToSchema>() -> Ref {
+    Ref::from_schema_name(T::name())
+}
+
+/// A text.
+#[must_use]
+pub fn text() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String)
+}
+
+/// The schema of [`problem::Problem`].
+fn problem_schema() -> Schema {
+    let text = |description: &str| {
+        ObjectBuilder::new().schema_type(Type::String).description(Some(description)).build()
+    };
+    let kind = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::Custom("uri-reference".to_owned())))
+        .pattern(Some("^/problems/[a-z-]+$"))
+        .description(Some("Tells programs what kind of problem it is; stable."))
+        .examples(["/problems/not-found"]);
+    let status = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(400))
+        .maximum(Some(599))
+        .description(Some("The status of the answer."));
+    ObjectBuilder::new()
+        .description(Some("What is wrong with a request, or with the service: RFC 9457 problem details."))
+        .property("type", kind)
+        .property("title", text("The kind of problem, for people."))
+        .property("status", status)
+        .property("detail", text("What is wrong in this request, for people."))
+        .property("field", text("The field, parameter or header that is wrong, where it is one."))
+        .required("type")
+        .required("title")
+        .required("status")
+        .required("detail")
+        .into()
+}

@@ -1,0 +1,341 @@
+//! Replicas of the services, a producer, and what must be counted of what it posts.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use domain::{Bucket, BucketTime, FrameKind, Statistics, TimeUnit, Topic, TopicFrame};
+use local_stack::stack::{Instance, Part, Replicas, Stack, StackSettings};
+use local_stack::test_database::TestDatabase;
+use postgres_kit::database::DatabaseSettings;
+use serde_json::{Value, json};
+use statistics_stream::Upstream;
+use tokio::time::MissedTickBehavior;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::own_postgres::connect;
+use crate::subscriber::{Heard, Subscriber};
+use crate::support::{DEADLINE, replicas, until};
+
+/// How long a stats-notifier may take to say what it does; a frozen one says nothing.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// Services on a database of their own.
+pub(crate) struct Services {
+    pub(crate) stack: Stack,
+    /// A superuser's connection.
+    pub(crate) client: Client,
+    pub(crate) parents: Parents,
+    /// How a superuser connects.
+    pub(crate) database: DatabaseSettings,
+    /// What is dropped last, where it is a database of the test cluster.
+    _database: Option<TestDatabase>,
+}
+
+/// What events refer to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parents {
+    pub(crate) base_item: Uuid,
+    pub(crate) user: Uuid,
+}
+
+impl Services {
+    /// Some, all of them ready.
+    pub(crate) async fn start(wanted: Replicas) -> Self {
+        let mut services = Self::start_with(wanted, "").await;
+        for instance in services.stack.instances() {
+            services.stack.until_ready(instance, DEADLINE).await.unwrap();
+        }
+        services
+    }
+
+    /// Some on a database on which a superuser has run `before`; only those that take events are waited for.
+    pub(crate) async fn start_with(wanted: Replicas, before: &str) -> Self {
+        let database = TestDatabase::create().await;
+        let services = Self::start_on(database.superuser(), wanted, before, Vec::new()).await;
+        Self { _database: Some(database), ..services }
+    }
+
+    /// [`Services::start_with`] on a migrated database of whichever cluster, with the roles of the test cluster.
+    pub(crate) async fn start_on(
+        database: DatabaseSettings,
+        wanted: Replicas,
+        before: &str,
+        variables: Vec<(Instance, &'static str, String)>,
+    ) -> Self {
+        let client = connect(&database).await;
+        let parents = Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7() };
+        let Parents { base_item, user } = parents;
+        // Who has written how far the rollups are, in the order of the commits.
+        let note = format!(
+            "INSERT INTO base_items VALUES ('{base_item}', 'a thing'); INSERT INTO users VALUES ('{user}');
+            CREATE TABLE writes (place bigserial, term bigint, backend integer);
+            CREATE FUNCTION note_write() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+                INSERT INTO public.writes (term, backend) VALUES (NEW.term, pg_backend_pid()); RETURN NULL; END $$;
+            CREATE TRIGGER note_write AFTER UPDATE ON rollup_cursor FOR EACH ROW EXECUTE FUNCTION note_write(); {before}"
+        );
+        client.batch_execute(&note).await.unwrap();
+        Self::go_on_with(database, client, parents, wanted, variables).await
+    }
+
+    /// Some on a database in which others have run before, such as a restored one.
+    pub(crate) async fn go_on(database: DatabaseSettings, wanted: Replicas) -> Self {
+        let client = connect(&database).await;
+        let find = "SELECT base_items.id, users.id FROM base_items, users LIMIT 1";
+        let row = client.query_one(find, &[]).await.unwrap();
+        let parents = Parents { base_item: row.get(0), user: row.get(1) };
+        Self::go_on_with(database, client, parents, wanted, Vec::new()).await
+    }
+
+    async fn go_on_with(
+        database: DatabaseSettings,
+        client: Client,
+        parents: Parents,
+        wanted: Replicas,
+        variables: Vec<(Instance, &'static str, String)>,
+    ) -> Self {
+        let settings = replicas(database.clone(), TestDatabase::roles(), wanted);
+        let settings = StackSettings { variables, ..settings };
+        let stack = Stack::start(settings, std::sync::Arc::new(|_, _: &str| ())).unwrap();
+        let mut services = Self { stack, client, parents, database, _database: None };
+        for number in 1..=wanted.ingest_api {
+            services.stack.until_ready(Part::IngestApi.replica(number), DEADLINE).await.unwrap();
+        }
+        services
+    }
+
+    /// Another connection of a superuser.
+    pub(crate) async fn connect(&self) -> Client {
+        connect(&self.database).await
+    }
+
+    /// The stats-notifier that leads, and the other one.
+    pub(crate) async fn leader_and_standby(&self) -> (Instance, Instance) {
+        let both = [1, 2].map(|number| Part::StatsNotifier.replica(number));
+        let [first, second] = both.map(|instance| self.stack.internal_url(instance));
+        let first_leads = until("one must lead and the other wait", async || {
+            match (role(&first).await.as_deref(), role(&second).await.as_deref()) {
+                (Some("leader"), Some("standby")) => Some(true),
+                (Some("standby"), Some("leader")) => Some(false),
+                _ => None,
+            }
+        });
+        if first_leads.await { (both[0], both[1]) } else { (both[1], both[0]) }
+    }
+
+    /// The server's process of the session that leads, once it is not `former`.
+    pub(crate) async fn leading_backend(&self, former: Option<i32>) -> i32 {
+        let holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 1315208537 \
+             AND objid = 1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        until("another session must have the lead", async || {
+            let holder = self.client.query_opt(holder, &[]).await.unwrap().map(|row| row.get(0));
+            holder.filter(|_| holder != former)
+        })
+        .await
+    }
+
+    /// Waits until a backend is in a state, such as `wait_event = 'ClientRead'`.
+    pub(crate) async fn until_backend(&self, backend: i32, state: &str) {
+        let find = format!("SELECT FROM pg_stat_activity WHERE pid = {backend} AND {state}");
+        until(&format!("a backend must be in the state {state}"), async || {
+            self.client.query_opt(&find, &[]).await.unwrap()
+        })
+        .await;
+    }
+
+    /// Waits until a stats-notifier leads.
+    pub(crate) async fn until_leads(&self, notifier: Instance) {
+        until_leads(&self.stack.internal_url(notifier)).await;
+    }
+
+    /// A subscriber of all topics, which has its first state.
+    pub(crate) async fn subscribe(&self, gateway: impl Into<Instance>) -> Subscriber {
+        let subscriber = self.subscribe_from(None, gateway);
+        until("a subscriber must get a first state", async || subscriber.version()).await;
+        subscriber
+    }
+
+    /// A subscriber of all topics, from a state that it already has.
+    pub(crate) fn subscribe_from(
+        &self,
+        state: Option<Statistics>,
+        gateway: impl Into<Instance>,
+    ) -> Subscriber {
+        let topics: Vec<Topic> = Topic::all().collect();
+        let query: Vec<String> = topics.iter().map(|topic| format!("topic={topic}")).collect();
+        let url = format!("{}/statistics?{}", self.stack.url(gateway), query.join("&"));
+        Subscriber::follow_from(state, url, topics)
+    }
+
+    /// Posts some items, and as many transfers.
+    pub(crate) async fn post(&self, events: usize) {
+        post(&self.stack.url(Part::IngestApi), self.parents, events).await;
+    }
+
+    /// Posts events until told to finish.
+    pub(crate) fn produce(&self) -> Producer {
+        let (url, parents, stop) = (self.stack.url(Part::IngestApi), self.parents, CancellationToken::new());
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(20));
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while !stopped.is_cancelled() {
+                pace.tick().await;
+                post(&url, parents, 1).await;
+            }
+        });
+        Producer { stop, task }
+    }
+
+    /// Waits until a subscriber shows exactly what the events say; nobody may write meanwhile.
+    pub(crate) async fn until_exact(&self, subscriber: &Subscriber, when: &str) {
+        let expected = self.windows().await;
+        until(&format!("every bucket must be exact {when}"), async || {
+            let state = subscriber.state()?;
+            expected.iter().all(|window| state.snapshot(window.topic, usize::MAX) == *window).then_some(())
+        })
+        .await;
+    }
+
+    /// What every topic must show, counted from the events by SQL.
+    async fn windows(&self) -> Vec<TopicFrame> {
+        let mut counts: BTreeMap<(String, BucketTime), i64> = BTreeMap::new();
+        for row in
+            self.client.query(RECOUNT, &[&TimeUnit::ALL.map(TimeUnit::as_str).as_slice()]).await.unwrap()
+        {
+            let topic = format!("{}/{}", row.get::<_, &str>(0), row.get::<_, &str>(1));
+            let time = row.get::<_, time::OffsetDateTime>(2).try_into().unwrap();
+            counts.insert((topic, time), row.get(3));
+        }
+        let window = |topic: Topic| {
+            let name = topic.to_string();
+            let all = counts.range((name.clone(), BucketTime::MIN)..=(name, BucketTime::MAX));
+            let newest = all.rev().take(topic.unit.window());
+            let mut buckets: Vec<Bucket> =
+                newest.map(|((_, time), count)| Bucket { time: *time, count: *count }).collect();
+            buckets.reverse();
+            TopicFrame { topic, window: topic.unit.window(), buckets }
+        };
+        Topic::all().map(window).collect()
+    }
+
+    /// Waits until the rollups hold exactly what the events say, and checks that each term was written by one session,
+    /// and by none once the next had begun.
+    pub(crate) async fn until_rolled_up(&self) {
+        let units = TimeUnit::ALL.map(TimeUnit::as_str);
+        let units: Vec<&str> = units.into_iter().filter(|unit| *unit != "millisecond").collect();
+        let wrong = format!(
+            "SELECT FROM ({RECOUNT}) AS counted FULL JOIN rollup USING (metric, unit, bucket) \
+             WHERE counted.count IS DISTINCT FROM rollup.count"
+        );
+        until("the rollups must be what the events say", async || {
+            self.client.query(&wrong, &[&units]).await.unwrap().is_empty().then_some(())
+        })
+        .await;
+        let writes = self.client.query("SELECT term, backend FROM writes ORDER BY place", &[]).await.unwrap();
+        let writes: Vec<(i64, i32)> = writes.iter().map(|row| (row.get(0), row.get(1))).collect();
+        for pair in writes.windows(2) {
+            let [before, after] = [pair[0], pair[1]];
+            assert!(after.0 > before.0 || after == before, "{after:?} wrote after {before:?}: {writes:?}");
+        }
+    }
+}
+
+/// The count of each bucket of the units `$1`.
+const RECOUNT: &str = "SELECT metric, unit, date_trunc(unit, time, 'UTC') AS bucket, count(*) AS count FROM \
+     (SELECT 'item-creation' AS metric, created_at AS time FROM items \
+     UNION ALL SELECT 'transfers', \"timestamp\" FROM transfers) AS events, unnest($1::text[]) AS unit GROUP BY 1, 2, 3";
+
+/// Posts events in the background.
+pub(crate) struct Producer {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Producer {
+    /// Returns when the last event is acknowledged.
+    pub(crate) async fn finish(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+async fn post(ingest_api: &str, parents: Parents, events: usize) {
+    let (mut items, mut transfers) = (String::new(), String::new());
+    for _ in 0..events {
+        let id = Uuid::now_v7();
+        writeln!(items, "{}", json!({ "id": id, "base_item_id": parents.base_item })).unwrap();
+        writeln!(transfers, "{}", json!({ "item_id": id, "owner_id": parents.user })).unwrap();
+    }
+    for (path, body) in [("items", items), ("transfers", transfers)] {
+        let request = reqwest::Client::new().post(format!("{ingest_api}/{path}"));
+        let request = request.header("content-type", "application/x-ndjson").body(body);
+        assert_eq!(request.send().await.unwrap().status(), 200);
+    }
+}
+
+/// What a stats-notifier says that it does; nothing while it does not answer.
+pub(crate) async fn role(internal_url: &str) -> Option<String> {
+    let request = reqwest::Client::new().get(format!("{internal_url}/readyz")).timeout(ANSWER);
+    let report: Value = serde_json::from_str(&request.send().await.ok()?.text().await.ok()?).unwrap();
+    Some(report["detail"]["role"].as_str().unwrap().to_owned())
+}
+
+/// Waits until the stats-notifier of that address leads.
+pub(crate) async fn until_leads(internal_url: &str) {
+    until("the standby must take the lead", async || {
+        (role(internal_url).await.as_deref() == Some("leader")).then_some(())
+    })
+    .await;
+}
+
+/// What a client noticed, in short.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Noticed {
+    /// Streams opened.
+    pub(crate) streams: usize,
+    /// Snapshots.
+    pub(crate) snapshots: usize,
+    /// Times that live numbers became stale.
+    pub(crate) stale: usize,
+}
+
+/// What a client noticed, once it is certain that no count it was shown ever fell or vanished.
+pub(crate) fn noticed(heard: &[Heard]) -> Noticed {
+    let (mut noticed, mut live, mut last) = (Noticed::default(), false, None::<&Vec<TopicFrame>>);
+    for event in heard {
+        match event {
+            Heard::Opened => noticed.streams += 1,
+            Heard::Status(status) => {
+                let now_live = *status == Upstream::Live;
+                noticed.stale += usize::from(live && !now_live);
+                live = now_live;
+            }
+            Heard::Frame(kind, shown) => {
+                noticed.snapshots += usize::from(*kind == FrameKind::Snapshot);
+                for before in last.into_iter().flatten() {
+                    assert_grown(before, &shown.topics);
+                }
+                last = Some(&shown.topics);
+            }
+        }
+    }
+    noticed
+}
+
+/// Events were only added: each bucket has at least the count that it had, unless newer ones fill the window.
+fn assert_grown(before: &TopicFrame, after: &[TopicFrame]) {
+    let after = after.iter().find(|after| after.topic == before.topic).unwrap();
+    let oldest = after.buckets.first().filter(|_| after.buckets.len() >= after.window);
+    for bucket in &before.buckets {
+        let now = after.buckets.iter().find(|now| now.time == bucket.time);
+        let evicted = oldest.is_some_and(|oldest| bucket.time < oldest.time);
+        let (topic, time, count) = (before.topic, bucket.time, bucket.count);
+        assert!(
+            evicted || now.is_some_and(|now| now.count >= count),
+            "{topic} at {time} had {count}: {now:?}"
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! What the environment, or `.env`, says of the stack of this machine.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use local_stack::postgres::ClusterSettings;
+use local_stack::stack::{Ports, Replicas, StackSettings, built_programs};
+use migrate::settings::RoleSettings;
+use postgres_kit::database::DatabaseSettings;
+use secrecy::{ExposeSecret, SecretString};
+
+/// A stack of this machine.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Where its data, its lock and its log go.
+    pub(crate) folder: PathBuf,
+    /// The superuser's way in.
+    pub(crate) database: DatabaseSettings,
+    pub(crate) roles: RoleSettings,
+    pub(crate) ports: Ports,
+}
+
+impl Settings {
+    /// Reads the environment, and `.env` for what is not there.
+    pub(crate) fn load() -> anyhow::Result<Self> {
+        match dotenvy::dotenv() {
+            Err(error) if !error.not_found() => bail!("the file .env cannot be read: {error}"),
+            _ => {}
+        }
+        let database = DatabaseSettings {
+            host: "127.0.0.1".to_owned(),
+            port: port("PGPORT", 5432)?,
+            name: text("PGDATABASE", "newcycle"),
+            user: text("PGUSER", "newcycle"),
+            password: SecretString::from(text("PGPASSWORD", "newcycle")),
+            connect_timeout_milliseconds: 5_000,
+        };
+        let roles = RoleSettings {
+            ingest_password: SecretString::from(text("INGEST_DATABASE_PASSWORD", "newcycle-ingest")),
+            notifier_password: SecretString::from(text("NOTIFIER_DATABASE_PASSWORD", "newcycle-notifier")),
+        };
+        let ports = Ports {
+            stats_notifier: port("NOTIFIER_PORT", 8083)?,
+            ingest_api: port("INGEST_PORT", 8080)?,
+            ingest_api_internal: port("INGEST_INTERNAL_PORT", 9080)?,
+            sse_gateway: port("GATEWAY_PORT", 8081)?,
+            sse_gateway_internal: port("GATEWAY_INTERNAL_PORT", 9081)?,
+            dashboard: port("DASHBOARD_PORT", 8082)?,
+            dashboard_internal: port("DASHBOARD_INTERNAL_PORT", 9082)?,
+        };
+        let folder = std::path::absolute(text("NEWCYCLE_DATA_DIR", ".newcycle"))?;
+        Ok(Self { folder, database, roles, ports })
+    }
+
+    /// Refuses a port that somebody listens on, and two uses of one.
+    pub(crate) fn check_ports(&self) -> anyhow::Result<()> {
+        let ports = [("PGPORT", self.database.port)].into_iter().chain(self.ports.variables());
+        let mut taken = Vec::new();
+        for (variable, port) in ports {
+            // Held until all are checked, so that two uses of one port meet.
+            taken.push(TcpListener::bind(("127.0.0.1", port)).with_context(|| {
+                format!("port {port} is taken: set {variable} to another one, in .env or for this command")
+            })?);
+        }
+        Ok(())
+    }
+
+    /// What the services are told, with a dashboard or without.
+    pub(crate) fn stack(&self, with_page: bool) -> anyhow::Result<StackSettings> {
+        Ok(StackSettings {
+            programs: built_programs()?,
+            database: self.database.clone(),
+            roles: self.roles.clone(),
+            replicas: Replicas { dashboard: with_page.into(), ..Replicas::ONE },
+            ports: vec![self.ports],
+            variables: Vec::new(),
+        })
+    }
+
+    /// How Postgres runs.
+    pub(crate) fn cluster(&self) -> ClusterSettings {
+        ClusterSettings {
+            folder: self.postgres_folder().0,
+            port: self.database.port,
+            user: self.database.user.clone(),
+            password: self.database.password.expose_secret().to_owned(),
+            durable: true,
+            parameters: Vec::new(),
+        }
+    }
+
+    /// Where Postgres' data go, and why not into [`Settings::folder`] where they do not: as root, Postgres runs as
+    /// another user, who may not be able to enter that.
+    pub(crate) fn postgres_folder(&self) -> (PathBuf, Option<String>) {
+        let closed = |folder: &Path| {
+            std::fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0)
+        };
+        let root = rustix::process::geteuid().is_root();
+        match self.folder.ancestors().find(|folder| root && closed(folder)) {
+            None => (self.folder.join("postgres"), None),
+            Some(folder) => {
+                let name = self.folder.to_string_lossy().replace('/', "-");
+                let elsewhere = PathBuf::from(format!("/var/lib/newcycle{name}"));
+                let why = format!(
+                    "Postgres runs as the user postgres, who cannot enter {}: its data go to {}",
+                    folder.display(),
+                    elsewhere.display()
+                );
+                (elsewhere, Some(why))
+            }
+        }
+    }
+}
+
+fn text(variable: &str, default: &str) -> String {
+    std::env::var(variable).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
+}
+
+fn port(variable: &str, default: u16) -> anyhow::Result<u16> {
+    let text = text(variable, &default.to_string());
+    match text.parse() {
+        Ok(0) | Err(_) => bail!("{variable}={text} is not a port: it must be a number from 1 to 65535"),
+        Ok(port) => Ok(port),
+    }
+}

@@ -1,0 +1,116 @@
+//! A stack of this test's own, and what is said to it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use local_stack::postgres::free_port;
+
+/// How long the counts may take to follow what was sent.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A folder and ports that nobody else has. What runs there is stopped, and the folder deleted, when dropped.
+pub(crate) struct Place {
+    pub(crate) folder: PathBuf,
+    pub(crate) variables: Vec<(&'static str, String)>,
+}
+
+impl Place {
+    pub(crate) fn new(name: &str) -> Self {
+        // Not under the checkout: as root, Postgres runs as another user, who may not be able to enter it.
+        let folder = std::env::temp_dir().join(format!("newcycle-{name}-{}", std::process::id()));
+        let mut variables = vec![("NEWCYCLE_DATA_DIR", folder.to_str().unwrap().to_owned())];
+        let ports = ["PGPORT", "INGEST_PORT", "GATEWAY_PORT", "NOTIFIER_PORT", "DASHBOARD_PORT"];
+        for port in ports.into_iter().chain([
+            "INGEST_INTERNAL_PORT",
+            "GATEWAY_INTERNAL_PORT",
+            "DASHBOARD_INTERNAL_PORT",
+        ]) {
+            variables.push((port, free_port().unwrap().to_string()));
+        }
+        Self { folder, variables }
+    }
+
+    pub(crate) fn value(&self, variable: &str) -> &str {
+        &self.variables.iter().find(|(name, _)| *name == variable).unwrap().1
+    }
+
+    /// A command of the project in this place.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(arguments).current_dir(root());
+        for (name, value) in &self.variables {
+            command.env(name, value);
+        }
+        command
+    }
+
+    /// Runs a command that must succeed, and returns what it says.
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
+        let (ended_well, said) = said(&self.command(arguments).output().unwrap());
+        assert!(ended_well, "{arguments:?} failed: {said}");
+        said
+    }
+
+    /// Runs a command that must fail, and returns what it says.
+    pub(crate) fn refused(&self, arguments: &[&str]) -> String {
+        let (ended_well, said) = said(&self.command(arguments).output().unwrap());
+        assert!(!ended_well, "{arguments:?} must fail, but says: {said}");
+        said
+    }
+
+    pub(crate) fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.run(&["status", "--json"])).unwrap()
+    }
+
+    /// Where a service is, by the variable of its port.
+    pub(crate) fn url(&self, port: &str) -> String {
+        format!("http://127.0.0.1:{}", self.value(port))
+    }
+
+    /// What the gateway shows as the sums of all years: items created, and transfers.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let url = self.url("GATEWAY_PORT") + "/statistics?topic=item-creation/year&topic=transfers/year";
+        let output = Command::new("curl").args(["-sS", "-H", "accept: application/json", &url]).output();
+        let topics: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let sum = |topic: usize| {
+            let buckets = topics[topic]["buckets"].as_array().unwrap();
+            buckets.iter().map(|bucket| bucket["count"].as_u64().unwrap()).sum()
+        };
+        (sum(0), sum(1))
+    }
+
+    /// Waits until the gateway shows these counts.
+    pub(crate) fn until_counted(&self, items: u64, transfers: u64) {
+        self.until_counts(&format!("{items} and {transfers}"), |counts| counts == (items, transfers));
+    }
+
+    /// Waits until the gateway shows counts that are as wanted.
+    pub(crate) fn until_counts(&self, wanted: &str, are_wanted: impl Fn((u64, u64)) -> bool) {
+        let started = Instant::now();
+        loop {
+            let counts = self.counts();
+            if are_wanted(counts) {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "{counts:?} must become {wanted}");
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _said = self.command(&["down"]).output();
+        let _missing = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+pub(crate) fn said(output: &Output) -> (bool, String) {
+    let text = [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned());
+    (output.status.success(), text.concat())
+}
+
+/// The checkout.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
