@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use domain::{BucketTime, TimeUnit};
+use postgres_kit::locks::{FIND_HOLDERS, LEAD};
 use tokio_postgres::{Client, Config, NoTls};
 use uuid::Uuid;
 
@@ -47,10 +48,6 @@ const AUDIT: &str = "
 pub const HOLD: &str = "SELECT pg_advisory_lock(77)";
 /// Lets them go on.
 pub const LET_GO: &str = "SELECT pg_advisory_unlock(77)";
-
-/// The server's process of the session that leads.
-const LEADER: &str = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 1315208537 \
-     AND objid = 1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
 /// A superuser's connection, which is made anew where the server has ended it.
 pub struct Database {
@@ -114,7 +111,8 @@ impl Database {
     /// # Errors
     /// The server does not answer.
     pub async fn leading_backend(&mut self) -> anyhow::Result<Option<i32>> {
-        Ok(self.client().await?.query_opt(LEADER, &[]).await?.map(|row| row.get(0)))
+        let holder = self.client().await?.query_opt(FIND_HOLDERS, &[&LEAD.class, &LEAD.purpose]).await?;
+        Ok(holder.map(|row| row.get(0)))
     }
 
     /// Whether a backend is in a state, such as `wait_event = 'ClientRead'`.

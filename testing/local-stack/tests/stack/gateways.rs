@@ -2,6 +2,7 @@
 
 use domain::FrameKind;
 use local_stack::stack::{Part, Replicas};
+use postgres_kit::locks::LEAD;
 use statistics_stream::Upstream;
 
 use crate::replicas::{Noticed, Services, noticed};
@@ -48,11 +49,16 @@ async fn a_client_goes_on_at_another_gateway_with_a_patch() {
     assert_eq!(noticed(&heard), Noticed { streams: 1, snapshots: 0, stale: 0 });
 }
 
+/// Calls a function of Postgres for the lock of the lead.
+fn lead(function: &str) -> String {
+    format!("SELECT {function}({}, {})", LEAD.class, LEAD.purpose)
+}
+
 /// Here the test itself holds the lead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_finds_only_standbys_says_so_until_one_leads() {
     let replicas = Replicas { stats_notifier: 2, ingest_api: 0, sse_gateway: 1, dashboard: 0 };
-    let mut services = Services::start_with(replicas, "SELECT pg_advisory_lock(1315208537, 1)").await;
+    let mut services = Services::start_with(replicas, &lead("pg_advisory_lock")).await;
     for number in [1, 2] {
         services.stack.until_ready(Part::StatsNotifier.replica(number), DEADLINE).await.unwrap();
     }
@@ -67,7 +73,7 @@ async fn a_gateway_that_finds_only_standbys_says_so_until_one_leads() {
     let once = reqwest::Client::new().get(url).header("accept", "application/json").send().await.unwrap();
     assert_eq!(once.status(), 503);
 
-    services.client.execute("SELECT pg_advisory_unlock(1315208537, 1)", &[]).await.unwrap();
+    services.client.batch_execute(&lead("pg_advisory_unlock")).await.unwrap();
     services.stack.until_ready(Part::SseGateway, DEADLINE).await.unwrap();
     services.until_exact(&subscriber, "once one leads").await;
     let heard = subscriber.heard();
