@@ -13,7 +13,7 @@ use postgres_kit::database::DatabaseSettings;
 use serde_json::{Value, json};
 use stats_notifier::rebuild::take_over_and_rebuild;
 use stats_notifier::store::StoreError;
-use stats_notifier::verify::{Verifier, Way};
+use stats_notifier::verify::{Verifier, VerifyMode};
 use tokio::sync::Notify;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -254,7 +254,8 @@ async fn a_primary_that_hangs_is_left_for_the_promoted_one() {
     pair.fail_over().await;
     let failed_over = Instant::now();
     let (interval, mut to_nobody) = (Duration::from_millis(100), |_| ());
-    let checked = check.verify_here(Way::OneSnapshot, &database, interval, &mut to_nobody);
+    let checked =
+        check.verify_unless_left_behind(VerifyMode::OneSnapshot, &database, interval, &mut to_nobody);
     let checked = tokio::time::timeout(DEADLINE, checked).await.expect("a check must end, too");
     assert!(matches!(checked, Err(StoreError::LeftBehind)), "{checked:?}");
     let producer = Persistent::start(&pair.services);
@@ -332,8 +333,11 @@ async fn a_rebuild_and_a_check_leave_a_server_that_hangs() {
                 "rebuild" => take_over_and_rebuild(&settings, &mut hang).await.map(|_| ()),
                 _ => {
                     let check = Verifier::connect(&settings.database).await?;
-                    let (way, interval) = (Way::OneSnapshot, Duration::from_millis(100));
-                    check.verify_here(way, &settings.database, interval, &mut hang).await.map(|_| ())
+                    let (way, interval) = (VerifyMode::OneSnapshot, Duration::from_millis(100));
+                    check
+                        .verify_unless_left_behind(way, &settings.database, interval, &mut hang)
+                        .await
+                        .map(|_| ())
                 }
             }
         };
