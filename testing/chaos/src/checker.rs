@@ -11,6 +11,8 @@
 //! A check covers the time from one pause to the next. At a pause no producer writes, and every
 //! subscriber shows every change.
 
+mod mirror;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::SystemTime;
 
@@ -18,8 +20,7 @@ use domain::{BucketTime, Frame, FrameKind, Metric, Nonce, TimeUnit, Topic, Versi
 use local_stack::stack::Instance;
 use stats_notifier::snapshot::Snapshot;
 
-/// A bucket: the index of its topic, and the bucket's start.
-type Key = (usize, BucketTime);
+use self::mirror::{Key, Mirror, Window};
 
 /// The frames of one term, by tick, each with the index of the subscriber that received it.
 type Ticks<'a> = BTreeMap<u64, Vec<(usize, &'a Frame)>>;
@@ -56,65 +57,6 @@ impl Publication {
     #[must_use]
     pub(crate) fn sees(&self, transaction: u64, made: SystemTime) -> bool {
         made <= self.at && self.snapshot.sees(transaction)
-    }
-}
-
-/// A window of one topic.
-#[derive(Debug, Clone)]
-struct Window {
-    /// The most buckets that it holds.
-    limit: usize,
-    buckets: BTreeMap<BucketTime, i64>,
-}
-
-/// A subscriber's windows of all topics, kept only by what the documentation of the streams says.
-#[derive(Debug, Clone)]
-struct Mirror {
-    version: Option<Version>,
-    /// By the index of the topic.
-    windows: Vec<Window>,
-}
-
-impl Default for Mirror {
-    fn default() -> Self {
-        let window = |topic: Topic| Window { limit: topic.unit.window(), buckets: BTreeMap::new() };
-        let windows = Topic::all().map(window).collect();
-        Self { version: None, windows }
-    }
-}
-
-impl Mirror {
-    /// Applies a frame, and returns the buckets that it names. A topic that a snapshot does not
-    /// name has no buckets.
-    fn apply(&mut self, frame: &Frame) -> Vec<Key> {
-        let mut named = Vec::new();
-        if frame.kind == FrameKind::Snapshot {
-            self.windows.iter_mut().for_each(|window| window.buckets.clear());
-        }
-        for part in &frame.topics {
-            let topic = part.topic.index();
-            let window = &mut self.windows[topic];
-            for bucket in &part.buckets {
-                window.buckets.insert(bucket.time, bucket.count);
-                named.push((topic, bucket.time));
-            }
-            while window.buckets.len() > window.limit {
-                window.buckets.pop_first();
-            }
-        }
-        self.version = Some(frame.version);
-        named
-    }
-
-    /// Whether the window reaches back to a bucket. A full one does not hold buckets older than its
-    /// oldest.
-    fn reaches(&self, (topic, time): Key) -> bool {
-        let Window { limit, buckets } = &self.windows[topic];
-        buckets.len() < *limit || buckets.first_key_value().is_none_or(|(oldest, _)| time >= *oldest)
-    }
-
-    fn get(&self, (topic, time): Key) -> Option<i64> {
-        self.windows[topic].buckets.get(&time).copied()
     }
 }
 

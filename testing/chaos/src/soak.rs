@@ -188,7 +188,7 @@ impl Rebuilds {
     }
 }
 
-/// Sends so many requests at once that every pool opens all its connections.
+/// Sends enough requests at once to make every pool open all its connections.
 async fn fill_pools(system: &System) {
     let client = reqwest::Client::new();
     let mut urls = Vec::new();
