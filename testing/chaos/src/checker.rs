@@ -83,7 +83,8 @@ impl ExpectedCounts {
 
 /// The buckets that a change affects: one of each unit.
 fn buckets(change: &Change) -> impl Iterator<Item = Key> {
-    let (metric, time) = (change.metric, change.time);
+    let metric = change.metric;
+    let time = change.time;
     TimeUnit::ALL.into_iter().map(move |unit| (Topic::new(metric, unit).index(), unit.truncate(time)))
 }
 
@@ -240,12 +241,14 @@ fn compare(
 ) {
     for key in keys {
         checked.buckets += 1;
-        let (shown, expected) = (mirror.get(key), counts.get(key));
+        let shown = mirror.get(key);
+        let expected = counts.get(key);
         if shown.unwrap_or(0) == expected || (shown.is_none() && !mirror.reaches(key)) {
             continue;
         }
         report(wrong, || {
-            let (topic, time) = (Topic::all().nth(key.0), key.1);
+            let topic = Topic::all().nth(key.0);
+            let time = key.1;
             let version = mirror.version.map(|version| version.to_string()).unwrap_or_default();
             let topic = topic.map(|topic| topic.to_string()).unwrap_or_default();
             format!("{version}: {topic} at {time} shows {shown:?}, but the snapshot has {expected}")
@@ -306,7 +309,8 @@ mod tests {
         let now = SystemTime::now();
         let published =
             [(1, "11:11:"), (2, "12:12:")].map(|(tick, snapshot)| (version(tick), published(snapshot, now)));
-        let (metric, time) = (Metric::Transfers, MORNING.parse().unwrap());
+        let metric = Metric::Transfers;
+        let time = MORNING.parse().unwrap();
         let made = now - Duration::from_secs(1);
         let changes = [10, 11].map(|transaction| Change { transaction, made, metric, time, delta: 1 });
         Checker::default().check(&published.into(), &changes, &[frames])

@@ -45,7 +45,8 @@ pub(crate) fn decoded(event: &str) -> (Vec<Told>, Option<String>) {
 
 /// The events that are decoded before the bytes end or an error occurs, and the error.
 fn decoded_by(decoder: &EventDecoder, parts: &[&[u8]], largest: usize) -> (Vec<Told>, Option<String>) {
-    let (mut decoder, mut source) = (decoder.clone(), BytesMut::new());
+    let mut decoder = decoder.clone();
+    let mut source = BytesMut::new();
     let mut all = Vec::new();
     for part in parts {
         source.extend_from_slice(part);
