@@ -5,10 +5,10 @@ use std::num::NonZeroUsize;
 
 use domain::BucketTime;
 use ingest_api::bulk::LineError;
-use ingest_api::error::Rejection;
 use ingest_api::input::{Context, Input, NewBaseItem, NewItem, NewTransfer, NewUser, parse};
-use ingest_api::lines::Lines;
+use ingest_api::lines::{Line, Lines};
 use ingest_api::model::{BaseItem, Item, Transfer, User};
+use ingest_api::rejection::Rejection;
 use serde::Serialize;
 use serde_json::Value;
 use time::macros::datetime;
@@ -28,8 +28,6 @@ const NOW: OffsetDateTime = datetime!(2026-11-23 9:37 UTC);
 /// How far ahead of that clock an event may be.
 const AHEAD: Duration = Duration::minutes(5);
 
-type Line = (u64, Result<String, Rejection>);
-
 /// The lines do not depend on how an upload is split, equal those of a simple parser, and never
 /// more than one line is buffered. Each line is a row that is the same after it was written and
 /// read again, or its error names the field.
@@ -41,8 +39,8 @@ pub fn check(bytes: &[u8]) {
     for parts in cuts(bytes) {
         assert_eq!(lines(&parts), expected, "lines of an upload in {} parts", parts.len());
     }
-    for (number, line) in expected {
-        match line {
+    for Line { number, text } in expected {
+        match text {
             Err(rejection) => reported(number, &rejection),
             Ok(text) => {
                 row::<NewItem>(number, &text, &["base_item_id"], same_item);
@@ -72,7 +70,7 @@ fn simply(bytes: &[u8]) -> Vec<Line> {
     let mut lines = Vec::new();
     for (number, raw) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
         let text = raw.strip_suffix(b"\r").unwrap_or(raw);
-        let line = if raw.len() > LONGEST.get() {
+        let text = if raw.len() > LONGEST.get() {
             let detail = format!("is longer than {LONGEST} bytes");
             Err(Rejection::Field { field: "the line".to_owned(), detail })
         } else {
@@ -82,7 +80,7 @@ fn simply(bytes: &[u8]) -> Vec<Line> {
                 Err(_) => Err(Rejection::Malformed("Unable to decode input as UTF8".to_owned())),
             }
         };
-        lines.push((number, line));
+        lines.push(Line { number, text });
     }
     lines
 }

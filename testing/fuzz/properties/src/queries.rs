@@ -7,7 +7,8 @@ use actix_web::body::MessageBody;
 use actix_web::http::StatusCode;
 use actix_web::test::TestRequest;
 use domain::{BucketTime, Metric, TimeUnit, Topic};
-use ingest_api::page::Page;
+use ingest_api::error::ApiError;
+use ingest_api::page::PageQuery;
 use ingest_api::settings::Limits;
 use serde_json::Value;
 use sse_gateway::request::{Asked, HEARTBEAT_SECONDS_MAX, LAST_MAX, Window, of_topic, of_topics};
@@ -36,7 +37,7 @@ pub fn check(bytes: &[u8]) {
     let limits = history_limits();
     consider(&query, &pairs, |query| of_topic(query, TOPIC, &limits), asked);
     consider(&query, &pairs, of_topics, window);
-    consider(&query, &pairs, |query| Page::of(query, &page_limits()), page);
+    consider(&query, &pairs, |query| PageQuery::parse(query, &page_limits()).map_err(ApiError::from), page);
 }
 
 fn consider<T, E>(
@@ -170,7 +171,7 @@ fn bounds_the_same_buckets(name: &str, time: BucketTime, pairs: &Pairs) {
     );
 }
 
-fn page(page: &Page, _: &Pairs) -> Pairs {
+fn page(page: &PageQuery, _: &Pairs) -> Pairs {
     assert!((1..=1_000).contains(&page.limit), "a page of {}", page.limit);
     let mut written = vec![("limit".to_owned(), page.limit.to_string())];
     written.extend(page.after.map(|after| ("after".to_owned(), after.to_string())));
