@@ -21,7 +21,8 @@ struct Fresh {
 
 impl Fresh {
     fn start(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("newcycle-migrate-{name}-{}", std::process::id()));
+        let prefix = format!("newcycle-migrate-{name}-");
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap().keep();
         let (user, password) = ("bootstrap".to_owned(), "secret".to_owned());
         let settings = ClusterSettings {
             folder,

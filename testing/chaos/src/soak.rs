@@ -136,7 +136,8 @@ pub async fn soak(seed: u64, duration: Duration, mut log: impl FnMut(&str)) -> a
     problems.extend(world.history.complaints());
     let terms = terms(&system) - terms_before;
     let resumed: u64 = subscribers.iter().map(Subscriber::streams).sum();
-    let (streams, pages) = (clients.streams(), clients.pages());
+    let streams = clients.streams();
+    let pages = clients.pages();
     for (what, number) in
         [("streams", streams), ("pages", pages), ("restarts", restarts), ("further terms", terms)]
     {
@@ -188,7 +189,7 @@ impl Rebuilds {
     }
 }
 
-/// Sends so many requests at once that every pool opens all its connections.
+/// Sends enough requests at once to make every pool open all its connections.
 async fn fill_pools(system: &System) {
     let client = reqwest::Client::new();
     let mut urls = Vec::new();

@@ -32,8 +32,10 @@ impl Wiring {
         postgres: u16,
         clocks: Option<&Clocks>,
     ) -> anyhow::Result<Self> {
-        let (mut links, mut variables) = (Vec::new(), Vec::new());
-        let (mut ingest, mut gateways) = (Vec::new(), Vec::new());
+        let mut links = Vec::new();
+        let mut variables = Vec::new();
+        let mut ingest = Vec::new();
+        let mut gateways = Vec::new();
         for (number, own) in (1..).zip(ports) {
             let [api, notifier, gateway] =
                 [ServiceKind::IngestApi, ServiceKind::StatsNotifier, ServiceKind::SseGateway]

@@ -162,7 +162,8 @@ impl Stack {
         let instance = instance.into();
         let url = format!("{}/readyz", self.internal_url(instance));
         let ready = async {
-            let (started, client) = (Instant::now(), reqwest::Client::new());
+            let started = Instant::now();
+            let client = reqwest::Client::new();
             loop {
                 let last = match client.get(&url).timeout(timeout).send().await {
                     Ok(response) if response.status().is_success() => return Ok(()),

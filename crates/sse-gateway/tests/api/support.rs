@@ -20,7 +20,7 @@ use statistics_stream::{Hub, HubSettings, history, internal_stream_response, ups
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The longest that any condition is waited for.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What stats-notifier is to a gateway.
 pub(crate) struct Publisher {

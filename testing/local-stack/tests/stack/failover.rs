@@ -102,8 +102,10 @@ struct Persistent {
 impl Persistent {
     fn start(services: &Services) -> Self {
         let acknowledged = Arc::new(Mutex::new(Vec::new()));
-        let (url, base_item) = (services.stack.url(ServiceKind::IngestApi), services.parents.base_item);
-        let (list, stop) = (Arc::clone(&acknowledged), CancellationToken::new());
+        let url = services.stack.url(ServiceKind::IngestApi);
+        let base_item = services.parents.base_item;
+        let list = Arc::clone(&acknowledged);
+        let stop = CancellationToken::new();
         let stopped = stop.clone();
         let posting = tokio::spawn(async move {
             let client = reqwest::Client::new();
@@ -212,7 +214,8 @@ async fn events_that_an_asynchronous_failover_loses_are_subtracted() {
     }
     pair.services.until_exact(&subscriber, "on the primary").await;
     pair.services.until_rolled_up().await;
-    let (lost, before) = (subscriber.state(), items(&pair.services.client).await);
+    let lost = subscriber.state();
+    let before = items(&pair.services.client).await;
     let lost_transaction = next_transaction(&pair.services.client).await;
 
     let frozen = pair.services.stack.freeze(leader).await.unwrap();
@@ -262,7 +265,8 @@ async fn the_services_leave_a_primary_that_hangs() {
     pair.address.set(LinkMode::Hung);
     pair.fail_over().await;
     let failed_over = Instant::now();
-    let (interval, mut ignore) = (Duration::from_millis(100), |_| ());
+    let interval = Duration::from_millis(100);
+    let mut ignore = |_| ();
     let checked = check.verify_here(Way::OneSnapshot, &database, interval, &mut ignore);
     let checked = tokio::time::timeout(DEADLINE, checked).await.expect("a check must end too");
     assert!(matches!(checked, Err(StoreError::LeftBehind)), "{checked:?}");
@@ -337,10 +341,8 @@ async fn a_rebuild_and_a_verification_end_if_the_server_hangs() {
     settings.leader.address_check_interval_milliseconds = 100.try_into().unwrap();
     take_over_and_rebuild(&settings, &mut |_| ()).await.unwrap();
     for command in ["rebuild", "verify"] {
-        let (address, hung) = (
-            Link::to("services to Postgres".to_owned(), database.notifier().port).await.unwrap(),
-            Notify::new(),
-        );
+        let address = Link::to("services to Postgres".to_owned(), database.notifier().port).await.unwrap();
+        let hung = Notify::new();
         settings.database.port = address.port();
         let mut hang = |_| {
             address.set(LinkMode::Hung);
@@ -351,7 +353,8 @@ async fn a_rebuild_and_a_verification_end_if_the_server_hangs() {
                 "rebuild" => take_over_and_rebuild(&settings, &mut hang).await.map(|_| ()),
                 _ => {
                     let check = Verifier::connect(&settings.database).await?;
-                    let (way, interval) = (Way::OneSnapshot, Duration::from_millis(100));
+                    let way = Way::OneSnapshot;
+                    let interval = Duration::from_millis(100);
                     check.verify_here(way, &settings.database, interval, &mut hang).await.map(|_| ())
                 }
             }

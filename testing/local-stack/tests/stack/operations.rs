@@ -144,7 +144,8 @@ async fn every_metric_is_in_the_docs_and_every_one_in_the_docs_exists() {
         .filter_map(|row| {
             let cells: Vec<&str> = row.split(" | ").collect();
             let [name, _, meaning] = cells.as_slice() else { return None };
-            let (name, meaning) = (name.trim_matches(['|', ' ', '`']), meaning.trim_matches(['|', ' ']));
+            let name = name.trim_matches(['|', ' ', '`']);
+            let meaning = meaning.trim_matches(['|', ' ']);
             // The daily verification has not run in this test.
             (!name.contains("_verify_")).then(|| (name.to_owned(), meaning.to_owned()))
         })
@@ -173,9 +174,10 @@ async fn service(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_daily_verification_reports_its_result() {
     let database = TestDatabase::create().await;
-    let (settings, port) = (database.notifier(), reserve_port().unwrap());
-    // Only a leader verifies, so the service needs time to become one.
-    let soon = OffsetDateTime::now_utc() + Duration::from_secs(8);
+    let settings = database.notifier();
+    let port = reserve_port().unwrap();
+    // Only a leader verifies, and the service must have become one by then, also on a busy machine.
+    let soon = OffsetDateTime::now_utc() + Duration::from_secs(20);
     let variables = [
         ("NOTIFIER_PORT", port.to_string()),
         ("PGPORT", settings.port.to_string()),
@@ -200,7 +202,8 @@ async fn the_daily_verification_reports_its_result() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
-    let (port, internal_port) = (reserve_port().unwrap(), reserve_port().unwrap());
+    let port = reserve_port().unwrap();
+    let internal_port = reserve_port().unwrap();
     let variables = [
         ("INGEST_PORT", port.to_string()),
         ("INGEST_INTERNAL_PORT", internal_port.to_string()),
@@ -250,7 +253,8 @@ async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
         let mut command = Command::new(built_programs().unwrap().join("ingest-api"));
         command.arg("healthcheck").env("INGEST_INTERNAL_PORT", port.to_string()).output().unwrap()
     };
-    let (unready, absent) = (healthcheck(internal_port), healthcheck(9));
+    let unready = healthcheck(internal_port);
+    let absent = healthcheck(9);
     assert_eq!((unready.status.code(), absent.status.code()), (Some(1), Some(1)));
     assert!(String::from_utf8_lossy(&unready.stderr).contains("does not answer"), "{unready:?}");
 }

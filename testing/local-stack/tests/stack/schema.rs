@@ -14,7 +14,8 @@ async fn refusal(service: ServiceKind, change: &str) -> String {
     let database = TestDatabase::create().await;
     database.connect().await.batch_execute(change).await.unwrap();
     let roles = TestDatabase::roles();
-    let (settings, ports) = (database.superuser(), Ports::reserve().unwrap());
+    let settings = database.superuser();
+    let ports = Ports::reserve().unwrap();
     let variables = [
         ("PGHOST", settings.host),
         ("PGPORT", settings.port.to_string()),
