@@ -24,9 +24,9 @@ use crate::demo::backfill::Past;
 use crate::demo::company::Company;
 use crate::demo::live::Work;
 use crate::demo::screen::Screen;
-use crate::import::Answer;
+use crate::import::UploadResult;
+use crate::interrupts::Interrupts;
 use crate::settings::Settings;
-use crate::up::Interrupts;
 
 /// The rates that can be asked for, in events a second.
 const RATES: RangeInclusive<f64> = 0.001..=1_000.0;
@@ -66,7 +66,7 @@ struct Count {
 }
 
 impl Count {
-    const fn add(&mut self, answer: &Answer) {
+    const fn add(&mut self, answer: &UploadResult) {
         self.accepted += answer.accepted;
         self.repeated += answer.repeated;
         self.rejected += answer.rejected;
@@ -143,7 +143,7 @@ async fn work(
     let company = Arc::new(Company::new(options.seed));
     let interrupted = tokio::select! {
         begun = begin(options, api, &company, tally, news) => begun.map(|()| false)?,
-        () = interrupts.heard() => true,
+        () = interrupts.received() => true,
     };
     if interrupted {
         println!("interrupted: the last upload is not in these figures; the same command completes it");

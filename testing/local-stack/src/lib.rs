@@ -6,3 +6,4 @@ pub mod postgres;
 pub mod services;
 pub mod stack;
 pub mod test_database;
+pub mod test_server;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::import::Answer;
+use crate::import::UploadResult;
 
 /// How long a connection may take, and how long the answer to one event. An upload is answered at its end, however
 /// long that takes.
@@ -134,7 +134,7 @@ impl Api {
     }
 
     /// Uploads lines, as often as it takes to be answered. They must have ids.
-    pub(crate) async fn upload<I>(&self, path: &str, lines: impl Fn() -> I) -> anyhow::Result<Answer>
+    pub(crate) async fn upload<I>(&self, path: &str, lines: impl Fn() -> I) -> anyhow::Result<UploadResult>
     where
         I: Iterator<Item = String> + Send + 'static,
     {
@@ -146,7 +146,7 @@ impl Api {
                 .body(reqwest::Body::wrap_stream(body))
         };
         let (status, text) = self.until_answered(request).await;
-        let answer: Answer = serde_json::from_str(&text)
+        let answer: UploadResult = serde_json::from_str(&text)
             .with_context(|| format!("POST {path} was answered {status}: {text}"))?;
         if let Some(bad) = answer.errors.first() {
             self.tell(path.to_owned(), format!("refused: a line of POST {path}: {}", bad.detail));

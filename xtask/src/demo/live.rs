@@ -17,7 +17,7 @@ use crate::demo::api::{Api, News, Sent};
 use crate::demo::company::{Company, Happening, Stock};
 use crate::demo::schedule::Arrivals;
 use crate::demo::screen::Screen;
-use crate::up::Interrupts;
+use crate::interrupts::Interrupts;
 
 /// How many requests are under way at most.
 const UNDER_WAY: usize = 64;
@@ -92,7 +92,7 @@ pub(crate) async fn work(
                 let text = format!("{sent} events sent, {rate:.1} a second just now, {refused} refused");
                 screen.progress(sent, text);
             }
-            () = interrupts.heard() => break,
+            () = interrupts.received() => break,
         }
     }
     let deadline = Instant::now() + PATIENCE;
