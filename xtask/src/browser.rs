@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use local_stack::postgres::{Cluster, ClusterSettings, free_port};
-use local_stack::stack::{Part, Replicas, built_programs};
+use local_stack::ports::reserve_port;
+use local_stack::postgres::{Cluster, ClusterSettings};
+use local_stack::stack::{Replicas, ServiceKind, built_programs};
 
 use crate::command::{in_checkout, step};
 use crate::node::Node;
@@ -31,20 +32,20 @@ pub(crate) async fn test(cluster: &Cluster, settings: &ClusterSettings) -> anyho
     node.install("installing what the dashboard's page is tested with", &folder).await?;
     let replicas = Replicas { dashboard: 1, ..Replicas::ONE };
     let mut stack = ephemeral_stack::start(settings, "newcycle_browser", replicas).await?;
-    let notifier = stack.process_ids().find(|(instance, _)| instance.part == Part::StatsNotifier);
+    let notifier = stack.process_ids().find(|(instance, _)| instance.service == ServiceKind::StatsNotifier);
     let (_, notifier) = notifier.context("stats-notifier runs")?;
     let mut test = node.npm(&folder, &["run", "e2e"]);
     test.env("CHROMIUM", browser)
-        .env("DASHBOARD_URL", stack.url(Part::Dashboard))
+        .env("DASHBOARD_URL", stack.url(ServiceKind::Dashboard))
         // The tests serve the page themselves on this port, with a gateway that they may kill.
-        .env("DASHBOARD_PORT", free_port()?.to_string())
-        .env("GATEWAY_URL", stack.url(Part::SseGateway))
-        .env("INGEST_URL", stack.url(Part::IngestApi))
-        .env("NEWCYCLE_UPSTREAMS", stack.url(Part::StatsNotifier))
+        .env("DASHBOARD_PORT", reserve_port()?.to_string())
+        .env("GATEWAY_URL", stack.url(ServiceKind::SseGateway))
+        .env("INGEST_URL", stack.url(ServiceKind::IngestApi))
+        .env("NEWCYCLE_UPSTREAMS", stack.url(ServiceKind::StatsNotifier))
         .env("NOTIFIER_PID", notifier.to_string())
         .env("POSTGRES_PID", cluster.process_id().to_string())
         .env("GATEWAY_PROGRAM", built_programs()?.join("sse-gateway"))
-        .env("TEST_GATEWAY_PORT", free_port()?.to_string())
+        .env("TEST_GATEWAY_PORT", reserve_port()?.to_string())
         .env("PICTURES", built_programs()?.join("dashboard-pictures"));
     tokio::select! {
         outcome = step("the dashboard in a browser", test) => outcome?,

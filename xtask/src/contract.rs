@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use local_stack::postgres::ClusterSettings;
-use local_stack::stack::{Part, Replicas, Stack};
+use local_stack::stack::{Replicas, ServiceKind, Stack};
 use tokio::process::Command;
 
 use crate::command::{in_checkout, step};
@@ -28,11 +28,11 @@ const ROWS: [(&str, &str); 3] = [
 ];
 
 /// The services under test, with the media types to request. sse-gateway answers `*/*` with streams.
-const RUNS: [(Part, &str); 4] = [
-    (Part::IngestApi, "*/*"),
-    (Part::SseGateway, "*/*"),
-    (Part::SseGateway, "application/json"),
-    (Part::SseGateway, "text/csv"),
+const RUNS: [(ServiceKind, &str); 4] = [
+    (ServiceKind::IngestApi, "*/*"),
+    (ServiceKind::SseGateway, "*/*"),
+    (ServiceKind::SseGateway, "application/json"),
+    (ServiceKind::SseGateway, "text/csv"),
 ];
 
 /// Paths that this module and the start of the services request.
@@ -51,7 +51,7 @@ pub(crate) async fn command(cases: u64) -> anyhow::Result<()> {
 pub(crate) async fn run(cluster: &ClusterSettings, cases: u64) -> anyhow::Result<()> {
     let programs = python::CONTRACT.ensure()?;
     let mut stack = ephemeral_stack::start(cluster, "newcycle_contract", Replicas::ONE).await?;
-    store_rows(&stack.url(Part::IngestApi)).await?;
+    store_rows(&stack.url(ServiceKind::IngestApi)).await?;
     for seed in SEED.. {
         for (part, accept) in RUNS {
             let name = format!("API contract: {part}, Accept: {accept}, seed {seed}");
@@ -73,7 +73,7 @@ pub(crate) async fn run(cluster: &ClusterSettings, cases: u64) -> anyhow::Result
 /// The number of requests answered so far at paths under test, and at paths that do not exist.
 async fn answered(stack: &Stack) -> anyhow::Result<u64> {
     let mut answered = 0;
-    for part in [Part::IngestApi, Part::SseGateway] {
+    for part in [ServiceKind::IngestApi, ServiceKind::SseGateway] {
         let metrics = reqwest::get(format!("{}/metrics", stack.internal_url(part))).await?.text().await?;
         let counters = metrics.lines().filter(|line| line.starts_with("http_server_requests_total{"));
         let cases =

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use local_stack::postgres::{Cluster, ClusterSettings, Installation, PostgresError, free_port};
+use local_stack::ports::reserve_port;
+use local_stack::postgres::{Cluster, ClusterSettings, Installation, PostgresError};
 
 use crate::install;
 use crate::python;
@@ -69,7 +70,7 @@ pub(crate) fn temporary_folder(purpose: &str) -> anyhow::Result<PathBuf> {
 pub(crate) fn test_cluster(folder: PathBuf) -> anyhow::Result<ClusterSettings> {
     Ok(ClusterSettings {
         folder,
-        port: free_port()?,
+        port: reserve_port()?,
         user: "postgres".to_owned(),
         password: "test".to_owned(),
         durable: false,

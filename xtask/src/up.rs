@@ -98,7 +98,7 @@ async fn serve(
     let log = Arc::new(|instance: Instance, line: &str| say(&format!("{instance:>14} | {line}")));
     let stack = started.stack.insert(Stack::start(settings.stack(with_page)?, log)?);
     for (instance, process_id) in stack.process_ids() {
-        running.processes.push(StackProcess { name: instance.part.name().to_owned(), process_id });
+        running.processes.push(StackProcess { name: instance.service.name().to_owned(), process_id });
     }
     folder.write(&running)?;
     for instance in stack.instances() {

@@ -8,7 +8,7 @@
 #![expect(clippy::expect_used, reason = "a test without its database proves nothing")]
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
@@ -105,16 +105,22 @@ impl TestDatabase {
     /// The cluster does not answer, or has no template.
     pub async fn create() -> Self {
         static CLEANED: AtomicBool = AtomicBool::new(false);
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let cluster = cluster();
         let maintenance = connect(&cluster, "postgres").await;
         if !CLEANED.swap(true, Ordering::Relaxed) {
             drop_leftovers(&cluster, &maintenance).await;
         }
-        // nextest runs each test in a process of its own, and processes may share a cluster.
-        let name = format!("test_{}_{:016x}", std::process::id(), rand::random::<u64>());
+        // nextest runs each test in a process of its own, and all processes share a cluster.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test_{}_{number}", std::process::id());
+        // A process with the same id may have been killed before it could drop its own.
+        let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
         let create = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}");
-        if let Err(error) = maintenance.batch_execute(&create).await {
-            panic!("the test database could not be created ({error}): {PREPARE}");
+        for statement in [drop, create] {
+            if let Err(error) = maintenance.batch_execute(&statement).await {
+                panic!("the test database could not be created ({error}): {PREPARE}");
+            }
         }
         Self { cluster, name }
     }

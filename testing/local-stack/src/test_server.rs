@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-use crate::stack::{Part, built_programs};
+use crate::stack::{ServiceKind, built_programs};
 
 /// What to do if there is no server, or if it is out of date.
 pub(crate) const PREPARE: &str =
@@ -116,7 +116,7 @@ pub fn service_programs() -> PathBuf {
     let check = || {
         let folder =
             built_programs().unwrap_or_else(|error| panic!("the path of this program is unknown: {error}"));
-        for name in Part::ALL.map(Part::name).into_iter().chain(["migrate"]) {
+        for name in ServiceKind::ALL.map(ServiceKind::name).into_iter().chain(["migrate"]) {
             if let Err(why) = check_program(&folder.join(name)) {
                 panic!("{why}: {PREPARE}");
             }
@@ -148,7 +148,7 @@ mod tests {
 
     /// A folder with a description of a server whose template has this fingerprint.
     fn target(name: &str, fingerprint: u64) -> (PathBuf, TestServer) {
-        let folder = std::env::temp_dir().join(format!("newcycle-{name}-{:016x}", rand::random::<u64>()));
+        let folder = std::env::temp_dir().join(format!("newcycle-{name}-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("debug/deps")).unwrap();
         let server = TestServer {
             connection: "host=127.0.0.1 port=1 user=postgres password=test".to_owned(),
