@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use local_stack::postgres::{Cluster, ClusterSettings};
 use local_stack::ports::reserve_port;
+use local_stack::postgres::{Cluster, ClusterSettings};
 use local_stack::test_database::installation;
 use migrate::settings::RoleSettings;
 use migrate::{MigrateError, migrate};

@@ -53,7 +53,8 @@ async fn gateway(publisher: &Publisher) -> (ServiceProcess, u16) {
         ("NEWCYCLE__STREAM__PACE_MILLISECONDS", "1".to_owned()),
         ("NEWCYCLE__HTTP__IDLE_TIMEOUT_MILLISECONDS", "500".to_owned()),
     ];
-    let gateway = ServiceProcess::start(&built_programs().unwrap(), "sse-gateway", &variables, |_| ()).unwrap();
+    let gateway =
+        ServiceProcess::start(&built_programs().unwrap(), "sse-gateway", &variables, |_| ()).unwrap();
     let ready = async {
         while reqwest::get(format!("http://127.0.0.1:{internal_port}/readyz"))
             .await

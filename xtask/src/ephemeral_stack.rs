@@ -1,4 +1,4 @@
-//! Services on a database of their own in the test cluster, to be put to the test from outside.
+//! Services on a database of their own in a test cluster, for tests from outside.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,13 @@ use local_stack::test_database::TestDatabase;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::SecretString;
 
-/// How long a service may take to be ready, and to stop.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest time for a service to become ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Ready services on a new database; what they warn of is shown.
+/// The longest time for a service to stop.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Starts services on a new database, and waits until they are ready. Prints their warnings.
 pub(crate) async fn start(
     cluster: &ClusterSettings,
     database: &str,
@@ -38,16 +41,16 @@ pub(crate) async fn start(
     });
     let mut stack = Stack::start(settings, log)?;
     for instance in stack.instances() {
-        stack.until_ready(instance, PATIENCE).await?;
+        stack.until_ready(instance, READY_TIMEOUT).await?;
     }
     Ok(stack)
 }
 
-/// Lets all services finish; each must end well.
+/// Stops all services; each must exit with success.
 pub(crate) async fn stop(stack: Stack) -> anyhow::Result<()> {
-    let unwell = stack.stop(PATIENCE).await;
+    let unwell = stack.stop(SHUTDOWN_TIMEOUT).await;
     if !unwell.is_empty() {
-        bail!("these services did not end well: {unwell:?}");
+        bail!("these services did not exit with success: {unwell:?}");
     }
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! `cargo xtask status`, `down` and `reset`: of the stack of this machine, of the one in containers, or of whichever
-//! there is.
+//! `cargo xtask status`, `down` and `reset`, for the native stack and the one in containers.
 
 use std::time::Duration;
 
@@ -7,20 +6,20 @@ use anyhow::{Context, bail};
 use serde_json::json;
 
 use crate::compose::{self, With};
-use crate::running::{self, Folder, Running};
+use crate::lockfile::{self, FolderLock, StackDescription};
 use crate::settings::Settings;
 
-/// How long a service may take to say that it is ready.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The longest time for a service to answer the readiness check.
+const READY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Says what runs, for people or as JSON.
+/// Prints what runs, as a table or as JSON.
 pub(crate) async fn status(with: With, as_json: bool) -> anyhow::Result<()> {
     let settings = Settings::load()?;
-    let runs = with != With::Compose && running::is_running(&settings.folder)?;
+    let runs = with != With::Compose && lockfile::is_running(&settings.folder)?;
     if !runs && let Some(compose) = compose::in_use(with).await? {
         return compose.status(as_json).await;
     }
-    let running = if runs { Running::read(&settings.folder)? } else { None };
+    let running = if runs { StackDescription::read(&settings.folder)? } else { None };
     let Some(running) = running else {
         if as_json {
             println!("{:#}", json!({ "running": false, "data_folder": settings.folder }));
@@ -39,7 +38,7 @@ pub(crate) async fn status(with: With, as_json: bool) -> anyhow::Result<()> {
         ("dashboard", &running.urls.dashboard, &running.urls.dashboard_internal),
     ];
     let mut services = Vec::new();
-    // The dashboard is left out where its page could not be built.
+    // The dashboard does not run if its page could not be built.
     let runs = |name: &str| running.processes.iter().any(|process| process.name == name);
     for (name, url, internal) in urls.into_iter().filter(|(name, ..)| !running.ready || runs(name)) {
         services.push((name, url, running.ready && is_ready(internal).await));
@@ -60,11 +59,11 @@ pub(crate) async fn status(with: With, as_json: bool) -> anyhow::Result<()> {
 }
 
 async fn is_ready(url: &str) -> bool {
-    let request = reqwest::Client::new().get(format!("{url}/readyz")).timeout(PATIENCE);
+    let request = reqwest::Client::new().get(format!("{url}/readyz")).timeout(READY_TIMEOUT);
     request.send().await.is_ok_and(|response| response.status().is_success())
 }
 
-/// Stops what runs; the data stay.
+/// Stops what runs, and keeps the data.
 pub(crate) async fn down(with: With) -> anyhow::Result<()> {
     let settings = Settings::load()?;
     let compose = compose::in_use(with).await?;
@@ -74,7 +73,7 @@ pub(crate) async fn down(with: With) -> anyhow::Result<()> {
             return Ok(());
         }
     }
-    let stopped = running::stop(&settings.folder)?;
+    let stopped = lockfile::stop(&settings.folder)?;
     if !stopped.is_empty() {
         println!("stopped {}; the data stay in {}", stopped.join(", "), settings.folder.display());
     } else if compose.is_none() {
@@ -83,11 +82,11 @@ pub(crate) async fn down(with: With) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Deletes the data of a stack that does not run.
+/// Deletes the data of a stack, which must not run.
 pub(crate) async fn reset(with: With) -> anyhow::Result<()> {
     let settings = Settings::load()?;
     let compose = compose::reachable(with).await?;
-    // All are asked before any is deleted.
+    // Both are checked before either is deleted.
     if let Some(compose) = &compose {
         compose.check_stopped().await?;
     }
@@ -101,15 +100,15 @@ pub(crate) async fn reset(with: With) -> anyhow::Result<()> {
 }
 
 fn reset_folder(settings: &Settings) -> anyhow::Result<()> {
-    let folder = Folder::lock(&settings.folder)?;
+    let folder = FolderLock::lock(&settings.folder)?;
     let (postgres, _) = settings.postgres_folder();
     if postgres.exists() {
-        // Whatever else somebody named as the folder is not for this command to delete.
+        // The setting may name a folder with other data by mistake.
         if !postgres.join("data/PG_VERSION").exists() {
-            bail!("{} holds no Postgres of Newcycle: delete it by hand", postgres.display());
+            bail!("{} has no Postgres of Newcycle: delete it yourself", postgres.display());
         }
         std::fs::remove_dir_all(&postgres).with_context(|| format!("deleting {}", postgres.display()))?;
-        println!("deleted {}; `cargo xtask up` begins anew", postgres.display());
+        println!("deleted {}; `cargo xtask up` starts with an empty database", postgres.display());
     } else {
         println!("there are no data in {}", postgres.display());
     }
