@@ -75,7 +75,7 @@ pub(crate) async fn test_in_browser(cluster: &Cluster, settings: &ClusterSetting
         .env("DASHBOARD_PORT", free_port()?.to_string())
         .env("GATEWAY_URL", stack.url(Part::SseGateway))
         .env("INGEST_URL", stack.url(Part::IngestApi))
-        .env("NEWCYCLE_UPSTREAMS", stack.url(Part::StatsNotifier))
+        .env("NEWCYCLE__UPSTREAM__ADDRESSES", stack.url(Part::StatsNotifier))
         .env("NOTIFIER_PID", notifier.to_string())
         .env("POSTGRES_PID", cluster.process_id().to_string())
         .env("GATEWAY_PROGRAM", built_programs()?.join("sse-gateway"))

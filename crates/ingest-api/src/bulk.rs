@@ -133,7 +133,7 @@ async fn commit<R: Resource>(
     if rows.is_empty() {
         return Ok(());
     }
-    let outcomes = service.insert(service.settings.bulk.chunk_timeout(), rows).await?;
+    let outcomes = service.insert(service.settings.bulk.chunk_timeout.get(), rows).await?;
     for (outcome, line) in outcomes.iter().zip(lines.iter()) {
         match outcome {
             Outcome::Created(_) => tally.counts.accepted += 1,

@@ -40,7 +40,7 @@ impl Service {
     /// What a row takes from its surroundings.
     #[must_use]
     pub fn context(&self) -> Context {
-        let ahead = Duration::seconds(i64::from(self.settings.limits.ahead_seconds));
+        let ahead = Duration::try_from(self.settings.limits.ahead).unwrap_or(Duration::MAX);
         Context { now: self.clock.now(), ahead, key: None }
     }
 
@@ -48,7 +48,7 @@ impl Service {
         &self,
         work: impl AsyncFnOnce(&deadpool_postgres::Client) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
-        let answer = self.store.run(self.settings.limits.query_timeout(), work).await;
+        let answer = self.store.run(self.settings.limits.query_timeout.get(), work).await;
         answer.inspect_err(|error| metrics::failed(&self.metrics, error))
     }
 
@@ -143,7 +143,7 @@ where
 
 /// Stores one row; returns whether it is new, and the row as it is stored.
 async fn insert_one<R: Resource>(service: &Service, row: New<R>) -> Result<(bool, R), ApiError> {
-    let outcomes = service.insert(service.settings.limits.query_timeout(), &[row]).await?;
+    let outcomes = service.insert(service.settings.limits.query_timeout.get(), &[row]).await?;
     match outcomes.into_iter().next() {
         Some(Outcome::Created(row)) => Ok((true, row)),
         Some(Outcome::Repeated(row)) => Ok((false, row)),
@@ -248,7 +248,7 @@ fn idempotency_key(request: &HttpRequest) -> Result<Option<Uuid>, ApiError> {
 
 /// The parts of a body as they come, and an error where none comes for too long.
 fn parts(service: &Service, body: Payload) -> impl Stream<Item = Result<Bytes, ApiError>> {
-    let patience = service.settings.limits.body_idle_timeout();
+    let patience = service.settings.limits.body_idle_timeout.get();
     futures_util::stream::unfold(Some(body), move |body| async move {
         let mut body = body?;
         match timeout(patience, body.next()).await {
@@ -271,7 +271,7 @@ fn in_good_time(
     parts: impl Stream<Item = Result<Bytes, ApiError>>,
 ) -> impl Stream<Item = Result<Bytes, ApiError>> {
     let least = service.settings.bulk.least_bytes_per_second;
-    let grace = service.settings.limits.body_idle_timeout();
+    let grace = service.settings.limits.body_idle_timeout.get();
     let begun = (Box::pin(parts), std::time::Duration::ZERO, 0_u64);
     futures_util::stream::try_unfold(begun, move |(mut parts, mut waited, mut bytes)| async move {
         let since = Instant::now();
@@ -292,7 +292,7 @@ fn in_good_time(
 /// A whole body, which may not be longer than that of one row.
 async fn read(service: &Service, body: Payload) -> Result<Vec<u8>, ApiError> {
     let (limit, patience) =
-        (service.settings.limits.request_body_bytes, service.settings.limits.request_body_timeout());
+        (service.settings.limits.request_body_bytes, service.settings.limits.request_body_timeout.get());
     let read = async {
         let mut parts = Box::pin(parts(service, body));
         let mut whole = Vec::new();

@@ -38,7 +38,7 @@ pub struct Outcome {
 const RETENTION: [(Part, &str, &str); 3] = [
     (Part::StatsNotifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "1"),
     (Part::StatsNotifier, "NEWCYCLE__RETENTION__MINUTE_DAYS", "1"),
-    (Part::StatsNotifier, "NEWCYCLE__RETENTION__INTERVAL_SECONDS", "1"),
+    (Part::StatsNotifier, "NEWCYCLE__RETENTION__INTERVAL", "1s"),
 ];
 
 /// A past whose seconds a rebuild without retention counts, so that the leader has to give them up and delete them anew.

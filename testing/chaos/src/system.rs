@@ -111,7 +111,7 @@ impl System {
             name: DATABASE.to_owned(),
             user: USER.to_owned(),
             password: SecretString::from(PASSWORD),
-            connect_timeout_milliseconds: 5_000,
+            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
         };
         let roles = RoleSettings {
             ingest_password: SecretString::from("chaos-ingest"),
@@ -232,7 +232,7 @@ impl System {
     pub async fn run_notifier(&self, subcommand: &str, variables: &[(&str, &str)]) -> anyhow::Result<bool> {
         let mut command = tokio::process::Command::new(built_programs()?.join(Part::StatsNotifier.name()));
         command.arg(subcommand).env("PGHOST", "127.0.0.1").env("PGPORT", self.settings.port.to_string());
-        command.env("PGDATABASE", DATABASE).env("NOTIFIER_DATABASE_PASSWORD", NOTIFIER_PASSWORD);
+        command.env("PGDATABASE", DATABASE).env("NEWCYCLE__DATABASE__PASSWORD", NOTIFIER_PASSWORD);
         command
             .envs(variables.iter().copied())
             .stdout(Stdio::null())
@@ -358,7 +358,7 @@ impl Wires {
                 upstreams.push(link.url());
                 links.push(link);
             }
-            variables.push((gateway, "NEWCYCLE_UPSTREAMS", upstreams.join(",")));
+            variables.push((gateway, "NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.join(",")));
             let link = Link::to(format!("producers to {api}"), own.ingest_api).await?;
             ingest.push(link.url());
             links.push(link);
@@ -371,7 +371,7 @@ impl Wires {
                 (notifier, "NEWCYCLE__LOG__FORMAT", "json".to_owned()),
                 (gateway, "NEWCYCLE__STREAM__MAX_CLIENTS", MAX_CLIENTS.to_string()),
                 // Its clients are few.
-                (gateway, "NEWCYCLE__HTTP__DRAIN_SECONDS", "1".to_owned()),
+                (gateway, "NEWCYCLE__HTTP__DRAIN", "1s".to_owned()),
             ]);
             if let Some(clocks) = clocks {
                 for service in [api, notifier, gateway] {

@@ -146,7 +146,7 @@ impl Ports {
         })
     }
 
-    /// The variables that tell the services.
+    /// The variables of `.env` that set them.
     #[must_use]
     pub const fn variables(self) -> [(&'static str, u16); 7] {
         [

@@ -9,7 +9,6 @@
 pub mod ndjson;
 pub mod queries;
 pub mod resume;
-pub mod settings;
 pub mod stream;
 pub mod variations;
 
@@ -17,12 +16,11 @@ pub mod variations;
 pub type Check = fn(&[u8]);
 
 /// Every check, by the name of its corpus.
-pub const CHECKS: [(&str, Check); 5] = [
+pub const CHECKS: [(&str, Check); 4] = [
     ("ndjson", ndjson::check),
     ("queries", queries::check),
     ("resume", resume::check),
     ("stream", stream::check),
-    ("settings", settings::check),
 ];
 
 /// Bytes up to so many are cut everywhere. More would be slow, for whoever waits for the end of a line or of an event looks at

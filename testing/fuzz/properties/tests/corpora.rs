@@ -61,11 +61,6 @@ fn streams() {
 }
 
 #[test]
-fn settings() {
-    replay("settings");
-}
-
-#[test]
 fn every_corpus_is_replayed_and_is_fuzzed() {
     let names = |folder: &str| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);

@@ -30,8 +30,8 @@ const PAIR: Replicas = Replicas { stats_notifier: 2, ingest_api: 1, sse_gateway:
 
 /// For how long a connection of a pool is used: here a second each.
 const CONNECTION_SECONDS: [(Part, &str); 2] = [
-    (Part::IngestApi, "NEWCYCLE__POOL__CONNECTION_SECONDS"),
-    (Part::StatsNotifier, "NEWCYCLE__HISTORY__POOL__CONNECTION_SECONDS"),
+    (Part::IngestApi, "NEWCYCLE__POOL__CONNECTION_LIFETIME"),
+    (Part::StatsNotifier, "NEWCYCLE__HISTORY__POOL__CONNECTION_LIFETIME"),
 ];
 
 /// Within which the services are with the promoted server, though nothing ends their sessions with the other one.
@@ -61,7 +61,7 @@ impl Pair {
         let address = MovingAddress::leading_to(primary.settings.port).await;
         let database = DatabaseSettings { port: address.port, ..primary.database() };
         let variables = [1, 2].into_iter().flat_map(|number| {
-            CONNECTION_SECONDS.map(|(part, variable)| (part.replica(number), variable, "1".to_owned()))
+            CONNECTION_SECONDS.map(|(part, variable)| (part.replica(number), variable, "1s".to_owned()))
         });
         let services = Services::start_on(database, PAIR, "", variables.collect()).await;
         let mut pair = Self { services, address, first, _second: second, primary, standby };
@@ -318,7 +318,7 @@ async fn a_rebuild_and_a_check_leave_a_server_that_hangs() {
     superuser.batch_execute(event).await.unwrap();
     let mut settings = stats_notifier::settings::Settings::load().unwrap();
     settings.database = database.notifier();
-    settings.leader.address_check_interval_milliseconds = 100.try_into().unwrap();
+    settings.leader.address_check_interval = service_kit::settings::NonZeroDuration::from_millis(100);
     take_over_and_rebuild(&settings, &mut |_| ()).await.unwrap();
     for command in ["rebuild", "verify"] {
         let (address, hung) = (MovingAddress::leading_to(database.notifier().port).await, Notify::new());

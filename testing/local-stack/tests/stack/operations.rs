@@ -26,7 +26,7 @@ fn run(database: &TestDatabase, program: &str, arguments: &[&str]) -> Output {
         .env("PGHOST", &settings.host)
         .env("PGPORT", settings.port.to_string())
         .env("PGDATABASE", &settings.name)
-        .env("NOTIFIER_DATABASE_PASSWORD", settings.password.expose_secret())
+        .env("NEWCYCLE__DATABASE__PASSWORD", settings.password.expose_secret())
         .output()
         .unwrap()
 }
@@ -174,10 +174,10 @@ async fn the_scheduled_check_tells_its_result() {
     // Only a leader checks, and it must have become one by then.
     let soon = OffsetDateTime::now_utc() + Duration::from_secs(8);
     let variables = [
-        ("NOTIFIER_PORT", port.to_string()),
+        ("NEWCYCLE__INTERNAL__PORT", port.to_string()),
         ("PGPORT", settings.port.to_string()),
         ("PGDATABASE", settings.name.clone()),
-        ("NOTIFIER_DATABASE_PASSWORD", settings.password.expose_secret().to_owned()),
+        ("NEWCYCLE__DATABASE__PASSWORD", settings.password.expose_secret().to_owned()),
         ("NEWCYCLE__VERIFY__AT_UTC", soon.format(format_description!("[hour]:[minute]:[second]")).unwrap()),
     ];
     let (_service, _log) = service("stats-notifier", port, &variables).await;
@@ -199,8 +199,8 @@ async fn the_scheduled_check_tells_its_result() {
 async fn a_request_is_known_by_its_id_in_the_log_and_by_its_route_in_the_metrics() {
     let (port, internal_port) = (free_port().unwrap(), free_port().unwrap());
     let variables = [
-        ("INGEST_PORT", port.to_string()),
-        ("INGEST_INTERNAL_PORT", internal_port.to_string()),
+        ("NEWCYCLE__HTTP__PORT", port.to_string()),
+        ("NEWCYCLE__INTERNAL__PORT", internal_port.to_string()),
         // Nobody listens there.
         ("PGPORT", "9".to_owned()),
         ("NEWCYCLE__LOG__FORMAT", "json".to_owned()),
@@ -245,7 +245,7 @@ async fn a_request_is_known_by_its_id_in_the_log_and_by_its_route_in_the_metrics
     assert_eq!(get("/readyz").await.status(), 503);
     let healthcheck = |port: u16| {
         let mut command = Command::new(built_programs().unwrap().join("ingest-api"));
-        command.arg("healthcheck").env("INGEST_INTERNAL_PORT", port.to_string()).output().unwrap()
+        command.arg("healthcheck").env("NEWCYCLE__INTERNAL__PORT", port.to_string()).output().unwrap()
     };
     let (unready, absent) = (healthcheck(internal_port), healthcheck(9));
     assert_eq!((unready.status.code(), absent.status.code()), (Some(1), Some(1)));
@@ -257,7 +257,7 @@ fn settings_say_where_they_come_from_and_mistakes_are_refused() {
     let folder = std::env::temp_dir().join(format!("newcycle-settings-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("gateway.toml");
-    std::fs::write(&file, "[stream]\npace_milliseconds = 100\nmax_clients = 7\n").unwrap();
+    std::fs::write(&file, "[stream]\npace = \"100ms\"\nmax_clients = 7\n").unwrap();
     let gateway = |variables: &[(&str, &str)]| {
         let mut command = Command::new(built_programs().unwrap().join("sse-gateway"));
         command.arg("print-settings").env("NEWCYCLE_CONFIG", &file).envs(variables.iter().copied());
@@ -268,25 +268,22 @@ fn settings_say_where_they_come_from_and_mistakes_are_refused() {
         )
     };
     let (printed, text) = gateway(&[
-        ("GATEWAY_PORT", "8001"),
+        ("NEWCYCLE__HTTP__PORT", "8001"),
         ("NEWCYCLE__STREAM__MAX_CLIENTS", "9"),
         ("NEWCYCLE__HTTP__WORKERS", "3"),
     ]);
     assert!(printed, "{text}");
     for line in [
-        "port = 8001  # GATEWAY_PORT".to_owned(),
+        "port = 8001  # NEWCYCLE__HTTP__PORT".to_owned(),
         "max_clients = 9  # NEWCYCLE__STREAM__MAX_CLIENTS".to_owned(),
         "workers = 3  # NEWCYCLE__HTTP__WORKERS".to_owned(),
-        format!("pace_milliseconds = 100  # {}", file.display()),
-        "heartbeat_milliseconds = 15000  # default".to_owned(),
+        format!("pace = \"100ms\"  # {}", file.display()),
+        "heartbeat = \"15s\"  # default".to_owned(),
     ] {
         assert!(text.lines().any(|printed| printed == line), "{line} must be in {text}");
     }
     let (printed, text) = gateway(&[("NEWCYCLE__STREAM__PACE_SECONDS", "1")]);
     assert!(!printed && text.contains("NEWCYCLE__STREAM__PACE_SECONDS sets stream.pace_seconds"), "{text}");
-    assert!(
-        text.contains("is stream.pace_milliseconds (or NEWCYCLE__STREAM__PACE_MILLISECONDS) meant?"),
-        "{text}"
-    );
+    assert!(text.contains("did you mean stream.pace (NEWCYCLE__STREAM__PACE)?"), "{text}");
     std::fs::remove_dir_all(&folder).unwrap();
 }
