@@ -21,9 +21,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::error::ApiError;
-use crate::routes::{self, Service};
+use crate::routes;
+use crate::service::IngestService;
 use crate::settings::{CorsSettings, Settings};
+use crate::store::StoreError;
 use crate::{metrics, openapi};
 
 /// The service, listening but not yet running.
@@ -49,7 +50,8 @@ impl Application {
         let uploads = Semaphore::new(settings.bulk.concurrent_uploads.get());
         let (http, connections) = (settings.http.clone(), settings.limits.connections_per_worker.get());
         let internal = settings.internal.clone();
-        let service = web::Data::new(Service { settings, store, clock, uploads, metrics: metrics.clone() });
+        let service =
+            web::Data::new(IngestService { settings, store, clock, uploads, metrics: metrics.clone() });
         let docs = openapi_kit::routes(&openapi::document(&service.settings))?;
         let (shared, recorded) = (service.clone(), web::Data::new(metrics.clone()));
         let server = server::serve(listener, http.bounds(connections), move || {
@@ -110,14 +112,14 @@ impl Application {
 /// Refuses a schema that this release does not know, as soon as the database can be asked: the service may be
 /// started before the database is.
 async fn check_schema(
-    service: Arc<Service>,
+    service: Arc<IngestService>,
     checked: Arc<AtomicBool>,
     shutdown: CancellationToken,
 ) -> Result<(), SchemaError> {
     let timeout = service.settings.limits.query_timeout.get();
     loop {
         let check = async |client: &deadpool_postgres::Client| Ok(schema::check(client).await);
-        let answer: Result<_, ApiError> = service.store.run(timeout, check).await;
+        let answer: Result<_, StoreError> = service.store.run(timeout, check).await;
         match answer {
             Ok(Ok(())) => break,
             Ok(Err(error @ (SchemaError::Missing | SchemaError::Older(_) | SchemaError::Newer(_)))) => {
@@ -165,7 +167,7 @@ fn readiness(
             }
             let ping =
                 async |client: &deadpool_postgres::Client| Ok(client.batch_execute("SELECT 1").await?);
-            let answer: Result<(), ApiError> = store.run(timeout, ping).await;
+            let answer: Result<(), StoreError> = store.run(timeout, ping).await;
             if let Err(error) = answer {
                 reasons.push(error.to_string());
             }

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::Client;
-use ingest_api::error::ApiError;
 use ingest_api::settings::Settings;
 use local_stack::test_database::TestDatabase;
 use postgres_kit::database::Connections;
@@ -159,12 +158,12 @@ async fn a_connection_is_not_used_again_whose_statement_nobody_waits_for() {
     let mut pool = Settings::load().unwrap().pool;
     pool.connections = 1.try_into().unwrap();
     let connections = Connections::new(&database.ingest(), &pool, "test").unwrap();
-    let session = async |client: &Client| -> Result<i32, ApiError> {
+    let session = async |client: &Client| -> anyhow::Result<i32> {
         Ok(client.query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?)
     };
     let first = connections.run(SOON, session).await.unwrap();
     assert_eq!(connections.run(SOON, session).await.unwrap(), first, "one that has answered is used again");
-    let sleep = async |client: &Client| -> Result<(), ApiError> {
+    let sleep = async |client: &Client| -> anyhow::Result<()> {
         Ok(client.batch_execute("SELECT pg_sleep(600)").await?)
     };
     let observer = database.connect().await;
