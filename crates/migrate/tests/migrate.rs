@@ -47,7 +47,7 @@ impl Fresh {
             name: name.to_owned(),
             user: user.to_owned(),
             password: SecretString::from(password),
-            connect_timeout_milliseconds: 5_000,
+            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
         }
     }
 }

@@ -34,7 +34,7 @@ pub use self::setup::SoakOutcome;
 const RETENTION: [(ServiceKind, &str, &str); 3] = [
     (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "1"),
     (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__MINUTE_DAYS", "1"),
-    (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__INTERVAL_SECONDS", "1"),
+    (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__INTERVAL", "1s"),
 ];
 
 /// Events older than the retention. A rebuild without retention counts their seconds, which the

@@ -182,8 +182,8 @@ async fn a_connection_is_not_used_again_whose_statement_nobody_waits_for() {
 #[tokio::test]
 async fn the_server_gives_up_by_itself_what_takes_too_long() {
     let api = Api::start_with(|settings| {
-        settings.limits.query_timeout_milliseconds = 60_000;
-        settings.pool.statement_timeout_milliseconds = 300.try_into().unwrap();
+        settings.limits.query_timeout = service_kit::settings::NonZeroDuration::from_millis(60_000);
+        settings.pool.statement_timeout = service_kit::settings::NonZeroDuration::from_millis(300);
     })
     .await;
     let blocker = api.database.connect().await;

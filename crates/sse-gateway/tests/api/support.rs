@@ -114,7 +114,7 @@ impl Gateway {
         settings.http.port = 0;
         settings.internal.port = 0;
         settings.upstream.addresses = upstream.to_owned();
-        settings.stream.pace_milliseconds = 1;
+        settings.stream.pace = Duration::from_millis(1);
         change(&mut settings);
         let stop = CancellationToken::new();
         let application = Application::build(&settings, stop.clone()).unwrap();

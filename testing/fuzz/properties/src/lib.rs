@@ -10,7 +10,6 @@
 pub mod ndjson;
 pub mod queries;
 pub mod resume;
-pub mod settings;
 pub mod stream;
 pub mod variations;
 
@@ -18,12 +17,11 @@ pub mod variations;
 pub type Check = fn(&[u8]);
 
 /// Every check, with the name of its target and corpus.
-pub const CHECKS: [(&str, Check); 5] = [
+pub const CHECKS: [(&str, Check); 4] = [
     ("ndjson", ndjson::check),
     ("queries", queries::check),
     ("resume", resume::check),
     ("stream", stream::check),
-    ("settings", settings::check),
 ];
 
 /// The longest input that is split into single bytes. Longer ones would be slow, because a parser

@@ -30,8 +30,8 @@ const PAIR: Replicas = Replicas { stats_notifier: 2, ingest_api: 1, sse_gateway:
 
 /// The time for which a pool uses a connection: one second in these tests.
 const CONNECTION_SECONDS: [(ServiceKind, &str); 2] = [
-    (ServiceKind::IngestApi, "NEWCYCLE__POOL__CONNECTION_SECONDS"),
-    (ServiceKind::StatsNotifier, "NEWCYCLE__HISTORY__POOL__CONNECTION_SECONDS"),
+    (ServiceKind::IngestApi, "NEWCYCLE__POOL__CONNECTION_LIFETIME"),
+    (ServiceKind::StatsNotifier, "NEWCYCLE__HISTORY__POOL__CONNECTION_LIFETIME"),
 ];
 
 /// How long it may take until the services use the promoted server, although nothing ends their
@@ -63,7 +63,7 @@ impl Pair {
         let address = Link::to("services to Postgres".to_owned(), primary.settings.port).await.unwrap();
         let database = DatabaseSettings { port: address.port(), ..primary.database() };
         let variables = [1, 2].into_iter().flat_map(|number| {
-            CONNECTION_SECONDS.map(|(service, variable)| (service.replica(number), variable, "1".to_owned()))
+            CONNECTION_SECONDS.map(|(service, variable)| (service.replica(number), variable, "1s".to_owned()))
         });
         let services = Services::start_on(database, PAIR, "", variables.collect()).await;
         let mut pair = Self { services, address, first, _second: second, primary, standby };
@@ -338,7 +338,7 @@ async fn a_rebuild_and_a_verification_end_if_the_server_hangs() {
     superuser.batch_execute(event).await.unwrap();
     let mut settings = stats_notifier::settings::Settings::load().unwrap();
     settings.database = database.notifier();
-    settings.leader.address_check_interval_milliseconds = 100.try_into().unwrap();
+    settings.leader.address_check_interval = service_kit::settings::NonZeroDuration::from_millis(100);
     take_over_and_rebuild(&settings, &mut |_| ()).await.unwrap();
     for command in ["rebuild", "verify"] {
         let address = Link::to("services to Postgres".to_owned(), database.notifier().port).await.unwrap();

@@ -76,7 +76,7 @@ impl OwnPostgres {
             name: "newcycle".to_owned(),
             user: self.settings.user.clone(),
             password: SecretString::from(self.settings.password.as_str()),
-            connect_timeout_milliseconds: 5_000,
+            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
         }
     }
 

@@ -52,8 +52,8 @@ fn operate(folder: &Path, programs: &Installation, database: &DatabaseSettings, 
         .env("PGUSER", &database.user)
         .env("PGPASSWORD", database.password.expose_secret())
         .env("PGDATABASE", &database.name)
-        .env("INGEST_DATABASE_PASSWORD", roles.ingest_password.expose_secret())
-        .env("NOTIFIER_DATABASE_PASSWORD", roles.notifier_password.expose_secret())
+        .env("NEWCYCLE__ROLES__INGEST_PASSWORD", roles.ingest_password.expose_secret())
+        .env("NEWCYCLE__ROLES__NOTIFIER_PASSWORD", roles.notifier_password.expose_secret())
         .output()
         .unwrap()
 }
