@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use local_stack::postgres::ClusterSettings;
-use local_stack::stack::{Part, Replicas, Stack};
+use local_stack::stack::{ServiceKind, Replicas, Stack};
 use tokio::process::Command;
 
 use crate::test::{cargo, step};
@@ -28,11 +28,11 @@ const ROWS: [(&str, &str); 3] = [
 ];
 
 /// What is put to the test, in the forms that the answers can have; `*/*` gets streams of sse-gateway.
-const RUNS: [(Part, &str); 4] = [
-    (Part::IngestApi, "*/*"),
-    (Part::SseGateway, "*/*"),
-    (Part::SseGateway, "application/json"),
-    (Part::SseGateway, "text/csv"),
+const RUNS: [(ServiceKind, &str); 4] = [
+    (ServiceKind::IngestApi, "*/*"),
+    (ServiceKind::SseGateway, "*/*"),
+    (ServiceKind::SseGateway, "application/json"),
+    (ServiceKind::SseGateway, "text/csv"),
 ];
 
 /// Paths that are asked for by this and by what starts the services.
@@ -49,7 +49,7 @@ pub(crate) async fn command(cases: u64) -> anyhow::Result<()> {
 pub(crate) async fn run(cluster: &ClusterSettings, cases: u64) -> anyhow::Result<()> {
     let programs = python::environment(&python::CONTRACT)?;
     let mut stack = trial::start(cluster, "newcycle_contract", Replicas::ONE).await?;
-    store_rows(&stack.url(Part::IngestApi)).await?;
+    store_rows(&stack.url(ServiceKind::IngestApi)).await?;
     for seed in SEED.. {
         for (part, accept) in RUNS {
             let name = format!("API contract: {part}, asked for {accept}, seed {seed}");
@@ -71,7 +71,7 @@ pub(crate) async fn run(cluster: &ClusterSettings, cases: u64) -> anyhow::Result
 /// How many requests the services have answered at the paths that are put to the test, and at those that do not exist.
 async fn answered(stack: &Stack) -> anyhow::Result<u64> {
     let mut answered = 0;
-    for part in [Part::IngestApi, Part::SseGateway] {
+    for part in [ServiceKind::IngestApi, ServiceKind::SseGateway] {
         let metrics = reqwest::get(format!("{}/metrics", stack.internal_url(part))).await?.text().await?;
         let counters = metrics.lines().filter(|line| line.starts_with("http_server_requests_total{"));
         // What looks after the service is no case.

@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use local_stack::stack::Part;
+use local_stack::stack::ServiceKind;
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -114,7 +114,7 @@ impl Tally {
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let url = match &options.url {
         Some(url) => url.clone(),
-        None => format!("http://127.0.0.1:{}", Settings::load()?.ports.of(Part::IngestApi)),
+        None => format!("http://127.0.0.1:{}", Settings::load()?.ports.public(ServiceKind::IngestApi)),
     };
     let mut interrupts = Interrupts::new()?;
     let (api, mut news) = Api::find(url.clone()).await?;

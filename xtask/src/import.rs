@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use async_compression::tokio::bufread::GzipDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
-use local_stack::stack::Part;
+use local_stack::stack::ServiceKind;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, BufReader};
 use tokio_util::io::ReaderStream;
@@ -41,7 +41,7 @@ pub(crate) struct BadLine {
 pub(crate) async fn run(folder: &Path, url: Option<String>) -> anyhow::Result<()> {
     let url = match url {
         Some(url) => url,
-        None => format!("http://127.0.0.1:{}", Settings::load()?.ports.of(Part::IngestApi)),
+        None => format!("http://127.0.0.1:{}", Settings::load()?.ports.public(ServiceKind::IngestApi)),
     };
     let files: Vec<(&'static str, PathBuf)> =
         KINDS.iter().filter_map(|kind| Some((*kind, file(folder, kind)?))).collect();

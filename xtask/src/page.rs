@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Context;
-use local_stack::postgres::{Cluster, ClusterSettings, free_port};
-use local_stack::stack::{Part, Replicas, built_programs};
+use local_stack::postgres::{Cluster, ClusterSettings};
+use local_stack::ports::reserve_port;
+use local_stack::stack::{ServiceKind, Replicas, built_programs};
 
 use crate::test::step;
 use crate::{node, packages, trial};
@@ -66,20 +67,20 @@ pub(crate) async fn test_in_browser(cluster: &Cluster, settings: &ClusterSetting
     let browser = browser()?;
     let mut stack =
         trial::start(settings, "newcycle_browser", Replicas { dashboard: 1, ..Replicas::ONE }).await?;
-    let notifier = stack.process_ids().find(|(instance, _)| instance.part == Part::StatsNotifier);
+    let notifier = stack.process_ids().find(|(instance, _)| instance.service == ServiceKind::StatsNotifier);
     let (_, notifier) = notifier.context("stats-notifier runs")?;
     let mut test = node::npm(&node::folder(FOLDER), &["run", "e2e"]);
     test.env("CHROMIUM", browser)
-        .env("DASHBOARD_URL", stack.url(Part::Dashboard))
+        .env("DASHBOARD_URL", stack.url(ServiceKind::Dashboard))
         // Where the tests serve the page by themselves, to have it follow a gateway that they may kill.
-        .env("DASHBOARD_PORT", free_port()?.to_string())
-        .env("GATEWAY_URL", stack.url(Part::SseGateway))
-        .env("INGEST_URL", stack.url(Part::IngestApi))
-        .env("NEWCYCLE_UPSTREAMS", stack.url(Part::StatsNotifier))
+        .env("DASHBOARD_PORT", reserve_port()?.to_string())
+        .env("GATEWAY_URL", stack.url(ServiceKind::SseGateway))
+        .env("INGEST_URL", stack.url(ServiceKind::IngestApi))
+        .env("NEWCYCLE_UPSTREAMS", stack.url(ServiceKind::StatsNotifier))
         .env("NOTIFIER_PID", notifier.to_string())
         .env("POSTGRES_PID", cluster.process_id().to_string())
         .env("GATEWAY_PROGRAM", built_programs()?.join("sse-gateway"))
-        .env("TEST_GATEWAY_PORT", free_port()?.to_string())
+        .env("TEST_GATEWAY_PORT", reserve_port()?.to_string())
         .env("PICTURES", built_programs()?.join("dashboard-pictures"));
     tokio::select! {
         outcome = step("the dashboard in a browser", test) => outcome?,

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use local_stack::postgres::{Cluster, ClusterSettings, Installation, PostgresError, free_port};
+use local_stack::postgres::{Cluster, ClusterSettings, Installation, PostgresError};
+use local_stack::ports::reserve_port;
 
 use crate::packages;
 use crate::python::{self, Requirements};
@@ -59,7 +60,7 @@ pub(crate) async fn with_cluster(
 pub(crate) fn test_cluster(folder: PathBuf) -> anyhow::Result<ClusterSettings> {
     Ok(ClusterSettings {
         folder,
-        port: free_port()?,
+        port: reserve_port()?,
         user: "postgres".to_owned(),
         password: "test".to_owned(),
         durable: false,

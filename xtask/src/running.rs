@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use local_stack::stack::{Part, Ports};
+use local_stack::stack::{ServiceKind, Ports};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,7 @@ pub(crate) struct Folder {
 impl Running {
     /// One that is being started by this process.
     pub(crate) fn starting(settings: &Settings) -> Self {
-        let url = |part| format!("http://127.0.0.1:{}", settings.ports.of(part));
+        let url = |part| format!("http://127.0.0.1:{}", settings.ports.public(part));
         let internal = |part| format!("http://127.0.0.1:{}", settings.ports.internal(part));
         let database = &settings.database;
         Self {
@@ -78,13 +78,13 @@ impl Running {
             data_folder: settings.folder.clone(),
             postgres_folder: settings.postgres_folder().0,
             urls: Urls {
-                ingest_api: url(Part::IngestApi),
-                ingest_api_internal: internal(Part::IngestApi),
-                sse_gateway: url(Part::SseGateway),
-                sse_gateway_internal: internal(Part::SseGateway),
-                dashboard: url(Part::Dashboard),
-                dashboard_internal: internal(Part::Dashboard),
-                stats_notifier: url(Part::StatsNotifier),
+                ingest_api: url(ServiceKind::IngestApi),
+                ingest_api_internal: internal(ServiceKind::IngestApi),
+                sse_gateway: url(ServiceKind::SseGateway),
+                sse_gateway_internal: internal(ServiceKind::SseGateway),
+                dashboard: url(ServiceKind::Dashboard),
+                dashboard_internal: internal(ServiceKind::Dashboard),
+                stats_notifier: url(ServiceKind::StatsNotifier),
                 postgres: format!(
                     "postgres://{}@127.0.0.1:{}/{}",
                     database.user, database.port, database.name

@@ -29,7 +29,7 @@ pub(crate) async fn start(
     };
     let roles = TestDatabase::roles();
     migrate::migrate(&database, &roles).await?;
-    let (programs, ports) = (built_programs()?, vec![Ports::free()?]);
+    let (programs, ports) = (built_programs()?, vec![Ports::reserve()?]);
     let settings = StackSettings { programs, database, roles, replicas, ports, variables: Vec::new() };
     let log = Arc::new(|instance: Instance, line: &str| {
         if line.contains(" ERROR ") || line.contains(" WARN ") {

@@ -93,7 +93,7 @@ async fn serve(settings: &Settings, with_page: bool, folder: &Folder, held: &mut
     let log = Arc::new(|instance: Instance, line: &str| say(&format!("{instance:>14} | {line}")));
     let stack = held.stack.insert(Stack::start(settings.stack(with_page)?, log)?);
     for (instance, process_id) in stack.process_ids() {
-        running.processes.push(Process { name: instance.part.name().to_owned(), process_id });
+        running.processes.push(Process { name: instance.service.name().to_owned(), process_id });
     }
     folder.write(&running)?;
     for instance in stack.instances() {

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use local_stack::postgres::{Cluster, ClusterSettings, free_port};
+use local_stack::postgres::{Cluster, ClusterSettings};
+use local_stack::ports::reserve_port;
 use local_stack::test_database::installation;
 use migrate::settings::RoleSettings;
 use migrate::{MigrateError, migrate};
@@ -24,7 +25,7 @@ impl Fresh {
         let (user, password) = ("bootstrap".to_owned(), "secret".to_owned());
         let settings = ClusterSettings {
             folder,
-            port: free_port().unwrap(),
+            port: reserve_port().unwrap(),
             user,
             password,
             durable: false,

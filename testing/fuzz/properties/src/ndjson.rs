@@ -1,4 +1,4 @@
-//! Uploads, as ingest-api's routes for many rows take them: lines, and the row that each of them is.
+//! The NDJSON uploads of ingest-api: the lines, and the row of each line.
 
 use std::fmt::Debug;
 use std::num::NonZeroUsize;
@@ -16,28 +16,28 @@ use time::{Duration, OffsetDateTime};
 
 use crate::cuts;
 
-/// The longest line, in bytes: short, so that longer ones are found soon.
+/// The longest line, in bytes. It is short, so that the fuzzer soon finds longer ones.
 const LONGEST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(299);
 
-/// The most bytes that the report of a line may have, whatever is in the line.
+/// The most bytes of the error of a line, whatever the line.
 const REPORT_BYTES: usize = 8_192;
 
-/// The service's time.
+/// The time of ingest-api's clock.
 const NOW: OffsetDateTime = datetime!(2026-11-23 9:37 UTC);
 
-/// How far ahead of it an event may be.
+/// How far ahead of that clock an event may be.
 const AHEAD: Duration = Duration::minutes(5);
 
-/// The lines do not depend on where an upload is cut, are what a simple reading of the bytes gives, and never wait for
-/// more than a line; and every one of them is a row that survives being written down and read again, or is refused in
-/// words that name the field.
+/// The lines do not depend on how an upload is split, equal those of a simple parser, and never
+/// more than one line is buffered. Each line is a row that is the same after it was written and
+/// read again, or its error names the field.
 ///
 /// # Panics
-/// Where this does not hold.
+/// This does not hold.
 pub fn check(bytes: &[u8]) {
     let expected = simply(bytes);
     for parts in cuts(bytes) {
-        assert_eq!(lines(&parts), expected, "lines of an upload that came in {} parts", parts.len());
+        assert_eq!(lines(&parts), expected, "lines of an upload in {} parts", parts.len());
     }
     for Line { number, text } in expected {
         match text {
@@ -65,7 +65,7 @@ fn lines(parts: &[&[u8]]) -> Vec<Line> {
     read
 }
 
-/// The same lines, read from all of the bytes at once.
+/// The lines, by a simple parser that has all bytes at once.
 fn simply(bytes: &[u8]) -> Vec<Line> {
     let mut lines = Vec::new();
     for (number, raw) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
@@ -101,7 +101,7 @@ where
             return;
         }
     };
-    assert!(json.is_ok_and(|json| json.is_object()), "a row of what is no JSON object: {text:?}");
+    assert!(json.is_ok_and(|json| json.is_object()), "a row that is not a JSON object: {text:?}");
     match input.into_row(context) {
         Ok(new) => {
             let written = serde_json::to_vec(&new.row).map_err(|error| error.to_string());
@@ -117,12 +117,12 @@ where
         Err(rejection) => {
             reported(number, &rejection);
             let field = rejection.field();
-            assert!(matches!(field, Some("created_at" | "timestamp")), "{rejection} is no fault of the time");
+            assert!(matches!(field, Some("created_at" | "timestamp")), "{rejection} does not name the time");
         }
     }
 }
 
-/// What is refused although it is JSON is refused for a field that is in it, or is missing.
+/// The error of valid JSON names a field that it has, or a required field that it does not have.
 fn named(json: &Value, required: &[&str], rejection: &Rejection) {
     let Some(field) = rejection.field() else { panic!("{json} is refused as {rejection}") };
     match json {
@@ -134,12 +134,12 @@ fn named(json: &Value, required: &[&str], rejection: &Rejection) {
     }
 }
 
-/// What a caller is told of a line is short, whatever is in it.
+/// The error of a line is short, whatever the line.
 fn reported(number: u64, rejection: &Rejection) {
     let report = LineError::new(number, rejection);
     assert!(!report.detail.is_empty());
     let bytes = serde_json::to_vec(&report).map(|report| report.len());
-    assert!(bytes.is_ok_and(|bytes| bytes <= REPORT_BYTES), "a long report: {report:?}");
+    assert!(bytes.is_ok_and(|bytes| bytes <= REPORT_BYTES), "a long error: {report:?}");
 }
 
 fn same_item(row: &Item, again: &Item) {
@@ -158,9 +158,9 @@ fn same_base_item(row: &BaseItem, again: &BaseItem) {
     assert!(!text.contains('\0') && text.chars().count() <= ingest_api::model::DESCRIPTION_CHARACTERS);
 }
 
-/// A time that Postgres and every later hop can hold.
+/// The time can be represented by Postgres and by every later hop.
 fn in_range(time: OffsetDateTime) {
-    assert!(time <= NOW + AHEAD, "{time} lies too far ahead");
-    assert!(BucketTime::try_from(time).is_ok(), "{time} lies in no bucket");
-    assert_eq!(time.nanosecond() % 1_000, 0, "{time} is finer than Postgres keeps");
+    assert!(time <= NOW + AHEAD, "{time} is too far ahead");
+    assert!(BucketTime::try_from(time).is_ok(), "{time} is in no bucket");
+    assert_eq!(time.nanosecond() % 1_000, 0, "{time} is finer than Postgres stores");
 }

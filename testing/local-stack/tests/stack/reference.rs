@@ -1,4 +1,4 @@
-//! `docs/configuration.md` says what the services' own defaults say.
+//! `docs/configuration.md` is generated from the services' default settings.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! The services as processes of their own, as they run anywhere else.
+//! A service as a process of its own, as it runs in production.
 
 use std::io;
 use std::path::Path;
@@ -11,18 +11,19 @@ use tokio::process::{Child, Command};
 
 pub use rustix::process::Signal;
 
-/// How long a process may take to heed a signal that none can refuse.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a process may take to stop after SIGSTOP, which it cannot refuse.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A running service. It is killed when dropped; [`Service::stop`] lets it finish.
+/// A running service. It is killed when this is dropped; [`ServiceProcess::stop`] lets it finish.
 #[derive(Debug)]
-pub struct Service {
+pub struct ServiceProcess {
     process: Child,
 }
 
-impl Service {
-    /// Starts a program of the folder `programs` with these variables, and passes each line that it logs to `log`. Its
-    /// standard error is that of this process: one that outlives this must still be able to complain.
+impl ServiceProcess {
+    /// Starts a program of the folder `programs` with these environment variables. Each line that
+    /// it logs is passed to `log`. Its standard error is that of this process, because the service
+    /// may outlive this process and must still be able to report an error.
     ///
     /// # Errors
     /// The program cannot be started.
@@ -36,7 +37,8 @@ impl Service {
         for (variable, value) in variables {
             command.env(variable, value);
         }
-        // A group of its own: a Ctrl-C at the terminal is for whoever started the service, who then stops it.
+        // In its own process group, a Ctrl-C at the terminal does not reach it: the process that
+        // started it gets the signal and stops it in order.
         let mut process = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -55,58 +57,59 @@ impl Service {
         Ok(Self { process })
     }
 
-    /// Its process id, while it runs.
+    /// The process id, while the process runs.
     #[must_use]
     pub fn process_id(&self) -> Option<u32> {
         self.process.id()
     }
 
-    /// Waits until it ends, and says how.
+    /// Waits until the process ends, and returns its exit status.
     ///
     /// # Errors
-    /// The operating system lost it.
+    /// The operating system cannot wait for it.
     pub async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.process.wait().await
     }
 
-    /// Sends it a signal.
+    /// Sends a signal to the process.
     ///
     /// # Errors
-    /// It has ended.
+    /// The process has ended.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(kill_process(self.process()?, signal)?)
+        Ok(kill_process(self.pid()?, signal)?)
     }
 
-    /// Stops it in the midst of whatever it does, and returns once it has stopped.
+    /// Freezes the process (SIGSTOP), and returns when it no longer runs.
     ///
     /// # Errors
-    /// It has ended.
+    /// The process has ended.
     pub async fn freeze(&self) -> io::Result<Frozen> {
-        let process = self.process()?;
+        let process = self.pid()?;
         kill_process(process, Signal::STOP)?;
         let frozen = Frozen { process };
-        // A signal is only sent: until it has arrived, the process goes on.
+        // The process goes on until the signal has been delivered.
         let stopped = async {
             while waitid(WaitId::Pid(process), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG)?.is_none() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             Ok(frozen)
         };
-        tokio::time::timeout(PATIENCE, stopped).await.map_err(|_| io::ErrorKind::TimedOut)?
+        tokio::time::timeout(FREEZE_TIMEOUT, stopped).await.map_err(|_| io::ErrorKind::TimedOut)?
     }
 
-    /// Kills it, and waits until it has ended.
+    /// Kills the process, and waits until it has ended.
     pub async fn kill(&mut self) {
         let _already_ended = self.process.kill().await;
     }
 
-    /// Asks it to stop, and kills it where it has not by the end of `patience`. Returns whether it ended well.
-    pub async fn stop(&mut self, patience: Duration) -> bool {
-        // It may just have ended by itself. One that is frozen hears of it when it is thawed.
+    /// Asks the process to stop (SIGTERM), and kills it after `timeout`. Returns whether it exited
+    /// with success by itself.
+    pub async fn stop(&mut self, timeout: Duration) -> bool {
+        // It may have ended by itself. A frozen process handles SIGTERM only after SIGCONT.
         for signal in [Signal::TERM, Signal::CONT] {
             let _already_ended = self.signal(signal);
         }
-        match tokio::time::timeout(patience, self.process.wait()).await {
+        match tokio::time::timeout(timeout, self.process.wait()).await {
             Ok(status) => status.is_ok_and(|status| status.success()),
             Err(_) => {
                 self.kill().await;
@@ -115,27 +118,27 @@ impl Service {
         }
     }
 
-    fn process(&self) -> io::Result<Pid> {
+    fn pid(&self) -> io::Result<Pid> {
         let id = self.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         id.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the process has ended"))
     }
 }
 
-/// A process that does nothing until this is dropped, in whatever way.
+/// A frozen process. It continues when this is dropped.
 #[derive(Debug)]
-#[must_use = "dropping it thaws the process"]
+#[must_use = "dropping it lets the process continue"]
 pub struct Frozen {
     process: Pid,
 }
 
 impl Frozen {
-    /// Lets the process go on.
+    /// Lets the process continue.
     pub fn thaw(self) {}
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        // It may have been killed meanwhile.
+        // The process may have been killed meanwhile.
         let _already_ended = kill_process(self.process, Signal::CONT);
     }
 }

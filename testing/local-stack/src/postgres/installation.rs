@@ -1,38 +1,36 @@
-//! The programs of one version of Postgres: those of this machine, or those in a folder.
+//! The programs of one version of Postgres: the newest on this machine, or those in a given folder.
 
 use std::fmt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::postgres::{ClusterSettings, PostgresError, User};
-
-/// The oldest version that will do.
-pub(crate) const OLDEST: u32 = 15;
+use super::error::{OLDEST, PostgresError};
+use super::settings::{ClusterSettings, User};
 
 /// The programs of one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installation {
     programs: PathBuf,
-    version: Version,
+    version: PostgresVersion,
 }
 
-/// A version as its programs tell it, such as 15.18.
+/// A version as `postgres --version` prints it, such as 15.18.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
-    /// What a release is for: data of one major version cannot be read by another.
+pub struct PostgresVersion {
+    /// The major version. A server cannot read the data of another major version.
     pub major: u32,
     text: String,
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for PostgresVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
 impl Installation {
-    /// The newest on this machine: on PATH, in Debian's versioned folders, or of Homebrew.
+    /// The newest version on PATH, in Debian's versioned folders or in Homebrew's.
     ///
     /// # Errors
     /// [`PostgresError::NotFound`], which says what to install.
@@ -49,7 +47,7 @@ impl Installation {
         found.max_by_key(|installation| installation.version.major).ok_or(PostgresError::NotFound)
     }
 
-    /// That of a folder of programs, such as `/usr/lib/postgresql/15/bin`.
+    /// The version in a folder of programs, such as `/usr/lib/postgresql/15/bin`.
     ///
     /// # Errors
     /// [`PostgresError::NotThere`].
@@ -61,23 +59,24 @@ impl Installation {
         }
     }
 
-    /// The folder of its programs.
+    /// The folder of the programs.
     #[must_use]
     pub fn programs(&self) -> &Path {
         &self.programs
     }
 
-    /// Its version.
+    /// The version of the programs.
     #[must_use]
-    pub const fn version(&self) -> &Version {
+    pub const fn version(&self) -> &PostgresVersion {
         &self.version
     }
 
-    /// A program, such as `pg_dump`, that is to connect to a cluster as its superuser. It runs as whoever owns the
-    /// cluster's folder, which is made where it is missing: `pg_basebackup` may write there.
+    /// A client program, such as `pg_dump`, that connects to a cluster as its superuser. It runs as
+    /// the owner of the cluster's folder, because `pg_basebackup` writes there. The folder is
+    /// created if it does not exist.
     ///
     /// # Errors
-    /// [`PostgresError`] where the folder cannot be made.
+    /// [`PostgresError`] if the folder cannot be created.
     pub fn program(&self, name: &str, cluster: &ClusterSettings) -> Result<Command, PostgresError> {
         let mut command = self.command(name, cluster.make_folder()?);
         command
@@ -88,27 +87,27 @@ impl Installation {
         Ok(command)
     }
 
-    pub(crate) fn command(&self, program: &str, user: Option<User>) -> Command {
+    pub(super) fn command(&self, program: &str, user: Option<User>) -> Command {
         let mut command = Command::new(self.programs.join(program));
         if let Some(User { uid, gid }) = user {
             command.uid(uid).gid(gid);
         }
-        // A folder that any user can enter; initdb looks at where it stands.
+        // initdb reads its working directory, so this must be one that every user can enter.
         command.current_dir("/").stdin(Stdio::null());
         command
     }
 }
 
-/// The version of the programs in a folder, where all that are needed are there, and run.
-fn version(programs: &Path) -> Option<Version> {
+/// The version of the programs in a folder, if all that are needed exist and run.
+fn version(programs: &Path) -> Option<PostgresVersion> {
     if !programs.join("initdb").exists() {
         return None;
     }
     let output = Command::new(programs.join("postgres")).arg("--version").output().ok()?;
-    let said = String::from_utf8(output.stdout).ok()?;
+    let printed = String::from_utf8(output.stdout).ok()?;
     // Such as "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)".
-    said.split_whitespace().find_map(|word| {
+    printed.split_whitespace().find_map(|word| {
         let major = word.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()?;
-        Some(Version { major, text: word.to_owned() })
+        Some(PostgresVersion { major, text: word.to_owned() })
     })
 }
