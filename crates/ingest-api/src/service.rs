@@ -1,4 +1,5 @@
-//! What the handlers of all requests share: the settings, the database with its time limits, and the metrics.
+//! What the handlers of all requests share: the settings, the database with its time limits, and
+//! the metrics.
 
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ pub(crate) struct IngestService {
 }
 
 impl IngestService {
-    /// The context of a row that arrives now, with the id from `Idempotency-Key` if the request has one.
+    /// The context of a row that arrives now, with the id from `Idempotency-Key` if the request has
+    /// one.
     pub(crate) fn context(&self, key: Option<Uuid>) -> Context {
         let ahead = time::Duration::try_from(self.settings.limits.ahead).unwrap_or(time::Duration::MAX);
         Context { now: self.clock.now(), ahead, key }
@@ -41,10 +43,12 @@ impl IngestService {
         result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
     }
 
-    /// Stores rows. The outcomes are in the order of the rows. Every insert of this service passes through here.
+    /// Stores rows. The outcomes are in the order of the rows. Every insert of this service passes
+    /// through here.
     ///
     /// # Errors
-    /// The database. Some of the rows may be stored then; the same call again reports these as repeated.
+    /// The database. Some of the rows may be stored then; the same call again reports these as
+    /// repeated.
     pub(crate) async fn insert<R: StoredRow>(
         &self,
         timeout: Duration,
