@@ -9,3 +9,4 @@
 pub mod database;
 pub mod locks;
 pub mod schema;
+pub mod settings;

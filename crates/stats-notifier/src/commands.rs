@@ -8,7 +8,7 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::rebuild::{RebuildReport, take_over_and_rebuild};
-use crate::settings::{Settings, milliseconds};
+use crate::settings::Settings;
 use crate::store::Progress;
 use crate::verify::{Verifier, VerifyMode, VerifyReport};
 
@@ -47,7 +47,7 @@ pub async fn verify(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
     let bar = progress_bar(json)?;
     let verified = async {
         let Settings { database, leader, .. } = settings;
-        let interval = milliseconds(leader.address_check_interval_milliseconds);
+        let interval = leader.address_check_interval.get();
         let mut on_progress = |progress| update(&bar, progress);
         let verifier = Verifier::connect(database).await?;
         verifier

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::leader::Role;
 use crate::metrics::VerifyMetrics;
-use crate::settings::{Settings, milliseconds};
+use crate::settings::Settings;
 use crate::store::StoreError;
 use crate::verify::{Verifier, VerifyMode, VerifyReport};
 
@@ -66,7 +66,7 @@ pub async fn run(
 async fn verify(settings: &Settings) -> Result<VerifyReport, StoreError> {
     let Settings { database, leader, verify, .. } = settings;
     let mode = VerifyMode::DayByDay { load_percent: verify.load_percent.get() };
-    let interval = milliseconds(leader.address_check_interval_milliseconds);
+    let interval = leader.address_check_interval.get();
     let verifier = Verifier::connect(database).await?;
     verifier.verify_unless_left_behind(mode, database, interval, &mut |_| ()).await
 }

@@ -43,7 +43,7 @@ pub(crate) async fn watch_for_failover(
     let mut failures = FailureLog::default();
     loop {
         tokio::time::sleep(check_interval).await;
-        match with_timeout(database.connect_timeout(), is_left_behind(session, database)).await {
+        match with_timeout(database.connect_timeout.get(), is_left_behind(session, database)).await {
             Ok(true) => return,
             Ok(false) => failures = FailureLog::default(),
             // A server that is full, is starting or is read-only does not show where the session

@@ -10,7 +10,7 @@ use domain::{BucketTime, TimeUnit, Topic};
 use postgres_kit::database::{Connections, DatabaseSettings, PoolUse, Unavailable};
 use statistics_stream::history::{Page, Query};
 
-use crate::settings::{HistorySettings, milliseconds};
+use crate::settings::HistorySettings;
 use crate::store::StoreError;
 use crate::store::history::{KeptBuckets, Period, read_milliseconds, read_rollups};
 
@@ -52,7 +52,7 @@ impl HistoryReader {
     ) -> Result<Self, deadpool_postgres::BuildError> {
         Ok(Self {
             connections: Connections::new(database, &settings.pool, "stats-notifier history")?,
-            timeout: milliseconds(settings.timeout_milliseconds),
+            timeout: settings.timeout.get(),
             page_buckets: usize::try_from(settings.page_buckets.get()).unwrap_or(usize::MAX),
         })
     }

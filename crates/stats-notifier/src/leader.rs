@@ -17,7 +17,7 @@ use crate::failover::watch_for_failover;
 use crate::gate::{Gate, GateAction};
 use crate::listener::Listener;
 use crate::metrics::LeaderMetrics;
-use crate::settings::{Settings, milliseconds};
+use crate::settings::Settings;
 use crate::store::{Statements, Store, StoreError};
 use crate::term::Term;
 
@@ -83,7 +83,7 @@ pub struct Candidate {
 /// The schema is not the one that this release needs, so waiting would not help. Any other error
 /// ends the term, is logged, and is followed by another attempt.
 pub async fn run(candidate: Candidate, shutdown: CancellationToken) -> Result<(), StoreError> {
-    let interval = milliseconds(candidate.settings.leader.attempt_interval_milliseconds);
+    let interval = candidate.settings.leader.attempt_interval.get();
     loop {
         // A shutdown may stop anywhere, like a crash: memory has nothing that the database lacks.
         let ended = tokio::select! {
@@ -118,7 +118,7 @@ impl Candidate {
     async fn lead_once(&self) -> Result<(), StoreError> {
         let Settings { database, leader, .. } = &self.settings;
         let store = Store::connect(database, leader, self.statements.clone()).await?;
-        let interval = milliseconds(leader.address_check_interval_milliseconds);
+        let interval = leader.address_check_interval.get();
         tokio::select! {
             ended = self.lead_on(&store) => ended,
             () = watch_for_failover(store.session_id(), database, interval) => {
@@ -131,7 +131,7 @@ impl Candidate {
         let Settings { database, leader, .. } = &self.settings;
         self.role.send_replace(Role::Standby);
         while !store.try_lead().await? {
-            tokio::time::sleep(milliseconds(leader.attempt_interval_milliseconds)).await;
+            tokio::time::sleep(leader.attempt_interval.get()).await;
         }
         let mut term = Term::begin(store, (self.new_hub)(), &self.settings).await?;
         self.metrics.terms.increment(1);
@@ -155,9 +155,9 @@ impl Candidate {
     /// The loop of a term: tick, flush and purge when due, move the gate, wait.
     async fn run_term(&self, store: &Store, term: &mut Term, wake: &Notify) -> Result<(), StoreError> {
         let Settings { tick, gate, flush, retention, .. } = &self.settings;
-        let spacing = milliseconds(tick.interval_milliseconds);
-        let flush_interval = milliseconds(flush.interval_milliseconds);
-        let expire_interval = Duration::from_secs(retention.interval_seconds.get());
+        let spacing = tick.interval.get();
+        let flush_interval = flush.interval.get();
+        let expire_interval = retention.interval.get();
         let mut gate = Gate::new(tick, gate);
         let mut opened = Instant::now();
         let mut flushed = Instant::now();

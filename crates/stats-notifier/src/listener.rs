@@ -60,7 +60,7 @@ impl Listener {
         config
             .options(format!("-c TimeZone=UTC -c idle_session_timeout={idle} -c tcp_user_timeout={unread}"));
         let connecting = async { Ok(config.connect(NoTls).await?) };
-        let (client, mut connection) = with_timeout(self.database.connect_timeout(), connecting).await?;
+        let (client, mut connection) = with_timeout(self.database.connect_timeout.get(), connecting).await?;
         let self_check = Arc::new(Notify::new());
         let received_self_check = Arc::clone(&self_check);
         let wake = Arc::clone(&self.wake);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
 
 use crate::failover::watch_for_failover;
-use crate::settings::{RetentionSettings, Settings, milliseconds};
+use crate::settings::{RetentionSettings, Settings};
 pub use crate::store::RebuildReport;
 use crate::store::{OnProgress, Progress, Statements, Store, StoreError};
 
@@ -26,7 +26,7 @@ pub async fn take_over_and_rebuild(
 ) -> Result<RebuildReport, StoreError> {
     let Settings { database, leader, retention, .. } = settings;
     let store = Store::connect(database, leader, Statements::default()).await?;
-    let interval = milliseconds(leader.address_check_interval_milliseconds);
+    let interval = leader.address_check_interval.get();
     tokio::select! {
         report = take_over(&store, retention, on_progress) => report,
         // A server that was left behind may never answer.

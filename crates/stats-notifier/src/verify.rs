@@ -40,7 +40,7 @@ impl Verifier {
     /// # Errors
     /// [`StoreError`], also if all of this takes longer than the connect timeout.
     pub async fn connect(database: &DatabaseSettings) -> Result<Self, StoreError> {
-        with_timeout(database.connect_timeout(), Self::connect_without_timeout(database)).await
+        with_timeout(database.connect_timeout.get(), Self::connect_without_timeout(database)).await
     }
 
     async fn connect_without_timeout(database: &DatabaseSettings) -> Result<Self, StoreError> {

@@ -10,7 +10,7 @@ use super::connection::{ConnectionDriver, open, with_timeout};
 use super::error::StoreError;
 use super::row::column;
 use super::statements::Statements;
-use crate::settings::{LeaderSettings, milliseconds};
+use crate::settings::LeaderSettings;
 
 /// Identifies this session.
 const READ_SESSION_ID: &str = "
@@ -77,7 +77,7 @@ impl Store {
         leader: &LeaderSettings,
         statements: Statements,
     ) -> Result<Self, StoreError> {
-        let session_timeout = milliseconds(leader.session_timeout_milliseconds);
+        let session_timeout = leader.session_timeout.get();
         let mut config = database.connection("stats-notifier");
         // The timeouts end the session of a leader that is frozen or cut off, so that another can
         // take over. When a leader falls silent, its backend is in one of these states:
@@ -90,8 +90,8 @@ impl Store {
         //   the same work. If the leader's host is gone, client_connection_check_interval ends it.
         // It never waits between the messages of one statement, because they are sent together.
         let idle = session_timeout.as_millis();
-        let lock = leader.lock_timeout_milliseconds;
-        let check = leader.attempt_interval_milliseconds;
+        let lock = leader.lock_timeout.get().as_millis();
+        let check = leader.attempt_interval.get().as_millis();
         config.options(format!(
             "{PLANNING} -c TimeZone=UTC -c idle_session_timeout={idle} \
              -c idle_in_transaction_session_timeout={idle} -c tcp_user_timeout={idle} \
@@ -100,8 +100,8 @@ impl Store {
         config.tcp_user_timeout(session_timeout);
         // The snapshots of a standby server lack the transactions in progress.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        let (client, driver) = with_timeout(database.connect_timeout(), open(&config)).await?;
-        let statement_timeout = milliseconds(leader.statement_timeout_milliseconds);
+        let (client, driver) = with_timeout(database.connect_timeout.get(), open(&config)).await?;
+        let statement_timeout = leader.statement_timeout.get();
         with_timeout(statement_timeout, async { Ok(postgres_kit::schema::check(&client).await?) }).await?;
         let id = with_timeout(statement_timeout, SessionId::read(&client)).await?;
         Ok(Self { client, statements, id, statement_timeout, _driver: driver })

@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 /// The time limit of every wait for a condition.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Counts by topic and bucket, without zeros.
 pub(crate) type Counts = BTreeMap<(usize, BucketTime), i64>;

@@ -1,6 +1,5 @@
 //! Drives terms step by step, and compares what they show and store after each step with the events.
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use local_stack::test_database::TestDatabase;
@@ -130,7 +129,7 @@ async fn a_long_log_is_folded_before_a_term_begins_and_without_a_time_limit() {
          FROM generate_series(1, 20000) AS n"
     );
     producer.batch_execute(&insert).await.unwrap();
-    settings.leader.statement_timeout_milliseconds = NonZeroU64::new(1_000).unwrap();
+    settings.leader.statement_timeout = service_kit::settings::NonZeroDuration::from_millis(1_000);
     settings.flush.long_log_bytes = 1_000_000;
     let store = lead_again(&settings).await;
     assert!(store.log_bytes().await.unwrap() > settings.flush.long_log_bytes);
@@ -220,7 +219,7 @@ async fn milliseconds_are_loaded_from_the_newest_events() {
 async fn a_transaction_that_fails_reports_its_first_error() {
     let database = TestDatabase::create().await;
     let mut settings = settings(&database);
-    settings.leader.lock_timeout_milliseconds = 60_000.try_into().unwrap();
+    settings.leader.lock_timeout = service_kit::settings::NonZeroDuration::from_millis(60_000);
     let (store, mut term, _) = lead(&settings, Statements::default()).await;
     let superuser = database.connect().await;
     superuser.batch_execute("BEGIN; LOCK TABLE rollup_cursor").await.unwrap();
