@@ -102,9 +102,9 @@ impl Pace {
 /// The body is too long, too late, or cannot be read.
 pub(crate) async fn whole(body: Payload, limits: &Limits) -> Result<Vec<u8>, BodyError> {
     let max_bytes = limits.request_body_bytes;
-    let deadline = limits.request_body_timeout();
+    let deadline = limits.request_body_timeout.get();
     let read = async {
-        let mut parts = Box::pin(parts(body, limits.body_idle_timeout()));
+        let mut parts = Box::pin(parts(body, limits.body_idle_timeout.get()));
         let mut whole = Vec::new();
         while let Some(part) = parts.next().await {
             whole.extend_from_slice(&part?);

@@ -148,7 +148,7 @@ async fn commit<R: StoredRow>(
     if rows.is_empty() {
         return Ok(());
     }
-    let outcomes = service.insert(limits.chunk_timeout(), rows).await?;
+    let outcomes = service.insert(limits.chunk_timeout.get(), rows).await?;
     for (outcome, line) in outcomes.iter().zip(lines.iter()) {
         match outcome {
             InsertOutcome::Created(_) => report.counts.accepted += 1,

@@ -30,7 +30,7 @@ impl IngestService {
     /// The context of a row that arrives now, with the id from `Idempotency-Key` if the request has
     /// one.
     pub(crate) fn context(&self, key: Option<Uuid>) -> Context {
-        let ahead = time::Duration::seconds(i64::from(self.settings.limits.ahead_seconds));
+        let ahead = time::Duration::try_from(self.settings.limits.ahead).unwrap_or(time::Duration::MAX);
         Context { now: self.clock.now(), ahead, key }
     }
 
@@ -39,7 +39,7 @@ impl IngestService {
         &self,
         work: impl AsyncFnOnce(&deadpool_postgres::Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let result = self.store.run(self.settings.limits.query_timeout(), work).await;
+        let result = self.store.run(self.settings.limits.query_timeout.get(), work).await;
         result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
     }
 
@@ -65,7 +65,7 @@ impl IngestService {
         &self,
         row: NewRow<R>,
     ) -> Result<InsertOutcome<R>, StoreError> {
-        let outcomes = self.insert(self.settings.limits.query_timeout(), &[row]).await?;
+        let outcomes = self.insert(self.settings.limits.query_timeout.get(), &[row]).await?;
         // Every row has an outcome, so the error cannot occur.
         outcomes.into_iter().next().ok_or(StoreError::Contended)
     }

@@ -8,3 +8,4 @@ pub mod process;
 mod replicas;
 pub mod stack;
 pub mod test_database;
+pub mod test_server;

@@ -189,8 +189,8 @@ async fn a_connection_whose_statement_was_dropped_is_not_reused() {
 #[tokio::test]
 async fn the_server_ends_statements_that_take_too_long() {
     let api = Api::start_with(|settings| {
-        settings.limits.query_timeout_milliseconds = 60_000;
-        settings.pool.statement_timeout_milliseconds = 300.try_into().unwrap();
+        settings.limits.query_timeout = service_kit::settings::NonZeroDuration::from_millis(60_000);
+        settings.pool.statement_timeout = service_kit::settings::NonZeroDuration::from_millis(300);
     })
     .await;
     let blocker = api.database.connect().await;
