@@ -109,8 +109,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Another gateway that follows this one, most likely with the same settings, must hear from it more often than it
-    /// bears silence.
+    /// Another gateway that follows this one, most likely with the same settings, must hear from it
+    /// more often than it bears silence.
     fn check(&self) -> Result<(), SettingsError> {
         let heartbeat = self.stream.internal_heartbeat_milliseconds.get();
         let silence = self.upstream.silence_milliseconds.get();
@@ -144,9 +144,9 @@ impl Settings {
 
     /// The upstream's part of the settings.
     #[must_use]
-    pub fn upstream(&self) -> upstream::UpstreamSettings {
+    pub fn upstream(&self) -> upstream::FollowSettings {
         let settings = &self.upstream;
-        upstream::UpstreamSettings {
+        upstream::FollowSettings {
             addresses: list(&settings.addresses)
                 .map(|address| address.trim_end_matches('/').to_owned())
                 .collect(),

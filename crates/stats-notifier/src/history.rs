@@ -8,7 +8,7 @@ use std::time::Duration;
 use deadpool_postgres::Client;
 use domain::{Bucket, BucketTime, TimeUnit, Topic};
 use postgres_kit::database::{Connections, DatabaseSettings, PoolUse, Unavailable};
-use statistics_stream::history::{Page, Query};
+use statistics_stream::history::{HistoryPage, HistoryQuery};
 use time::OffsetDateTime;
 
 use crate::days::events;
@@ -75,7 +75,7 @@ impl History {
     ///
     /// # Errors
     /// [`HistoryError`].
-    pub async fn page(&self, query: Query) -> Result<Page, HistoryError> {
+    pub async fn page(&self, query: HistoryQuery) -> Result<HistoryPage, HistoryError> {
         let limit = query.limit.clamp(1, self.page_buckets);
         // One more tells whether there is a next page, and where it begins.
         let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
@@ -86,14 +86,14 @@ impl History {
         let (from, mut buckets) = self.connections.run(self.timeout, read).await?;
         let next = buckets.get(limit).map(|bucket| bucket.time);
         buckets.truncate(limit);
-        Ok(Page { topic: query.topic, from, to: query.to, buckets, next })
+        Ok(HistoryPage { topic: query.topic, from, to: query.to, buckets, next })
     }
 }
 
 /// The first `rows` buckets of a period, and where it begins: the rollups, and the log past them.
 async fn rollups_of(
     client: &Client,
-    query: Query,
+    query: HistoryQuery,
     rows: i64,
 ) -> Result<(BucketTime, Vec<Bucket>), HistoryError> {
     let [started_since, in_progress_then] = past("(SELECT snapshot FROM bounds)");
@@ -137,7 +137,7 @@ async fn rollups_of(
 /// the index above the last.
 async fn milliseconds_of(
     client: &Client,
-    query: Query,
+    query: HistoryQuery,
     rows: i64,
 ) -> Result<(BucketTime, Vec<Bucket>), HistoryError> {
     let (table, column) = events(query.topic.metric);

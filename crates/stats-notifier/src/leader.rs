@@ -88,7 +88,7 @@ pub struct Term {
 impl Drop for Term {
     /// Whoever follows this term's hub is sent away, to find the next leader.
     fn drop(&mut self) {
-        self.hub.end();
+        self.hub.close();
     }
 }
 
@@ -128,7 +128,7 @@ impl Term {
         // Before anybody can be shown the version.
         term.announce(version);
         term.hub.start(statistics);
-        term.hub.live_at(asked);
+        term.hub.mark_live_at(asked);
         tracing::info!(term.number = number, "leading");
         Ok(term)
     }
@@ -142,10 +142,10 @@ impl Term {
         let ticked = store.tick(&self.cursor, self.retention).await?;
         self.cursor = ticked.now;
         // Not when the answer was read, which may be long after the session was lost.
-        self.hub.live_at(asked);
+        self.hub.mark_live_at(asked);
         if ticked.rows > 0 {
             // Before anybody can be shown the version.
-            if let Some(Version { nonce, tick }) = self.hub.read(Statistics::version) {
+            if let Some(Version { nonce, tick }) = self.hub.with_state(Statistics::version) {
                 self.announce(Version { nonce, tick: tick + 1 });
             }
             self.hub.advance(&ticked.changes);

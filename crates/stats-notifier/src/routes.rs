@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
-use domain::Version;
 use postgres_kit::database::is_away;
 use service_kit::problem::{self, Problem};
-use statistics_stream::history::{self, Query};
-use statistics_stream::{Hub, internal_stream_response, upstream};
+use statistics_stream::history::{self, HistoryQuery};
+use statistics_stream::{Hub, internal_stream_response, last_event_id, upstream};
 use tokio::sync::watch;
 
 use crate::history::{History, HistoryError};
@@ -48,7 +47,7 @@ pub fn configure(routes: &mut web::ServiceConfig) {
 }
 
 async fn page(request: HttpRequest, history: web::Data<History>) -> HttpResponse {
-    let query = match Query::of(&request) {
+    let query = match HistoryQuery::from_request(&request) {
         Ok(query) => query,
         Err(error) => {
             let (status, kind) = (StatusCode::BAD_REQUEST, "/problems/invalid-query");
@@ -83,9 +82,7 @@ async fn stream(request: HttpRequest, leading: web::Data<Leading>) -> HttpRespon
         return Problem::new(status, kind, "Not leading", detail).retry_after(1).response();
     };
     // An id that is none of ours is no error: the client gets snapshots.
-    let last_event_id = request.headers().get("last-event-id");
-    let last_event_id = last_event_id.and_then(|id| id.to_str().ok()?.parse::<Version>().ok());
-    match internal_stream_response(&hub, last_event_id) {
+    match internal_stream_response(&hub, last_event_id(&request)) {
         Ok(response) => response,
         Err(error) => Problem::unavailable(error.to_string()).response(),
     }

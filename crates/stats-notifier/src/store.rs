@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use domain::{
-    Bucket, BucketTime, Changes, Metric, OutOfRange, Retention, TimeUnit, Topic, UnknownMetric,
+    Bucket, BucketTime, Changes, InvalidTime, Metric, Retention, TimeUnit, Topic, UnknownMetric,
     UnknownTimeUnit,
 };
 use futures_util::TryStreamExt;
@@ -130,7 +130,7 @@ macro_rules! corrupt {
         }
     )*};
 }
-corrupt!(InvalidSnapshot, OutOfRange, UnknownMetric, UnknownTimeUnit);
+corrupt!(InvalidSnapshot, InvalidTime, UnknownMetric, UnknownTimeUnit);
 
 /// What a tick found.
 #[derive(Debug, Clone)]
@@ -297,7 +297,7 @@ impl Store {
         let statement = self.client.prepare(&self.statements.tick).await?;
         let rows = self.client.query_raw(&statement, [cursor.to_string()]).await?;
         let mut rows = std::pin::pin!(rows);
-        let (mut now, mut count, mut changes) = (None, 0, Changes::within(retention));
+        let (mut now, mut count, mut changes) = (None, 0, Changes::with_retention(retention));
         while let Some(row) = rows.try_next().await? {
             match row.try_get::<_, Option<&str>>(0)? {
                 Some(snapshot) => now = Some(snapshot.parse()?),

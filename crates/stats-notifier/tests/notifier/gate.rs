@@ -44,7 +44,7 @@ impl Running {
         let sum = |statistics: &Statistics| {
             statistics.snapshot(topic, usize::MAX).buckets.iter().map(|bucket| bucket.count).sum()
         };
-        self.hub.read(sum).unwrap()
+        self.hub.with_state(sum).unwrap()
     }
 
     /// How long it takes until so many are shown.

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use bytes::BytesMut;
 use domain::{Frame, Statistics, Topic, TopicFrame};
-use statistics_stream::decoder::{EventDecoder, Told};
+use statistics_stream::decoder::{EventDecoder, StreamEvent};
 use tokio_util::codec::Decoder;
 
 use crate::cuts;
@@ -30,19 +30,19 @@ pub fn check(bytes: &[u8]) {
         assert_eq!(error_in_parts, error, "the error in {} parts", parts.len());
     }
     let frames = told.into_iter().filter_map(|told| match told {
-        Told::Frame(frame) => Some(frame),
-        Told::Status(_) | Told::Unknown => None,
+        StreamEvent::Frame(frame) => Some(frame),
+        StreamEvent::Status(_) | StreamEvent::Unknown => None,
     });
     applied(&frames.collect::<Vec<_>>());
 }
 
 /// What is told by an event, and why it cannot be understood.
-pub(crate) fn decoded(event: &str) -> (Vec<Told>, Option<String>) {
+pub(crate) fn decoded(event: &str) -> (Vec<StreamEvent>, Option<String>) {
     decoded_by(&UNBOUNDED, &[event.as_bytes()], usize::MAX)
 }
 
 /// What is told before the bytes end or cannot be understood, and why they cannot.
-fn decoded_by(decoder: &EventDecoder, parts: &[&[u8]], largest: usize) -> (Vec<Told>, Option<String>) {
+fn decoded_by(decoder: &EventDecoder, parts: &[&[u8]], largest: usize) -> (Vec<StreamEvent>, Option<String>) {
     let (mut decoder, mut source) = (decoder.clone(), BytesMut::new());
     let mut all = Vec::new();
     for part in parts {
@@ -97,7 +97,7 @@ fn applied(frames: &[Frame]) {
     let Some(frame) = state.frame_since(None, &topics) else { panic!("a state that cannot be shown") };
     assert_eq!(
         decoded(&encoded(&frame)),
-        (vec![Told::Frame(frame.clone())], None),
+        (vec![StreamEvent::Frame(frame.clone())], None),
         "what was written is read again"
     );
     let mut receiver = Statistics::new(frame.version);
