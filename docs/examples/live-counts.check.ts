@@ -1,11 +1,14 @@
-// Runs live-counts.ts for a test, with an EventSource made of fetch: Node has none yet without a flag. Prints a line of JSON for each
-// request, each event and each state.
+// Runs live-counts.ts for a test, with an EventSource built on fetch, because Node has one behind a
+// flag only. Prints a line of JSON for each request, each event and each state.
 
 import { argv } from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { follow, type Source } from "./live-counts.ts";
 
-/** As much of EventSource (https://html.spec.whatwg.org/multipage/server-sent-events.html) as the test needs. */
+/**
+ * The part of EventSource (https://html.spec.whatwg.org/multipage/server-sent-events.html) that the
+ * test needs.
+ */
 class FetchEventSource implements Source {
   readyState = 0;
   readonly #listeners = new Map<string, ((event: { data: string }) => void)[]>();
@@ -34,7 +37,8 @@ class FetchEventSource implements Source {
     while (this.readyState !== 2) {
       try {
         print({ request: id });
-        const headers = { accept: "text/event-stream", ...(id === "" ? {} : { "last-event-id": id }) };
+        const resume = id === "" ? {} : { "last-event-id": id };
+        const headers = { accept: "text/event-stream", ...resume };
         const response = await fetch(url, { headers, signal: this.#abort.signal });
         if (response.status !== 200 || response.body === null) {
           this.readyState = 2;
@@ -45,8 +49,10 @@ class FetchEventSource implements Source {
             const events = (text + part).split("\n\n");
             text = events.pop() ?? "";
             for (const event of events) {
-              const fields = event.split("\n").map((line) => /^(\w+): ?(.*)$/.exec(line)?.slice(1) ?? []);
-              const values = (name: string) => fields.filter(([field]) => field === name).map((field) => field[1]);
+              const lines = event.split("\n");
+              const fields = lines.map((line) => /^(\w+): ?(.*)$/.exec(line)?.slice(1) ?? []);
+              const values = (name: string) =>
+                fields.filter(([field]) => field === name).map((field) => field[1]);
               id = values("id")[0] ?? id;
               retry = Number(values("retry")[0] ?? retry);
               const kind = values("event")[0];

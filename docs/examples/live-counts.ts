@@ -1,9 +1,9 @@
-// Follows counts of Newcycle: the state of the topics, newest version, and whether it is live.
+// Follows counts of Newcycle: keeps the newest state of the topics, and whether it is live.
 
 export interface State {
-  /** Whether the numbers follow the database just now. Stale ones are still right for the time they were taken. */
+  /** Whether the numbers follow the database now. Stale numbers were right when they were sent. */
   upstream: "live" | "stale";
-  /** The counts of each topic by the start of the bucket, oldest first. */
+  /** For each topic, its counts by the start of the bucket, oldest first. */
   topics: Map<string, Map<string, number>>;
 }
 
@@ -13,7 +13,7 @@ interface Frame {
   buckets: { time: string; count: number }[];
 }
 
-/** What is used of EventSource. In a browser, pass EventSource itself. */
+/** The part of EventSource that this client uses. In a browser, pass EventSource itself. */
 export interface Source {
   readonly readyState: number;
   addEventListener(kind: string, listener: (event: { data: string }) => void): void;
@@ -25,20 +25,20 @@ const SILENCE_MILLISECONDS = 45_000;
 
 const CLOSED = 2;
 
-/** Takes a frame: a snapshot replaces a topic's counts, a patch sets those that it names. */
+/** Applies a frame: a snapshot replaces a topic's counts, a patch sets the counts that it names. */
 export function apply(topics: State["topics"], kind: "snapshot" | "patch", data: string): void {
   // One topic is an object, several are an array.
   const frames: Frame[] = [JSON.parse(data) as Frame | Frame[]].flat();
   for (const { topic, window, buckets } of frames) {
     const counts = new Map(kind === "patch" ? topics.get(topic) : []);
     for (const { time, count } of buckets) counts.set(time, count);
-    // The window holds the newest buckets. As text, 09:37:00.5Z would come before 09:37:00Z.
+    // The window holds the newest buckets. Sorted as text, 09:37:00.5Z would precede 09:37:00Z.
     const inOrder = [...counts].sort(([one], [other]) => Date.parse(one) - Date.parse(other));
     topics.set(topic, new Map(inOrder.slice(-window)));
   }
 }
 
-/** Follows a stream, and calls `changed` after each change of the state. Returns what ends it. */
+/** Follows a stream and calls `changed` after each change of the state. Returns a stop function. */
 export function follow(
   EventSource: new (url: string) => Source,
   url: string,
@@ -55,7 +55,7 @@ export function follow(
     source.addEventListener("error", () => {
       state.upstream = "stale";
       changed(state);
-      // After a lost connection EventSource comes back by itself, with the last id; after a refusal it does not.
+      // EventSource reconnects by itself after a lost connection, but not after a refusal.
       if (source.readyState === CLOSED) reopen(1_000 + Math.random() * 4_000);
     });
     reopen(SILENCE_MILLISECONDS);

@@ -1,12 +1,12 @@
--- The outbox of a producer: in its own database, beside its own tables.
+-- The outbox of a producer, in the producer's own database.
 CREATE TABLE outbox (
-    -- That of the event, made together with it.
+    -- The id of the event, created together with the event.
     id uuid PRIMARY KEY,
-    -- Where it is posted to, and what: the body has the same id.
+    -- The path and the body to post; the body has the same id.
     path text NOT NULL,
     body jsonb NOT NULL,
     sent_at timestamptz,
-    -- Why ingest-api will never take it.
+    -- Why ingest-api will never accept it.
     refused text
 );
 CREATE INDEX outbox_waiting_idx ON outbox (id) WHERE sent_at IS NULL AND refused IS NULL;
@@ -16,15 +16,17 @@ BEGIN;
 -- INSERT INTO orders …
 INSERT INTO outbox (id, path, body) VALUES
     ('019a2b3c-0000-7000-8000-000000000001', '/items',
-     '{"id": "019a2b3c-0000-7000-8000-000000000001", "base_item_id": "019a2b3c-0000-7000-8000-00000000000b",
+     '{"id": "019a2b3c-0000-7000-8000-000000000001",
+       "base_item_id": "019a2b3c-0000-7000-8000-00000000000b",
        "created_at": "2026-11-23T09:37:00.123Z"}'),
     ('019a2b3c-0000-7000-8000-000000000002', '/items',
-     '{"id": "019a2b3c-0000-7000-8000-000000000002", "base_item_id": "019a2b3c-0000-7000-8000-00000000000c",
+     '{"id": "019a2b3c-0000-7000-8000-000000000002",
+       "base_item_id": "019a2b3c-0000-7000-8000-00000000000c",
        "created_at": "2026-11-23T09:37:00.456Z"}');
 COMMIT;
 
--- 2. The poller, again and again: takes some that wait, posts them, and writes down what became of them. Where it dies
--- in between, nothing is written down, and the next one posts the same ids again, which is harmless.
+-- 2. The poller, repeatedly: selects some waiting rows, posts them, and records the results. If it
+-- dies in between, nothing is recorded, and the next run posts the same ids again: harmless.
 BEGIN;
 SELECT id, path, body FROM outbox WHERE sent_at IS NULL AND refused IS NULL
 ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED;
@@ -34,5 +36,5 @@ UPDATE outbox SET refused = 'base_item_id: there is no such row'
 WHERE id IN ('019a2b3c-0000-7000-8000-000000000002');
 COMMIT;
 
--- 3. Now and then, what was sent long ago is deleted. What was refused waits for somebody to look at it.
+-- 3. From time to time, delete what was sent long ago. Refused rows stay: a person looks at them.
 DELETE FROM outbox WHERE sent_at < now() - interval '7 days';

@@ -19,14 +19,15 @@ GIVE_UP_SECONDS = 300
 
 
 def new_id() -> str:
-    """A UUIDv7 (RFC 9562): the milliseconds since 1970, the version, and random bits around the variant."""
+    """A UUIDv7 (RFC 9562): milliseconds since 1970, the version, random bits around the variant."""
     milliseconds = time.time_ns() // 1_000_000
-    bits = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
+    bits = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64
+    bits |= 0b10 << 62 | secrets.randbits(62)
     return str(uuid.UUID(int=bits))
 
 
 class Refused(Exception):
-    """The request is wrong, and repeating it will not help."""
+    """The request is wrong. Retrying it will not help."""
 
 
 class Producer:
@@ -34,7 +35,7 @@ class Producer:
         self.url = url
 
     def create(self, path: str, row: dict) -> None:
-        """Posts one row, which must have an id. 201: stored; 200: it was stored already."""
+        """Posts one row, which must have an id. 201: stored; 200: it was stored before."""
         status, answer = self.post(path, "application/json", json.dumps(row))
         if status not in (200, 201):
             raise Refused(f"POST {path}: {status}: {answer.get('detail')}")
@@ -50,11 +51,12 @@ class Producer:
         raise Refused(f"POST {path}: {status}: {answer.get('detail')}")
 
     def post(self, path: str, content_type: str, body: str) -> tuple[int, dict]:
-        """Posts a body, and again for as long as no answer comes or one of 5xx. The body stays the same, and so do
-        its ids: whether an attempt without an answer was carried out need not be known."""
+        """Posts a body, and retries while there is no answer or a 5xx. The body and its ids stay
+        the same, so an attempt without an answer may have been carried out or not."""
         headers = {"content-type": content_type}
         request = urllib.request.Request(self.url + path, body.encode(), headers, method="POST")
-        give_up, wait = time.monotonic() + GIVE_UP_SECONDS, 0.25
+        give_up = time.monotonic() + GIVE_UP_SECONDS
+        wait = 0.25
         while True:
             asked = None
             try:
@@ -68,8 +70,8 @@ class Producer:
                 trouble = error
             if time.monotonic() > give_up:
                 raise trouble
-            # At least what the service asks for, else a random part of a wait that doubles, so that producers which
-            # lost the service at the same moment do not come back at the same moment.
+            # At least the time in Retry-After, or else a random part of a wait that doubles:
+            # producers that lost the service at the same moment must not all return at once.
             jitter = random.uniform(0.5, 1)
             time.sleep(float(asked) * (0.5 + jitter) if asked else wait * jitter)
             wait = min(wait * 2, 15)
@@ -85,11 +87,11 @@ def main(url: str) -> None:
     producer.create("/transfers", {"id": transfer, "item_id": item, "owner_id": user})
     print(f"base item {base_item}\nuser {user}\nitem {item}\ntransfer {transfer}")
 
-    # The second line names a base item that does not exist: it is rejected, the others are stored all the same.
+    # The second line names a base item that does not exist: it is rejected, the others are stored.
     bases = [base_item, new_id(), base_item]
     rejected = producer.upload("/items", [{"id": new_id(), "base_item_id": base} for base in bases])
     for line in rejected:
-        print(f"rejected, to be looked at: line {line['line']}: {line['detail']}")
+        print(f"rejected, for a person to look at: line {line['line']}: {line['detail']}")
 
 
 if __name__ == "__main__":

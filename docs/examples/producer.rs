@@ -1,12 +1,13 @@
 //! Sends a base item, a user, an item and a transfer to ingest-api, then many items in one upload.
 //!
-//! Usage: `cargo run --example producer http://127.0.0.1:8080` (anyhow, rand, reqwest, `serde_json`, time, tokio, uuid)
+//! Usage: `cargo run --example producer http://127.0.0.1:8080` (needs the crates anyhow, rand,
+//! reqwest, `serde_json`, time, tokio and uuid)
 
-#![expect(clippy::print_stdout, reason = "it shows what it did")]
+#![expect(clippy::print_stdout, reason = "it prints what it did")]
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, Result, bail};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -17,36 +18,39 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const GIVE_UP: Duration = Duration::from_secs(300);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
+type Answer = (StatusCode, Value);
+
 struct Producer {
     client: Client,
     url: String,
 }
 
 impl Producer {
-    /// Posts one row, which must have an id. 201: stored; 200: it was stored already.
-    async fn create(&self, path: &str, row: Value) -> anyhow::Result<()> {
+    /// Posts one row, which must have an id. 201: stored; 200: it was stored before.
+    async fn create(&self, path: &str, row: Value) -> Result<()> {
         let (status, answer) = self.post(path, "application/json", row.to_string()).await?;
         if !status.is_success() {
-            bail!("POST {path} was refused, and repeating will not help: {status}: {}", answer["detail"]);
+            bail!("POST {path} was refused: {status}: {}", answer["detail"]);
         }
         Ok(())
     }
 
     /// Posts many rows, which must have ids. Returns which lines were rejected, and why.
-    async fn upload(&self, path: &str, rows: &[Value]) -> anyhow::Result<Vec<Value>> {
+    async fn upload(&self, path: &str, rows: &[Value]) -> Result<Vec<Value>> {
         let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
         let (status, answer) = self.post(path, "application/x-ndjson", lines).await?;
         match answer["errors"].as_array() {
             Some(errors) => Ok(errors.clone()),
             None if status.is_success() => Ok(Vec::new()),
-            None => bail!("POST {path} was refused, and repeating will not help: {status}: {answer}"),
+            None => bail!("POST {path} was refused: {status}: {answer}"),
         }
     }
 
-    /// Posts a body, and again for as long as no answer comes or one of 5xx. The body stays the same, and so do its
-    /// ids: whether an attempt without an answer was carried out need not be known.
-    async fn post(&self, path: &str, media_type: &str, body: String) -> anyhow::Result<(StatusCode, Value)> {
-        let (started, mut wait) = (Instant::now(), Duration::from_millis(250));
+    /// Posts a body, and retries while there is no answer or a 5xx. The body and its ids stay the
+    /// same, so an attempt without an answer may have been carried out or not.
+    async fn post(&self, path: &str, media_type: &str, body: String) -> Result<Answer> {
+        let started = Instant::now();
+        let mut wait = Duration::from_millis(250);
         loop {
             let request = self.client.post(format!("{}{path}", self.url)).timeout(TIMEOUT);
             let (asked, trouble) =
@@ -66,8 +70,8 @@ impl Producer {
             if started.elapsed() > GIVE_UP {
                 return Err(trouble.context(format!("POST {path} was not answered")));
             }
-            // At least what the service asks for, else a random part of a wait that doubles, so that producers which
-            // lost the service at the same moment do not come back at the same moment.
+            // At least the time in Retry-After, or else a random part of a wait that doubles:
+            // producers that lost the service at the same moment must not all return at once.
             let jitter = rand::random_range(0.5..1.0);
             let pause = asked.map_or(wait.mul_f64(jitter), |asked| asked.mul_f64(0.5 + jitter));
             tokio::time::sleep(pause).await;
@@ -81,7 +85,7 @@ fn retry_after(response: &Response) -> Option<Duration> {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> Result<()> {
     let url = std::env::args().nth(1).context("usage: producer http://127.0.0.1:8080")?;
     let producer = Producer { client: Client::new(), url };
     let [base_item, user, item, transfer] = std::array::from_fn(|_| Uuid::now_v7());
@@ -89,15 +93,17 @@ async fn main() -> anyhow::Result<()> {
     let description = "Touring bicycle, refurbished";
     producer.create("/base-items", json!({ "id": base_item, "description": description })).await?;
     producer.create("/users", json!({ "id": user })).await?;
-    producer.create("/items", json!({ "id": item, "base_item_id": base_item, "created_at": now })).await?;
-    producer.create("/transfers", json!({ "id": transfer, "item_id": item, "owner_id": user })).await?;
+    let new_item = json!({ "id": item, "base_item_id": base_item, "created_at": now });
+    producer.create("/items", new_item).await?;
+    let new_transfer = json!({ "id": transfer, "item_id": item, "owner_id": user });
+    producer.create("/transfers", new_transfer).await?;
     println!("base item {base_item}\nuser {user}\nitem {item}\ntransfer {transfer}");
 
-    // The second line names a base item that does not exist: it is rejected, the others are stored all the same.
+    // The second line names a base item that does not exist: it is rejected, the others are stored.
     let bases = [base_item, Uuid::now_v7(), base_item];
     let rows = bases.map(|base| json!({ "id": Uuid::now_v7(), "base_item_id": base }));
     for line in producer.upload("/items", &rows).await? {
-        println!("rejected, to be looked at: line {}: {}", line["line"], line["detail"]);
+        println!("rejected, for a person to look at: line {}: {}", line["line"], line["detail"]);
     }
     Ok(())
 }

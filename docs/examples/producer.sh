@@ -6,24 +6,26 @@ url=$1
 work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
 
-# A UUIDv7 (RFC 9562): the milliseconds since 1970, the version, and random bits around the variant.
+# A UUIDv7 (RFC 9562): milliseconds since 1970, the version, and random bits around the variant.
 new_id() {
-    local time random
+    local time random variant
     time=$(printf '%012x' "$((${EPOCHREALTIME/[.,]/} / 1000))")
     random=$(od -An -N10 -tx1 /dev/urandom | tr -d ' \n')
-    echo "${time:0:8}-${time:8:4}-7${random:0:3}-$(printf '%x' $((8 + 0x${random:3:1} % 4)))${random:4:3}-${random:7:12}"
+    variant=$(printf '%x' $((8 + 0x${random:3:1} % 4)))
+    echo "${time:0:8}-${time:8:4}-7${random:0:3}-$variant${random:4:3}-${random:7:12}"
 }
 
-# Posts standard input, and again for as long as no answer comes or one of 5xx: curl waits as Retry-After says, else
-# 1, 2, 4 … seconds. The body stays the same, and so do its ids, so repeating is harmless. The status goes to $status,
-# the answer to the file "answer".
+# Posts standard input, and retries while there is no answer or a 5xx: curl waits as Retry-After
+# says, or 1, 2, 4 … seconds. The body and its ids stay the same, so retrying is harmless. The
+# status goes to $status, the answer to the file "answer".
 post() {
     cat > "$work/body"
-    status=$(curl --silent --show-error --max-time 30 --retry 8 --retry-all-errors --output "$work/answer" \
-        --write-out '%{http_code}' --header "content-type: $2" --upload-file "$work/body" --request POST "$url$1")
+    status=$(curl --silent --show-error --max-time 30 --retry 8 --retry-all-errors \
+        --header "content-type: $2" --upload-file "$work/body" --request POST \
+        --output "$work/answer" --write-out '%{http_code}' "$url$1")
 }
 
-# Posts one row. 201: stored; 200: it was stored already.
+# Posts one row. 201: stored; 200: it was stored before.
 create() {
     post "$1" application/json <<< "$2"
     if [[ $status != 20[01] ]]; then
@@ -35,11 +37,12 @@ create() {
 base_item=$(new_id) user=$(new_id) item=$(new_id) transfer=$(new_id)
 create /base-items "{\"id\":\"$base_item\",\"description\":\"Touring bicycle, refurbished\"}"
 create /users "{\"id\":\"$user\"}"
-create /items "{\"id\":\"$item\",\"base_item_id\":\"$base_item\",\"created_at\":\"$(date -u +%FT%TZ)\"}"
+now=$(date -u +%FT%TZ)
+create /items "{\"id\":\"$item\",\"base_item_id\":\"$base_item\",\"created_at\":\"$now\"}"
 create /transfers "{\"id\":\"$transfer\",\"item_id\":\"$item\",\"owner_id\":\"$user\"}"
 printf '%s\n' "base item $base_item" "user $user" "item $item" "transfer $transfer"
 
-# The second line names a base item that does not exist: it is rejected, the others are stored all the same.
+# The second line names a base item that does not exist: it is rejected, the others are stored.
 post /items application/x-ndjson << EOF
 {"id":"$(new_id)","base_item_id":"$base_item"}
 {"id":"$(new_id)","base_item_id":"$(new_id)"}
@@ -47,6 +50,6 @@ post /items application/x-ndjson << EOF
 EOF
 case $status in
     200) echo "all lines are stored" ;;
-    422) echo "rejected lines, to be looked at: $(grep -o '"errors":.*' "$work/answer")" ;;
+    422) echo "rejected lines, for a person to look at: $(grep -o '"errors":.*' "$work/answer")" ;;
     *) echo "the upload was answered $status: $(< "$work/answer")" >&2 && exit 1 ;;
 esac

@@ -1,5 +1,5 @@
 // Sends a base item, a user, an item and a transfer to ingest-api, then many items in one upload.
-// Usage: node producer.ts http://127.0.0.1:8080 (Node 22.18 or newer; for older ones, compile it first)
+// Usage: node producer.ts http://127.0.0.1:8080 (Node 22.18 or newer; compile it for older ones)
 
 import { randomUUID } from "node:crypto";
 import { argv } from "node:process";
@@ -18,11 +18,23 @@ interface Answer {
   errors?: { line: number; field: string | null; detail: string }[];
 }
 
-/** A UUIDv7 (RFC 9562): the milliseconds since 1970, the version, and random bits around the variant. */
+interface Answered {
+  status: number;
+  answer: Answer;
+}
+
+/** A UUIDv7 (RFC 9562): milliseconds since 1970, the version, random bits around the variant. */
 function newId(): string {
   const time = Date.now().toString(16).padStart(12, "0");
   const random = randomUUID().slice(15);
   return `${time.slice(0, 8)}-${time.slice(8)}-7${random}`;
+}
+
+/** The request is wrong. Retrying it will not help. */
+class Refused extends Error {
+  constructor(path: string, status: number, answer: Answer) {
+    super(`POST ${path}: ${status}: ${answer.detail}`);
+  }
 }
 
 class Producer {
@@ -32,11 +44,11 @@ class Producer {
     this.url = url;
   }
 
-  /** Posts one row. 201: stored; 200: it was stored already. */
+  /** Posts one row. 201: stored; 200: it was stored before. */
   async create(path: string, row: Row): Promise<void> {
     const { status, answer } = await this.post(path, "application/json", JSON.stringify(row));
     if (status !== 200 && status !== 201) {
-      throw new Error(`POST ${path} was refused, and repeating will not help: ${status}: ${answer.detail}`);
+      throw new Refused(path, status, answer);
     }
   }
 
@@ -45,16 +57,16 @@ class Producer {
     const lines = rows.map((row) => JSON.stringify(row) + "\n").join("");
     const { status, answer } = await this.post(path, "application/x-ndjson", lines);
     if (status !== 200 && answer.errors === undefined) {
-      throw new Error(`POST ${path} was refused, and repeating will not help: ${status}: ${answer.detail}`);
+      throw new Refused(path, status, answer);
     }
     return answer.errors ?? [];
   }
 
   /**
-   * Posts a body, and again for as long as no answer comes or one of 5xx. The body stays the same, and so do its
-   * ids: whether an attempt without an answer was carried out need not be known.
+   * Posts a body, and retries while there is no answer or a 5xx. The body and its ids stay the
+   * same, so an attempt without an answer may have been carried out or not.
    */
-  async post(path: string, contentType: string, body: string): Promise<{ status: number; answer: Answer }> {
+  async post(path: string, contentType: string, body: string): Promise<Answered> {
     const giveUp = Date.now() + GIVE_UP_MILLISECONDS;
     for (let wait = 250; ; wait = Math.min(wait * 2, 15_000)) {
       let asked: string | null = null;
@@ -74,8 +86,8 @@ class Producer {
       if (Date.now() > giveUp) {
         throw trouble;
       }
-      // At least what the service asks for, else a random part of a wait that doubles, so that producers which lost
-      // the service at the same moment do not come back at the same moment.
+      // At least the time in Retry-After, or else a random part of a wait that doubles: producers
+      // that lost the service at the same moment must not all return at once.
       const jitter = 0.5 + Math.random() / 2;
       await sleep(asked === null ? wait * jitter : Number(asked) * 1_000 * (0.5 + jitter));
     }
@@ -93,13 +105,15 @@ const item = newId();
 const transfer = newId();
 await producer.create("/base-items", { id: baseItem, description: "Touring bicycle, refurbished" });
 await producer.create("/users", { id: user });
-await producer.create("/items", { id: item, base_item_id: baseItem, created_at: new Date().toISOString() });
+const now = new Date().toISOString();
+await producer.create("/items", { id: item, base_item_id: baseItem, created_at: now });
 await producer.create("/transfers", { id: transfer, item_id: item, owner_id: user });
 console.log(`base item ${baseItem}\nuser ${user}\nitem ${item}\ntransfer ${transfer}`);
 
-// The second line names a base item that does not exist: it is rejected, the others are stored all the same.
+// The second line names a base item that does not exist: it is rejected, the others are stored.
 const bases = [baseItem, newId(), baseItem];
-const rejected = await producer.upload("/items", bases.map((base) => ({ id: newId(), base_item_id: base })));
+const rows = bases.map((base) => ({ id: newId(), base_item_id: base }));
+const rejected = await producer.upload("/items", rows);
 for (const { line, detail } of rejected) {
-  console.log(`rejected, to be looked at: line ${line}: ${detail}`);
+  console.log(`rejected, for a person to look at: line ${line}: ${detail}`);
 }

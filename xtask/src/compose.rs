@@ -1,56 +1,55 @@
-//! The stack in containers, as `docker-compose.yml` describes it, and whether to run it so.
+//! The stack in containers, as `docker-compose.yml` describes it, and the choice between containers
+//! and a native stack.
 //!
-//! Invariant: a Docker engine that does not answer is waited for no longer than [`PATIENCE`], and never in the way of
-//! a stack of this machine.
+//! Invariant: a Docker engine that does not answer delays a command by at most [`ENGINE_TIMEOUT`], and
+//! never prevents a native stack.
 
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::process::Command;
 
-use crate::running;
+use crate::command::in_checkout;
+use crate::lockfile;
 use crate::settings::Settings;
 
-/// How long an engine may take to answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The longest time for a Docker engine to answer.
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where the stack runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum With {
-    /// In containers where a Docker engine answers, else on this machine.
+    /// In containers if Docker is running, natively otherwise.
     Auto,
-    /// In containers, by Docker Compose.
+    /// In containers, with Docker Compose.
     Compose,
-    /// On this machine.
+    /// As processes on this machine.
     Native,
 }
 
-/// Docker Compose, with an engine that answers.
+/// Docker Compose with a running engine.
 pub(crate) struct Compose(());
 
-/// Decides where to start, and says so where there was a choice. `None` is this machine.
+/// Chooses where to start, and prints a choice that was not the user's. `None` is native.
 pub(crate) async fn choose(with: With) -> anyhow::Result<Option<Compose>> {
     match with {
         With::Native => Ok(None),
         With::Compose => Compose::find().await.map(Some),
         With::Auto => match Compose::find().await {
             Ok(compose) => {
-                println!(
-                    "== starting in containers, for a Docker engine answers; --with native does without"
-                );
+                println!("== starting in containers, because Docker is running (or use --with native)");
                 Ok(Some(compose))
             }
             Err(error) => {
-                println!("== starting on this machine ({error:#}); --with compose insists on containers");
+                println!("== starting on this machine ({error:#}); --with compose requires containers");
                 Ok(None)
             }
         },
     }
 }
 
-/// Compose, where it is asked for, or can be used by a command that is for whatever there is.
+/// Compose if it was requested, or if the command applies to both and Docker is running.
 pub(crate) async fn reachable(with: With) -> anyhow::Result<Option<Compose>> {
     match with {
         With::Native => Ok(None),
@@ -59,7 +58,7 @@ pub(crate) async fn reachable(with: With) -> anyhow::Result<Option<Compose>> {
     }
 }
 
-/// Compose, where it is asked for, or has containers of this stack, running or not.
+/// Compose if it was requested, or if it has containers of this stack, running or not.
 pub(crate) async fn in_use(with: With) -> anyhow::Result<Option<Compose>> {
     let Some(compose) = reachable(with).await? else { return Ok(None) };
     let in_use = with == With::Compose || compose.lists(&["ps", "--all", "--quiet"]).await?;
@@ -67,23 +66,21 @@ pub(crate) async fn in_use(with: With) -> anyhow::Result<Option<Compose>> {
 }
 
 impl Compose {
-    /// Compose of this machine.
-    ///
     /// # Errors
     /// No engine answers, or the client has no Compose.
     pub(crate) async fn find() -> anyhow::Result<Self> {
-        ask(&["info", "--format", "{{.ServerVersion}}"]).await.context("no Docker engine answers")?;
-        ask(&["compose", "version"]).await.context("there is no Docker Compose")?;
+        query(&["info", "--format", "{{.ServerVersion}}"]).await.context("no Docker engine answers")?;
+        query(&["compose", "version"]).await.context("there is no Docker Compose")?;
         Ok(Self(()))
     }
 
-    /// Becomes `docker compose up`: what follows, a Ctrl-C included, is between it and the terminal.
+    /// Replaces this process with `docker compose up`, which then handles the terminal and Ctrl-C.
     ///
     /// # Errors
     /// A stack runs on this machine, or Compose cannot be run.
     pub(crate) fn up(&self, detach: bool) -> anyhow::Result<()> {
         let folder = Settings::load()?.folder;
-        if running::is_running(&folder)? {
+        if lockfile::is_running(&folder)? {
             bail!(
                 "a stack runs on this machine, with its data in {}: stop it with `cargo xtask down` first",
                 folder.display()
@@ -94,12 +91,12 @@ impl Compose {
         Err(error).context("running `docker compose up`")
     }
 
-    /// Stops and removes the containers; their data stay.
+    /// Stops and removes the containers, and keeps their data.
     pub(crate) async fn down(&self) -> anyhow::Result<()> {
         self.run(&["down"]).await
     }
 
-    /// Refuses containers that run.
+    /// Fails if containers are running.
     pub(crate) async fn check_stopped(&self) -> anyhow::Result<()> {
         if self.lists(&["ps", "--quiet"]).await? {
             bail!("the stack runs in containers: stop it with `cargo xtask down --with compose` first");
@@ -107,12 +104,12 @@ impl Compose {
         Ok(())
     }
 
-    /// Deletes the data, and containers that have stopped.
+    /// Deletes the data, and stopped containers.
     pub(crate) async fn reset(&self) -> anyhow::Result<()> {
         self.run(&["down", "--volumes"]).await
     }
 
-    /// Shows the containers.
+    /// Prints the containers.
     pub(crate) async fn status(&self, as_json: bool) -> anyhow::Result<()> {
         let format = if as_json { "json" } else { "table" };
         self.run(&["ps", "--all", "--format", format]).await
@@ -127,7 +124,7 @@ impl Compose {
         Ok(())
     }
 
-    /// Whether a command that lists something lists anything.
+    /// Whether a listing command lists anything.
     async fn lists(&self, arguments: &[&str]) -> anyhow::Result<bool> {
         let output = compose(arguments).stderr(Stdio::inherit()).output().await;
         let failed = || format!("`docker compose {}` failed", arguments.join(" "));
@@ -139,28 +136,26 @@ impl Compose {
     }
 }
 
-/// `docker compose`, where its file is.
+/// `docker compose` in the folder of its file.
 fn compose(arguments: &[&str]) -> Command {
     let mut command = Command::new("docker");
     command.arg("compose").args(arguments).kill_on_drop(true);
-    if let Some(checkout) = Path::new(env!("CARGO_MANIFEST_DIR")).parent() {
-        command.current_dir(checkout);
-    }
+    command.current_dir(in_checkout(""));
     command
 }
 
-/// Runs a command that only asks.
-async fn ask(arguments: &[&str]) -> anyhow::Result<()> {
+/// Runs a command that changes nothing.
+async fn query(arguments: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("docker");
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let asked = || format!("`docker {}`", arguments.join(" "));
-    let Ok(output) = tokio::time::timeout(PATIENCE, command.output()).await else {
-        bail!("{} has said nothing for {} s", asked(), PATIENCE.as_secs());
+    let name = || format!("`docker {}`", arguments.join(" "));
+    let Ok(output) = tokio::time::timeout(ENGINE_TIMEOUT, command.output()).await else {
+        bail!("{} has not answered for {} s", name(), ENGINE_TIMEOUT.as_secs());
     };
-    let output = output.with_context(|| format!("{} cannot be run", asked()))?;
+    let output = output.with_context(|| format!("{} cannot be run", name()))?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{}: {}", asked(), said.lines().next().unwrap_or("it failed without a word"));
+        let message = String::from_utf8_lossy(&output.stderr);
+        bail!("{}: {}", name(), message.lines().next().unwrap_or("it failed without a message"));
     }
     Ok(())
 }

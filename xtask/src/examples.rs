@@ -1,23 +1,31 @@
-//! What it takes to check the examples of the documentation: Python, Node, and a TypeScript compiler.
+//! What checking the examples of the documentation needs: Python, Node, and a TypeScript compiler.
+
+use std::process::{Command, Stdio};
 
 use anyhow::bail;
 
-use crate::{node, packages};
+use crate::command::in_checkout;
+use crate::install;
+use crate::node::Node;
 
-/// Where the examples are, in the checkout.
-const FOLDER: &str = "docs/examples";
-
-/// A command that succeeds where Python is there.
-const PYTHON: [[&str; 3]; 1] = [["python3", "-c", "import sys; sys.exit(sys.version_info < (3, 9))"]];
-
-/// Brings what is missing, as far as this machine allows.
-pub(crate) async fn bring() -> anyhow::Result<()> {
-    if !node::are_there(&PYTHON).await && packages::can_install() {
-        packages::install(&["python3"])?;
+/// Installs what is missing.
+///
+/// # Errors
+/// Something is missing that cannot be installed.
+pub(crate) async fn ensure() -> anyhow::Result<()> {
+    if !has_python() {
+        install::packages(&["python3"])?;
     }
-    if !node::are_there(&PYTHON).await {
+    if !has_python() {
         bail!("the examples of the documentation need Python 3.9 or newer: install it, then try again");
     }
-    node::bring().await?;
-    node::install("installing the TypeScript compiler of the examples", &node::folder(FOLDER)).await
+    let folder = in_checkout("docs/examples");
+    let node = Node::ensure().await?;
+    node.install("installing the TypeScript compiler of the examples", &folder).await
+}
+
+fn has_python() -> bool {
+    let script = "import sys; sys.exit(sys.version_info < (3, 9))";
+    let status = Command::new("python3").args(["-c", script]).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }

@@ -1,26 +1,26 @@
-//! `cargo xtask import`: posts the files of a folder through ingest-api's bulk paths.
+//! `cargo xtask import`: uploads the files of a folder to ingest-api.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use async_compression::tokio::bufread::GzipDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
-use local_stack::stack::Part;
+use local_stack::stack::ServiceKind;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, BufReader};
 use tokio_util::io::ReaderStream;
 
 use crate::settings::Settings;
 
-/// What is imported, in an order in which each finds what it refers to.
+/// The kinds of rows, each after those that it refers to.
 const KINDS: [&str; 4] = ["base-items", "users", "items", "transfers"];
 
-/// How many bytes of a file are read at a time.
+/// The size of one read from a file, in bytes.
 const CHUNK_BYTES: usize = 65_536;
 
-/// An upload's answer, with or without bad lines.
+/// The response to an upload.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Answer {
+pub(crate) struct UploadResult {
     pub(crate) accepted: u64,
     pub(crate) repeated: u64,
     pub(crate) rejected: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Answer {
     pub(crate) errors: Vec<BadLine>,
 }
 
-/// Why a line was rejected.
+/// A rejected line.
 #[derive(Debug, Deserialize)]
 pub(crate) struct BadLine {
     line: u64,
@@ -37,16 +37,16 @@ pub(crate) struct BadLine {
     pub(crate) detail: String,
 }
 
-/// Posts all files of `folder` to `url`, or to the stack of this machine.
+/// Uploads all files of `folder` to `url`, or to the stack of this machine.
 pub(crate) async fn run(folder: &Path, url: Option<String>) -> anyhow::Result<()> {
     let url = match url {
         Some(url) => url,
-        None => format!("http://127.0.0.1:{}", Settings::load()?.ports.of(Part::IngestApi)),
+        None => format!("http://127.0.0.1:{}", Settings::load()?.ports.public(ServiceKind::IngestApi)),
     };
     let files: Vec<(&'static str, PathBuf)> =
         KINDS.iter().filter_map(|kind| Some((*kind, file(folder, kind)?))).collect();
     if files.is_empty() {
-        bail!("{} has no base-items, users, items or transfers, as .ndjson or .ndjson.gz", folder.display());
+        bail!("{} has no base-items, users, items or transfers as .ndjson or .ndjson.gz", folder.display());
     }
     println!("{:<12} {:>12} {:>12} {:>12}", "", "accepted", "repeated", "rejected");
     let mut rejected = 0;
@@ -61,19 +61,20 @@ pub(crate) async fn run(folder: &Path, url: Option<String>) -> anyhow::Result<()
     }
     if rejected > 0 {
         bail!(
-            "{rejected} lines were rejected, the others are in; mend them and import again: what is there stays once"
+            "{rejected} lines were rejected, and all others are stored: correct them and import again (lines with \
+             ids are stored only once)"
         );
     }
     Ok(())
 }
 
-/// The file of a kind: plain, else compressed.
+/// The file of a kind, preferably uncompressed.
 fn file(folder: &Path, kind: &str) -> Option<PathBuf> {
     let names = [format!("{kind}.ndjson"), format!("{kind}.ndjson.gz")];
     names.iter().map(|name| folder.join(name)).find(|path| path.exists())
 }
 
-async fn post(url: &str, kind: &'static str, path: &Path) -> anyhow::Result<Answer> {
+async fn post(url: &str, kind: &'static str, path: &Path) -> anyhow::Result<UploadResult> {
     let file = tokio::fs::File::open(path).await.with_context(|| format!("opening {}", path.display()))?;
     let bar = ProgressBar::new(file.metadata().await?.len());
     let style = "{prefix:<12} {wide_bar} {bytes}/{total_bytes} {eta}";
@@ -83,7 +84,7 @@ async fn post(url: &str, kind: &'static str, path: &Path) -> anyhow::Result<Answ
     let plain: Box<dyn AsyncRead + Send + Unpin> =
         if path.extension().is_some_and(|extension| extension == "gz") {
             let mut decoder = GzipDecoder::new(read);
-            // As gunzip does: files put one after the other are one file.
+            // As gunzip does: concatenated files are one file.
             decoder.multiple_members(true);
             Box::new(decoder)
         } else {
@@ -96,8 +97,8 @@ async fn post(url: &str, kind: &'static str, path: &Path) -> anyhow::Result<Answ
         .body(body);
     let failed = || {
         format!(
-            "posting {} to {url} failed: does the stack run (`cargo xtask up`), and is the file whole? Importing \
-             again is harmless where lines have ids",
+            "uploading {} to {url} failed: is the stack running (`cargo xtask up`), and is the file complete? \
+             You can import lines with ids again",
             path.display()
         )
     };

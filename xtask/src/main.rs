@@ -1,24 +1,35 @@
 //! The project's own commands: `cargo xtask …`.
 
-#![expect(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
+#![expect(clippy::print_stdout, reason = "a command line tool prints its results")]
 
+mod browser;
 mod chaos;
+mod check;
+mod ci;
+mod command;
 mod compose;
 mod contract;
+mod db;
 mod demo;
+mod ephemeral_stack;
 mod examples;
 mod fuzz;
 mod import;
+mod install;
+mod interrupts;
+mod lockfile;
 mod node;
-mod packages;
 mod page;
 mod postgres;
+mod processes;
+mod programs;
+mod prose;
 mod python;
-mod running;
+mod second_postgres;
 mod settings;
-mod stack;
+mod status;
 mod test;
-mod trial;
+mod test_cluster;
 mod up;
 
 use std::path::PathBuf;
@@ -31,102 +42,124 @@ use crate::compose::With;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", version)]
 struct Arguments {
+    /// Install nothing on this machine; fail and name what is missing instead.
+    ///
+    /// Without it, Debian packages are installed with apt-get, and announced before. Python and npm
+    /// packages are always installed below target/ and node_modules/.
+    #[arg(long, global = true, env = "NEWCYCLE_NO_INSTALL", value_parser = clap::builder::FalseyValueParser::new())]
+    no_install: bool,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Starts the whole stack, until Ctrl-C.
+    /// Start the whole stack, until Ctrl-C.
     Up {
-        /// Where it runs.
+        /// Where to run it.
         #[arg(long, value_enum, default_value_t = With::Native)]
         with: With,
-        /// Returns when all is ready, and leaves it running.
+        /// Return when everything is ready, and leave it running.
         #[arg(long)]
         detach: bool,
     },
-    /// Stops the stack; its data stay.
+    /// Stop the stack, and keep its data.
     Down {
-        /// Where it runs; auto: wherever it does.
+        /// Where it runs; auto: stop both.
         #[arg(long, value_enum, default_value_t = With::Native)]
         with: With,
     },
-    /// Deletes the data of the stack, which must not run.
+    /// Delete the data of the stack, which must not run.
     Reset {
-        /// Where its data are; auto: all there are.
+        /// Where its data are; auto: delete both.
         #[arg(long, value_enum, default_value_t = With::Native)]
         with: With,
     },
-    /// Says what runs, and where.
+    /// Show what runs, and where.
     Status {
-        /// Where it runs; auto: wherever it does.
+        /// Where it runs; auto: the native stack if it runs, else the containers.
         #[arg(long, value_enum, default_value_t = With::Native)]
         with: With,
-        /// As JSON; of containers, that of Compose.
+        /// Print JSON; for containers, the JSON of Compose.
         #[arg(long)]
         json: bool,
     },
-    /// Posts the base-items, users, items and transfers of a folder, as .ndjson or .ndjson.gz, to ingest-api.
+    /// Upload a folder of base-items, users, items and transfers, as .ndjson or .ndjson.gz.
     Import {
         /// The folder.
         folder: PathBuf,
-        /// Where ingest-api is, where it is not that of this machine's stack.
+        /// The URL of ingest-api. [default: the native stack's]
         #[arg(long)]
         url: Option<String>,
     },
-    /// Lets a small company work: base items, users, items and transfers through ingest-api, until Ctrl-C.
+    /// Simulate a small company that sends events to ingest-api, until Ctrl-C.
     Demo(demo::Options),
-    /// Kills, freezes, cuts and fills whatever the stack consists of while producers write and subscribers follow, and
-    /// checks that nothing is lost and nothing counts twice. `--help` says more.
+    /// Check what needs no database: formatting, spelling, lints, migrations, unit tests.
+    Check,
+    /// Run everything that a change needs: checks, documentation, and all tests on a throwaway
+    /// Postgres.
+    Test {
+        /// Run only the tests that `cargo test` selects by these arguments, such as a test's name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run everything that continuous integration runs: `test`, dependencies, a second Postgres, the
+    /// API contract, the page in a browser, faults and planted errors.
+    Ci(ci::Options),
+    /// Start a Postgres for tests that stays, so that `cargo test -p ingest-api` works by itself.
+    Db {
+        /// Stop it, and delete its data.
+        #[arg(long)]
+        stop: bool,
+    },
+    /// Inject faults while producers write and subscribers follow, and check that nothing is lost and
+    /// nothing counts twice. `--help` lists the options.
     #[command(disable_help_flag = true)]
     Chaos {
-        /// Passed on, such as --seed 7 --faults 200.
+        /// Options of chaos, such as --seed 7 --faults 200.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Lets clients come and go, leaders change and old counts be deleted for some minutes, and checks that neither memory
-    /// nor descriptors nor tables grow. `--help` says more.
+    /// Run for some minutes while clients come and go, leaders change and old counts are deleted, and
+    /// check that neither memory nor descriptors nor tables grow. `--help` lists the options.
     #[command(disable_help_flag = true)]
     Soak {
-        /// Passed on, such as --seconds 600, or --long-transactions.
+        /// Options of the soak, such as --seconds 600 or --long-transactions.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Looks for bad input that does what no input may do; needs a nightly compiler.
+    /// Run the fuzz targets (needs a nightly toolchain).
     Fuzz(fuzz::Options),
-    /// Sends ingest-api and sse-gateway what they say can be sent, and what they say cannot, and compares the answers
-    /// with what they say of those, on a Postgres of its own.
+    /// Test ingest-api and sse-gateway against their OpenAPI descriptions, on a throwaway Postgres.
     Contract {
-        /// How many requests they must have answered, in rounds of a few thousand, each of another seed.
+        /// The minimum number of requests, in rounds of a few thousand, each with another seed.
         #[arg(long, default_value_t = 10_000)]
         cases: u64,
-    },
-    /// Checks formatting, lints and documentation, then runs every test, and puts the API contract to the test, against
-    /// a Postgres of its own.
-    Test {
-        /// Passed on to `cargo test`, such as the name of a test; the API contract is then skipped.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
     },
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+    let Arguments { no_install, command } = Arguments::parse();
+    install::set_refused(no_install);
+    match command {
         Command::Up { with, detach } => match compose::choose(with).await? {
             Some(compose) => compose.up(detach),
             None => up::run(detach).await,
         },
-        Command::Down { with } => stack::down(with).await,
-        Command::Reset { with } => stack::reset(with).await,
-        Command::Status { with, json } => stack::status(with, json).await,
+        Command::Down { with } => status::down(with).await,
+        Command::Reset { with } => status::reset(with).await,
+        Command::Status { with, json } => status::status(with, json).await,
         Command::Import { folder, url } => import::run(&folder, url).await,
         Command::Demo(options) => demo::run(options).await,
+        Command::Check => check::run().await,
+        Command::Test { arguments } => test::run(&arguments).await,
+        Command::Ci(options) => ci::run(options).await,
+        Command::Db { stop: false } => db::start().await,
+        Command::Db { stop: true } => db::stop(),
         Command::Chaos { arguments } => chaos::run(&arguments).await,
         Command::Soak { arguments } => chaos::soak(&arguments).await,
         Command::Fuzz(options) => fuzz::run(options).await,
         Command::Contract { cases } => contract::command(cases).await,
-        Command::Test { arguments } => test::run(&arguments).await,
     }
 }

@@ -1,117 +1,64 @@
-//! Builds the page that dashboard serves, and puts it to the test in a real browser.
+//! Builds the page that dashboard serves, and runs its unit tests.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
-use anyhow::Context;
-use local_stack::postgres::{Cluster, ClusterSettings, free_port};
-use local_stack::stack::{Part, Replicas, built_programs};
+use crate::command::{in_checkout, step};
+use crate::node::Node;
 
-use crate::test::step;
-use crate::{node, packages, trial};
+/// The folder of its sources, in the checkout.
+pub(crate) const FOLDER: &str = "crates/dashboard/web";
 
-/// Where its sources are, in the checkout.
-const FOLDER: &str = "crates/dashboard/web";
-
-/// Browsers that the tests can drive, by name or path.
-const BROWSERS: [&str; 5] = [
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-];
-
-/// Builds the page where it is not what its sources say.
+/// Builds the page, unless it is newer than its sources.
 ///
 /// # Errors
-/// Node cannot be had, or the build fails.
+/// Node is missing and cannot be installed, or the build fails.
 pub(crate) async fn build() -> anyhow::Result<()> {
-    let folder = node::folder(FOLDER);
+    let folder = in_checkout(FOLDER);
     let built = std::fs::metadata(folder.join("dist/index.html")).and_then(|metadata| metadata.modified());
     if built.is_ok_and(|built| newest(&folder).is_ok_and(|source| source <= built)) {
         return Ok(());
     }
-    node::bring().await?;
-    node::install("installing what the dashboard's page is built with", &folder).await?;
-    step("building the dashboard's page", node::npm(&folder, &["run", "build"])).await
+    let node = Node::ensure().await?;
+    node.install("installing what the dashboard's page is built with", &folder).await?;
+    step("building the dashboard's page", node.npm(&folder, &["run", "build"])).await
 }
 
-/// When the newest source was changed.
+/// Builds the page if possible, else prints why not. Returns whether there is a page: the rest of the
+/// stack runs without one.
+pub(crate) async fn build_or_explain() -> bool {
+    match build().await {
+        Ok(()) => true,
+        Err(error) => {
+            println!("== the dashboard is left out, because its page cannot be built: {error:#}");
+            false
+        }
+    }
+}
+
+/// Tests the modules of the page by themselves.
+///
+/// # Errors
+/// A test fails.
+pub(crate) async fn test() -> anyhow::Result<()> {
+    let folder = in_checkout(FOLDER);
+    let node = Node::ensure().await?;
+    node.install("installing what the dashboard's page is tested with", &folder).await?;
+    step("tests of the dashboard's page", node.npm(&folder, &["test"])).await
+}
+
+/// The time of the newest change to a source.
 fn newest(folder: &Path) -> std::io::Result<SystemTime> {
     let mut newest = SystemTime::UNIX_EPOCH;
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        let made = ["dist", "node_modules"].iter().any(|name| entry.file_name() == *name);
+        let is_output = ["dist", "node_modules"].iter().any(|name| entry.file_name() == *name);
         let changed = match entry.file_type()? {
-            kind if kind.is_dir() && !made => self::newest(&entry.path())?,
+            kind if kind.is_dir() && !is_output => self::newest(&entry.path())?,
             kind if kind.is_file() => entry.metadata()?.modified()?,
             _ => continue,
         };
         newest = newest.max(changed);
     }
     Ok(newest)
-}
-
-/// Tests the modules of the page by themselves.
-pub(crate) async fn test() -> anyhow::Result<()> {
-    let folder = node::folder(FOLDER);
-    node::install("installing what the dashboard's page is tested with", &folder).await?;
-    step("tests of the dashboard's page", node::npm(&folder, &["test"])).await
-}
-
-/// Tests the page in a browser, against services on a database of their own in this cluster, some of which are frozen and
-/// killed meanwhile.
-pub(crate) async fn test_in_browser(cluster: &Cluster, settings: &ClusterSettings) -> anyhow::Result<()> {
-    let browser = browser()?;
-    let mut stack =
-        trial::start(settings, "newcycle_browser", Replicas { dashboard: 1, ..Replicas::ONE }).await?;
-    let notifier = stack.process_ids().find(|(instance, _)| instance.part == Part::StatsNotifier);
-    let (_, notifier) = notifier.context("stats-notifier runs")?;
-    let mut test = node::npm(&node::folder(FOLDER), &["run", "e2e"]);
-    test.env("CHROMIUM", browser)
-        .env("DASHBOARD_URL", stack.url(Part::Dashboard))
-        // Where the tests serve the page by themselves, to have it follow a gateway that they may kill.
-        .env("DASHBOARD_PORT", free_port()?.to_string())
-        .env("GATEWAY_URL", stack.url(Part::SseGateway))
-        .env("INGEST_URL", stack.url(Part::IngestApi))
-        .env("NEWCYCLE_UPSTREAMS", stack.url(Part::StatsNotifier))
-        .env("NOTIFIER_PID", notifier.to_string())
-        .env("POSTGRES_PID", cluster.process_id().to_string())
-        .env("GATEWAY_PROGRAM", built_programs()?.join("sse-gateway"))
-        .env("TEST_GATEWAY_PORT", free_port()?.to_string())
-        .env("PICTURES", built_programs()?.join("dashboard-pictures"));
-    tokio::select! {
-        outcome = step("the dashboard in a browser", test) => outcome?,
-        ended = stack.ended() => return Err(ended.into()),
-    }
-    trial::stop(stack).await
-}
-
-/// A browser to drive; installed first on Debian where there is none.
-fn browser() -> anyhow::Result<PathBuf> {
-    if find().is_none() && packages::can_install() {
-        packages::install(&["chromium"])?;
-    }
-    find()
-        .context("no Chromium was found, in which the dashboard could be tested: install it, then try again")
-}
-
-fn find() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    // A path of its own stays one where it is joined to a folder.
-    let candidates = BROWSERS.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
-    candidates.into_iter().find(|program| program.is_file())
-}
-
-/// Whether `up` can show the page: it says why not, and starts everything else.
-pub(crate) async fn build_or_say() -> bool {
-    match build().await {
-        Ok(()) => true,
-        Err(error) => {
-            println!("== the dashboard is left out, for its page cannot be built: {error:#}");
-            false
-        }
-    }
 }

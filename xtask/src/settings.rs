@@ -1,4 +1,4 @@
-//! What the environment, or `.env`, says of the stack of this machine.
+//! The settings of the native stack, from the environment and `.env` (see `.env.example`).
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -11,19 +11,18 @@ use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::{ExposeSecret, SecretString};
 
-/// A stack of this machine.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// Where its data, its lock and its log go.
+    /// The folder of its data, its lock and its log.
     pub(crate) folder: PathBuf,
-    /// The superuser's way in.
+    /// The superuser's connection.
     pub(crate) database: DatabaseSettings,
     pub(crate) roles: RoleSettings,
     pub(crate) ports: Ports,
 }
 
 impl Settings {
-    /// Reads the environment, and `.env` for what is not there.
+    /// Reads the environment, then `.env` for variables that are not set.
     pub(crate) fn load() -> anyhow::Result<Self> {
         match dotenvy::dotenv() {
             Err(error) if !error.not_found() => bail!("the file .env cannot be read: {error}"),
@@ -35,7 +34,7 @@ impl Settings {
             name: text("PGDATABASE", "newcycle"),
             user: text("PGUSER", "newcycle"),
             password: SecretString::from(text("PGPASSWORD", "newcycle")),
-            connect_timeout_milliseconds: 5_000,
+            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
         };
         let roles = RoleSettings {
             ingest_password: SecretString::from(text("INGEST_DATABASE_PASSWORD", "newcycle-ingest")),
@@ -54,12 +53,12 @@ impl Settings {
         Ok(Self { folder, database, roles, ports })
     }
 
-    /// Refuses a port that somebody listens on, and two uses of one.
+    /// Refuses ports that are in use, and a port that is set twice.
     pub(crate) fn check_ports(&self) -> anyhow::Result<()> {
         let ports = [("PGPORT", self.database.port)].into_iter().chain(self.ports.variables());
         let mut taken = Vec::new();
         for (variable, port) in ports {
-            // Held until all are checked, so that two uses of one port meet.
+            // Kept open until all are checked, so that the second use of a port fails.
             taken.push(TcpListener::bind(("127.0.0.1", port)).with_context(|| {
                 format!("port {port} is taken: set {variable} to another one, in .env or for this command")
             })?);
@@ -67,7 +66,7 @@ impl Settings {
         Ok(())
     }
 
-    /// What the services are told, with a dashboard or without.
+    /// The settings of the services, with or without the dashboard.
     pub(crate) fn stack(&self, with_page: bool) -> anyhow::Result<StackSettings> {
         Ok(StackSettings {
             programs: built_programs()?,
@@ -79,7 +78,7 @@ impl Settings {
         })
     }
 
-    /// How Postgres runs.
+    /// The settings of Postgres.
     pub(crate) fn cluster(&self) -> ClusterSettings {
         ClusterSettings {
             folder: self.postgres_folder().0,
@@ -91,8 +90,8 @@ impl Settings {
         }
     }
 
-    /// Where Postgres' data go, and why not into [`Settings::folder`] where they do not: as root, Postgres runs as
-    /// another user, who may not be able to enter that.
+    /// The folder of Postgres' data, and the reason if it is not below [`Settings::folder`]: as root,
+    /// Postgres runs as another user, who may not be able to enter that.
     pub(crate) fn postgres_folder(&self) -> (PathBuf, Option<String>) {
         let closed = |folder: &Path| {
             std::fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0)
@@ -104,7 +103,7 @@ impl Settings {
                 let name = self.folder.to_string_lossy().replace('/', "-");
                 let elsewhere = PathBuf::from(format!("/var/lib/newcycle{name}"));
                 let why = format!(
-                    "Postgres runs as the user postgres, who cannot enter {}: its data go to {}",
+                    "Postgres runs as the user postgres, who cannot enter {}: its data are in {}",
                     folder.display(),
                     elsewhere.display()
                 );

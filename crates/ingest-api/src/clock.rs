@@ -1,11 +1,11 @@
-//! What time it is, injected so that tests can say.
+//! The current time, injected so that tests can set it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-/// Tells the time.
+/// A source of the current time.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> OffsetDateTime + Send + Sync>);
 
@@ -16,13 +16,13 @@ impl Clock {
         Self(Arc::new(OffsetDateTime::now_utc))
     }
 
-    /// A clock that stands still.
+    /// A clock that always shows `now`.
     #[must_use]
     pub fn fixed(now: OffsetDateTime) -> Self {
         Self(Arc::new(move || now))
     }
 
-    /// The time now.
+    /// The current time.
     #[must_use]
     pub fn now(&self) -> OffsetDateTime {
         (self.0)()

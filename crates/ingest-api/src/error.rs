@@ -1,210 +1,203 @@
-//! What a caller is told when its request was not carried out.
+//! Answers requests that fail, as RFC 9457 problem details.
+//!
+//! The layers below have errors of their own, which know nothing of HTTP. `ApiError::kind` is the
+//! one place that gives each of them its status and its problem type. Answers of 5xx never show
+//! what failed inside: it is logged here.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
-use postgres_kit::database::{Unavailable, is_away};
-use serde_json::json;
+use serde_json::Value;
 use service_kit::problem::Problem;
 
-use crate::bulk::{Counts, LineError};
+use crate::body::BodyError;
+use crate::bulk::{UploadError, UploadReport};
+use crate::page::QueryError;
+use crate::rejection::Rejection;
+use crate::store::StoreError;
 
-/// Why one row cannot be stored.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
-    /// The text is no JSON, or such as cannot be held, as 1e999.
-    #[error("cannot be read as JSON: {0}")]
-    Malformed(String),
-    /// A field is missing, unknown, of the wrong type or of a value that it cannot have.
-    #[error("{field}: {detail}")]
-    Field {
-        /// The field.
-        field: String,
-        /// What is wrong with it.
-        detail: String,
+/// Clients are asked to wait this long before they repeat a request that was answered with 503.
+const RETRY_AFTER_SECONDS: u64 = 2;
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The row of a request was refused.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// Some lines of an upload were refused; the others are committed.
+    #[error(
+        "{} lines were rejected; the {} new and {} repeated lines are committed",
+        .0.counts.rejected, .0.counts.accepted, .0.counts.repeated
+    )]
+    RejectedLines(UploadReport),
+    /// The path has no UUID where it must have one.
+    #[error("{0:?} in the path is not a UUID")]
+    PathId(String),
+    /// A query parameter is wrong.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// A header is wrong.
+    #[error("{name}: {detail}")]
+    Header {
+        /// The name of the header.
+        name: &'static str,
+        /// What is wrong, in words that follow the name of the header.
+        detail: &'static str,
     },
-    /// A field names a row that does not exist.
-    #[error("{field}: there is no such row")]
-    UnknownReference {
-        /// The field.
-        field: &'static str,
-    },
-    /// The id is taken by a row of other content.
-    #[error("id: there is a row of this id already, with other content")]
-    Conflict,
+    /// The body has another media type than those named here.
+    #[error("the body must be {0}")]
+    MediaType(&'static str),
+    /// The body could not be read.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// The maximum number of concurrent uploads is reached.
+    #[error("too many uploads are in progress")]
+    TooManyUploads,
+    /// The database did not do what it was asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
-impl Rejection {
-    /// The field that is wrong, where it is one.
-    #[must_use]
-    pub fn field(&self) -> Option<&str> {
-        match self {
-            Self::Malformed(_) => None,
-            Self::Field { field, .. } => Some(field),
-            Self::UnknownReference { field } => Some(field),
-            Self::Conflict => Some("id"),
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::TooMany => Self::TooManyUploads,
+            UploadError::Body(error) => Self::Body(error),
+            UploadError::Store(error) => Self::Store(error),
         }
     }
 }
 
-/// Why a request was not carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum ApiError {
-    /// The row cannot be stored.
-    #[error(transparent)]
-    Rejected(#[from] Rejection),
-    /// The path names no id.
-    #[error("{0:?} in the path is not a UUID")]
-    PathId(String),
-    /// A query parameter is unknown, or has a value that it cannot have.
-    #[error("{name}: {detail}")]
-    Query {
-        /// The parameter.
-        name: String,
-        /// What is wrong.
-        detail: String,
-    },
-    /// A header has a value that it cannot have.
-    #[error("{name}: {detail}")]
-    Header {
-        /// The header.
-        name: &'static str,
-        /// What is wrong.
-        detail: &'static str,
-    },
-    /// There is no such row.
-    #[error("there is no {0} of this id")]
-    NotFound(&'static str),
-    /// The item has transfers, so it cannot be deleted.
-    #[error("the item has transfers: delete those first")]
-    HasTransfers,
-    /// The body is too long.
-    #[error("the body is longer than {0} bytes")]
-    TooLarge(usize),
-    /// The body is of another type.
-    #[error("the body must be {0}")]
-    ContentType(&'static str),
-    /// The body broke off.
-    #[error("the body could not be read: {0}")]
-    Body(String),
-    /// There are as many uploads as there may be.
-    #[error("as many uploads as this service takes are under way")]
-    TooManyUploads,
-    /// Some lines of an upload were bad; the others are committed.
-    #[error(
-        "{} of the lines were rejected; the {} new and {} repeated ones are committed",
-        counts.rejected, counts.accepted, counts.repeated
-    )]
-    Lines {
-        /// How many of which.
-        counts: Counts,
-        /// The first of those that were rejected.
-        errors: Vec<LineError>,
-    },
-    /// The database cannot be reached, or is too slow.
-    #[error("the database does not answer")]
-    Unavailable(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
-    /// The database refused what it should not.
-    #[error("the database refused a statement")]
-    Database(#[source] tokio_postgres::Error),
+/// A kind of problem, as clients see it.
+struct ProblemKind {
+    status: StatusCode,
+    /// The `type`, which is stable: programs compare it.
+    uri: &'static str,
+    /// The `title`, for people.
+    title: &'static str,
+}
+
+impl ProblemKind {
+    const fn new(status: StatusCode, uri: &'static str, title: &'static str) -> Self {
+        Self { status, uri, title }
+    }
 }
 
 impl ApiError {
-    /// The stable type of the problem, and what is wrong in a few words.
-    #[must_use]
-    pub const fn problem_type(&self) -> (&'static str, &'static str) {
+    const fn kind(&self) -> ProblemKind {
+        use StatusCode as Status;
         match self {
-            Self::Rejected(Rejection::Malformed(_)) | Self::Body(_) => {
-                ("/problems/malformed-body", "The body cannot be read")
+            Self::Rejected(Rejection::Malformed(_))
+            | Self::Body(
+                BodyError::Broken(_) | BodyError::Idle(_) | BodyError::Late(_) | BodyError::TooSlow(_),
+            ) => ProblemKind::new(Status::BAD_REQUEST, "/problems/malformed-body", "The body cannot be read"),
+            Self::PathId(_) => {
+                ProblemKind::new(Status::BAD_REQUEST, "/problems/invalid-path", "The path is wrong")
             }
-            Self::Rejected(Rejection::Field { .. }) => ("/problems/invalid-field", "A field is wrong"),
-            Self::Rejected(Rejection::UnknownReference { .. }) => {
-                ("/problems/unknown-reference", "A field names a row that does not exist")
+            Self::Query(_) => {
+                ProblemKind::new(Status::BAD_REQUEST, "/problems/invalid-query", "A query parameter is wrong")
             }
-            Self::Rejected(Rejection::Conflict) => ("/problems/conflict", "The id is taken"),
-            Self::PathId(_) => ("/problems/invalid-path", "The path is wrong"),
-            Self::Query { .. } => ("/problems/invalid-query", "The query is wrong"),
-            Self::Header { .. } => ("/problems/invalid-header", "A header is wrong"),
-            Self::NotFound(_) => ("/problems/not-found", "Not found"),
-            Self::HasTransfers => ("/problems/has-transfers", "The item has transfers"),
-            Self::TooLarge(_) => ("/problems/too-large", "The body is too long"),
-            Self::ContentType(_) => ("/problems/unsupported-media-type", "The body is of another type"),
-            Self::Lines { .. } => ("/problems/rejected-lines", "Some lines were rejected"),
-            Self::TooManyUploads | Self::Unavailable(_) => {
-                ("/problems/unavailable", "The service cannot answer now")
+            Self::Header { .. } => {
+                ProblemKind::new(Status::BAD_REQUEST, "/problems/invalid-header", "A header is wrong")
             }
-            Self::Database(_) => ("/problems/internal", "The service failed"),
+            Self::Store(StoreError::NotFound(_)) => {
+                ProblemKind::new(Status::NOT_FOUND, "/problems/not-found", "Not found")
+            }
+            Self::Rejected(Rejection::Conflict) => {
+                ProblemKind::new(Status::CONFLICT, "/problems/conflict", "The id is taken")
+            }
+            Self::Store(StoreError::HasTransfers) => {
+                ProblemKind::new(Status::CONFLICT, "/problems/has-transfers", "The item has transfers")
+            }
+            Self::Body(BodyError::TooLong(_)) => {
+                ProblemKind::new(Status::PAYLOAD_TOO_LARGE, "/problems/too-large", "The body is too long")
+            }
+            Self::MediaType(_) => ProblemKind::new(
+                Status::UNSUPPORTED_MEDIA_TYPE,
+                "/problems/unsupported-media-type",
+                "The media type of the body is not supported",
+            ),
+            Self::Rejected(Rejection::Field { .. }) => {
+                ProblemKind::new(Status::UNPROCESSABLE_ENTITY, "/problems/invalid-field", "A field is wrong")
+            }
+            Self::Rejected(Rejection::UnknownReference { .. }) => ProblemKind::new(
+                Status::UNPROCESSABLE_ENTITY,
+                "/problems/unknown-reference",
+                "A field refers to a row that does not exist",
+            ),
+            Self::RejectedLines(_) => ProblemKind::new(
+                Status::UNPROCESSABLE_ENTITY,
+                "/problems/rejected-lines",
+                "Some lines were rejected",
+            ),
+            Self::Store(StoreError::Refused(_) | StoreError::Unreadable { .. }) => {
+                ProblemKind::new(Status::INTERNAL_SERVER_ERROR, "/problems/internal", "The service failed")
+            }
+            Self::TooManyUploads | Self::Store(StoreError::Away(_) | StoreError::Contended) => {
+                ProblemKind::new(
+                    Status::SERVICE_UNAVAILABLE,
+                    "/problems/unavailable",
+                    "The service cannot answer now",
+                )
+            }
         }
     }
 
+    /// The field, parameter or header that is wrong, if one is.
     fn field(&self) -> Option<&str> {
         match self {
             Self::Rejected(rejection) => rejection.field(),
             Self::PathId(_) => Some("id"),
-            Self::Query { name, .. } => Some(name),
+            Self::Query(QueryError { name, .. }) => Some(name),
             Self::Header { name, .. } => Some(name),
-            _ => None,
+            Self::RejectedLines(_)
+            | Self::MediaType(_)
+            | Self::Body(_)
+            | Self::TooManyUploads
+            | Self::Store(_) => None,
         }
     }
-}
 
-impl From<Unavailable> for ApiError {
-    fn from(error: Unavailable) -> Self {
-        Self::Unavailable(Some(Box::new(error)))
-    }
-}
-
-impl From<tokio_postgres::Error> for ApiError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        if is_away(&error) { Self::Unavailable(Some(Box::new(error))) } else { Self::Database(error) }
+    /// Logs what operators must know of: the client sees only that the service failed.
+    fn log(&self) {
+        match self {
+            Self::Store(StoreError::Away(source)) => {
+                tracing::warn!(error = %source, "the database does not answer");
+            }
+            Self::Store(StoreError::Refused(source)) => {
+                tracing::error!(error = ?source, "the database refused a statement");
+            }
+            Self::Store(StoreError::Unreadable { column, source }) => {
+                tracing::error!(column, error = %source, "a stored row cannot be read");
+            }
+            _ => {}
+        }
     }
 }
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
-        match self {
-            Self::Rejected(Rejection::Malformed(_))
-            | Self::PathId(_)
-            | Self::Query { .. }
-            | Self::Header { .. }
-            | Self::Body(_) => StatusCode::BAD_REQUEST,
-            Self::Rejected(Rejection::Field { .. } | Rejection::UnknownReference { .. })
-            | Self::Lines { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::Rejected(Rejection::Conflict) | Self::HasTransfers => StatusCode::CONFLICT,
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooManyUploads | Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Database(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        self.kind().status
     }
 
     fn error_response(&self) -> HttpResponse {
-        match self {
-            Self::Unavailable(Some(source)) => {
-                tracing::warn!(error = %source, "the database does not answer");
-            }
-            Self::Database(source) => {
-                tracing::error!(error = ?source, "the database refused a statement");
-            }
-            _ => {}
-        }
-        if matches!(self, Self::Database(_)) {
+        self.log();
+        let ProblemKind { status, uri, title } = self.kind();
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
             return Problem::internal().response();
         }
-        let (kind, title) = self.problem_type();
-        let mut problem = Problem::new(self.status_code(), kind, title, self.to_string());
+        let mut problem = Problem::new(status, uri, title, self.to_string());
         if let Some(field) = self.field() {
             problem = problem.field(field);
         }
-        if let Self::Lines { counts, errors } = self {
-            problem = problem
-                .member("accepted", counts.accepted)
-                .member("repeated", counts.repeated)
-                .member("rejected", counts.rejected)
-                .member("errors", json!(errors));
+        if let Self::RejectedLines(report) = self
+            && let Ok(Value::Object(members)) = serde_json::to_value(report)
+        {
+            problem =
+                members.into_iter().fold(problem, |problem, (name, value)| problem.member(&name, value));
         }
-        if self.status_code() == StatusCode::SERVICE_UNAVAILABLE {
-            problem = problem.retry_after(2);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            problem = problem.retry_after(RETRY_AFTER_SECONDS);
         }
         problem.response()
     }

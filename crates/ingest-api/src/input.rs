@@ -1,4 +1,4 @@
-//! What callers send, parsed into rows.
+//! Parses what clients send into rows.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -6,17 +6,19 @@ use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::error::Rejection;
-use crate::model::{BaseItem, BaseItemId, Description, EventTime, Item, ItemId, New, Transfer, User, UserId};
+use crate::model::{
+    BaseItem, BaseItemId, Description, EventTime, Item, ItemId, NewRow, Transfer, User, UserId,
+};
+use crate::rejection::Rejection;
 
-/// What a row takes from its surroundings where the caller left it out.
+/// What the service fills in or checks a row against.
 #[derive(Debug, Clone, Copy)]
 pub struct Context {
-    /// The service's time.
+    /// The current time: the time of an event if the client sends none.
     pub now: OffsetDateTime,
-    /// How far the time of an event may lie ahead of it.
+    /// How far the time of an event may be ahead of `now`.
     pub ahead: Duration,
-    /// The value of `Idempotency-Key`.
+    /// The value of `Idempotency-Key`: the id of the row if the client sends none.
     pub key: Option<Uuid>,
 }
 
@@ -32,7 +34,7 @@ impl Context {
         };
         if time.utc() > self.now.saturating_add(self.ahead) {
             let seconds = self.ahead.whole_seconds();
-            return Err(wrong(format!("lies more than {seconds} s ahead of the service's clock")));
+            return Err(wrong(format!("is more than {seconds} s ahead of the service's clock")));
         }
         Ok(time)
     }
@@ -42,9 +44,9 @@ impl Context {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBaseItem {
-    /// Identifies it; a new one is made where it is left out.
+    /// The id of the base item. If it is left out, the service generates one.
     id: Option<Uuid>,
-    /// Says what it is.
+    /// Describes the base item.
     description: Description,
 }
 
@@ -52,7 +54,7 @@ pub struct NewBaseItem {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
-    /// Identifies them; a new one is made where it is left out.
+    /// The id of the user. If it is left out, the service generates one.
     id: Option<Uuid>,
 }
 
@@ -60,11 +62,11 @@ pub struct NewUser {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewItem {
-    /// Identifies it; a new one is made where it is left out.
+    /// The id of the item. If it is left out, the service generates one.
     id: Option<Uuid>,
-    /// What it is an instance of.
+    /// The base item that this item is an instance of.
     base_item_id: BaseItemId,
-    /// When it was created; now where it is left out.
+    /// When the item was created. If it is left out, the current time is used.
     created_at: Option<EventTime>,
 }
 
@@ -72,92 +74,99 @@ pub struct NewItem {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewTransfer {
-    /// Identifies it; a new one is made where it is left out.
+    /// The id of the transfer. If it is left out, the service generates one.
     id: Option<Uuid>,
-    /// The item.
+    /// The item that is transferred.
     item_id: ItemId,
-    /// The user that the item passes to.
+    /// The user who receives the item.
     owner_id: UserId,
-    /// When it happened; now where it is left out.
+    /// When the item was transferred. If it is left out, the current time is used.
     timestamp: Option<EventTime>,
 }
 
 impl NewTransfer {
-    /// The item passing to a user now.
+    /// A transfer that happens now.
     #[must_use]
     pub const fn to(item_id: ItemId, owner_id: UserId) -> Self {
         Self { id: None, item_id, owner_id, timestamp: None }
     }
 }
 
-/// The next owner of an item.
+/// The new owner of an item.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewOwner {
-    /// The user that the item passes to.
+    /// The user who receives the item.
     pub to: UserId,
 }
 
-/// A body that becomes a row.
+/// A JSON object that describes a new row.
 pub trait Input: DeserializeOwned + ToSchema {
-    /// The row.
+    /// The type of that row.
     type Row;
 
-    /// Fills in what was left out.
+    /// Fills in the fields that the client left out.
     ///
     /// # Errors
-    /// A value is one that it cannot be just now.
-    fn into_row(self, context: Context) -> Result<New<Self::Row>, Rejection>;
+    /// The time of the event is too far ahead of the current time.
+    fn into_row(self, context: Context) -> Result<NewRow<Self::Row>, Rejection>;
 }
 
 impl Input for NewBaseItem {
     type Row = BaseItem;
 
-    fn into_row(self, context: Context) -> Result<New<BaseItem>, Rejection> {
+    fn into_row(self, context: Context) -> Result<NewRow<BaseItem>, Rejection> {
         let row = BaseItem { id: context.id(self.id).into(), description: self.description };
-        Ok(New { row, time_given: false })
+        Ok(NewRow { row, time_given: false })
     }
 }
 
 impl Input for NewUser {
     type Row = User;
 
-    fn into_row(self, context: Context) -> Result<New<User>, Rejection> {
-        Ok(New { row: User { id: context.id(self.id).into() }, time_given: false })
+    fn into_row(self, context: Context) -> Result<NewRow<User>, Rejection> {
+        Ok(NewRow { row: User { id: context.id(self.id).into() }, time_given: false })
     }
 }
 
 impl Input for NewItem {
     type Row = Item;
 
-    fn into_row(self, context: Context) -> Result<New<Item>, Rejection> {
+    fn into_row(self, context: Context) -> Result<NewRow<Item>, Rejection> {
         let created_at = context.time("created_at", self.created_at)?;
         let row = Item { id: context.id(self.id).into(), base_item_id: self.base_item_id, created_at };
-        Ok(New { row, time_given: self.created_at.is_some() })
+        Ok(NewRow { row, time_given: self.created_at.is_some() })
     }
 }
 
 impl Input for NewTransfer {
     type Row = Transfer;
 
-    fn into_row(self, context: Context) -> Result<New<Transfer>, Rejection> {
+    fn into_row(self, context: Context) -> Result<NewRow<Transfer>, Rejection> {
         let timestamp = context.time("timestamp", self.timestamp)?;
-        let (id, owner_id, item_id) = (context.id(self.id).into(), self.owner_id, self.item_id);
-        Ok(New { row: Transfer { id, timestamp, owner_id, item_id }, time_given: self.timestamp.is_some() })
+        let row = Transfer {
+            id: context.id(self.id).into(),
+            timestamp,
+            owner_id: self.owner_id,
+            item_id: self.item_id,
+        };
+        Ok(NewRow { row, time_given: self.timestamp.is_some() })
     }
 }
 
-/// Parses a body, and names the field that is wrong.
+/// Parses a body or a line, which must be one JSON object.
 ///
 /// # Errors
-/// [`Rejection`]: malformed JSON, or a field.
+/// [`Rejection::Malformed`], or [`Rejection::Field`] with the name of the field that is wrong.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
-    // serde would read an array as the fields in their order, which nobody means.
+    // serde would accept an array as the values of the fields in order of declaration.
     if body.trim_ascii_start().starts_with(b"[")
         && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
     {
-        let (field, detail) = ("the body".to_owned(), "must be a JSON object".to_owned());
-        return Err(Rejection::Field { field, detail });
+        return Err(Rejection::Field {
+            field: "the body".to_owned(),
+            detail: "must be a JSON object".to_owned(),
+        });
     }
     let mut json = serde_json::Deserializer::from_slice(body);
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -167,10 +176,10 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
             return Rejection::Malformed(inner.to_string());
         }
         let detail = inner.to_string();
-        // Of a field that is missing, or there twice, only the message knows the name, which serde writes between
-        // backquotes.
-        let of_field = detail.starts_with("missing field") || detail.starts_with("duplicate field");
-        let named = detail.split('`').nth(1).filter(|_| of_field).map(str::to_owned);
+        // The path does not have the name of a field that is missing or repeated. serde's message
+        // has it, between backquotes.
+        let in_message = detail.starts_with("missing field") || detail.starts_with("duplicate field");
+        let named = detail.split('`').nth(1).filter(|_| in_message).map(str::to_owned);
         let field = named.or(path).unwrap_or_else(|| "the body".to_owned());
         Rejection::Field { field, detail }
     })?;
@@ -188,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn a_refused_body_names_the_field_that_is_wrong() {
         assert_eq!(field("{}").as_deref(), Some("base_item_id"));
         assert_eq!(field(r#"{"base_item_id": 7}"#).as_deref(), Some("base_item_id"));
         assert_eq!(field(r#"{"colour": 7}"#).as_deref(), Some("colour"));

@@ -1,24 +1,37 @@
-//! Takes events over REST and commits them to Postgres.
+//! Receives events over REST and commits them to Postgres.
 //!
-//! The data's way: a path of [`routes`] parses a body by [`input`] into the types of [`model`], or [`bulk`] does
-//! so for each of the [`lines`]; the [`store`] inserts the rows and says what became of each; [`error`] tells the caller;
-//! a [`page`] has some rows of a list. What the paths do is described by [`openapi`].
-//! [`startup`] puts it together from [`settings`], with a [`clock`].
+//! The files in the order in which a request passes through them:
 //!
-//! Invariant: acknowledged means committed, and every request may be repeated.
+//! 1. `routes` has the path and its handler; `request` reads the path and the headers.
+//! 2. `body` reads the body, within its bounds. A body of many rows goes through `bulk`, which
+//!    splits it into `lines`.
+//! 3. `input` parses a row into the types of `model`, or says by a `rejection` why it cannot be
+//!    stored.
+//! 4. `service` hands the row to the `store`, which has all SQL, and records `metrics`.
+//! 5. The handler answers with the row, a `page` of rows, or a problem: `error` has the status of
+//!    every failure.
+//!
+//! `openapi` describes the paths, with the help of `operation`. `startup` builds the service from
+//! the `settings` and a `clock`.
+//!
+//! Invariants: an answer of 2xx is sent after the commit, and every request can be repeated without
+//! harm.
 
+mod body;
 pub mod bulk;
 pub mod clock;
 pub mod error;
 pub mod input;
 pub mod lines;
-pub mod metrics;
+mod metrics;
 pub mod model;
 pub mod openapi;
+mod operation;
 pub mod page;
-pub mod routes;
+pub mod rejection;
+mod request;
+mod routes;
+mod service;
 pub mod settings;
 pub mod startup;
-pub mod store;
-#[cfg(test)]
-mod wire;
+mod store;

@@ -1,52 +1,62 @@
-//! The lines of an upload, from parts that may be cut anywhere.
+//! Splits an upload into lines. The parts of the upload may be cut anywhere.
 //!
-//! Invariant: what waits for the end of its line is no longer than a line may be, beside the part that came last; and
-//! which lines there are does not depend on where the parts were cut.
+//! Invariants: the bytes that wait for the end of their line are at most one line of maximum length
+//! plus the part that was added last; and the lines do not depend on where the parts were cut.
 
 use std::num::NonZeroUsize;
 
 use bytes::BytesMut;
 use tokio_util::codec::{Decoder, LinesCodec, LinesCodecError};
 
-use crate::error::Rejection;
+use crate::rejection::Rejection;
 
-/// Lines that are still coming.
+/// A line that is not blank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// The number of the line, from 1. Blank lines are counted.
+    pub number: u64,
+    /// The text without the end of the line, or why it cannot be read.
+    pub text: Result<String, Rejection>,
+}
+
+/// The lines of an upload that is still arriving.
 #[derive(Debug)]
 pub struct Lines {
     codec: LinesCodec,
     waiting: BytesMut,
-    longest: NonZeroUsize,
+    max_bytes: NonZeroUsize,
     number: u64,
     ended: bool,
 }
 
 impl Lines {
-    /// None yet, and none longer than so many bytes.
+    /// An upload of which no part has arrived. A line longer than `max_bytes` is rejected.
     #[must_use]
-    pub fn new(longest: NonZeroUsize) -> Self {
-        let codec = LinesCodec::new_with_max_length(longest.get());
-        Self { codec, waiting: BytesMut::new(), longest, number: 0, ended: false }
+    pub fn new(max_bytes: NonZeroUsize) -> Self {
+        let codec = LinesCodec::new_with_max_length(max_bytes.get());
+        Self { codec, waiting: BytesMut::new(), max_bytes, number: 0, ended: false }
     }
 
-    /// Takes the next part of the upload. The lines that were complete before are to be taken first.
+    /// Adds the next part of the upload. Take all complete lines with [`Self::next_line`] first:
+    /// they would be held in memory otherwise.
     pub fn add(&mut self, part: &[u8]) {
         self.waiting.extend_from_slice(part);
     }
 
-    /// No part follows: what is left is the last line.
+    /// Marks the end of the upload: the bytes that are left are the last line.
     pub const fn end(&mut self) {
         self.ended = true;
     }
 
-    /// How many bytes wait for the end of their line.
+    /// The number of bytes that wait for the end of their line.
     #[must_use]
     pub fn waiting_bytes(&self) -> usize {
         self.waiting.len()
     }
 
-    /// The next complete line that is not blank, with its number, from 1; or why it cannot be read, after which the
-    /// lines go on.
-    pub fn next_line(&mut self) -> Option<(u64, Result<String, Rejection>)> {
+    /// The next complete line that is not blank. A line that cannot be read does not end the
+    /// upload.
+    pub fn next_line(&mut self) -> Option<Line> {
         loop {
             let decoded = if self.ended {
                 self.codec.decode_eof(&mut self.waiting)
@@ -57,7 +67,7 @@ impl Lines {
                 Ok(None) => return None,
                 Ok(Some(text)) => Ok(text),
                 Err(LinesCodecError::MaxLineLengthExceeded) => {
-                    let detail = format!("is longer than {} bytes", self.longest);
+                    let detail = format!("is longer than {} bytes", self.max_bytes);
                     Err(Rejection::Field { field: "the line".to_owned(), detail })
                 }
                 Err(LinesCodecError::Io(error)) => Err(Rejection::Malformed(error.to_string())),
@@ -66,7 +76,7 @@ impl Lines {
             if text.as_ref().is_ok_and(|text| text.trim().is_empty()) {
                 continue;
             }
-            return Some((self.number, text));
+            return Some(Line { number: self.number, text });
         }
     }
 }

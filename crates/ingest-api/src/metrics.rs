@@ -1,11 +1,12 @@
-//! The names of this service's metrics, and what they mean. Those of requests are service-kit's.
+//! The metrics of this service, by name. The metrics of HTTP requests are in service-kit.
+
+use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use postgres_kit::database::PoolUse;
 use service_kit::metrics::Metrics;
 
-use crate::error::ApiError;
-use crate::store::{Outcome, Resource};
+use crate::store::{InsertOutcome, StoreError, StoredRow};
 
 const ROWS: &str = "ingest_rows_total";
 const INSERT_ROWS: &str = "ingest_insert_rows";
@@ -15,61 +16,63 @@ const UPLOADS: &str = "ingest_uploads";
 const CONNECTIONS: &str = "ingest_pool_connections";
 const WAITING: &str = "ingest_pool_waiting_requests";
 
-/// Says what the metrics mean.
-pub fn describe(metrics: &Metrics) {
+/// Registers the help texts, and the counters that are to start at zero.
+pub(crate) fn describe(metrics: &Metrics) {
     service_kit::observe::describe(metrics);
     metrics.with(|| {
-        describe_counter!(ROWS, "Rows taken, by table and by what became of them.");
-        describe_histogram!(INSERT_ROWS, "Rows of one insert, by table.");
+        describe_counter!(ROWS, "Rows received, by table and outcome.");
+        describe_histogram!(INSERT_ROWS, "Rows per insert, by table.");
         describe_histogram!(
             INSERT_DURATION,
-            "Time of one insert, the wait for a connection included, by table."
+            "Duration of an insert, including the wait for a connection, by table."
         );
         describe_counter!(
             DATABASE_ERRORS,
-            "Requests that the database failed, by whether it was away or refused."
+            "Requests that failed in the database, by kind: away, refused or unreadable."
         );
-        describe_gauge!(UPLOADS, "Uploads of many rows under way.");
-        describe_gauge!(CONNECTIONS, "Connections to the database, by whether one is in use.");
+        describe_gauge!(UPLOADS, "Uploads of many rows in progress.");
+        describe_gauge!(CONNECTIONS, "Connections to the database, by state: idle or in use.");
         describe_gauge!(WAITING, "Requests that wait for a connection to the database.");
-        counter!(DATABASE_ERRORS, "kind" => "away").increment(0);
-        counter!(DATABASE_ERRORS, "kind" => "refused").increment(0);
+        for kind in ["away", "refused", "unreadable"] {
+            counter!(DATABASE_ERRORS, "kind" => kind).increment(0);
+        }
     });
 }
 
-/// An insert was tried.
-pub(crate) fn inserted<R: Resource>(
+/// Records an insert of `rows` rows.
+pub(crate) fn record_insert<R: StoredRow>(
     metrics: &Metrics,
     rows: usize,
-    seconds: f64,
-    result: &Result<Vec<Outcome<R>>, ApiError>,
+    duration: Duration,
+    result: &Result<Vec<InsertOutcome<R>>, StoreError>,
 ) {
     metrics.with(|| {
         #[expect(clippy::cast_precision_loss, reason = "a chunk has far fewer than 2^52 rows")]
         histogram!(INSERT_ROWS, "table" => R::TABLE).record(rows as f64);
-        histogram!(INSERT_DURATION, "table" => R::TABLE).record(seconds);
+        histogram!(INSERT_DURATION, "table" => R::TABLE).record(duration.as_secs_f64());
         for outcome in result.iter().flatten() {
             let outcome = match outcome {
-                Outcome::Created(_) => "created",
-                Outcome::Repeated(_) => "repeated",
-                Outcome::Rejected(_) => "rejected",
+                InsertOutcome::Created(_) => "created",
+                InsertOutcome::Repeated(_) => "repeated",
+                InsertOutcome::Rejected(_) => "rejected",
             };
             counter!(ROWS, "table" => R::TABLE, "outcome" => outcome).increment(1);
         }
     });
 }
 
-/// The database failed a request, if that is what went wrong.
-pub(crate) fn failed(metrics: &Metrics, error: &ApiError) {
+/// Records a request that failed in the database. What the client did wrong is not counted.
+pub(crate) fn record_failure(metrics: &Metrics, error: &StoreError) {
     let kind = match error {
-        ApiError::Unavailable(_) => "away",
-        ApiError::Database(_) => "refused",
-        _ => return,
+        StoreError::Away(_) | StoreError::Contended => "away",
+        StoreError::Refused(_) => "refused",
+        StoreError::Unreadable { .. } => "unreadable",
+        StoreError::NotFound(_) | StoreError::HasTransfers => return,
     };
     metrics.with(|| counter!(DATABASE_ERRORS, "kind" => kind).increment(1));
 }
 
-/// What is not recorded as it happens.
+/// Sets the gauges, which are sampled when the metrics are read.
 #[expect(clippy::cast_precision_loss, reason = "connections and uploads are few")]
 pub(crate) fn sample(metrics: &Metrics, pool: PoolUse, uploads: usize) {
     metrics.with(|| {

@@ -1,7 +1,8 @@
-//! The rows, and the types that their values are parsed into at the edge.
+//! The rows, and the types of their fields.
 //!
-//! Invariant: a value of these types can be stored. What cannot be (a NUL in a text, a year that RFC 3339
-//! cannot write, a time finer than Postgres keeps) is refused or rounded while parsing.
+//! Invariant: a value of these types can be stored. Parsing refuses what Postgres or RFC 3339
+//! cannot hold (a NUL in a text, a year before 1 or after 9999), and cuts times to microseconds,
+//! which is what Postgres keeps.
 
 use std::fmt;
 
@@ -12,11 +13,9 @@ use time::{OffsetDateTime, UtcOffset};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// The most characters of a description: the bound of the constraint `base_items_description_length`.
+/// The maximum length of a description. The constraint `base_items_description_length` has the same
+/// bound.
 pub const DESCRIPTION_CHARACTERS: usize = 1_000;
-
-/// What identifies a row of one table.
-pub trait Id: Copy + Ord + std::hash::Hash + fmt::Display + From<Uuid> + Into<Uuid> {}
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
@@ -24,8 +23,6 @@ macro_rules! ids {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
         #[serde(transparent)]
         pub struct $name(Uuid);
-
-        impl Id for $name {}
 
         impl From<Uuid> for $name {
             fn from(id: Uuid) -> Self {
@@ -48,41 +45,41 @@ macro_rules! ids {
 }
 
 ids! {
-    /// Identifies a base item.
+    /// The id of a base item.
     BaseItemId,
-    /// Identifies a user.
+    /// The id of a user.
     UserId,
-    /// Identifies an item.
+    /// The id of an item.
     ItemId,
-    /// Identifies a transfer.
+    /// The id of a transfer.
     TransferId,
 }
 
-/// A value that cannot be stored.
+/// Why a value cannot be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidValue {
-    /// A description is too long.
+    /// A description has more than [`DESCRIPTION_CHARACTERS`].
     #[error("must have at most {DESCRIPTION_CHARACTERS} characters")]
     TooLong,
-    /// Postgres' text cannot hold the character U+0000.
+    /// A text contains U+0000, which the type text of Postgres cannot hold.
     #[error("must not contain the character NUL")]
     Nul,
-    /// Not a time of RFC 3339.
-    #[error("must be a time as in RFC 3339, such as 2026-11-23T09:37:00.123Z")]
+    /// Not an RFC 3339 time.
+    #[error("must be an RFC 3339 time, such as 2026-11-23T09:37:00.123Z")]
     NotRfc3339,
-    /// Outside of what RFC 3339 can write in UTC.
-    #[error("must lie in the years 1 to 9999 in UTC")]
+    /// Outside the years that RFC 3339 can write in UTC.
+    #[error("must be within the years 1 to 9999 in UTC")]
     OutOfRange,
 }
 
-/// A text that says what a base item is. It may have every character but NUL.
+/// Describes a base item. Any character except NUL (U+0000) is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
 #[schema(value_type = String, max_length = 1000, pattern = r"^[^\u0000]*$", examples("a bicycle"))]
 pub struct Description(String);
 
 impl Description {
-    /// The text.
+    /// Borrows the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -103,17 +100,17 @@ impl TryFrom<String> for Description {
     }
 }
 
-/// When an event happened: in UTC, in years 1 to 9999, at the microseconds that Postgres keeps.
+/// The time of an event, within the years 1 to 9999 in UTC. Digits beyond microseconds are cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, ToSchema)]
 #[serde(try_from = "String")]
 #[schema(value_type = String, format = DateTime, examples("2026-11-23T09:37:00.123456Z"))]
 pub struct EventTime(OffsetDateTime);
 
 impl EventTime {
-    /// The time, cut to microseconds.
+    /// Converts `time` to UTC and cuts it to microseconds.
     ///
     /// # Errors
-    /// [`InvalidValue::OutOfRange`]
+    /// [`InvalidValue::OutOfRange`] if the year in UTC is not 1 to 9999.
     pub fn new(time: OffsetDateTime) -> Result<Self, InvalidValue> {
         let time = time.checked_to_offset(UtcOffset::UTC).ok_or(InvalidValue::OutOfRange)?;
         let first = datetime!(0001-01-01 0:00 UTC);
@@ -144,88 +141,117 @@ impl Serialize for EventTime {
     }
 }
 
-/// What an item can be an instance of.
+/// A row as clients see it: it has an id and a path.
+pub trait Resource: Clone + Serialize + ToSchema + Send + Sync + 'static {
+    /// The path of the collection.
+    const PATH: &'static str;
+    /// The singular name that messages use.
+    const NAME: &'static str;
+
+    /// The id of this row.
+    fn id(&self) -> Uuid;
+}
+
+/// A kind of thing that items are instances of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct BaseItem {
-    /// Identifies it.
-    #[cfg_attr(test, ts(type = "string"))]
+    /// The id of the base item.
     pub id: BaseItemId,
-    /// Says what it is.
-    #[cfg_attr(test, ts(type = "string"))]
+    /// Describes the base item.
     pub description: Description,
 }
 
-/// Who can own items.
+impl Resource for BaseItem {
+    const PATH: &'static str = "/base-items";
+    const NAME: &'static str = "base item";
+
+    fn id(&self) -> Uuid {
+        self.id.into()
+    }
+}
+
+/// A user, who can own items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct User {
-    /// Identifies them.
-    #[cfg_attr(test, ts(type = "string"))]
+    /// The id of the user.
     pub id: UserId,
 }
 
-/// One item: an event of the metric item-creation.
+impl Resource for User {
+    const PATH: &'static str = "/users";
+    const NAME: &'static str = "user";
+
+    fn id(&self) -> Uuid {
+        self.id.into()
+    }
+}
+
+/// An item. Its creation is an event of the metric `item-creation`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Item {
-    /// Identifies it.
-    #[cfg_attr(test, ts(type = "string"))]
+    /// The id of the item.
     pub id: ItemId,
-    /// What it is an instance of.
-    #[cfg_attr(test, ts(type = "string"))]
+    /// The base item that this item is an instance of.
     pub base_item_id: BaseItemId,
-    /// When it was created.
-    #[cfg_attr(test, ts(type = "string"))]
+    /// When the item was created.
     pub created_at: EventTime,
 }
 
-/// An item passing to a user: an event of the metric transfers.
+impl Resource for Item {
+    const PATH: &'static str = "/items";
+    const NAME: &'static str = "item";
+
+    fn id(&self) -> Uuid {
+        self.id.into()
+    }
+}
+
+/// A transfer of an item to a user, which is an event of the metric `transfers`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Transfer {
-    /// Identifies it.
-    #[cfg_attr(test, ts(type = "string"))]
+    /// The id of the transfer.
     pub id: TransferId,
-    /// When it happened.
-    #[cfg_attr(test, ts(type = "string"))]
+    /// When the item was transferred.
     pub timestamp: EventTime,
-    /// The user that the item passed to.
-    #[cfg_attr(test, ts(type = "string"))]
+    /// The user who received the item.
     pub owner_id: UserId,
-    /// The item.
-    #[cfg_attr(test, ts(type = "string"))]
+    /// The item that was transferred.
     pub item_id: ItemId,
 }
 
-/// Who owns an item now: nobody, as long as it was never transferred.
+impl Resource for Transfer {
+    const PATH: &'static str = "/transfers";
+    const NAME: &'static str = "transfer";
+
+    fn id(&self) -> Uuid {
+        self.id.into()
+    }
+}
+
+/// The current owner of an item. All fields but `item_id` are null if the item was never
+/// transferred.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Owner {
     /// The item.
-    #[cfg_attr(test, ts(type = "string"))]
     pub item_id: ItemId,
-    /// Its owner.
+    /// The user who owns the item now.
     #[schema(required)]
-    #[cfg_attr(test, ts(type = "string | null"))]
     pub owner_id: Option<UserId>,
-    /// The transfer that made them so.
+    /// The latest transfer of the item.
     #[schema(required)]
-    #[cfg_attr(test, ts(type = "string | null"))]
     pub transfer_id: Option<TransferId>,
-    /// When it happened.
+    /// When that transfer happened.
     #[schema(required)]
-    #[cfg_attr(test, ts(type = "string | null"))]
     pub since: Option<EventTime>,
 }
 
 /// A row to insert.
 #[derive(Debug, Clone)]
-pub struct New<R> {
-    /// The row.
+pub struct NewRow<R> {
+    /// The row, with the fields filled in that the client left out.
     pub row: R,
-    /// Whether the caller said when it happened. A time that the service filled in is not held against the
-    /// stored row when the same id is posted again.
+    /// Whether the client sent the time. If it did not, the time that the service filled in is not
+    /// compared with the stored row when the same id is posted again.
     pub time_given: bool,
 }
 

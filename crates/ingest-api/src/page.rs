@@ -1,41 +1,49 @@
-//! Pages of a list: which rows a caller asks for, and what it is answered.
+//! Pages of a list: the query parameters that select one, and the body of the answer.
 
 use std::collections::HashSet;
 
-use actix_web::HttpResponse;
 use actix_web::web::Query;
 use serde::Serialize;
-use serde_json::json;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::error::ApiError;
+use crate::model::Resource;
 use crate::settings::Limits;
-use crate::store::Resource;
 
-/// Which rows of a list are asked for.
+/// A query parameter that is unknown, repeated, or has a wrong value.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {detail}")]
+pub struct QueryError {
+    /// The name of the parameter.
+    pub name: String,
+    /// What is wrong, in words that follow the name of the parameter.
+    pub detail: String,
+}
+
+/// Which page of a list a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
-    /// Those past the row of this id, where there is one.
+pub struct PageQuery {
+    /// The page starts after the row with this id, or at the first row.
     pub after: Option<Uuid>,
-    /// How many at most.
+    /// The maximum number of rows, at least 1.
     pub limit: i64,
 }
 
-impl Page {
-    /// What the query of a request asks for.
+impl PageQuery {
+    /// Parses the query string of a request.
     ///
     /// # Errors
-    /// [`ApiError::Query`], naming the parameter that is wrong.
-    pub fn of(query: &str, limits: &Limits) -> Result<Self, ApiError> {
-        let most = limits.page_rows_max.get();
+    /// [`QueryError`] with the name of the parameter that is wrong.
+    pub fn parse(query: &str, limits: &Limits) -> Result<Self, QueryError> {
+        let max = limits.page_rows_max.get();
         let mut page = Self { after: None, limit: limits.page_rows_default.get().into() };
-        let wrong = |name: &str, detail: String| ApiError::Query { name: name.to_owned(), detail };
+        let wrong = |name: &str, detail: String| QueryError { name: name.to_owned(), detail };
         let query = Query::<Vec<(String, String)>>::from_query(query)
             .map_err(|error| wrong("the query", error.to_string()))?;
-        let mut given = HashSet::new();
+        let mut names = HashSet::new();
         for (name, value) in query.into_inner() {
-            if !given.insert(name.clone()) {
-                return Err(wrong(&name, "is there more than once".to_owned()));
+            if !names.insert(name.clone()) {
+                return Err(wrong(&name, "must not be repeated".to_owned()));
             }
             match name.as_str() {
                 "after" => {
@@ -44,27 +52,43 @@ impl Page {
                     page.after = Some(after);
                 }
                 "limit" => {
-                    let limit = value.parse().ok().filter(|limit| (1..=most).contains(limit));
-                    let expected = || wrong("limit", format!("{value:?} is not a number from 1 to {most}"));
+                    let limit = value.parse().ok().filter(|limit| (1..=max).contains(limit));
+                    let expected = || wrong("limit", format!("{value:?} is not a number from 1 to {max}"));
                     page.limit = limit.ok_or_else(expected)?.into();
                 }
                 _ => {
-                    return Err(wrong(
-                        &name,
-                        "there is no such parameter here; there are: after, limit".into(),
-                    ));
+                    let detail = "is not a parameter of this path; its parameters are after and limit";
+                    return Err(wrong(&name, detail.to_owned()));
                 }
             }
         }
         Ok(page)
     }
 
-    /// The page, from one row more than it has, which tells whether there is a next.
-    pub(crate) fn answer<R: Resource + Serialize>(self, mut rows: Vec<R>) -> HttpResponse {
-        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+    /// The number of rows to read: one more than the page has, which shows whether another page
+    /// follows.
+    pub(crate) const fn rows_to_read(self) -> i64 {
+        self.limit + 1
+    }
+}
+
+/// A page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RowPage<R> {
+    /// The rows of the page.
+    data: Vec<R>,
+    /// The value of `after` that selects the next page; null on the last page.
+    #[schema(required)]
+    next: Option<Uuid>,
+}
+
+impl<R: Resource> RowPage<R> {
+    /// The page that `query` asks for, made of up to [`PageQuery::rows_to_read`] rows.
+    pub(crate) fn new(query: PageQuery, mut rows: Vec<R>) -> Self {
+        let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next = rows.last().filter(|_| more).map(Resource::id);
-        HttpResponse::Ok().json(json!({ "data": rows, "next": next }))
+        Self { data: rows, next }
     }
 }

@@ -14,15 +14,17 @@ use postgres_kit::schema::{self, SchemaError};
 use service_kit::health::{Readiness, Report};
 use service_kit::internal::{About, Internal};
 use service_kit::metrics::Metrics;
+use service_kit::settings::comma_separated;
 use service_kit::supervisor::{Supervisor, SupervisorError};
 use service_kit::{observe, problem, server};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::error::ApiError;
-use crate::routes::{self, Service};
+use crate::routes;
+use crate::service::IngestService;
 use crate::settings::{CorsSettings, Settings};
+use crate::store::StoreError;
 use crate::{metrics, openapi};
 
 /// The service, listening but not yet running.
@@ -48,7 +50,8 @@ impl Application {
         let uploads = Semaphore::new(settings.bulk.concurrent_uploads.get());
         let (http, connections) = (settings.http.clone(), settings.limits.connections_per_worker.get());
         let internal = settings.internal.clone();
-        let service = web::Data::new(Service { settings, store, clock, uploads, metrics: metrics.clone() });
+        let service =
+            web::Data::new(IngestService { settings, store, clock, uploads, metrics: metrics.clone() });
         let docs = openapi_kit::routes(&openapi::document(&service.settings))?;
         let (shared, recorded) = (service.clone(), web::Data::new(metrics.clone()));
         let server = server::serve(listener, http.bounds(connections), move || {
@@ -75,9 +78,8 @@ impl Application {
             metrics::sample(&sampled.metrics, sampled.store.pool_use(), under_way);
         });
         let internal_server = Internal { about, readiness, metrics: metrics.clone(), sample };
-        let (internal_port, internal_server) =
-            internal_server.serve(&internal, http.drain_seconds, |_| ())?;
-        let drain = Duration::from_secs(http.drain_seconds) + Duration::from_secs(1);
+        let (internal_port, internal_server) = internal_server.serve(&internal, http.drain, |_| ())?;
+        let drain = http.drain + Duration::from_secs(1);
         let mut supervisor = Supervisor::new(shutdown.clone(), drain);
         supervisor.serve("http server", server);
         supervisor.serve("internal server", internal_server);
@@ -110,14 +112,14 @@ impl Application {
 /// Refuses a schema that this release does not know, as soon as the database can be asked: the service may be
 /// started before the database is.
 async fn check_schema(
-    service: Arc<Service>,
+    service: Arc<IngestService>,
     checked: Arc<AtomicBool>,
     shutdown: CancellationToken,
 ) -> Result<(), SchemaError> {
-    let timeout = service.settings.limits.query_timeout();
+    let timeout = service.settings.limits.query_timeout.get();
     loop {
         let check = async |client: &deadpool_postgres::Client| Ok(schema::check(client).await);
-        let answer: Result<_, ApiError> = service.store.run(timeout, check).await;
+        let answer: Result<_, StoreError> = service.store.run(timeout, check).await;
         match answer {
             Ok(Ok(())) => break,
             Ok(Err(error @ (SchemaError::Missing | SchemaError::Older(_) | SchemaError::Newer(_)))) => {
@@ -127,7 +129,7 @@ async fn check_schema(
             Err(error) => tracing::warn!(error = %error, "the schema could not be checked; trying again"),
         }
         tokio::select! {
-            () = tokio::time::sleep(service.settings.schema.retry()) => {}
+            () = tokio::time::sleep(service.settings.schema.retry.get()) => {}
             () = shutdown.cancelled() => return Ok(()),
         }
     }
@@ -142,7 +144,7 @@ fn cors(settings: &CorsSettings) -> Cors {
         .allowed_headers(["content-type", "idempotency-key"])
         .expose_headers(["location", "retry-after"])
         .max_age(600);
-    settings.origins().fold(cors, Cors::allowed_origin)
+    comma_separated(&settings.allowed_origins).fold(cors, Cors::allowed_origin)
 }
 
 fn readiness(
@@ -151,7 +153,7 @@ fn readiness(
     checked: Arc<AtomicBool>,
     shutdown: CancellationToken,
 ) -> Readiness {
-    let timeout = settings.limits.query_timeout();
+    let timeout = settings.limits.query_timeout.get();
     Readiness::new(move || {
         let (store, checked) = (store.clone(), checked.load(Ordering::Acquire));
         let stopping = shutdown.is_cancelled();
@@ -165,7 +167,7 @@ fn readiness(
             }
             let ping =
                 async |client: &deadpool_postgres::Client| Ok(client.batch_execute("SELECT 1").await?);
-            let answer: Result<(), ApiError> = store.run(timeout, ping).await;
+            let answer: Result<(), StoreError> = store.run(timeout, ping).await;
             if let Err(error) = answer {
                 reasons.push(error.to_string());
             }

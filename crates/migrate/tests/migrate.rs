@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use local_stack::postgres::{Cluster, ClusterSettings, free_port};
+use local_stack::ports::reserve_port;
+use local_stack::postgres::{Cluster, ClusterSettings};
 use local_stack::test_database::installation;
 use migrate::settings::RoleSettings;
 use migrate::{MigrateError, migrate};
@@ -20,11 +21,12 @@ struct Fresh {
 
 impl Fresh {
     fn start(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("newcycle-migrate-{name}-{}", std::process::id()));
+        let prefix = format!("newcycle-migrate-{name}-");
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap().keep();
         let (user, password) = ("bootstrap".to_owned(), "secret".to_owned());
         let settings = ClusterSettings {
             folder,
-            port: free_port().unwrap(),
+            port: reserve_port().unwrap(),
             user,
             password,
             durable: false,
@@ -45,7 +47,7 @@ impl Fresh {
             name: name.to_owned(),
             user: user.to_owned(),
             password: SecretString::from(password),
-            connect_timeout_milliseconds: 5_000,
+            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
         }
     }
 }

@@ -1,11 +1,17 @@
-//! What each shown version must be, recomputed from an audit of every row that was written.
+//! Holds the invariant "one version is one snapshot": all counts that are shown at one version are
+//! the counts of one database snapshot.
 //!
-//! The leader's log tells which snapshot of the database each version shows, before anybody is shown it. The audit,
-//! written by row triggers of its own, tells which transaction changed which count. So a version must show the sum of
-//! the audit rows whose transactions its snapshot sees: computed here without the change log, the rollups or the state
-//! machine of the services.
+//! How: before a leader publishes a version, it logs the snapshot that the version shows
+//! ([`Publication`]). Row triggers of the tests write an audit: for each change of a count, the id
+//! of its transaction ([`Change`]). So at a version, every count must be the sum of the audited
+//! changes whose transactions the version's snapshot sees. The checker computes these sums itself,
+//! without the change log, the rollups or `domain::Statistics`, and compares them with what each
+//! subscriber shows after each frame.
 //!
-//! Checked is from one rest to the next: at rest nobody writes, and everybody shows everything that was written.
+//! A check covers the time from one pause to the next. At a pause no producer writes, and every
+//! subscriber shows every change.
+
+mod mirror;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::SystemTime;
@@ -14,110 +20,60 @@ use domain::{BucketTime, Frame, FrameKind, Metric, Nonce, TimeUnit, Topic, Versi
 use local_stack::stack::Instance;
 use stats_notifier::snapshot::Snapshot;
 
-/// A bucket: the index of its topic, and its start.
-type Key = (usize, BucketTime);
+use self::mirror::{Key, Mirror, Window};
 
-/// What was shown of a term, by tick: to which subscriber, and in which frame.
+/// The frames of one term, by tick, each with the index of the subscriber that received it.
 type Ticks<'a> = BTreeMap<u64, Vec<(usize, &'a Frame)>>;
 
-/// One committed change of a count.
+/// A committed change of a count: a row of the audit.
 #[derive(Debug, Clone, Copy)]
-pub struct Change {
-    /// Its transaction.
-    pub transaction: u64,
-    /// When it was made, by the clock of this machine.
-    pub made: SystemTime,
-    /// What of.
-    pub metric: Metric,
-    /// At which time it counts.
-    pub time: BucketTime,
-    /// How much.
-    pub delta: i64,
+pub(crate) struct Change {
+    /// The id of its transaction.
+    pub(crate) transaction: u64,
+    /// When the row was written, by the clock of this machine.
+    pub(crate) made: SystemTime,
+    pub(crate) metric: Metric,
+    /// The time of the event.
+    pub(crate) time: BucketTime,
+    /// 1 for a new row, -1 for a deleted one.
+    pub(crate) delta: i64,
 }
 
-/// What a leader said that a version shows.
+/// What a leader has logged about a version.
 #[derive(Debug, Clone)]
-pub struct Published {
-    /// What it sees.
-    pub snapshot: Snapshot,
-    /// When it was said, or a little later.
-    pub at: SystemTime,
-    /// Who said so.
-    pub by: Instance,
+pub(crate) struct Publication {
+    /// The snapshot that the version shows.
+    pub(crate) snapshot: Snapshot,
+    /// When the log line was read, which is a little later than it was written.
+    pub(crate) at: SystemTime,
+    /// The leader.
+    pub(crate) by: Instance,
 }
 
-impl Published {
-    /// Whether it sees a transaction that made a change at this time. What was written after a version was published it does
-    /// not, whatever the number: a server that crashes forgets the numbers of transactions that had changed nothing, and
-    /// gives them away again.
+impl Publication {
+    /// Whether the version shows a change that this transaction made at this time. Changes after
+    /// its publication are not shown, whatever the transaction's id: a server that crashes forgets
+    /// the ids of transactions that changed nothing, and uses them again.
     #[must_use]
-    pub fn sees(&self, transaction: u64, made: SystemTime) -> bool {
+    pub(crate) fn sees(&self, transaction: u64, made: SystemTime) -> bool {
         made <= self.at && self.snapshot.sees(transaction)
     }
 }
 
-/// One subscriber's windows of all topics, as anybody could keep them who reads the documentation of the streams.
-#[derive(Debug, Clone)]
-struct Mirror {
-    version: Option<Version>,
-    /// By the index of the topic: how many buckets its window holds at most, and these.
-    windows: Vec<(usize, BTreeMap<BucketTime, i64>)>,
-}
-
-impl Default for Mirror {
-    fn default() -> Self {
-        let windows = Topic::all().map(|topic| (topic.unit.window(), BTreeMap::new())).collect();
-        Self { version: None, windows }
-    }
-}
-
-impl Mirror {
-    /// Takes over a frame, and returns the buckets that it names. A topic that a snapshot does not name has none.
-    fn apply(&mut self, frame: &Frame) -> Vec<Key> {
-        let mut named = Vec::new();
-        if frame.kind == FrameKind::Snapshot {
-            self.windows.iter_mut().for_each(|(_, window)| window.clear());
-        }
-        for part in &frame.topics {
-            let topic = part.topic.index();
-            let (bound, window) = &mut self.windows[topic];
-            for bucket in &part.buckets {
-                window.insert(bucket.time, bucket.count);
-                named.push((topic, bucket.time));
-            }
-            while window.len() > *bound {
-                window.pop_first();
-            }
-        }
-        self.version = Some(frame.version);
-        named
-    }
-
-    /// Whether the window reaches back to the bucket.
-    fn reaches(&self, (topic, time): Key) -> bool {
-        let (bound, window) = &self.windows[topic];
-        window.len() < *bound || window.first_key_value().is_none_or(|(oldest, _)| time >= *oldest)
-    }
-
-    fn get(&self, (topic, time): Key) -> Option<i64> {
-        self.windows[topic].1.get(&time).copied()
-    }
-}
-
-/// Counts at rest, and those that a version adds to them.
+/// The expected counts of a version: those of the last pause, and what was added since.
 #[derive(Debug, Default)]
-struct Counts {
+struct ExpectedCounts {
     base: BTreeMap<Key, i64>,
     added: BTreeMap<Key, i64>,
 }
 
-impl Counts {
+impl ExpectedCounts {
     fn get(&self, key: Key) -> i64 {
         let get = |counts: &BTreeMap<Key, i64>| counts.get(&key).copied().unwrap_or(0);
         get(&self.base) + get(&self.added)
     }
 
-    /// All buckets of a topic from a time on that have a count.
+    /// The buckets of a topic, from `oldest` on, whose count is not zero.
     fn since(&self, topic: usize, oldest: BucketTime) -> BTreeSet<Key> {
         let range = (topic, oldest)..=(topic, BucketTime::MAX);
         let keys = self.base.range(range.clone()).chain(self.added.range(range)).map(|(key, _)| *key);
@@ -125,44 +81,45 @@ impl Counts {
     }
 }
 
-/// The buckets that a change touches.
+/// The buckets that a change affects: one of each unit.
 fn buckets(change: &Change) -> impl Iterator<Item = Key> {
-    let (metric, time) = (change.metric, change.time);
+    let metric = change.metric;
+    let time = change.time;
     TimeUnit::ALL.into_iter().map(move |unit| (Topic::new(metric, unit).index(), unit.truncate(time)))
 }
 
-/// What was checked.
+/// How much was checked.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Checked {
-    /// Versions, of those that somebody was shown.
-    pub versions: usize,
-    /// Frames, of all subscribers.
-    pub frames: usize,
-    /// Buckets compared.
-    pub buckets: usize,
+pub(crate) struct CheckTotals {
+    /// Versions that at least one subscriber received.
+    pub(crate) versions: usize,
+    /// Frames of all subscribers.
+    pub(crate) frames: usize,
+    /// Comparisons of a shown count with the expected one.
+    pub(crate) buckets: usize,
 }
 
-/// Knows all counts at the last rest.
+/// Checks the frames of all subscribers, from one pause to the next.
 #[derive(Debug, Default)]
-pub struct Checker {
-    counts: Counts,
-    /// What each subscriber had then, by its place.
+pub(crate) struct Checker {
+    counts: ExpectedCounts,
+    /// The state of each subscriber at the last pause, by its index.
     mirrors: Vec<Mirror>,
-    /// The transactions of all changes before it, and when they made the last.
+    /// The transactions of all changes before the last pause, and the time of the last change of
+    /// each.
     transactions: BTreeMap<u64, SystemTime>,
-    /// Everything that was checked until now.
-    pub checked: Checked,
+    pub(crate) checked: CheckTotals,
 }
 
-/// The most violations that are put into words.
-const MOST: usize = 20;
+/// The most violations that one check reports.
+const VIOLATIONS_MAX: usize = 20;
 
 impl Checker {
-    /// Checks all frames since the last rest, and makes this one the last. `frames` are those of each subscriber, in
-    /// the same order each time. Returns what is wrong, in words.
-    pub fn check(
+    /// Checks all frames since the last pause. `frames` has the frames of each subscriber, in the
+    /// same order at each call. Returns the violations.
+    pub(crate) fn check(
         &mut self,
-        published: &HashMap<Version, Published>,
+        published: &HashMap<Version, Publication>,
         changes: &[Change],
         frames: &[Vec<Frame>],
     ) -> Vec<String> {
@@ -179,7 +136,7 @@ impl Checker {
         for (nonce, ticks) in &terms {
             let after = self.term(*nonce, ticks, published, changes, &mut wrong);
             for (subscriber, mirror) in after {
-                // Of several terms, the last one that it was shown.
+                // Of several terms, its state is that of the one it received last.
                 if frames[subscriber].last().map(|frame| frame.version) == mirror.version {
                     mirrors[subscriber] = mirror;
                 }
@@ -199,29 +156,33 @@ impl Checker {
         wrong
     }
 
-    /// Checks all that was shown of one term, tick by tick. Returns what its subscribers had at its end.
+    /// Checks the frames of one term, tick by tick. Returns the states of its subscribers after
+    /// them.
     fn term(
         &mut self,
         nonce: Nonce,
         ticks: &Ticks<'_>,
-        published: &HashMap<Version, Published>,
+        published: &HashMap<Version, Publication>,
         changes: &[Change],
         wrong: &mut Vec<String>,
     ) -> HashMap<usize, Mirror> {
         self.counts.added.clear();
         let mut mirrors: HashMap<usize, Mirror> = HashMap::new();
         let mut unseen: Vec<&Change> = changes.iter().collect();
-        // The buckets that each tick touched, for those who skip some.
+        // The buckets that each tick changed, because a subscriber may receive several ticks in one
+        // frame.
         let mut touched: BTreeMap<u64, Vec<Key>> = BTreeMap::new();
         for (tick, shown) in ticks {
             let version = Version { nonce, tick: *tick };
             let Some(publication) = published.get(&version) else {
-                say(wrong, || format!("{version} was shown, but never published"));
+                report(wrong, || format!("{version} was shown, but never published"));
                 continue;
             };
-            let mut at_rest = self.transactions.range(publication.snapshot.xmin()..);
-            if at_rest.any(|(transaction, made)| !publication.sees(*transaction, *made)) {
-                say(wrong, || format!("{version} was shown, but is older than what all had been shown"));
+            let mut at_last_pause = self.transactions.range(publication.snapshot.xmin()..);
+            if at_last_pause.any(|(transaction, made)| !publication.sees(*transaction, *made)) {
+                report(wrong, || {
+                    format!("{version} was shown, but is older than the state at the last pause")
+                });
                 continue;
             }
             self.checked.versions += 1;
@@ -241,7 +202,7 @@ impl Checker {
                 let mirror = mirrors.entry(*subscriber).or_insert_with(|| self.mirrors[*subscriber].clone());
                 let before = mirror.version.filter(|before| before.nonce == nonce);
                 for part in frame.topics.iter().filter(|part| part.window != part.topic.unit.window()) {
-                    say(wrong, || format!("{version}: {} has a window of {}", part.topic, part.window));
+                    report(wrong, || format!("{version}: {} has a window of {}", part.topic, part.window));
                 }
                 let mut keys = mirror.apply(frame);
                 if frame.kind == FrameKind::Snapshot {
@@ -249,7 +210,9 @@ impl Checker {
                     continue;
                 }
                 let Some(before) = before else {
-                    say(wrong, || format!("{version} was a patch, of nothing that was shown before"));
+                    report(wrong, || {
+                        format!("{version} was a patch without a snapshot of its term before it")
+                    });
                     continue;
                 };
                 let since = (before.tick.min(*tick) + 1).min(*tick)..=*tick;
@@ -260,8 +223,9 @@ impl Checker {
         mirrors
     }
 
-    /// All counts at the last rest that are not zero, as the topic's name and the bucket's start.
-    pub fn counts(&self) -> impl Iterator<Item = (String, BucketTime, i64)> + '_ {
+    /// All counts at the last pause that are not zero: the topic's name, the bucket's start, the
+    /// count.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (String, BucketTime, i64)> + '_ {
         let names: Vec<String> = Topic::all().map(|topic| topic.to_string()).collect();
         let counts = self.counts.base.iter().filter(|(_, count)| **count != 0);
         counts.map(move |((topic, time), count)| (names[*topic].clone(), *time, *count))
@@ -271,18 +235,20 @@ impl Checker {
 fn compare(
     mirror: &Mirror,
     keys: impl IntoIterator<Item = Key>,
-    counts: &Counts,
-    checked: &mut Checked,
+    counts: &ExpectedCounts,
+    checked: &mut CheckTotals,
     wrong: &mut Vec<String>,
 ) {
     for key in keys {
         checked.buckets += 1;
-        let (shown, expected) = (mirror.get(key), counts.get(key));
+        let shown = mirror.get(key);
+        let expected = counts.get(key);
         if shown.unwrap_or(0) == expected || (shown.is_none() && !mirror.reaches(key)) {
             continue;
         }
-        say(wrong, || {
-            let (topic, time) = (Topic::all().nth(key.0), key.1);
+        report(wrong, || {
+            let topic = Topic::all().nth(key.0);
+            let time = key.1;
             let version = mirror.version.map(|version| version.to_string()).unwrap_or_default();
             let topic = topic.map(|topic| topic.to_string()).unwrap_or_default();
             format!("{version}: {topic} at {time} shows {shown:?}, but the snapshot has {expected}")
@@ -290,20 +256,21 @@ fn compare(
     }
 }
 
-/// Compares everything that a subscriber has, and looks for what it lacks.
-fn compare_all(mirror: &Mirror, counts: &Counts, checked: &mut Checked, wrong: &mut Vec<String>) {
-    for (topic, (bound, window)) in mirror.windows.iter().enumerate() {
-        let full = window.len() >= *bound;
-        let oldest = window.first_key_value().filter(|_| full).map_or(BucketTime::MIN, |(oldest, _)| *oldest);
+/// Compares every bucket that a subscriber has or should have.
+fn compare_all(mirror: &Mirror, counts: &ExpectedCounts, checked: &mut CheckTotals, wrong: &mut Vec<String>) {
+    for (topic, Window { limit, buckets }) in mirror.windows.iter().enumerate() {
+        let full = buckets.len() >= *limit;
+        let oldest =
+            buckets.first_key_value().filter(|_| full).map_or(BucketTime::MIN, |(oldest, _)| *oldest);
         let mut keys = counts.since(topic, oldest);
-        keys.extend(window.keys().map(|time| (topic, *time)));
+        keys.extend(buckets.keys().map(|time| (topic, *time)));
         compare(mirror, keys, counts, checked, wrong);
     }
 }
 
-fn say(wrong: &mut Vec<String>, words: impl FnOnce() -> String) {
-    if wrong.len() < MOST {
-        wrong.push(words());
+fn report(wrong: &mut Vec<String>, violation: impl FnOnce() -> String) {
+    if wrong.len() < VIOLATIONS_MAX {
+        wrong.push(violation());
     }
 }
 
@@ -312,7 +279,7 @@ mod tests {
     use std::time::Duration;
 
     use domain::TopicFrame;
-    use local_stack::stack::Part;
+    use local_stack::stack::ServiceKind;
 
     use super::*;
 
@@ -322,7 +289,7 @@ mod tests {
         Version { nonce: Nonce::new(1), tick }
     }
 
-    /// What shows this count of transfers, in every unit; a snapshot says that there are no items.
+    /// A frame with this count of transfers in every unit, and no items.
     fn frame(kind: FrameKind, tick: u64, count: i64) -> Frame {
         let part = |topic: Topic| {
             let time = topic.unit.truncate(MORNING.parse().unwrap());
@@ -333,29 +300,30 @@ mod tests {
         Frame { kind, version: version(tick), topics: Topic::all().map(part).collect() }
     }
 
-    fn published(snapshot: &str, at: SystemTime) -> Published {
-        Published { snapshot: snapshot.parse().unwrap(), at, by: Part::StatsNotifier.replica(1) }
+    fn published(snapshot: &str, at: SystemTime) -> Publication {
+        Publication { snapshot: snapshot.parse().unwrap(), at, by: ServiceKind::StatsNotifier.replica(1) }
     }
 
-    /// Transaction 10 is seen by the first version, 11 by the second alone, and each adds one.
+    /// Checks frames. Version 1 sees transaction 10, version 2 also 11; each adds one transfer.
     fn check(frames: Vec<Frame>) -> Vec<String> {
         let now = SystemTime::now();
         let published =
             [(1, "11:11:"), (2, "12:12:")].map(|(tick, snapshot)| (version(tick), published(snapshot, now)));
-        let (metric, time) = (Metric::Transfers, MORNING.parse().unwrap());
+        let metric = Metric::Transfers;
+        let time = MORNING.parse().unwrap();
         let made = now - Duration::from_secs(1);
         let changes = [10, 11].map(|transaction| Change { transaction, made, metric, time, delta: 1 });
         Checker::default().check(&published.into(), &changes, &[frames])
     }
 
     #[test]
-    fn what_a_snapshot_sees_is_right() {
+    fn counts_of_the_snapshot_are_accepted() {
         let right = vec![frame(FrameKind::Snapshot, 1, 1), frame(FrameKind::Patch, 2, 2)];
         assert_eq!(check(right), Vec::<String>::new());
     }
 
     #[test]
-    fn what_it_does_not_see_is_wrong() {
+    fn counts_of_another_snapshot_are_violations() {
         for (first, second) in [(2, 2), (0, 2), (1, 1), (1, 3)] {
             let wrong = vec![frame(FrameKind::Snapshot, 1, first), frame(FrameKind::Patch, 2, second)];
             assert!(!check(wrong).is_empty(), "{first}, then {second}");
@@ -370,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn every_topic_must_be_there_with_its_whole_window() {
+    fn a_snapshot_must_have_every_topic_with_its_whole_window() {
         let mut without = frame(FrameKind::Snapshot, 1, 1);
         without.topics.retain(|part| part.topic.unit != TimeUnit::Week);
         assert!(!check(vec![without]).is_empty());
@@ -380,14 +348,14 @@ mod tests {
     }
 
     #[test]
-    fn versions_must_have_been_published_and_patches_need_a_snapshot() {
+    fn a_version_must_have_been_published_and_a_patch_needs_a_snapshot() {
         assert!(!check(vec![frame(FrameKind::Snapshot, 3, 2)]).is_empty());
         assert!(!check(vec![frame(FrameKind::Patch, 2, 2)]).is_empty());
     }
 
-    /// A server that crashed may give a number away again, of a transaction that had changed nothing.
+    /// After a crash, Postgres uses the ids of transactions that changed nothing again.
     #[test]
-    fn what_was_written_later_is_not_seen() {
+    fn a_version_does_not_show_a_change_that_was_made_after_its_publication() {
         let now = SystemTime::now();
         let published = published("11:11:", now);
         assert!(published.sees(10, now - Duration::from_secs(1)));

@@ -1,12 +1,13 @@
 //! Clocks of the services that can be stepped, by libfaketime
-//! (<https://github.com/wolfcw/libfaketime>): the clock that tells the date, not the one that measures time.
+//! (<https://github.com/wolfcw/libfaketime>). Only the wall clock is stepped, not the monotonic
+//! one.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use local_stack::stack::Instance;
 
-/// Where Linux distributions put it.
+/// Where Linux distributions install the library.
 const LIBRARIES: [&str; 4] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -14,38 +15,40 @@ const LIBRARIES: [&str; 4] = [
     "/usr/lib64/faketime/libfaketimeMT.so.1",
 ];
 
-/// A clock for each instance, and by how much it is off, in files.
+/// One clock per instance. Its offset is in a file that libfaketime reads.
 #[derive(Debug)]
-pub struct Clocks {
+pub(crate) struct Clocks {
     library: &'static str,
     folder: PathBuf,
 }
 
 impl Clocks {
-    /// None where libfaketime is not on this machine.
+    /// Returns `None` if libfaketime is not installed.
     #[must_use]
-    pub fn make(folder: &Path) -> Option<Self> {
+    pub(crate) fn make(folder: &Path) -> Option<Self> {
         let library = LIBRARIES.into_iter().find(|library| Path::new(library).exists())?;
         Some(Self { library, folder: folder.to_owned() })
     }
 
-    /// Steps one clock to this many seconds before or after the right time.
+    /// Sets the offset of an instance's clock, in seconds.
     ///
     /// # Errors
-    /// It cannot be written down.
-    pub fn step(&self, instance: Instance, seconds: i64) -> anyhow::Result<()> {
-        let (file, new) = (self.file(instance), self.folder.join("clock.new"));
-        // At once: a half written one would be no time.
+    /// The file of the offset cannot be written.
+    pub(crate) fn step(&self, instance: Instance, seconds: i64) -> anyhow::Result<()> {
+        let file = self.file(instance);
+        let new = self.folder.join("clock.new");
+        // Renaming is atomic: libfaketime must not read half an offset.
         std::fs::write(&new, format!("{seconds:+}\n"))
             .and_then(|()| std::fs::rename(&new, &file))
             .with_context(|| format!("writing {}", file.display()))
     }
 
-    /// What a process is told so that it goes by its clock, which is right at first.
+    /// The environment variables that make a process use its clock. The clock starts without an
+    /// offset.
     ///
     /// # Errors
-    /// The clock cannot be written down.
-    pub fn variables(&self, instance: Instance) -> anyhow::Result<[(&'static str, String); 4]> {
+    /// The file of the offset cannot be written.
+    pub(crate) fn variables(&self, instance: Instance) -> anyhow::Result<[(&'static str, String); 4]> {
         self.step(instance, 0)?;
         Ok([
             ("LD_PRELOAD", self.library.to_owned()),
@@ -55,16 +58,16 @@ impl Clocks {
         ])
     }
 
-    /// Removes what libfaketime has in shared memory for a process that was killed, which another process with the same
-    /// number would take for its own.
-    pub fn forget(process_id: u32) {
+    /// Removes libfaketime's shared memory of a process that was killed. A later process with the
+    /// same id would use it as its own.
+    pub(crate) fn forget(process_id: u32) {
         for kind in ["faketime_shm", "sem.faketime_sem"] {
-            // Not there where the process has ended by itself, or has no clock of its own.
+            // It does not exist if the process exited by itself, or ran without libfaketime.
             let _gone = std::fs::remove_file(format!("/dev/shm/{kind}_{process_id}"));
         }
     }
 
-    fn file(&self, Instance { part, number }: Instance) -> PathBuf {
-        self.folder.join(format!("clock-{}-{number}", part.name()))
+    fn file(&self, Instance { service, number }: Instance) -> PathBuf {
+        self.folder.join(format!("clock-{}-{number}", service.name()))
     }
 }

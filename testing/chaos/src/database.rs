@@ -1,4 +1,4 @@
-//! What a superuser does beside the services: the audit, and what is read at rest.
+//! A superuser's access to the database: the audit, and the queries of the checks.
 
 use std::collections::HashSet;
 use std::time::SystemTime;
@@ -11,8 +11,9 @@ use uuid::Uuid;
 use crate::checker::Change;
 use crate::history::Table;
 
-/// Every row of an event that is written, by whom, and when; and in the last write of a flush, after all others and before
-/// the commit, a wait for as long as a session [holds](HOLD) it there.
+/// The audit of every event row that is written: its transaction, and when. The last trigger makes
+/// the last write of a flush, before its commit, wait as long as a session [holds](HOLD_FLUSHES) it
+/// there.
 const AUDIT: &str = "
     CREATE TABLE audit (
         place bigserial, xact_id xid8 NOT NULL DEFAULT pg_current_xact_id(), made timestamptz DEFAULT clock_timestamp(),
@@ -43,38 +44,41 @@ const AUDIT: &str = "
         WHILE NOT pg_try_advisory_xact_lock_shared(77) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN NEW; END $$;
     CREATE TRIGGER wait BEFORE UPDATE OF snapshot ON rollup_cursor FOR EACH ROW EXECUTE FUNCTION wait_in_a_flush()";
 
-/// Keeps flushes from being committed, for as long as the session has it.
-pub const HOLD: &str = "SELECT pg_advisory_lock(77)";
-/// Lets them go on.
-pub const LET_GO: &str = "SELECT pg_advisory_unlock(77)";
+/// Keeps flushes from being committed, until the session releases them or ends.
+pub(crate) const HOLD_FLUSHES: &str = "SELECT pg_advisory_lock(77)";
+/// Lets flushes commit again.
+pub(crate) const RELEASE_FLUSHES: &str = "SELECT pg_advisory_unlock(77)";
 
-/// The server's process of the session that leads.
-const LEADER: &str = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 1315208537 \
-     AND objid = 1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+/// The backend of the session that leads.
+const LEADER: &str = "
+    SELECT pid
+    FROM pg_locks
+    WHERE locktype = 'advisory' AND granted AND classid = 1315208537 AND objid = 1
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
-/// A superuser's connection, which is made anew where the server has ended it.
-pub struct Database {
+/// A superuser's connection. It is opened again if the server has closed it.
+pub(crate) struct Database {
     config: Config,
     client: Client,
-    /// The last row of the audit that was read.
+    /// The `place` of the last audit row that was read.
     read: i64,
 }
 
 impl Database {
-    /// Connects.
+    /// Connects to a database.
     ///
     /// # Errors
-    /// The server does not answer.
-    pub async fn connect(config: Config) -> anyhow::Result<Self> {
+    /// Postgres does not respond.
+    pub(crate) async fn connect(config: Config) -> anyhow::Result<Self> {
         let client = open(&config).await?;
         Ok(Self { config, client, read: 0 })
     }
 
-    /// Adds the audit, and what events refer to.
+    /// Creates the audit, and the rows that events refer to.
     ///
     /// # Errors
     /// [`tokio_postgres::Error`].
-    pub async fn prepare(&self, base_item: Uuid, user: Uuid, item: Uuid) -> anyhow::Result<()> {
+    pub(crate) async fn prepare(&self, base_item: Uuid, user: Uuid, item: Uuid) -> anyhow::Result<()> {
         let events = format!(
             "INSERT INTO base_items VALUES ('{base_item}', 'a thing'); INSERT INTO users VALUES ('{user}'); \
              INSERT INTO items VALUES ('{item}', '{base_item}', now());"
@@ -82,63 +86,64 @@ impl Database {
         Ok(self.client.batch_execute(&format!("{AUDIT}; {events}")).await?)
     }
 
-    /// The connection, which works.
+    /// The connection. It works, as far as that can be known.
     ///
     /// # Errors
-    /// The server does not answer.
-    pub async fn client(&mut self) -> anyhow::Result<&Client> {
+    /// Postgres does not respond.
+    pub(crate) async fn client(&mut self) -> anyhow::Result<&Client> {
         if self.client.is_closed() || self.client.simple_query("").await.is_err() {
             self.client = open(&self.config).await?;
         }
         Ok(&self.client)
     }
 
-    /// Another one to the same database.
+    /// Opens another connection that is opened again if the server closes it.
     ///
     /// # Errors
-    /// The server does not answer.
-    pub async fn like_this(&self) -> anyhow::Result<Self> {
+    /// Postgres does not respond.
+    pub(crate) async fn reconnecting_session(&self) -> anyhow::Result<Self> {
         Self::connect(self.config.clone()).await
     }
 
-    /// Another connection.
+    /// Opens another session.
     ///
     /// # Errors
-    /// The server does not answer.
-    pub async fn another(&self) -> anyhow::Result<Client> {
+    /// Postgres does not respond.
+    pub(crate) async fn open_session(&self) -> anyhow::Result<Client> {
         open(&self.config).await
     }
 
-    /// The server's process of the session that leads, if one does.
+    /// The backend of the session that leads, if one does.
     ///
     /// # Errors
-    /// The server does not answer.
-    pub async fn leading_backend(&mut self) -> anyhow::Result<Option<i32>> {
+    /// Postgres does not respond.
+    pub(crate) async fn leading_backend(&mut self) -> anyhow::Result<Option<i32>> {
         Ok(self.client().await?.query_opt(LEADER, &[]).await?.map(|row| row.get(0)))
     }
 
     /// Whether a backend is in a state, such as `wait_event = 'ClientRead'`.
     ///
     /// # Errors
-    /// The server does not answer.
-    pub async fn backend_is(&mut self, backend: i32, state: &str) -> anyhow::Result<bool> {
+    /// Postgres does not respond.
+    pub(crate) async fn backend_is(&mut self, backend: i32, state: &str) -> anyhow::Result<bool> {
         let find = format!("SELECT FROM pg_stat_activity WHERE pid = {backend} AND {state}");
         Ok(self.client().await?.query_opt(&find, &[]).await?.is_some())
     }
 
-    /// Whether any transaction but this session's may write events. Those that were prepared for a second phase which nobody
-    /// asks for any more are rolled back: what is written may wait for them.
+    /// Whether a transaction other than this session's may still write events. Two-phase
+    /// transactions that wait for their second phase are rolled back, because other transactions
+    /// may wait for their locks.
     ///
     /// # Errors
-    /// The server does not answer.
-    pub async fn is_written(&mut self) -> anyhow::Result<bool> {
-        // Looked at first: what is then still to be prepared is found the next time.
+    /// Postgres does not respond.
+    pub(crate) async fn is_written(&mut self) -> anyhow::Result<bool> {
+        // Checked first: a transaction that is prepared only after this is found the next time.
         let written = self.is_in_transaction().await?;
         let client = self.client().await?;
         let mut prepared = false;
         for row in client.query("SELECT gid FROM pg_prepared_xacts", &[]).await? {
             let name: String = row.get(0);
-            // Refused where its second phase is just being done.
+            // Fails if the second phase runs at this moment.
             prepared |= client.batch_execute(&format!("ROLLBACK PREPARED '{name}'")).await.is_err();
         }
         Ok(written || prepared)
@@ -150,30 +155,31 @@ impl Database {
         Ok(self.client().await?.query_opt(busy, &[]).await?.is_some())
     }
 
-    /// The transaction that inserted an item, and when; none where it is not there.
+    /// The id of the transaction that inserted an item, and the time. `None` if there is no such
+    /// item.
     ///
     /// # Errors
-    /// The server does not answer.
-    pub async fn transaction_of(&mut self, item: Uuid) -> anyhow::Result<Option<(u64, SystemTime)>> {
+    /// Postgres does not respond.
+    pub(crate) async fn transaction_of(&mut self, item: Uuid) -> anyhow::Result<Option<(u64, SystemTime)>> {
         let find = "SELECT xact_id::text, made FROM audit WHERE id = $1 ORDER BY place LIMIT 1";
         let row = self.client().await?.query_opt(find, &[&item]).await?;
         row.map(|row| Ok((row.get::<_, &str>(0).parse()?, row.get(1)))).transpose()
     }
 
-    /// When an item was created, as it says.
+    /// The item's `created_at`.
     ///
     /// # Errors
-    /// The server does not answer, or has no such item.
-    pub async fn created_at(&mut self, item: Uuid) -> anyhow::Result<SystemTime> {
+    /// Postgres does not respond, or has no such item.
+    pub(crate) async fn created_at(&mut self, item: Uuid) -> anyhow::Result<SystemTime> {
         let find = "SELECT created_at FROM items WHERE id = $1";
         Ok(self.client().await?.query_one(find, &[&item]).await?.get(0))
     }
 
-    /// All changes since this was last asked. Nobody may write meanwhile.
+    /// All changes since the last call. No producer may write meanwhile.
     ///
     /// # Errors
-    /// The server does not answer.
-    pub async fn changes(&mut self) -> anyhow::Result<Vec<Change>> {
+    /// Postgres does not respond.
+    pub(crate) async fn changes(&mut self) -> anyhow::Result<Vec<Change>> {
         let read = self.read;
         let query = "SELECT xact_id::text, made, metric, time, delta, place FROM audit WHERE place > $1 ORDER BY place";
         let rows = self.client().await?.query(query, &[&read]).await?;
@@ -192,21 +198,22 @@ impl Database {
         rows.iter().map(change).collect()
     }
 
-    /// All rows of a table, with the time at which they count.
+    /// All rows of a table, with the time of the event.
     ///
     /// # Errors
-    /// The server does not answer.
-    pub async fn rows(&mut self, table: Table) -> anyhow::Result<Vec<(Uuid, SystemTime)>> {
+    /// Postgres does not respond.
+    pub(crate) async fn rows(&mut self, table: Table) -> anyhow::Result<Vec<(Uuid, SystemTime)>> {
         let client = self.client().await?;
         let rows = client.query(&format!("SELECT id, {} FROM {}", table.time(), table.name()), &[]).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
-    /// A row that was not inserted once more than it was deleted, or, if it is not there, as often; as text.
+    /// The id of a row that exists but was not inserted exactly once more than it was deleted, or
+    /// that does not exist but was not deleted as often as it was inserted.
     ///
     /// # Errors
-    /// The server does not answer.
-    pub async fn unbalanced(&mut self, table: Table) -> anyhow::Result<Option<String>> {
+    /// Postgres does not respond.
+    pub(crate) async fn unbalanced(&mut self, table: Table) -> anyhow::Result<Option<String>> {
         let client = self.client().await?;
         let unbalanced = format!(
             "SELECT id::text FROM {} FULL JOIN (SELECT id, sum(delta) AS times FROM audit WHERE metric = '{}' GROUP BY id) \
@@ -221,11 +228,11 @@ impl Database {
         Ok(client.query_opt(&unbalanced, &[]).await?.map(|row| row.get(0)))
     }
 
-    /// Every bucket with its count, by SQL from the events, of all units or of some.
+    /// Every bucket of every unit with its count, by SQL from the events.
     ///
     /// # Errors
-    /// The server does not answer.
-    pub async fn recount(&mut self) -> anyhow::Result<HashSet<(String, BucketTime, i64)>> {
+    /// Postgres does not respond.
+    pub(crate) async fn recount(&mut self) -> anyhow::Result<HashSet<(String, BucketTime, i64)>> {
         let query = format!("{RECOUNT} ORDER BY 1, 2, 3");
         let units = TimeUnit::ALL.map(TimeUnit::as_str);
         let rows = self.client().await?.query(&query, &[&units.as_slice()]).await?;
@@ -236,11 +243,11 @@ impl Database {
         rows.iter().map(bucket).collect()
     }
 
-    /// How many rollups are not what the events say.
+    /// The number of rollups that differ from the events.
     ///
     /// # Errors
-    /// The server does not answer.
-    pub async fn wrong_rollups(&mut self) -> anyhow::Result<i64> {
+    /// Postgres does not respond.
+    pub(crate) async fn wrong_rollups(&mut self) -> anyhow::Result<i64> {
         let query = format!(
             "SELECT count(*) FROM ({RECOUNT}) AS counted FULL JOIN rollup USING (metric, unit, bucket) \
              WHERE coalesce(counted.count, 0) <> coalesce(rollup.count, 0)"
@@ -251,7 +258,7 @@ impl Database {
     }
 }
 
-/// The count of each bucket of the units `$1`.
+/// The count of each bucket. $1 is the array of units.
 const RECOUNT: &str = "SELECT metric, unit, date_trunc(unit, time, 'UTC') AS bucket, count(*) AS count FROM \
      (SELECT 'item-creation' AS metric, created_at AS time FROM items \
      UNION ALL SELECT 'transfers', \"timestamp\" FROM transfers) AS events, unnest($1::text[]) AS unit GROUP BY 1, 2, 3";

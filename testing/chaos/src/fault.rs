@@ -1,199 +1,108 @@
-//! The faults: each is inflicted, seen to have an effect, and lifted again.
+//! The faults. Each is injected, seen to have an effect, and lifted again.
 
+mod effect;
+mod environment;
 mod freezing;
 mod server;
-mod surroundings;
 
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use local_stack::postgres::Stop;
-use local_stack::stack::{Instance, Part};
+use local_stack::link::LinkMode;
+use local_stack::postgres::StopMode;
+use local_stack::stack::{Instance, ServiceKind};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::clock::Clocks;
-use crate::fault::freezing::{freeze, freeze_in_flush, freeze_leader};
-use crate::fault::server::{fill_disk, restart_postgres, terminate_backend};
-use crate::fault::surroundings::{Companion, fill_clients, fill_uploads, step_clock, trouble};
-use crate::history::History;
-use crate::link::Mode;
-use crate::system::{PATIENCE, System};
+use crate::fault_kind::FaultKind;
+use crate::system::{SERVICE_TIMEOUT, System};
 use crate::wait::until;
-use crate::writers::World;
+use crate::world::TestWorld;
 
-/// How long a fault may take to have its effect.
-const EFFECT: Duration = Duration::from_secs(10);
+use self::effect::{EFFECT_TIMEOUT, until_in_flight};
+pub(crate) use self::effect::{FaultEffect, Violation};
+use self::environment::{BackgroundFault, disturb_link, fill_clients, fill_uploads, step_clock};
+use self::freezing::{freeze, freeze_in_flush, freeze_leader};
+use self::server::{fill_disk, restart_postgres, terminate_backend};
 
-macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident: $name:literal,)*) => {
-        /// What can be inflicted.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
-        pub enum Kind {
-            $($(#[$doc])* $kind,)*
-        }
-
-        impl Kind {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$kind),*];
-
-            /// Its name, for people.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$kind => $name,)*
-                }
-            }
-        }
-    };
-}
-
-kinds! {
-    /// An ingest-api is killed.
-    KillIngest: "kill -9 of an ingest-api",
-    /// A stats-notifier is killed, the leader or the standby.
-    KillNotifier: "kill -9 of a stats-notifier",
-    /// An sse-gateway is killed.
-    KillGateway: "kill -9 of an sse-gateway",
-    /// An ingest-api is asked to end.
-    TermIngest: "SIGTERM to an ingest-api",
-    /// A stats-notifier is asked to end, the leader or the standby.
-    TermNotifier: "SIGTERM to a stats-notifier",
-    /// An sse-gateway is asked to end.
-    TermGateway: "SIGTERM to an sse-gateway",
-    /// An ingest-api is stopped, and goes on later.
-    FreezeIngest: "freeze of an ingest-api",
-    /// The leader is stopped, replaced, and wakes.
-    FreezeNotifier: "freeze of the leader",
-    /// The leader is stopped after the last write of a flush and before its commit, replaced, and wakes.
-    FreezeInFlush: "freeze of the leader inside a flush",
-    /// An sse-gateway is stopped, and goes on later.
-    FreezeGateway: "freeze of an sse-gateway",
-    /// Any backend of Postgres is terminated.
-    TerminateBackend: "pg_terminate_backend",
-    /// Postgres is stopped in its immediate mode, and started again.
-    StopPostgres: "immediate stop of Postgres",
-    /// The postmaster is killed, and started again.
-    KillPostgres: "kill -9 of the postmaster",
-    /// A link is cut for a while.
-    LinkCut: "link cut",
-    /// A link passes nothing on for a while.
-    LinkStalled: "link stalled",
-    /// A link passes on little for a while.
-    LinkSlow: "link slowed",
-    /// The connections of a link are reset.
-    LinkReset: "link reset",
-    /// More uploads come to an ingest-api than it takes.
-    FillUploads: "uploads filled",
-    /// More clients come to an sse-gateway than it takes.
-    FillClients: "clients filled",
-    /// The clock of a service is stepped.
-    StepClock: "clock stepped",
-    /// Postgres's disk is full.
-    FillDisk: "disk full",
-}
-
-impl Kind {
-    /// Why it cannot be inflicted here, if so.
-    #[must_use]
-    pub fn missing(self, system: &System) -> Option<&'static str> {
-        match self {
-            Self::FillDisk if system.disk.is_none() => Some("mounting a small disk needs root"),
-            Self::StepClock if system.clocks.is_none() => Some("libfaketime is not installed"),
-            _ => None,
-        }
+/// Why a kind of fault cannot be injected on this machine.
+#[must_use]
+pub(crate) fn unavailable(kind: FaultKind, system: &System) -> Option<&'static str> {
+    match kind {
+        FaultKind::FillDisk if system.disk.is_none() => Some("mounting a small disk needs root"),
+        FaultKind::StepClock if system.clocks.is_none() => Some("libfaketime is not installed"),
+        _ => None,
     }
 }
 
-/// What a fault did; nothing where it had no effect.
-pub type Effect = Option<Inflicted>;
-
-/// A fault that had an effect.
-#[derive(Debug)]
-pub struct Inflicted {
-    /// The effect, in words.
-    pub what: String,
-    /// What trouble on a link did meanwhile, in words, where there was any.
-    pub meanwhile: Option<String>,
-    /// How long it took until a frozen leader was replaced.
-    pub takeover: Option<Duration>,
-}
-
-impl From<String> for Inflicted {
-    fn from(what: String) -> Self {
-        Self { what, meanwhile: None, takeover: None }
-    }
-}
-
-/// Something that must not be, whatever the fault.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Violation(pub String);
-
-/// Inflicts a fault of a kind while writes are on their way, and lifts it; `together` with trouble on a link.
+/// Injects a fault while writes are in progress, and lifts it. With `in_background`, a link has a
+/// fault at the same time. Returns `None` if the fault had no effect.
 ///
 /// # Errors
-/// [`Violation`], or something failed that no fault can excuse.
-pub async fn inflict(
-    kind: Kind,
-    together: bool,
+/// [`Violation`], or something failed that no fault can explain.
+pub(crate) async fn inject(
+    kind: FaultKind,
+    in_background: bool,
     system: &mut System,
-    world: &World,
+    world: &TestWorld,
     random: &mut StdRng,
-) -> anyhow::Result<Effect> {
+) -> anyhow::Result<Option<FaultEffect>> {
     let instance = target(kind, system, random).await?;
-    let companion = if together { Some(Companion::begin(system, random)?) } else { None };
-    let effect = inflict_alone(kind, instance, system, world, random).await?;
-    let meanwhile = match companion {
-        Some(companion) => companion.end().await?,
+    let background = if in_background { Some(BackgroundFault::begin(system, random)?) } else { None };
+    let effect = inject_alone(kind, instance, system, world, random).await?;
+    let meanwhile = match background {
+        Some(background) => background.end().await?,
         None => None,
     };
-    Ok(effect.map(|inflicted| Inflicted { meanwhile, ..inflicted }))
+    Ok(effect.map(|effect| FaultEffect { meanwhile, ..effect }))
 }
 
-/// The service that a fault is of, if it is of one. It is one that answers: others have nothing to lose.
-async fn target(kind: Kind, system: &System, random: &mut StdRng) -> anyhow::Result<Instance> {
+/// The instance that a fault affects. It responds to requests; an instance that is still starting
+/// has nothing to lose.
+async fn target(kind: FaultKind, system: &System, random: &mut StdRng) -> anyhow::Result<Instance> {
     let number = random.random_range(1..=2);
     let leading = match kind {
-        Kind::FreezeNotifier | Kind::FreezeInFlush => true,
-        // In most cases, for the standby only waits.
-        Kind::KillNotifier | Kind::TermNotifier => random.random_bool(0.7),
+        FaultKind::FreezeNotifier | FaultKind::FreezeInFlush => true,
+        // Mostly the leader, because the standby only waits.
+        FaultKind::KillNotifier | FaultKind::TermNotifier => random.random_bool(0.7),
         _ => false,
     };
     let instance = match kind {
         _ if leading => system.leader().await.map_err(|error| Violation(error.to_string()))?,
-        Kind::KillIngest | Kind::TermIngest | Kind::FreezeIngest | Kind::FillUploads => {
-            Part::IngestApi.replica(number)
+        FaultKind::KillIngest | FaultKind::TermIngest | FaultKind::FreezeIngest | FaultKind::FillUploads => {
+            ServiceKind::IngestApi.replica(number)
         }
-        Kind::KillGateway | Kind::TermGateway | Kind::FreezeGateway | Kind::FillClients => {
-            Part::SseGateway.replica(number)
+        FaultKind::KillGateway
+        | FaultKind::TermGateway
+        | FaultKind::FreezeGateway
+        | FaultKind::FillClients => ServiceKind::SseGateway.replica(number),
+        FaultKind::StepClock => {
+            let services = [ServiceKind::IngestApi, ServiceKind::StatsNotifier, ServiceKind::SseGateway];
+            services[random.random_range(0..services.len())].replica(number)
         }
-        Kind::StepClock => {
-            let parts = [Part::IngestApi, Part::StatsNotifier, Part::SseGateway];
-            parts[random.random_range(0..parts.len())].replica(number)
-        }
-        Kind::KillNotifier | Kind::TermNotifier => Part::StatsNotifier.replica(number),
-        // Of no service.
-        _ => return Ok(Part::StatsNotifier.replica(number)),
+        FaultKind::KillNotifier | FaultKind::TermNotifier => ServiceKind::StatsNotifier.replica(number),
+        // These affect no instance.
+        _ => return Ok(ServiceKind::StatsNotifier.replica(number)),
     };
     let url = format!("{}/livez", system.stack.internal_url(instance));
-    let answers = until(PATIENCE, async || {
-        let answer = reqwest::Client::new().get(&url).timeout(EFFECT).send().await;
-        Ok(answer.is_ok().then_some(()))
+    let responds = until(SERVICE_TIMEOUT, async || {
+        let response = reqwest::Client::new().get(&url).timeout(EFFECT_TIMEOUT).send().await;
+        Ok(response.is_ok().then_some(()))
     });
-    answers.await?.with_context(|| Violation(format!("{instance} did not start")))?;
+    responds.await?.with_context(|| Violation(format!("{instance} did not start")))?;
     Ok(instance)
 }
 
-async fn inflict_alone(
-    kind: Kind,
+async fn inject_alone(
+    kind: FaultKind,
     instance: Instance,
     system: &mut System,
-    world: &World,
+    world: &TestWorld,
     random: &mut StdRng,
-) -> anyhow::Result<Effect> {
+) -> anyhow::Result<Option<FaultEffect>> {
     match kind {
-        Kind::KillIngest | Kind::KillNotifier | Kind::KillGateway => {
+        FaultKind::KillIngest | FaultKind::KillNotifier | FaultKind::KillGateway => {
             until_in_flight(&world.history).await?;
             let process = system.stack.process_ids().find(|(of, _)| *of == instance);
             system.stack.kill(instance).await;
@@ -203,52 +112,29 @@ async fn inflict_alone(
             system.stack.start_one(instance)?;
             Ok(Some(format!("{instance} was killed").into()))
         }
-        Kind::TermIngest | Kind::TermNotifier | Kind::TermGateway => {
+        FaultKind::TermIngest | FaultKind::TermNotifier | FaultKind::TermGateway => {
             until_in_flight(&world.history).await?;
-            if !system.stack.restart(instance, PATIENCE).await? {
-                bail!(Violation(format!("{instance} did not end well when it was asked to")));
+            if !system.stack.restart(instance, SERVICE_TIMEOUT).await? {
+                bail!(Violation(format!("{instance} did not stop without an error on SIGTERM")));
             }
-            Ok(Some(format!("{instance} ended").into()))
+            Ok(Some(format!("{instance} stopped").into()))
         }
-        Kind::FreezeIngest | Kind::FreezeGateway => freeze(system, world, instance, random).await,
-        Kind::FreezeNotifier => freeze_leader(system, world, instance, random).await,
-        Kind::FreezeInFlush => freeze_in_flush(system, world, instance, random).await,
-        Kind::TerminateBackend => terminate_backend(system, world, random).await,
-        Kind::StopPostgres => restart_postgres(system, world, Stop::Immediate).await,
-        Kind::KillPostgres => restart_postgres(system, world, Stop::Kill).await,
-        Kind::LinkCut => trouble(system, world, Mode::Cut, random).await,
-        Kind::LinkStalled => trouble(system, world, Mode::Stalled, random).await,
-        Kind::LinkSlow => {
-            let wait = Duration::from_millis(random.random_range(20..200));
-            trouble(system, world, Mode::Slow(wait), random).await
+        FaultKind::FreezeIngest | FaultKind::FreezeGateway => freeze(system, world, instance, random).await,
+        FaultKind::FreezeNotifier => freeze_leader(system, world, instance, random).await,
+        FaultKind::FreezeInFlush => freeze_in_flush(system, world, instance, random).await,
+        FaultKind::TerminateBackend => terminate_backend(system, world, random).await,
+        FaultKind::StopPostgres => restart_postgres(system, world, StopMode::Immediate).await,
+        FaultKind::KillPostgres => restart_postgres(system, world, StopMode::Kill).await,
+        FaultKind::LinkCut => disturb_link(system, world, LinkMode::Cut, random).await,
+        FaultKind::LinkStalled => disturb_link(system, world, LinkMode::Stalled, random).await,
+        FaultKind::LinkSlow => {
+            let delay = Duration::from_millis(random.random_range(20..200));
+            disturb_link(system, world, LinkMode::Slow(delay), random).await
         }
-        Kind::LinkReset => trouble(system, world, Mode::Reset(random.random()), random).await,
-        Kind::FillUploads => fill_uploads(system, world, instance).await,
-        Kind::FillClients => fill_clients(system, world, instance).await,
-        Kind::StepClock => step_clock(system, world, instance, random).await,
-        Kind::FillDisk => fill_disk(system, world, random).await,
-    }
-}
-
-async fn until_in_flight(history: &History) -> anyhow::Result<()> {
-    let in_flight = until(PATIENCE, async || Ok((history.in_flight() > 0).then_some(()))).await?;
-    in_flight.context("no producer has written anything for a minute")
-}
-
-async fn for_a_while(random: &mut StdRng, milliseconds: std::ops::Range<u64>) {
-    tokio::time::sleep(Duration::from_millis(random.random_range(milliseconds))).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A run tells one from a failure of its own by its type.
-    #[test]
-    fn a_violation_stays_one_in_whatever_way_it_is_raised() {
-        let raised = || -> anyhow::Result<()> { bail!(Violation("wrong".to_owned())) };
-        assert!(raised().unwrap_err().downcast::<Violation>().is_ok());
-        let missing = None::<()>.context(Violation("wrong".to_owned()));
-        assert!(missing.unwrap_err().downcast::<Violation>().is_ok());
+        FaultKind::LinkReset => disturb_link(system, world, LinkMode::Reset(random.random()), random).await,
+        FaultKind::FillUploads => fill_uploads(system, world, instance).await,
+        FaultKind::FillClients => fill_clients(system, world, instance).await,
+        FaultKind::StepClock => step_clock(system, world, instance, random).await,
+        FaultKind::FillDisk => fill_disk(system, world, random).await,
     }
 }

@@ -1,4 +1,4 @@
-//! What was asked for, and what became of it as far as the asker knows.
+//! Every write of the producers, and its outcome as far as the producer knows it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,40 +11,38 @@ use uuid::Uuid;
 
 /// What must be true of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// Its insertion was acknowledged: it is there, once.
+pub(crate) enum ExpectedState {
+    /// Its insertion was acknowledged: the row exists, and was inserted once.
     Stored,
-    /// It was refused, rolled back, or its deletion was acknowledged: it is not there.
+    /// Its insertion was refused or rolled back, or its deletion was acknowledged: the row does not
+    /// exist.
     Absent,
-    /// Nobody was told: it may be there, once.
+    /// There was no conclusive response: the row may exist, and was inserted at most once.
     Unknown,
 }
 
 /// The tables of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Table {
-    /// `items`.
+pub(crate) enum Table {
     Items,
-    /// `transfers`.
     Transfers,
 }
 
 impl Table {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Items, Self::Transfers];
+    pub(crate) const ALL: [Self; 2] = [Self::Items, Self::Transfers];
 
-    /// Its name in the database.
+    /// The table's name.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Items => "items",
             Self::Transfers => "transfers",
         }
     }
 
-    /// The column of the time at which its rows count.
+    /// The column with the time of the event, by which a row is counted.
     #[must_use]
-    pub const fn time(self) -> &'static str {
+    pub(crate) const fn time(self) -> &'static str {
         match self {
             Self::Items => "created_at",
             Self::Transfers => "\"timestamp\"",
@@ -52,20 +50,21 @@ impl Table {
     }
 }
 
-/// Ways to write, each of which a long run must have seen succeed: otherwise it says nothing of them.
+/// The kinds of write. A long run must have seen each succeed; otherwise it would prove nothing
+/// about that kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub enum Way {
-    /// One row by REST.
+pub(crate) enum WriteKind {
+    /// One row through ingest-api.
     Single,
-    /// An upload, of which at least one line was taken.
+    /// An upload, of which at least one line was stored.
     Upload,
     /// A request with an `Idempotency-Key`.
     Keyed,
-    /// The repeat of what was acknowledged.
+    /// The repeat of an acknowledged request.
     Repeat,
-    /// A deletion by REST.
+    /// A deletion through ingest-api.
     Deletion,
-    /// A refusal of what must be refused.
+    /// An invalid row, which was refused.
     Refusal,
     /// Rows by INSERT, committed.
     Insert,
@@ -77,38 +76,38 @@ pub enum Way {
     Update,
     /// A row by DELETE, committed.
     Delete,
-    /// A part rolled back of a transaction that was committed.
+    /// A savepoint rolled back in a transaction that was committed.
     PartRolledBack,
-    /// A whole transaction rolled back.
+    /// A transaction that was rolled back.
     RolledBack,
-    /// A transaction in two phases, committed.
+    /// A two-phase transaction, committed.
     CommitPrepared,
-    /// A transaction in two phases, rolled back.
+    /// A two-phase transaction, rolled back.
     RollbackPrepared,
 }
 
-/// All writers' history, shared.
+/// The writes of all producers.
 #[derive(Debug)]
-pub struct History {
-    rows: Mutex<HashMap<(Table, Uuid), Fate>>,
-    /// The times that were asked for, of rows that nobody changes.
+pub(crate) struct WriteHistory {
+    rows: Mutex<HashMap<(Table, Uuid), ExpectedState>>,
+    /// The requested times of rows that no producer changes.
     times: Mutex<HashMap<(Table, Uuid), SystemTime>>,
-    ways: Mutex<BTreeSet<Way>>,
+    kinds: Mutex<BTreeSet<WriteKind>>,
     wrong: Mutex<Vec<String>>,
     in_flight: AtomicUsize,
     acknowledged: AtomicU64,
     refused: AtomicU64,
     unknown: AtomicU64,
-    /// Whether writers are to wait.
+    /// Whether producers must wait before their next write.
     paused: watch::Sender<bool>,
 }
 
-impl Default for History {
+impl Default for WriteHistory {
     fn default() -> Self {
         Self {
             rows: Mutex::default(),
             times: Mutex::default(),
-            ways: Mutex::default(),
+            kinds: Mutex::default(),
             wrong: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             acknowledged: AtomicU64::new(0),
@@ -119,19 +118,18 @@ impl Default for History {
     }
 }
 
-/// Writes by what became of them.
+/// The number of writes, by outcome.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Totals {
-    /// Acknowledged.
-    pub acknowledged: u64,
+pub(crate) struct WriteTotals {
+    pub(crate) acknowledged: u64,
     /// Refused or rolled back.
-    pub refused: u64,
-    /// Neither: no answer, or one that leaves it open.
-    pub unknown: u64,
+    pub(crate) refused: u64,
+    /// No response, or one that leaves the outcome open.
+    pub(crate) unknown: u64,
 }
 
-/// A write on its way.
-pub struct InFlight<'a>(&'a AtomicUsize);
+/// A write in progress.
+pub(crate) struct InFlight<'a>(&'a AtomicUsize);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
@@ -139,87 +137,87 @@ impl Drop for InFlight<'_> {
     }
 }
 
-impl History {
-    /// Notes what became of rows.
-    pub fn note(&self, table: Table, ids: impl IntoIterator<Item = Uuid>, fate: Fate) {
+impl WriteHistory {
+    /// Notes the outcome of the writes of rows.
+    pub(crate) fn note(&self, table: Table, ids: impl IntoIterator<Item = Uuid>, state: ExpectedState) {
         let mut rows = self.rows();
-        rows.extend(ids.into_iter().map(|id| ((table, id), fate)));
+        rows.extend(ids.into_iter().map(|id| ((table, id), state)));
     }
 
-    /// Notes at which time a row must count, should it be there.
-    pub fn note_time(&self, table: Table, id: Uuid, time: SystemTime) {
+    /// Notes the time that a row must have if it exists.
+    pub(crate) fn note_time(&self, table: Table, id: Uuid, time: SystemTime) {
         self.times.lock().unwrap_or_else(PoisonError::into_inner).insert((table, id), time);
     }
 
-    /// At which time a row must count, where that is known.
-    pub fn time(&self, table: Table, id: Uuid) -> Option<SystemTime> {
+    /// The time that a row must have, if that is known.
+    pub(crate) fn time(&self, table: Table, id: Uuid) -> Option<SystemTime> {
         self.times.lock().unwrap_or_else(PoisonError::into_inner).get(&(table, id)).copied()
     }
 
-    /// Notes that something was written in a way.
-    pub fn succeeded(&self, ways: impl IntoIterator<Item = Way>) {
-        self.ways.lock().unwrap_or_else(PoisonError::into_inner).extend(ways);
+    /// Notes kinds of write that succeeded.
+    pub(crate) fn succeeded(&self, kinds: impl IntoIterator<Item = WriteKind>) {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner).extend(kinds);
     }
 
-    /// The ways in which nothing was written until now.
-    pub fn untried(&self) -> Vec<Way> {
-        let tried = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        Way::value_variants().iter().filter(|way| !tried.contains(way)).copied().collect()
+    /// The kinds of write that have never succeeded.
+    pub(crate) fn untried(&self) -> Vec<WriteKind> {
+        let tried = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        WriteKind::value_variants().iter().filter(|kind| !tried.contains(kind)).copied().collect()
     }
 
-    /// Notes an answer that must never be.
-    pub fn complain(&self, wrong: String) {
+    /// Notes a response that must never occur.
+    pub(crate) fn complain(&self, wrong: String) {
         self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(wrong);
     }
 
-    /// The answers since this was last asked that must never be, in words.
-    pub fn complaints(&self) -> Vec<String> {
+    /// Takes the responses that must never occur.
+    pub(crate) fn complaints(&self) -> Vec<String> {
         std::mem::take(&mut *self.wrong.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Counts a write by what became of it.
-    pub fn count(&self, fate: Fate) {
-        let counter = match fate {
-            Fate::Stored => &self.acknowledged,
-            Fate::Absent => &self.refused,
-            Fate::Unknown => &self.unknown,
+    /// Counts a write by its outcome.
+    pub(crate) fn count(&self, state: ExpectedState) {
+        let counter = match state {
+            ExpectedState::Stored => &self.acknowledged,
+            ExpectedState::Absent => &self.refused,
+            ExpectedState::Unknown => &self.unknown,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// All rows, and what must be true of them.
-    pub fn rows(&self) -> MutexGuard<'_, HashMap<(Table, Uuid), Fate>> {
+    /// All rows that were written, and what must be true of them.
+    pub(crate) fn rows(&self) -> MutexGuard<'_, HashMap<(Table, Uuid), ExpectedState>> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a write; waits while writers are paused.
-    pub async fn begin(&self) -> InFlight<'_> {
+    /// Begins a write. Waits while the producers are paused.
+    pub(crate) async fn begin(&self) -> InFlight<'_> {
         let mut paused = self.paused.subscribe();
         loop {
-            // The sender lives as long as this.
+            // This cannot fail, because the sender lives as long as `self`.
             drop(paused.wait_for(|paused| !paused).await);
             self.in_flight.fetch_add(1, Ordering::SeqCst);
             let write = InFlight(&self.in_flight);
-            // A pause that began in between has not counted this one.
+            // A pause that began in between does not wait for this write.
             if !*paused.borrow() {
                 return write;
             }
         }
     }
 
-    /// How many writes are on their way.
-    pub fn in_flight(&self) -> usize {
+    /// The number of writes in progress.
+    pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Lets no further write begin, or lets them go on.
-    pub fn pause(&self, paused: bool) {
+    /// Pauses the producers before their next write, or lets them continue.
+    pub(crate) fn pause(&self, paused: bool) {
         self.paused.send_replace(paused);
     }
 
-    /// All writes until now.
-    pub fn totals(&self) -> Totals {
-        Totals {
+    /// The number of writes until now.
+    pub(crate) fn totals(&self) -> WriteTotals {
+        WriteTotals {
             acknowledged: self.acknowledged.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             unknown: self.unknown.load(Ordering::Relaxed),

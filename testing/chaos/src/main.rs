@@ -1,42 +1,51 @@
-//! Runs faults against the whole stack, and checks everything.
+//! Injects faults into the whole stack, and checks everything.
 
-#![expect(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
+#![expect(clippy::print_stdout, reason = "a command line tool writes to standard output")]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chaos::fault::Kind;
+use chaos::fault_kind::FaultKind;
 use chaos::planted::Planted;
 use chaos::run::{Plan, run};
 use clap::Parser;
 use local_stack::postgres::Installation;
 
-/// Runs faults against the whole stack while producers write and subscribers follow, and checks everything. Exits 1
-/// where anything was wrong, or a planted error was not found.
+/// Injects faults into the whole stack while producers write and subscribers follow, and checks
+/// that no event is lost or counted twice. Exits with 1 if a check fails, or if a planted error is
+/// not found.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask chaos", version)]
 struct Arguments {
-    /// Of the schedule; drawn at random where it is left out. When what happens between processes still differs from
-    /// run to run.
+    /// Seed of the schedule of faults; random by default. The timing between processes still
+    /// differs from run to run.
     #[arg(long)]
     seed: Option<u64>,
-    /// How many faults must have had an effect.
+    /// Number of faults that must have an effect.
     #[arg(long, default_value_t = 100)]
     faults: usize,
-    /// The end, should it come first.
+    /// Stops after this many minutes, even if fewer faults have had an effect.
     #[arg(long)]
     minutes: Option<u64>,
-    /// Only faults of these kinds.
+    /// Injects only these kinds of fault.
     #[arg(long, value_enum, value_delimiter = ',')]
-    only: Vec<Kind>,
-    /// The programs of the Postgres to use, such as /usr/lib/postgresql/15/bin; without it, the newest on this machine.
+    only: Vec<FaultKind>,
+    /// Folder of the Postgres programs to use, such as /usr/lib/postgresql/15/bin. The default is
+    /// the newest version on this machine.
     #[arg(long)]
     postgres: Option<PathBuf>,
-    /// Puts an error into the system, and succeeds once it is found.
+    /// Puts a known error into the system. The run succeeds when the checks find it.
     #[arg(long, value_enum)]
     planted: Option<Planted>,
 }
+
+/// How long recovery may take after a fault.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The same if an error is planted: some numbers then never become right, and waiting longer does
+/// not help.
+const PLANTED_RECOVERY_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
@@ -44,7 +53,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let kinds = match (arguments.only, arguments.planted) {
         (only, _) if !only.is_empty() => only,
         (_, Some(planted)) => planted.faults().to_vec(),
-        _ => Kind::ALL.to_vec(),
+        _ => FaultKind::ALL.to_vec(),
     };
     let installation = match arguments.postgres {
         Some(programs) => Installation::at(programs)?,
@@ -54,11 +63,14 @@ async fn main() -> anyhow::Result<ExitCode> {
         installation,
         seed: arguments.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
         faults: arguments.faults,
-        time: arguments.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
+        time_limit: arguments.minutes.map(|minutes| Duration::from_secs(60 * minutes)),
         kinds,
         planted: arguments.planted,
-        // With an error in the system much is never right, which need not be waited for so long.
-        patience: Duration::from_secs(if arguments.planted.is_some() { 15 } else { 60 }),
+        recovery_timeout: if arguments.planted.is_some() {
+            PLANTED_RECOVERY_TIMEOUT
+        } else {
+            RECOVERY_TIMEOUT
+        },
     };
     println!("seed {}", plan.seed);
     let outcome = tokio::select! {
@@ -75,7 +87,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             ExitCode::SUCCESS
         }
         (Some(planted), _) => {
-            println!("\nthe planted error {planted:?} was not found: the checks are worth nothing");
+            println!("\nthe planted error {planted:?} was not found: the checks prove nothing");
             ExitCode::FAILURE
         }
         (None, None) => ExitCode::SUCCESS,
@@ -83,7 +95,7 @@ async fn main() -> anyhow::Result<ExitCode> {
             if let Some(logs) = &outcome.logs {
                 println!("\nthe services' logs: {}", logs.display());
             }
-            println!("\nto draw the same schedule again: cargo xtask chaos --seed {}", plan.seed);
+            println!("\nto run the same schedule again: cargo xtask chaos --seed {}", plan.seed);
             ExitCode::FAILURE
         }
     })

@@ -3,72 +3,76 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use local_stack::stack::{Part, built_programs};
+use local_stack::stack::{ServiceKind, built_programs};
 use stats_notifier::store::Statements;
 use tokio_postgres::Client;
 
-use crate::fault::Kind;
+use crate::fault_kind::FaultKind;
 
 /// An error of the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Planted {
-    /// A tick forgets half of the transactions that were in progress at the one before.
+    /// A tick skips half of the transactions that were in progress at the previous tick.
     TransactionsForgotten,
-    /// A flush folds rows that the one before has folded.
+    /// A flush folds rows that the previous flush has already folded.
     FoldedTwice,
-    /// ingest-api acknowledges before Postgres has written the commit down.
+    /// ingest-api acknowledges before Postgres has written the commit to disk.
     AcknowledgedEarly,
-    /// The server keeps the session of a leader that says nothing.
+    /// Postgres keeps the session of a silent leader.
     LeadKept,
 }
 
-/// Names the error to the program in the place of stats-notifier.
+/// The environment variable that names the error to the modified stats-notifier.
 pub const VARIABLE: &str = "NEWCYCLE_PLANTED";
 
 impl Planted {
-    /// The faults under which it shows soonest.
+    /// The faults that reveal the error soonest.
     #[must_use]
-    pub const fn faults(self) -> &'static [Kind] {
+    pub const fn faults(self) -> &'static [FaultKind] {
         match self {
-            Self::TransactionsForgotten | Self::FoldedTwice => {
-                &[Kind::TerminateBackend, Kind::LinkReset, Kind::FreezeGateway, Kind::KillNotifier]
-            }
-            Self::AcknowledgedEarly => &[Kind::KillPostgres, Kind::StopPostgres],
-            Self::LeadKept => &[Kind::FreezeNotifier],
+            Self::TransactionsForgotten | Self::FoldedTwice => &[
+                FaultKind::TerminateBackend,
+                FaultKind::LinkReset,
+                FaultKind::FreezeGateway,
+                FaultKind::KillNotifier,
+            ],
+            Self::AcknowledgedEarly => &[FaultKind::KillPostgres, FaultKind::StopPostgres],
+            Self::LeadKept => &[FaultKind::FreezeNotifier],
         }
     }
 
-    /// Whether a violation is what this error leads to, rather than any other.
+    /// Whether a violation is a consequence of this error, and not of another one.
     #[must_use]
     pub fn is_found(self, violation: &str) -> bool {
         let words: &[&str] = match self {
-            // Or no version comes at all, for a tick that finds no rows publishes none.
+            // It may also happen that no version comes at all, because a tick without rows
+            // publishes none.
             Self::TransactionsForgotten => {
-                &["but the snapshot has", "are not what the events say", "does not see"]
+                &["but the snapshot has", "differ from the events", "does not see"]
             }
-            Self::FoldedTwice => &["but the snapshot has", "are not what the events say"],
-            // What was shown is lost as well, and its transaction's number is given away again.
+            Self::FoldedTwice => &["but the snapshot has", "differ from the events"],
+            // Counts that were shown are lost as well, and the transaction's id is used again.
             Self::AcknowledgedEarly => &["was acknowledged, but is not in", "but the snapshot has"],
             Self::LeadKept => &["was frozen as the leader, and not replaced"],
         };
         words.iter().any(|words| violation.contains(words))
     }
 
-    /// What a stats-notifier is told so that it has the error.
+    /// The environment variables with which a stats-notifier has the error.
     #[must_use]
-    pub fn variables(self) -> Vec<(&'static str, String)> {
+    pub(crate) fn variables(self) -> Vec<(&'static str, String)> {
         let mut variables = vec![(VARIABLE, self.name())];
         if self == Self::LeadKept {
-            variables.push(("NEWCYCLE__LEADER__SESSION_TIMEOUT_MILLISECONDS", "600000".to_owned()));
+            variables.push(("NEWCYCLE__LEADER__SESSION_TIMEOUT", "10m".to_owned()));
         }
         variables
     }
 
-    /// Puts the error in, and returns the folder of the programs to run.
+    /// Puts the error into the system, and returns the folder of the programs to run.
     ///
     /// # Errors
-    /// It cannot be put in.
-    pub async fn plant(self, folder: &Path, superuser: &Client) -> anyhow::Result<PathBuf> {
+    /// A file cannot be created, or Postgres does not respond.
+    pub(crate) async fn plant(self, folder: &Path, superuser: &Client) -> anyhow::Result<PathBuf> {
         let built = built_programs()?;
         if self == Self::AcknowledgedEarly {
             let early = "ALTER ROLE newcycle_ingest SET synchronous_commit = off";
@@ -77,24 +81,28 @@ impl Planted {
         }
         let programs = folder.join("programs");
         std::fs::create_dir_all(&programs).with_context(|| format!("making {}", programs.display()))?;
-        for part in Part::ALL {
-            let program = if part == Part::StatsNotifier { "planted-stats-notifier" } else { part.name() };
-            std::os::unix::fs::symlink(built.join(program), programs.join(part.name()))
+        for service in ServiceKind::ALL {
+            let program = match service {
+                ServiceKind::StatsNotifier => "planted-stats-notifier",
+                _ => service.name(),
+            };
+            std::os::unix::fs::symlink(built.join(program), programs.join(service.name()))
                 .with_context(|| format!("linking {program}"))?;
         }
         Ok(programs)
     }
 
-    /// The error as a value of [`VARIABLE`].
+    /// The value of [`VARIABLE`] for this error.
     #[must_use]
-    pub fn name(self) -> String {
+    fn name(self) -> String {
         format!("{self:?}")
     }
 
-    /// The statements of stats-notifier with the error that [`VARIABLE`] names; as they are where it names another.
+    /// The statements of stats-notifier, with the error that the value of [`VARIABLE`] names.
+    /// Errors that are not in a statement leave them as they are.
     ///
     /// # Errors
-    /// The statements are no longer such that the error can be put in.
+    /// The statements have changed such that the error cannot be put in.
     pub fn statements(name: &str) -> anyhow::Result<Statements> {
         let mut statements = Statements::default();
         if name == Self::FoldedTwice.name() {
@@ -103,7 +111,7 @@ impl Planted {
             ensure!(statements.fold != once, "a flush does not compare with the end of its snapshot");
         }
         if name == Self::TransactionsForgotten.name() {
-            let half = statements.tick.rfind("UNION ALL").context("a tick does not consist of parts")?;
+            let half = statements.tick.rfind("UNION ALL").context("a tick does not consist of two halves")?;
             statements.tick.truncate(half);
         }
         Ok(statements)

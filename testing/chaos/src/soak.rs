@@ -1,177 +1,170 @@
-//! A long time in short: the services are used, disturbed and cleared up after for some minutes, and nothing may grow.
+//! Some minutes of load, faults and cleaning up, during which nothing may grow. They stand for
+//! weeks of normal use.
 
 mod clients;
 mod long_transactions;
 mod samples;
+mod setup;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures_util::future::join_all;
-use local_stack::postgres::Installation;
-use local_stack::stack::Part;
+use local_stack::stack::ServiceKind;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use crate::fault::{Kind, inflict};
-use crate::soak::clients::Clients;
-use crate::soak::samples::{Sampler, descriptors};
-use crate::subscriber::{Subscriber, Temper};
-use crate::system::{PATIENCE, System};
+use self::clients::Clients;
+use self::samples::{Sampler, descriptors};
+use self::setup::{finish, number, start};
+use crate::fault::inject;
+use crate::fault_kind::FaultKind;
+use crate::subscriber::{Behaviour, Subscriber};
+use crate::system::{SERVICE_TIMEOUT, System};
 use crate::wait::until;
-use crate::writers::{self, World};
+use crate::world::TestWorld;
+use crate::writers;
 
-pub use crate::soak::long_transactions::long_transactions;
+pub use self::long_transactions::long_transactions;
+pub use self::setup::SoakOutcome;
 
-/// What a soak did, and what grew.
-#[derive(Debug)]
-pub struct Outcome {
-    /// A table, for people.
-    pub report: String,
-    /// What grew, in words; empty where nothing did.
-    pub grown: Vec<String>,
-}
-
-/// Seconds and minutes are kept for a day.
-const RETENTION: [(Part, &str, &str); 3] = [
-    (Part::StatsNotifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "1"),
-    (Part::StatsNotifier, "NEWCYCLE__RETENTION__MINUTE_DAYS", "1"),
-    (Part::StatsNotifier, "NEWCYCLE__RETENTION__INTERVAL_SECONDS", "1"),
+/// Seconds and minutes are kept for a day, and older ones are deleted every second.
+const RETENTION: [(ServiceKind, &str, &str); 3] = [
+    (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "1"),
+    (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__MINUTE_DAYS", "1"),
+    (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__INTERVAL", "1s"),
 ];
 
-/// A past whose seconds a rebuild without retention counts, so that the leader has to give them up and delete them anew.
-const PAST: &str = "INSERT INTO items SELECT gen_random_uuid(), base_item_id, now() - interval '5 days' + n * interval '1 s' \
-     FROM (SELECT id AS base_item_id FROM base_items LIMIT 1) AS parent, generate_series(1, 5000) AS n";
-const PAST_SECONDS: i64 = 5_000;
-const ALL_KEPT: [(&str, &str); 2] =
+/// Events older than the retention. A rebuild without retention counts their seconds, which the
+/// leader then has to delete again.
+const INSERT_OLD_EVENTS: &str = "
+    INSERT INTO items
+    SELECT gen_random_uuid(), base_item_id, now() - interval '5 days' + n * interval '1 s'
+    FROM (SELECT id AS base_item_id FROM base_items LIMIT 1) AS parent, generate_series(1, 5000) AS n";
+const OLD_SECONDS: i64 = 5_000;
+
+const WITHOUT_RETENTION: [(&str, &str); 2] =
     [("NEWCYCLE__RETENTION__SECOND_DAYS", "0"), ("NEWCYCLE__RETENTION__MINUTE_DAYS", "0")];
-const NOT_KEPT: &str =
-    "SELECT count(*) FROM rollup WHERE unit IN ('second', 'minute') AND bucket < now() - interval '2 days'";
-const DELETED: &str = "SELECT n_tup_del FROM pg_stat_user_tables WHERE relname = 'rollup'";
 
-/// What is disturbed, in turn: takeovers without the end of a process, so that each can be watched for the whole time,
-/// and everything that opens and closes connections.
-const DISTURBANCES: [Kind; 6] = [
-    Kind::FreezeNotifier,
-    Kind::TerminateBackend,
-    Kind::FillUploads,
-    Kind::LinkReset,
-    Kind::FillClients,
-    Kind::LinkCut,
+const EXPIRED_ROLLUPS: &str = "
+    SELECT count(*)
+    FROM rollup
+    WHERE unit IN ('second', 'minute') AND bucket < now() - interval '2 days'";
+
+const DELETED_ROLLUPS: &str = "SELECT n_tup_del FROM pg_stat_user_tables WHERE relname = 'rollup'";
+
+/// The faults, in turn: takeovers that do not end a process, so that each process can be measured
+/// for the whole time, and everything that opens and closes connections.
+const FAULTS: [FaultKind; 6] = [
+    FaultKind::FreezeNotifier,
+    FaultKind::TerminateBackend,
+    FaultKind::FillUploads,
+    FaultKind::LinkReset,
+    FaultKind::FillClients,
+    FaultKind::LinkCut,
 ];
 
-/// By so many descriptors both replicas of a part together may differ from one rest to the next.
-const DESCRIPTORS: usize = 4;
+/// The most file descriptors that both replicas of a service together may have more at the second
+/// pause than at the first.
+const DESCRIPTOR_TOLERANCE: usize = 4;
 
-/// Requests at a time that fill every pool.
+/// The number of requests at a time that opens every connection of each pool.
 const BURST: usize = 48;
 
-/// Uses everything for `time`. `say` is told of every step.
+/// Runs for `duration`. `log` receives a line for each step.
 ///
 /// # Errors
-/// Something fails that is no growth.
-pub async fn soak(seed: u64, time: Duration, mut say: impl FnMut(&str)) -> anyhow::Result<Outcome> {
-    say("starting Postgres, two of each service, and the links between them");
+/// Something fails that is not about growth.
+pub async fn soak(seed: u64, duration: Duration, mut log: impl FnMut(&str)) -> anyhow::Result<SoakOutcome> {
+    log("starting Postgres, two of each service, and the links between them");
     let (mut system, world) = start(&RETENTION).await?;
-    system.database.client().await?.batch_execute(PAST).await?;
+    system.database.client().await?.batch_execute(INSERT_OLD_EVENTS).await?;
     let mut random = StdRng::seed_from_u64(seed);
     let writers = writers::start(&world, seed);
     let clients = Clients::start(system.gateways.clone(), seed);
     let follow =
-        |name: &str, temper| Subscriber::follow(name.to_owned(), temper, system.gateways.clone(), seed);
-    let subscribers = [follow("restless", Temper::Restless), follow("stalled", Temper::Stalled)];
-    // Pools and windows fill once, and rollups of the past are deleted once.
+        |name: &str, behaviour| Subscriber::follow(name.to_owned(), behaviour, system.gateways.clone(), seed);
+    let subscribers = [follow("restless", Behaviour::Restless), follow("stalled", Behaviour::Stalled)];
+    // Pools and windows fill once, and expired rollups are deleted once, before anything is
+    // measured.
     let mut rebuilds = Rebuilds::default();
-    rebuilds.once(&mut system).await?;
-    tokio::time::sleep(time / 10).await;
+    rebuilds.rebuild(&mut system).await?;
+    tokio::time::sleep(duration / 10).await;
     fill_pools(&system).await;
-    rest(&mut system, &world, &clients).await?;
+    pause(&mut system, &world, &clients).await?;
     let before = descriptors(&system)?;
-    say("at rest for the first time; now for the long time");
+    log("the first pause has ended; the measurement begins");
     world.history.pause(false);
     clients.pause(false);
 
     let started = Instant::now();
-    let (sampler, mut grown) = (Sampler::start(&system).await?, Vec::new());
-    let mut disturbances: BTreeMap<Kind, usize> = DISTURBANCES.map(|kind| (kind, 0)).into();
+    let sampler = Sampler::start(&system).await?;
+    let mut problems = Vec::new();
+    let mut effects: BTreeMap<FaultKind, usize> = FAULTS.map(|kind| (kind, 0)).into();
     let mut restarts = 0;
     let terms = |system: &System| {
-        system.published().keys().map(|version| version.nonce).collect::<HashSet<_>>().len()
+        system.publications().keys().map(|version| version.nonce).collect::<HashSet<_>>().len()
     };
     let terms_before = terms(&system);
-    for kind in DISTURBANCES.into_iter().cycle() {
-        if started.elapsed() > time {
+    for kind in FAULTS.into_iter().cycle() {
+        if started.elapsed() > duration {
             break;
         }
-        let effect = inflict(kind, false, &mut system, &world, &mut random).await?;
-        *disturbances.entry(kind).or_default() += usize::from(effect.is_some());
-        clients.history().await;
-        if kind == Kind::LinkCut {
-            system.stack.restart(Part::SseGateway.replica(2), PATIENCE).await?;
+        let effect = inject(kind, false, &mut system, &world, &mut random).await?;
+        *effects.entry(kind).or_default() += usize::from(effect.is_some());
+        clients.request_history().await;
+        if kind == FaultKind::LinkCut {
+            system.stack.restart(ServiceKind::SseGateway.replica(2), SERVICE_TIMEOUT).await?;
             restarts += 1;
-            rebuilds.once(&mut system).await?;
+            rebuilds.rebuild(&mut system).await?;
         }
-        // Whether the counts that they got are right is checked elsewhere.
-        grown.extend(subscribers.iter().flat_map(|subscriber| subscriber.take().1));
+        // The counts of the frames are checked by the chaos runs.
+        problems.extend(subscribers.iter().flat_map(|subscriber| subscriber.take().errors));
     }
     let samples = sampler.stop().await?;
     fill_pools(&system).await;
-    rest(&mut system, &world, &clients).await?;
-    say("at rest again");
-    grown.extend(samples.grown());
-    grown.extend(left_behind(&mut system, &before).await?);
+    pause(&mut system, &world, &clients).await?;
+    log("the second pause has ended");
+    problems.extend(samples.grown());
+    problems.extend(leaked_descriptors(&mut system, &before).await?);
     if !system.run_notifier("verify", &[]).await? {
-        grown.push("`stats-notifier verify` does not find all counts right".to_owned());
+        problems.push("`stats-notifier verify` found wrong counts".to_owned());
     }
-    grown.extend(system.unwell());
-    grown.extend(world.history.complaints());
+    problems.extend(system.violation());
+    problems.extend(world.history.complaints());
     let terms = terms(&system) - terms_before;
     let resumed: u64 = subscribers.iter().map(Subscriber::streams).sum();
-    let (streams, pages) = (clients.streams(), clients.pages());
+    let streams = clients.streams();
+    let pages = clients.pages();
     for (what, number) in
         [("streams", streams), ("pages", pages), ("restarts", restarts), ("further terms", terms)]
     {
         if number == 0 {
-            grown.push(format!("there were no {what}: nothing can be said of them"));
+            problems.push(format!("there were no {what}, so the run proves nothing about them"));
         }
     }
-    for (kind, _) in disturbances.iter().filter(|(_, effects)| **effects == 0) {
-        grown.push(format!("{} had no effect: nothing can be said of it", kind.name()));
+    for (kind, _) in effects.iter().filter(|(_, effects)| **effects == 0) {
+        problems.push(format!("{}: had no effect, so the run proves nothing about it", kind.name()));
     }
     let report = format!(
-        "{}\nin {} s: {streams} streams, {resumed} of them resumed or long, {pages} pages of history, {} disturbances, \
-         {restarts} restarts of a gateway, {} rebuilds with {} rollups deleted after them, {terms} takeovers, {} writes acknowledged, \
-         seed {seed}",
+        "{}\nin {} s: {streams} streams, {resumed} of them resumed or long, {pages} pages of history, \
+         {} faults, {restarts} restarts of a gateway, {} rebuilds with {} rollups deleted after them, \
+         {terms} takeovers, {} writes acknowledged, seed {seed}",
         samples.table(),
         started.elapsed().as_secs(),
-        disturbances.values().sum::<usize>(),
+        effects.values().sum::<usize>(),
         rebuilds.number,
         rebuilds.deleted,
         world.history.totals().acknowledged,
     );
     drop((writers, clients, subscribers));
     finish(system).await?;
-    Ok(Outcome { report, grown })
+    Ok(SoakOutcome { report, problems })
 }
 
-/// Stops everything.
-async fn finish(system: System) -> anyhow::Result<()> {
-    let logs = system.logs();
-    let unwell = system.stop().await;
-    ensure!(unwell.is_empty(), "these services did not end well: {unwell:?}; see {}", logs.display());
-    System::remove(&logs)
-}
-
-/// Everything, with what events refer to.
-async fn start(variables: &[(Part, &'static str, &str)]) -> anyhow::Result<(System, World)> {
-    let system = System::start(Installation::find()?, None, variables).await?;
-    let world = World::of(&system).await?;
-    Ok((system, world))
-}
-
-/// Rebuilds, and what the leader deleted after them.
+/// The rebuilds of a soak, and the rollups that the leader deleted after them.
 #[derive(Debug, Default)]
 struct Rebuilds {
     number: usize,
@@ -179,71 +172,72 @@ struct Rebuilds {
 }
 
 impl Rebuilds {
-    /// Counts everything in all units, and waits until the leader has deleted what it does not keep.
-    async fn once(&mut self, system: &mut System) -> anyhow::Result<()> {
-        let before = number(system, DELETED).await?;
-        ensure!(system.run_notifier("rebuild", &ALL_KEPT).await?, "`stats-notifier rebuild` failed");
+    /// Rebuilds the rollups of all units, and waits until the leader has deleted the expired ones.
+    async fn rebuild(&mut self, system: &mut System) -> anyhow::Result<()> {
+        let before = number(system, DELETED_ROLLUPS).await?;
+        let rebuilt = system.run_notifier("rebuild", &WITHOUT_RETENTION).await?;
+        ensure!(rebuilt, "`stats-notifier rebuild` failed");
         let mut deleted = 0;
-        let given_up = until(PATIENCE, async || {
-            deleted = number(system, DELETED).await? - before;
-            Ok((deleted >= PAST_SECONDS && number(system, NOT_KEPT).await? == 0).then_some(()))
+        let expired = until(SERVICE_TIMEOUT, async || {
+            deleted = number(system, DELETED_ROLLUPS).await? - before;
+            Ok((deleted >= OLD_SECONDS && number(system, EXPIRED_ROLLUPS).await? == 0).then_some(()))
         });
-        given_up.await?.context("seconds that are not kept were not deleted within a minute")?;
+        expired.await?.context("expired rollups were not deleted within a minute")?;
         self.number += 1;
         self.deleted += deleted;
         Ok(())
     }
 }
 
-/// As many requests at once as make every pool open all its connections.
+/// Sends enough requests at once to make every pool open all its connections.
 async fn fill_pools(system: &System) {
     let client = reqwest::Client::new();
     let mut urls = Vec::new();
     for number in [1, 2] {
-        urls.push(format!("{}/items?limit=1", system.stack.url(Part::IngestApi.replica(number))));
-        let notifier = system.stack.internal_url(Part::StatsNotifier.replica(number));
+        urls.push(format!("{}/items?limit=1", system.stack.url(ServiceKind::IngestApi.replica(number))));
+        let notifier = system.stack.internal_url(ServiceKind::StatsNotifier.replica(number));
         urls.push(format!("{notifier}/internal/v1/history/transfers/hour?limit=1"));
     }
     let urls = urls.iter().flat_map(|url| std::iter::repeat_n(url, BURST));
     let requests = urls.map(|url| client.get(url).send());
-    // Only the attempt counts.
+    // The responses do not matter.
     drop(join_all(requests).await);
 }
 
-/// Nobody writes or comes any more, and what was logged is counted and purged.
-async fn rest(system: &mut System, world: &World, clients: &Clients) -> anyhow::Result<()> {
+/// Pauses producers and clients, and waits until the change log is counted and purged.
+async fn pause(system: &mut System, world: &TestWorld, clients: &Clients) -> anyhow::Result<()> {
     world.history.pause(true);
     clients.pause(true);
-    let quiet = until(PATIENCE, async || {
+    let quiet = until(SERVICE_TIMEOUT, async || {
         let quiet = world.history.in_flight() == 0 && clients.connected() == 0;
         Ok((quiet && !system.database.is_written().await?).then_some(()))
     });
-    quiet.await?.context("producers and clients did not come to rest")?;
-    let purged = until(PATIENCE, async || {
+    quiet.await?.context("producers and clients did not pause in time")?;
+    let purged = until(SERVICE_TIMEOUT, async || {
         Ok((number(system, "SELECT count(*) FROM count_log").await? == 0).then_some(()))
     });
-    purged.await?.context("the change log was not purged within a minute of rest")
+    purged.await?.context("the change log was not purged within a minute of a pause")
 }
 
-/// What is still there at rest that was not there before.
-async fn left_behind(system: &mut System, before: &BTreeMap<String, usize>) -> anyhow::Result<Vec<String>> {
-    let mut left = Vec::new();
-    let closed = until(PATIENCE, async || {
-        left.clear();
+/// The services that have more file descriptors open than at the first pause.
+async fn leaked_descriptors(
+    system: &mut System,
+    before: &BTreeMap<String, usize>,
+) -> anyhow::Result<Vec<String>> {
+    let mut leaked = Vec::new();
+    let closed = until(SERVICE_TIMEOUT, async || {
+        leaked.clear();
         let now = descriptors(system)?;
-        for (part, then) in before {
-            let now = now.get(part).copied().unwrap_or_default();
-            if now > then + DESCRIPTORS {
-                left.push(format!("{part} has {now} descriptors open at rest, {then} at the beginning"));
+        for (service, then) in before {
+            let now = now.get(service).copied().unwrap_or_default();
+            if now > then + DESCRIPTOR_TOLERANCE {
+                leaked.push(format!(
+                    "{service} has {now} file descriptors open at the second pause, and had {then} at the first"
+                ));
             }
         }
-        Ok(left.is_empty().then_some(()))
+        Ok(leaked.is_empty().then_some(()))
     });
     closed.await?;
-    Ok(left)
-}
-
-/// A number that a query returns.
-async fn number(system: &mut System, query: &str) -> anyhow::Result<i64> {
-    Ok(system.database.client().await?.query_one(query, &[]).await?.get(0))
+    Ok(leaked)
 }

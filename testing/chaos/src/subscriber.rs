@@ -1,4 +1,4 @@
-//! Clients of the gateways, of every temper; each keeps every frame that it got.
+//! Clients of the gateways. They behave differently, and each keeps every frame that it receives.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,101 +13,111 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// How a client behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Temper {
-    /// It reads what comes.
+pub(crate) enum Behaviour {
+    /// Reads everything at once.
     Steady,
-    /// It is on a slow line.
+    /// Uses a slow link.
     Slow,
-    /// It stops reading now and then, for longer than its connection can hold.
+    /// Sometimes stops reading for longer than its connection can buffer.
     Stalled,
-    /// It leaves now and then, and resumes at the next gateway with the id of its last event.
+    /// Sometimes disconnects, and resumes at the next gateway with the id of its last event.
     Restless,
 }
 
-/// After how long without a word a client gives a stream up. It asks for a heartbeat each second.
-const SILENCE: Duration = Duration::from_secs(5);
+/// A client closes a stream after this time without data. It requests a heartbeat every second.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a client waits before it connects again.
-const RETRY: Duration = Duration::from_millis(100);
+const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
-/// What a subscriber has, and has had since it was last asked.
+/// The state of a subscriber, and what it received since the last check.
 #[derive(Debug, Default)]
-struct Held {
+struct Received {
     state: Option<Statistics>,
     frames: Vec<Frame>,
     wrong: Vec<String>,
     streams: u64,
-    /// Whether the gateway said last, on the stream that is open, that the numbers are live.
+    /// Whether the last status on the open stream was `live`.
     live: bool,
-    /// How often it has said that they are stale.
+    /// The number of `stale` statuses.
     stale: u64,
 }
 
-/// A subscriber of all topics, until dropped.
+/// What a subscriber received since the last check.
 #[derive(Debug)]
-pub struct Subscriber {
+pub(crate) struct ReceivedFrames {
+    pub(crate) frames: Vec<Frame>,
+    /// What no gateway may send, in words.
+    pub(crate) errors: Vec<String>,
+}
+
+/// A subscriber of all topics. It runs until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Subscriber {
     name: String,
-    held: Arc<Mutex<Held>>,
+    received: Arc<Mutex<Received>>,
     _running: AbortOnDropHandle<()>,
 }
 
 impl Subscriber {
-    /// One of the gateways at `urls`, of which it prefers the first.
+    /// Follows the gateways at `urls`, beginning with the first.
     #[must_use]
-    pub fn follow(name: String, temper: Temper, urls: Vec<String>, seed: u64) -> Self {
-        let held = Arc::new(Mutex::new(Held::default()));
-        let client = Client { temper, urls, held: Arc::clone(&held), random: StdRng::seed_from_u64(seed) };
+    pub(crate) fn follow(name: String, behaviour: Behaviour, urls: Vec<String>, seed: u64) -> Self {
+        let received = Arc::new(Mutex::new(Received::default()));
+        let client =
+            Client { behaviour, urls, received: Arc::clone(&received), random: StdRng::seed_from_u64(seed) };
         let running = AbortOnDropHandle::new(tokio::spawn(client.run()));
-        Self { name, held, _running: running }
+        Self { name, received, _running: running }
     }
 
-    /// Its name, for people.
+    /// The name in error texts.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// The version that it has now.
+    /// The version of its state.
     #[must_use]
-    pub fn version(&self) -> Option<Version> {
-        self.held().state.as_ref().map(Statistics::version)
+    pub(crate) fn version(&self) -> Option<Version> {
+        self.received().state.as_ref().map(Statistics::version)
     }
 
-    /// Whether it was told last that the numbers are live, and still listens.
+    /// Whether its stream is open, and the last status was `live`.
     #[must_use]
-    pub fn is_live(&self) -> bool {
-        self.held().live
+    pub(crate) fn is_live(&self) -> bool {
+        self.received().live
     }
 
-    /// How often it was told that they are stale.
+    /// The number of `stale` statuses that it has received.
     #[must_use]
-    pub fn told_stale(&self) -> u64 {
-        self.held().stale
+    pub(crate) fn stale_statuses(&self) -> u64 {
+        self.received().stale
     }
 
-    /// How many streams it has opened.
+    /// The number of streams that it has opened.
     #[must_use]
-    pub fn streams(&self) -> u64 {
-        self.held().streams
+    pub(crate) fn streams(&self) -> u64 {
+        self.received().streams
     }
 
-    /// All frames since it was last asked, in the order in which they came, and what was wrong with it.
+    /// Takes the frames since the last call, in the order of their arrival, and the errors of the
+    /// stream.
     #[must_use]
-    pub fn take(&self) -> (Vec<Frame>, Vec<String>) {
-        let mut held = self.held();
-        let wrong = held.wrong.drain(..).map(|wrong| format!("{}: {wrong}", self.name)).collect();
-        (std::mem::take(&mut held.frames), wrong)
+    pub(crate) fn take(&self) -> ReceivedFrames {
+        let mut received = self.received();
+        let errors = received.wrong.drain(..).map(|wrong| format!("{}: {wrong}", self.name)).collect();
+        ReceivedFrames { frames: std::mem::take(&mut received.frames), errors }
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn received(&self) -> MutexGuard<'_, Received> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 struct Client {
-    temper: Temper,
+    behaviour: Behaviour,
     urls: Vec<String>,
-    held: Arc<Mutex<Held>>,
+    received: Arc<Mutex<Received>>,
     random: StdRng,
 }
 
@@ -117,37 +127,38 @@ impl Client {
         let query = format!("/statistics?heartbeat=1&{}", topics.join("&"));
         for number in 0_usize.. {
             let url = format!("{}{query}", self.urls[number % self.urls.len()]);
-            let until = match self.temper {
-                Temper::Restless => Duration::from_millis(self.random.random_range(300..2_000)),
-                Temper::Steady | Temper::Slow | Temper::Stalled => Duration::MAX,
+            let until = match self.behaviour {
+                Behaviour::Restless => Duration::from_millis(self.random.random_range(300..2_000)),
+                Behaviour::Steady | Behaviour::Slow | Behaviour::Stalled => Duration::MAX,
             };
-            // A stream that fails is what the runs are about; one that says what it must not is noted.
+            // A stream may fail because of a fault. One with content that no gateway may send is an
+            // error.
             match tokio::time::timeout(until.min(Duration::from_secs(86_400)), self.stream(&url)).await {
-                Ok(Err(wrong)) if wrong.is::<Wrong>() => self.held().wrong.push(format!("{wrong:#}")),
+                Ok(Err(wrong)) if wrong.is::<Wrong>() => self.received().wrong.push(format!("{wrong:#}")),
                 _ => {}
             }
-            self.held().live = false;
-            tokio::time::sleep(RETRY).await;
+            self.received().live = false;
+            tokio::time::sleep(RECONNECT_DELAY).await;
         }
     }
 
     async fn stream(&mut self, url: &str) -> anyhow::Result<()> {
-        // For each read, not for an event: a whole state takes its time on a slow line.
-        let client = reqwest::Client::builder().read_timeout(SILENCE).build()?;
+        // The timeout is per read, not per event, because a snapshot takes long on a slow link.
+        let client = reqwest::Client::builder().read_timeout(SILENCE_TIMEOUT).build()?;
         let mut request = client.get(url).header("accept", "text/event-stream");
-        let last = self.held().state.as_ref().map(Statistics::version);
+        let last = self.received().state.as_ref().map(Statistics::version);
         if let Some(version) = last {
             request = request.header("last-event-id", version.to_string());
         }
-        let response = tokio::time::timeout(SILENCE, request.send()).await??.error_for_status()?;
-        self.held().streams += 1;
+        let response = tokio::time::timeout(SILENCE_TIMEOUT, request.send()).await??.error_for_status()?;
+        self.received().streams += 1;
         let mut events = response.sse_stream();
         let mut next_stall = Instant::now() + Duration::from_millis(self.random.random_range(2_000..8_000));
         while let Some(event) = events.next().await {
             if let russe::Event::Message(message) = event? {
                 self.take(&message)?;
             }
-            if self.temper == Temper::Stalled && Instant::now() > next_stall {
+            if self.behaviour == Behaviour::Stalled && Instant::now() > next_stall {
                 tokio::time::sleep(Duration::from_millis(self.random.random_range(500..2_500))).await;
                 next_stall = Instant::now() + Duration::from_millis(self.random.random_range(2_000..8_000));
             }
@@ -162,9 +173,9 @@ impl Client {
             Some("status") => {
                 let status: serde_json::Value = serde_json::from_str(&message.data)
                     .map_err(|error| Wrong(format!("a status {:?}: {error}", message.data)))?;
-                let mut held = self.held();
-                held.live = status["upstream"] == "live";
-                held.stale += u64::from(status["upstream"] == "stale");
+                let mut received = self.received();
+                received.live = status["upstream"] == "live";
+                received.stale += u64::from(status["upstream"] == "stale");
                 return Ok(());
             }
             _ => return Ok(()),
@@ -173,31 +184,31 @@ impl Client {
         let version: Version = id.parse().map_err(|_| Wrong(format!("an id {id:?}")))?;
         let topics: Vec<TopicFrame> = serde_json::from_str(&message.data)
             .map_err(|error| Wrong(format!("a frame {version}: {error}")))?;
-        let mut held = self.held();
-        let held = &mut *held;
-        let before = held.state.as_ref().map(Statistics::version);
+        let mut received = self.received();
+        let received = &mut *received;
+        let before = received.state.as_ref().map(Statistics::version);
         let state =
-            held.state.get_or_insert_with(|| Statistics::new(Version { nonce: Nonce::new(0), tick: 0 }));
+            received.state.get_or_insert_with(|| Statistics::new(Version { nonce: Nonce::new(0), tick: 0 }));
         let frame = Frame { kind, version, topics };
         state.apply(&frame).map_err(|error| Wrong(format!("{version} after {before:?}: {error}")))?;
         if let Some(before) = before
             && before.nonce == version.nonce
             && before.tick >= version.tick
-            // Resuming may say once more what the client has.
+            // A resumed stream may begin with a snapshot of the version that the client has.
             && !(before.tick == version.tick && kind == FrameKind::Snapshot)
         {
-            held.wrong.push(format!("{version} came after {before}"));
+            received.wrong.push(format!("{version} came after {before}"));
         }
-        held.frames.push(frame);
+        received.frames.push(frame);
         Ok(())
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn received(&self) -> MutexGuard<'_, Received> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a gateway must never say.
+/// Content that no gateway may send.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Wrong(String);

@@ -1,37 +1,42 @@
-//! Everything that a run puts to the test: Postgres on a disk of its own, the services, and a link between any two.
+//! Everything that a run tests: Postgres on a disk of its own, two of each service, and a link
+//! between any two that connect.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use domain::Version;
 use futures_util::FutureExt;
-use local_stack::postgres::{Cluster, ClusterSettings, Installation, Stop, free_port};
-use local_stack::stack::{Instance, Part, Ports, Replicas, Stack, StackSettings, built_programs};
+use local_stack::link::Link;
+use local_stack::ports::reserve_port;
+use local_stack::postgres::{Cluster, ClusterSettings, Installation, StopMode};
+use local_stack::stack::{Instance, Ports, Replicas, ServiceKind, Stack, StackSettings, built_programs};
 use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::task::block_in_place;
 
-use crate::checker::Published;
+use crate::checker::Publication;
 use crate::clock::Clocks;
 use crate::database::Database;
 use crate::disk::Disk;
-use crate::link::Link;
 use crate::planted::Planted;
+use crate::service_log::LogFindings;
+use crate::wiring::Wiring;
 
-/// How long a service may take to be ready, and to stop.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) use crate::wiring::MAX_CLIENTS;
 
-/// How many clients a gateway takes: few, so that a fault can fill it.
-pub const MAX_CLIENTS: usize = 64;
+/// How long a service may take to become ready or to stop, and Postgres to recover.
+pub(crate) const SERVICE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The superuser of the cluster, which nobody else can reach.
+/// How long one stats-notifier may take to respond whether it leads.
+const ROLE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The superuser of the cluster.
 const USER: &str = "postgres";
 const PASSWORD: &str = "chaos";
 const DATABASE: &str = "newcycle";
@@ -40,62 +45,57 @@ const NOTIFIER_PASSWORD: &str = "chaos-notifier";
 /// The file of the services' logs.
 const LOGS: &str = "services.log";
 
-/// Every version that a leader said it would publish.
-pub type Publications = Arc<Mutex<HashMap<Version, Published>>>;
-
-/// What services said that they must not.
-type Wrong = Arc<Mutex<Vec<String>>>;
-
 /// The running system. All of it ends when this is dropped.
-pub struct System {
-    /// The services.
-    pub stack: Stack,
-    /// A superuser's connection, which no fault but those of Postgres reaches.
-    pub database: Database,
-    /// Between any two parts.
-    pub links: Vec<Arc<Link>>,
-    /// Where ingest-api 1 and 2 are, by their links.
-    pub ingest: Vec<String>,
-    /// Where sse-gateway 1 and 2 are, by their links.
-    pub gateways: Vec<String>,
-    /// How producers reach Postgres, by their link.
-    pub sql: tokio_postgres::Config,
-    /// The services' clocks, where they can be set.
-    pub clocks: Option<Clocks>,
-    /// What the leaders said.
-    pub published: Publications,
-    wrong: Wrong,
+pub(crate) struct System {
+    pub(crate) stack: Stack,
+    /// A superuser's connection without a link, so only faults of Postgres itself affect it.
+    pub(crate) database: Database,
+    pub(crate) links: Vec<Arc<Link>>,
+    /// The base URLs of ingest-api 1 and 2, through their links.
+    pub(crate) ingest: Vec<String>,
+    /// The base URLs of sse-gateway 1 and 2, through their links.
+    pub(crate) gateways: Vec<String>,
+    /// How producers connect to Postgres, through their link.
+    pub(crate) sql: tokio_postgres::Config,
+    /// The services' clocks, if libfaketime is installed.
+    pub(crate) clocks: Option<Clocks>,
+    findings: LogFindings,
     installation: Installation,
     settings: ClusterSettings,
     cluster: Option<Cluster>,
-    /// Postgres's own, where one can be made; the last to go.
-    pub disk: Option<Disk>,
+    /// Postgres's disk, if one could be mounted. Dropped after the cluster.
+    pub(crate) disk: Option<Disk>,
     folder: PathBuf,
 }
 
 impl System {
-    /// Starts all parts, and waits until they are ready. Every replica of a part is told these variables, too.
+    /// Starts the system, and waits until it is ready. `variables` are set for every replica of
+    /// their service.
     ///
     /// # Errors
-    /// Something does not start.
-    pub async fn start(
+    /// Postgres or a service does not start.
+    pub(crate) async fn start(
         installation: Installation,
         planted: Option<Planted>,
-        variables: &[(Part, &'static str, &str)],
+        variables: &[(ServiceKind, &'static str, &str)],
     ) -> anyhow::Result<Self> {
-        let folder = std::env::temp_dir().join(format!("newcycle-chaos-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let folder = tempfile::Builder::new().prefix("newcycle-chaos-").tempdir()?.keep();
+        // Postgres runs as another user if this process is root's, and must be able to enter the
+        // folder.
+        let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&folder, everyone)
+            .with_context(|| format!("opening {} to other users", folder.display()))?;
         let disk = Disk::make(&folder.join("disk"))?;
         let settings = ClusterSettings {
             folder: folder.join("disk/postgres"),
-            port: free_port()?,
+            port: reserve_port()?,
             user: USER.to_owned(),
             password: PASSWORD.to_owned(),
             durable: true,
-            // It is processes that crash here, not the machine: what the operating system was given is kept. Small, so
-            // that the disk can be.
             parameters: [
+                // Processes crash here, not the machine: what the kernel was given is kept.
                 "fsync=off",
+                // Small, so that the disk can be.
                 "max_wal_size=96MB",
                 "min_wal_size=32MB",
                 "autovacuum_naptime=5s",
@@ -111,7 +111,7 @@ impl System {
             name: DATABASE.to_owned(),
             user: USER.to_owned(),
             password: SecretString::from(PASSWORD),
-            connect_timeout_milliseconds: 5_000,
+            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
         };
         let roles = RoleSettings {
             ingest_password: SecretString::from("chaos-ingest"),
@@ -123,38 +123,36 @@ impl System {
             Some(planted) => planted.plant(&folder, admin.client().await?).await?,
             None => built_programs()?,
         };
-        let ports = vec![Ports::free()?, Ports::free()?];
+        let ports = vec![Ports::reserve()?, Ports::reserve()?];
         let clocks = Clocks::make(&folder);
-        let mut wires = Wires::make(&ports, settings.port, clocks.as_ref()).await?;
+        let mut wiring = Wiring::create(&ports, settings.port, clocks.as_ref()).await?;
         let planted = planted.into_iter().flat_map(Planted::variables);
-        let planted = planted.map(|(variable, value)| (Part::StatsNotifier, variable, value));
+        let planted = planted.map(|(variable, value)| (ServiceKind::StatsNotifier, variable, value));
         let variables =
-            variables.iter().map(|(part, variable, value)| (*part, *variable, (*value).to_owned()));
-        for (part, variable, value) in planted.chain(variables) {
-            let replicas = [1, 2].map(|number| (part.replica(number), variable, value.clone()));
-            wires.variables.extend(replicas);
+            variables.iter().map(|(service, variable, value)| (*service, *variable, (*value).to_owned()));
+        for (service, variable, value) in planted.chain(variables) {
+            let replicas = [1, 2].map(|number| (service.replica(number), variable, value.clone()));
+            wiring.variables.extend(replicas);
         }
-        let (published, wrong) = (Publications::default(), Wrong::default());
+        let findings = LogFindings::default();
         let stack = StackSettings {
             programs,
             database,
             roles,
             replicas: Replicas::TWO,
             ports,
-            variables: wires.variables,
+            variables: wiring.variables,
         };
-        let stack =
-            Stack::start(stack, logs(Arc::clone(&published), Arc::clone(&wrong), &folder.join(LOGS))?)?;
+        let stack = Stack::start(stack, findings.reader(&folder.join(LOGS))?)?;
         let mut system = Self {
             stack,
             database: admin,
-            links: wires.links.into_iter().map(Arc::new).collect(),
-            ingest: wires.ingest,
-            gateways: wires.gateways,
-            sql: config(wires.sql),
+            links: wiring.links.into_iter().map(Arc::new).collect(),
+            ingest: wiring.ingest,
+            gateways: wiring.gateways,
+            sql: config(wiring.sql),
             clocks,
-            published,
-            wrong,
+            findings,
             installation,
             settings,
             cluster: Some(cluster),
@@ -162,29 +160,24 @@ impl System {
             folder,
         };
         for instance in system.stack.instances() {
-            system.stack.until_ready(instance, PATIENCE).await?;
+            system.stack.until_ready(instance, SERVICE_TIMEOUT).await?;
         }
         Ok(system)
     }
 
-    /// The stats-notifier that leads, once one says so.
+    /// Waits until a stats-notifier leads, and returns it.
     ///
     /// # Errors
-    /// None does.
-    pub async fn leader(&self) -> anyhow::Result<Instance> {
+    /// None leads in time.
+    pub(crate) async fn leader(&self) -> anyhow::Result<Instance> {
         let client = reqwest::Client::new();
-        let asked = async {
+        let leader = async {
             loop {
                 for number in [1, 2] {
-                    let notifier = Part::StatsNotifier.replica(number);
+                    let notifier = ServiceKind::StatsNotifier.replica(number);
                     let url = format!("{}/readyz", self.stack.internal_url(notifier));
-                    let answer = client.get(url).timeout(Duration::from_millis(500)).send().await;
-                    let Ok(Ok(text)) = (match answer {
-                        Ok(answer) => Ok(answer.text().await),
-                        Err(error) => Err(error),
-                    }) else {
-                        continue;
-                    };
+                    let Ok(response) = client.get(url).timeout(ROLE_TIMEOUT).send().await else { continue };
+                    let Ok(text) = response.text().await else { continue };
                     let report: Value = serde_json::from_str(&text).unwrap_or_default();
                     if report["detail"]["role"] == "leader" {
                         return notifier;
@@ -193,46 +186,52 @@ impl System {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, asked).await.context("no stats-notifier leads")
+        tokio::time::timeout(SERVICE_TIMEOUT, leader).await.context("no stats-notifier leads")
     }
 
-    /// What the leaders have said until now.
-    pub fn published(&self) -> MutexGuard<'_, HashMap<Version, Published>> {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Every version that a leader has published, by its log.
+    pub(crate) fn publications(&self) -> MutexGuard<'_, HashMap<Version, Publication>> {
+        self.findings.publications()
     }
 
     /// The port of the link to sse-gateway 1.
     ///
     /// # Errors
-    /// There is none.
-    pub fn gateway_port(&self) -> anyhow::Result<u16> {
+    /// There is no such link.
+    pub(crate) fn gateway_port(&self) -> anyhow::Result<u16> {
         let link = self.links.iter().find(|link| link.url() == self.gateways[0]);
         Ok(link.context("there is no link to sse-gateway 1")?.port())
     }
 
-    /// What must not be, whatever else happens: a service that panicked or ended by itself, or one version of two
-    /// snapshots.
-    pub fn unwell(&mut self) -> Option<String> {
+    /// What must not happen under any fault: a service that panicked or ended by itself, or one
+    /// version for two snapshots.
+    pub(crate) fn violation(&mut self) -> Option<String> {
         if let Some(ended) = self.stack.ended().now_or_never() {
             return Some(format!("a service ended by itself: {ended}"));
         }
-        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
+        self.findings.first_violation()
     }
 
-    /// Who published last.
+    /// The stats-notifier that published last.
     #[must_use]
-    pub fn newest_leader(&self) -> Option<Instance> {
-        self.published().values().max_by_key(|published| published.at).map(|published| published.by)
+    pub(crate) fn newest_leader(&self) -> Option<Instance> {
+        self.publications().values().max_by_key(|publication| publication.at).map(|newest| newest.by)
     }
 
-    /// Runs a subcommand of stats-notifier beside those that run, with further variables. Returns whether it succeeded.
+    /// Runs a subcommand of stats-notifier, with more environment variables. Returns whether it
+    /// succeeded.
     ///
     /// # Errors
-    /// It cannot be run.
-    pub async fn run_notifier(&self, subcommand: &str, variables: &[(&str, &str)]) -> anyhow::Result<bool> {
-        let mut command = tokio::process::Command::new(built_programs()?.join(Part::StatsNotifier.name()));
+    /// The program cannot be started.
+    pub(crate) async fn run_notifier(
+        &self,
+        subcommand: &str,
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<bool> {
+        let program = built_programs()?.join(ServiceKind::StatsNotifier.name());
+        let mut command = tokio::process::Command::new(program);
         command.arg(subcommand).env("PGHOST", "127.0.0.1").env("PGPORT", self.settings.port.to_string());
-        command.env("PGDATABASE", DATABASE).env("NOTIFIER_DATABASE_PASSWORD", NOTIFIER_PASSWORD);
+        command.env("PGDATABASE", DATABASE).env("NEWCYCLE__DATABASE__PASSWORD", NOTIFIER_PASSWORD);
         command
             .envs(variables.iter().copied())
             .stdout(Stdio::null())
@@ -241,166 +240,68 @@ impl System {
         Ok(command.status().await.with_context(|| format!("running stats-notifier {subcommand}"))?.success())
     }
 
-    /// Stops Postgres.
-    pub fn stop_postgres(&mut self, way: Stop) {
+    /// Stops Postgres, and waits until it has exited.
+    pub(crate) fn stop_postgres(&mut self, mode: StopMode) {
         if let Some(mut cluster) = self.cluster.take() {
-            block_in_place(|| cluster.stop_in(way));
+            block_in_place(|| cluster.stop_with(mode));
         }
     }
 
     /// Whether Postgres runs.
-    pub fn postgres_runs(&mut self) -> bool {
+    pub(crate) fn postgres_runs(&mut self) -> bool {
         self.cluster.as_mut().is_some_and(Cluster::runs)
     }
 
-    /// Starts Postgres, which recovers.
+    /// Starts Postgres, and waits until it has recovered.
     ///
     /// # Errors
-    /// It does not.
-    pub fn start_postgres(&mut self) -> anyhow::Result<()> {
+    /// It does not start.
+    pub(crate) fn start_postgres(&mut self) -> anyhow::Result<()> {
         self.cluster = None;
         self.cluster = Some(block_in_place(|| Cluster::start(&self.installation, &self.settings))?);
         Ok(())
     }
 
-    /// The end of Postgres's log.
+    /// The last 20 lines of Postgres's log.
     #[must_use]
-    pub fn postgres_log(&self) -> String {
+    pub(crate) fn postgres_log(&self) -> String {
         let log = std::fs::read_to_string(self.settings.folder.join("postgres.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().rev().take(20).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
-    /// Where the services' logs are.
+    /// The file of the services' logs.
     #[must_use]
-    pub fn logs(&self) -> PathBuf {
+    pub(crate) fn logs(&self) -> PathBuf {
         self.folder.join(LOGS)
     }
 
-    /// Lets everything finish; the logs stay. Returns which services did not end well.
-    pub async fn stop(mut self) -> Vec<Instance> {
-        let unwell = self.stack.stop(PATIENCE).await;
+    /// Stops everything; the logs stay. Returns the services that did not exit with success in
+    /// time.
+    pub(crate) async fn stop(mut self) -> Vec<Instance> {
+        let failed = self.stack.stop(SERVICE_TIMEOUT).await;
         drop(self.database);
         if let Some(mut cluster) = self.cluster.take() {
             block_in_place(|| cluster.stop());
         }
-        unwell
+        failed
     }
 
-    /// Removes what a system that has stopped left beside its [logs](System::logs), and these.
+    /// Removes the [logs](System::logs) of a system that was stopped, and what else it left in
+    /// their folder.
     ///
     /// # Errors
-    /// Something cannot be removed.
-    pub fn remove(logs: &Path) -> anyhow::Result<()> {
-        let folder = logs.parent().context("logs without a folder")?;
+    /// The folder cannot be removed.
+    pub(crate) fn remove(logs: &Path) -> anyhow::Result<()> {
+        let folder = logs.parent().context("the logs are in no folder")?;
         std::fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))
     }
 }
 
-/// How a superuser reaches the database by a port.
+/// How a superuser connects to the database through a port.
 fn config(port: u16) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();
     config.host("127.0.0.1").port(port).user(USER).password(PASSWORD).dbname(DATABASE);
     config.connect_timeout(Duration::from_secs(3)).application_name("chaos");
     config
-}
-
-/// Takes from the leaders' logs which snapshot each version shows, and writes down everything else.
-fn logs(published: Publications, wrong: Wrong, file: &Path) -> anyhow::Result<local_stack::stack::Log> {
-    let file = std::fs::File::create(file).with_context(|| format!("making {}", file.display()))?;
-    Ok(Arc::new(move |instance, line: &str| {
-        let say = |what: String| wrong.lock().unwrap_or_else(PoisonError::into_inner).push(what);
-        if line.contains("panicked") {
-            say(format!("{instance} panicked: {line}"));
-        }
-        if !line.contains("\"publishing\"") {
-            // Only for people who look for the reason of a violation.
-            let _disk_full = writeln!(&file, "{instance} | {line}");
-            return;
-        }
-        let event: Value = serde_json::from_str(line).unwrap_or_default();
-        let text = |name: &str| event[name].as_str().unwrap_or_default();
-        if let (Ok(version), Ok(snapshot)) = (text("version").parse(), text("snapshot").parse()) {
-            let publication = Published { snapshot, at: SystemTime::now(), by: instance };
-            let mut published = published.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(before) = published.insert(version, publication) {
-                say(format!("{version} was published twice, by {} and {instance}", before.by));
-            }
-        }
-    }))
-}
-
-/// The links, and what they make of the services' settings.
-struct Wires {
-    links: Vec<Link>,
-    ingest: Vec<String>,
-    gateways: Vec<String>,
-    sql: u16,
-    variables: Vec<(Instance, &'static str, String)>,
-}
-
-impl Wires {
-    async fn make(ports: &[Ports], postgres: u16, clocks: Option<&Clocks>) -> anyhow::Result<Self> {
-        let (mut links, mut variables) = (Vec::new(), Vec::new());
-        let (mut ingest, mut gateways) = (Vec::new(), Vec::new());
-        for (number, own) in (1..).zip(ports) {
-            let [api, notifier, gateway] =
-                [Part::IngestApi, Part::StatsNotifier, Part::SseGateway].map(|part| part.replica(number));
-            for service in [api, notifier] {
-                let link = Link::to(format!("{service} to Postgres"), postgres).await?;
-                variables.push((service, "PGPORT", link.port().to_string()));
-                links.push(link);
-            }
-            let mut upstreams = Vec::new();
-            for (other, of) in (1..).zip(ports) {
-                let upstream = Part::StatsNotifier.replica(other);
-                let link = Link::to(format!("{gateway} to {upstream}"), of.stats_notifier).await?;
-                upstreams.push(link.url());
-                links.push(link);
-            }
-            variables.push((gateway, "NEWCYCLE_UPSTREAMS", upstreams.join(",")));
-            let link = Link::to(format!("producers to {api}"), own.ingest_api).await?;
-            ingest.push(link.url());
-            links.push(link);
-            let link = Link::to(format!("subscribers to {gateway}"), own.sse_gateway).await?;
-            gateways.push(link.url());
-            links.push(link);
-            let debug = "info,actix_server=warn,stats_notifier=debug".to_owned();
-            variables.extend([
-                (notifier, "NEWCYCLE__LOG__FILTER", debug),
-                (notifier, "NEWCYCLE__LOG__FORMAT", "json".to_owned()),
-                (gateway, "NEWCYCLE__STREAM__MAX_CLIENTS", MAX_CLIENTS.to_string()),
-                // Its clients are few.
-                (gateway, "NEWCYCLE__HTTP__DRAIN_SECONDS", "1".to_owned()),
-            ]);
-            if let Some(clocks) = clocks {
-                for service in [api, notifier, gateway] {
-                    let clock = clocks.variables(service)?.into_iter();
-                    variables.extend(clock.map(|(variable, value)| (service, variable, value)));
-                }
-            }
-        }
-        let link = Link::to("producers to Postgres".to_owned(), postgres).await?;
-        let sql = link.port();
-        links.push(link);
-        Ok(Self { links, ingest, gateways, sql, variables })
-    }
-}
-
-/// Runs a program that must succeed.
-///
-/// # Errors
-/// It does not; says what it wrote.
-pub(crate) fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let output = std::process::Command::new(program).args(arguments).output();
-    let output = output.with_context(|| format!("{program} could not be run"))?;
-    if !output.status.success() {
-        bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(())
-}
-
-/// A path as text, for arguments.
-pub(crate) fn text(path: &Path) -> anyhow::Result<&str> {
-    path.to_str().with_context(|| format!("{} is no text", path.display()))
 }

@@ -1,18 +1,18 @@
-//! Waiting for a condition, with a deadline.
+//! Waits for a condition, with a deadline.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often a condition is looked at.
-const LOOK: Duration = Duration::from_millis(10);
+/// The interval between two evaluations of a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Looks until there is something; `None` at the end of `patience`.
+/// Calls `look` until it returns a value. Returns `None` if it has not after `timeout`.
 ///
 /// # Errors
-/// Those of `look`.
-pub async fn until<T>(
-    patience: Duration,
+/// The first error of `look`.
+pub(crate) async fn until<T>(
+    timeout: Duration,
     mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<Option<T>> {
     let started = Instant::now();
@@ -20,9 +20,9 @@ pub async fn until<T>(
         if let Some(found) = look().await? {
             return Ok(Some(found));
         }
-        if started.elapsed() > patience {
+        if started.elapsed() > timeout {
             return Ok(None);
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

@@ -1,8 +1,11 @@
-//! A real Postgres and the services, started on this machine: for `up`, tests and benches.
+//! Runs a real Postgres and the services as processes on this machine, for `cargo xtask up`, tests
+//! and benchmarks.
 
-mod installation;
-mod parts;
+pub mod link;
+pub mod ports;
 pub mod postgres;
-pub mod services;
+pub mod process;
+mod replicas;
 pub mod stack;
 pub mod test_database;
+pub mod test_server;

@@ -1,26 +1,34 @@
-//! A migrated database of its own for each test, cloned from a template that is made once.
+//! A migrated database for each test, cloned from a template.
 //!
-//! Everything here panics where it fails: a test without its database has nothing to say.
+//! `cargo xtask db` starts the server ([`test_server`](crate::test_server)). `cargo xtask test`
+//! starts one of its own instead, and passes its address in [`CLUSTER_VARIABLE`].
+//!
+//! Everything here panics on failure, because a test without its database proves nothing.
 
-#![expect(clippy::expect_used, reason = "a test without its database has nothing to say")]
+#![expect(clippy::expect_used, reason = "a test without its database proves nothing")]
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
+use rustix::process::{Pid, test_kill_process};
 use secrecy::SecretString;
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::postgres::Installation;
+pub use crate::test_server::service_programs;
+use crate::test_server::{PREPARE, server};
 
-/// Names the test cluster, as `host=… port=… user=… password=…` of a superuser. `cargo xtask test` sets it.
+/// The address of the test cluster, as `host=… port=… user=… password=…` of a superuser. It takes
+/// precedence over the server of `cargo xtask db`.
 pub const CLUSTER_VARIABLE: &str = "NEWCYCLE_TEST_POSTGRES";
 
-/// Names the folders of programs of the versions of Postgres that the tests may use, separated as in PATH: first that of
-/// the test cluster. `cargo xtask test` sets it; without it, there is the one of this machine.
+/// The program folders of the Postgres versions that tests may use, separated as in PATH. The first
+/// one is the version of the test cluster. Unset, it is the version on this machine.
 pub const INSTALLATIONS_VARIABLE: &str = "NEWCYCLE_TEST_INSTALLATIONS";
 
-/// The database that every test's database is a copy of.
+/// The database that every test database is a copy of.
 const TEMPLATE: &str = "newcycle_template";
 
 /// The passwords of the services' roles in the test cluster.
@@ -34,42 +42,58 @@ pub struct TestDatabase {
     name: String,
 }
 
-/// The test cluster, from the environment.
+/// The address of the test cluster.
+///
+/// # Panics
+/// There is none.
 #[must_use]
 pub fn cluster() -> Config {
-    std::env::var(CLUSTER_VARIABLE)
-        .unwrap_or_else(|_| panic!("{CLUSTER_VARIABLE} is not set: run the tests with `cargo xtask test`"))
-        .parse()
-        .expect("NEWCYCLE_TEST_POSTGRES must be a connection string such as host=127.0.0.1 port=5432 user=postgres")
+    let connection = std::env::var(CLUSTER_VARIABLE).unwrap_or_else(|_| server().connection.clone());
+    connection.parse().expect("NEWCYCLE_TEST_POSTGRES must be such as host=127.0.0.1 port=5432 user=postgres")
 }
 
-/// The versions of Postgres that there are, first that of the test cluster: for tests that run clusters of their own.
+/// The Postgres versions that tests may use, the one of the test cluster first: for tests that run
+/// clusters of their own.
+///
+/// # Panics
+/// There is none.
 #[must_use]
 pub fn installations() -> Vec<Installation> {
-    let Some(folders) = std::env::var_os(INSTALLATIONS_VARIABLE) else {
-        return vec![Installation::find().expect("there must be a Postgres")];
-    };
-    let at =
-        |folder| Installation::at(folder).expect("NEWCYCLE_TEST_INSTALLATIONS must name folders of programs");
-    std::env::split_paths(&folders).map(at).collect()
+    let at = |folder: PathBuf| Installation::at(folder).expect("there must be the programs of a Postgres");
+    match std::env::var_os(INSTALLATIONS_VARIABLE) {
+        Some(folders) => std::env::split_paths(&folders).map(at).collect(),
+        None if std::env::var_os(CLUSTER_VARIABLE).is_some() => {
+            vec![Installation::find().expect("there must be a Postgres")]
+        }
+        None => vec![at(server().programs.clone())],
+    }
 }
 
-/// The version of Postgres of the test cluster.
+/// The Postgres version of the test cluster.
+///
+/// # Panics
+/// There is none.
 #[must_use]
 pub fn installation() -> Installation {
     installations().swap_remove(0)
 }
 
-/// Makes or updates the template in the cluster of a connection string. `cargo xtask test` calls it once, before
-/// the tests start.
+/// Makes the template, or makes it again, in the cluster of a connection string.
 ///
 /// # Errors
-/// A migration fails.
+/// The cluster does not answer, or a migration fails.
 pub async fn prepare_template(cluster: &str) -> Result<(), migrate::MigrateError> {
-    let cluster: Config = cluster.parse().map_err(|source| migrate::MigrateError::Statement {
-        doing: "reading the connection string of the test cluster",
-        source,
-    })?;
+    let statement = |doing| move |source| migrate::MigrateError::Statement { doing, source };
+    let cluster: Config = cluster.parse().map_err(statement("reading the address of the test cluster"))?;
+    let (maintenance, connection) = cluster
+        .clone()
+        .dbname("postgres")
+        .connect(NoTls)
+        .await
+        .map_err(statement("connecting to the test cluster"))?;
+    tokio::spawn(connection);
+    let drop = format!("DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)");
+    maintenance.batch_execute(&drop).await.map_err(statement("dropping the old template"))?;
     migrate::migrate(&as_superuser(&cluster, TEMPLATE), &TestDatabase::roles()).await?;
     Ok(())
 }
@@ -78,18 +102,27 @@ impl TestDatabase {
     /// A fresh, migrated, empty database.
     ///
     /// # Panics
-    /// The cluster does not answer, or has no template yet.
+    /// The cluster does not answer, or has no template.
     pub async fn create() -> Self {
+        static CLEANED: AtomicBool = AtomicBool::new(false);
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let database = Self { cluster: cluster(), name: format!("test_{process}_{number}") };
-        let create = format!("CREATE DATABASE {} TEMPLATE {TEMPLATE}", database.name);
-        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", database.name);
-        let maintenance = connect(&database.cluster, "postgres").await;
-        // An earlier process of the same id may have been killed before it could drop its own.
-        maintenance.batch_execute(&drop).await.expect("the test's old database must be droppable");
-        maintenance.batch_execute(&create).await.expect("the test's database must be creatable");
-        database
+        let cluster = cluster();
+        let maintenance = connect(&cluster, "postgres").await;
+        if !CLEANED.swap(true, Ordering::Relaxed) {
+            drop_leftovers(&cluster, &maintenance).await;
+        }
+        // nextest runs each test in a process of its own, and all processes share a cluster.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test_{}_{number}", std::process::id());
+        // A process with the same id may have been killed before it could drop its own.
+        let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+        let create = format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}");
+        for statement in [drop, create] {
+            if let Err(error) = maintenance.batch_execute(&statement).await {
+                panic!("the test database could not be created ({error}): {PREPARE}");
+            }
+        }
+        Self { cluster, name }
     }
 
     /// How a superuser connects.
@@ -135,29 +168,45 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        let (mut cluster, name) = (self.cluster.clone(), self.name.clone());
-        // On a thread of its own, and not waited for: this may be the only thread of the test's runtime, and
-        // dropping waits for every connection that is just being opened, such as one of that runtime. A database
-        // left behind when the process ends first harms nobody: its cluster is thrown away.
+        let cluster = self.cluster.clone();
+        let name = self.name.clone();
+        // On another thread, which is not joined: this may be the only thread of the test's runtime,
+        // and dropping waits for every connection that is being opened, such as one of that runtime.
+        // If the process ends first, a later test process drops the database.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime must start").block_on(async {
-                // What a failed test left prepared would hold back purging in every database of the cluster.
-                if let Ok((client, connection)) = cluster.dbname(&name).connect(NoTls).await {
-                    tokio::spawn(connection);
-                    let prepared = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
-                    for row in client.query(prepared, &[]).await.unwrap_or_default() {
-                        let rollback = format!("ROLLBACK PREPARED '{}'", row.get::<_, &str>(0));
-                        let _left_behind = client.batch_execute(&rollback).await;
-                    }
-                }
-                let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-                if let Ok((client, connection)) = cluster.dbname("postgres").connect(NoTls).await {
-                    tokio::spawn(connection);
-                    let _left_behind = client.batch_execute(&drop).await;
-                }
-            });
+            runtime.expect("a runtime must start").block_on(drop_database(&cluster, &name));
         });
+    }
+}
+
+/// Drops the databases of test processes that have ended.
+async fn drop_leftovers(cluster: &Config, maintenance: &Client) {
+    let query = "SELECT datname FROM pg_database WHERE datname LIKE 'test\\_%\\_%'";
+    for row in maintenance.query(query, &[]).await.unwrap_or_default() {
+        let name: &str = row.get(0);
+        let process = name.split('_').nth(1).and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
+        if process.is_some_and(|process| test_kill_process(process) == Err(rustix::io::Errno::SRCH)) {
+            drop_database(cluster, name).await;
+        }
+    }
+}
+
+/// Drops a database, if it is still there.
+async fn drop_database(cluster: &Config, name: &str) {
+    // A transaction that a failed test left prepared would hold back purging in the whole cluster.
+    if let Ok((client, connection)) = cluster.clone().dbname(name).connect(NoTls).await {
+        tokio::spawn(connection);
+        let prepared = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
+        for row in client.query(prepared, &[]).await.unwrap_or_default() {
+            let rollback = format!("ROLLBACK PREPARED '{}'", row.get::<_, &str>(0));
+            let _left_behind = client.batch_execute(&rollback).await;
+        }
+    }
+    if let Ok((client, connection)) = cluster.clone().dbname("postgres").connect(NoTls).await {
+        tokio::spawn(connection);
+        let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+        let _left_behind = client.batch_execute(&drop).await;
     }
 }
 
@@ -173,14 +222,17 @@ fn as_superuser(cluster: &Config, name: &str) -> DatabaseSettings {
         name: name.to_owned(),
         user: cluster.get_user().unwrap_or("postgres").to_owned(),
         password: SecretString::from(password.as_ref()),
-        connect_timeout_milliseconds: 5_000,
+        connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
     }
 }
 
 async fn connect(cluster: &Config, name: &str) -> Client {
     let mut config = cluster.clone();
-    let (client, connection) =
-        config.dbname(name).connect(NoTls).await.expect("the test cluster must accept connections");
-    tokio::spawn(connection);
-    client
+    match config.dbname(name).connect(NoTls).await {
+        Ok((client, connection)) => {
+            tokio::spawn(connection);
+            client
+        }
+        Err(error) => panic!("the Postgres for tests does not answer ({error}): {PREPARE}"),
+    }
 }

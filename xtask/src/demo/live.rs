@@ -1,6 +1,6 @@
-//! The present: one request an event, at the time that it happens.
+//! Events as they happen, one request each.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -9,157 +9,109 @@ use reqwest::Method;
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::demo::Tally;
-use crate::demo::api::{Api, News, Sent};
-use crate::demo::company::{Company, Happening, Stock};
-use crate::demo::schedule::Arrivals;
-use crate::demo::screen::Screen;
-use crate::up::Interrupts;
+use crate::demo::api::{Api, Sent};
+use crate::demo::company::{Company, Event, Stock, wait};
+use crate::demo::progress::{Progress, Tally};
+use crate::interrupts::Interrupts;
 
-/// How many requests are under way at most.
-const UNDER_WAY: usize = 64;
+/// The maximum number of concurrent requests.
+const MAX_IN_FLIGHT: usize = 64;
 
-/// How many transfers are made by `PUT /items/{id}/ownership`, of all.
+/// The share of transfers that are made by `PUT /items/{id}/ownership`.
 const BY_OWNERSHIP: f64 = 0.25;
 
-/// How far behind its schedule the company may fall. What is later is left out, rather than made up for in a flood.
-const LATEST: Duration = Duration::from_secs(1);
+/// The maximum delay behind schedule. Events that are later are left out rather than sent in a flood.
+const MAX_DELAY: Duration = Duration::from_secs(1);
 
-/// How often progress is shown, and over how many of these the present rate is measured.
-const SHOW_EVERY: Duration = Duration::from_millis(250);
-const SAMPLES: usize = 20;
+/// The longest time for outstanding responses after the last request.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long what is under way may still take once the company stops.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// An event that was sent, its id, and the outcome.
+type Done = (Event, Uuid, anyhow::Result<Sent>);
 
-/// How long the company works.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Work {
-    /// Events a second, on average over a week.
-    pub(crate) rate: f64,
-    /// How many events there are, where that is bounded.
-    pub(crate) events: Option<u64>,
-}
-
-/// What a request was about, and what became of it.
-type Done = (Happening, Uuid, anyhow::Result<Sent>);
-
-/// Sends events until there are as many as there should be, or until asked to stop. Returns how many were left
-/// without an answer then.
-pub(crate) async fn work(
-    api: &Api,
+/// Sends `events` events, or without that until interrupted. Returns the number of events that were
+/// not answered in time.
+pub(crate) async fn send_events(
+    api: &Arc<Api>,
     company: &Company,
-    Work { rate, events }: Work,
+    rate: f64,
+    events: Option<u64>,
     tally: &mut Tally,
-    news: &mut News,
     interrupts: &mut Interrupts,
 ) -> anyhow::Result<usize> {
-    let screen = Screen::endless()?;
     let mut random: StdRng = rand::make_rng();
-    let (started, start) = (Instant::now(), OffsetDateTime::now_utc());
-    let mut arrivals = Arrivals::new(start, rate, rand::make_rng());
-    let mut next = arrivals.next();
-    let (mut stock, mut under_way) = (Stock::default(), JoinSet::<Done>::new());
-    let (mut begun, mut pace) = (0, Pace::default());
-    let before = tally.answered();
-    let mut show = tokio::time::interval(SHOW_EVERY);
-    show.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let enough = |begun: u64| events.is_some_and(|events| begun >= events);
-    while !(enough(begun) && under_way.is_empty()) {
-        let Some(arrival) = next else { break };
-        let due = started + (arrival - start).try_into().unwrap_or(Duration::ZERO);
+    let mut stock = Stock::default();
+    let mut in_flight = JoinSet::new();
+    let mut progress = Progress::default();
+    let mut begun = 0;
+    let before = tally.events();
+    let mut due = Instant::now();
+    let is_enough = |begun: u64| events.is_some_and(|events| begun >= events);
+    while !(is_enough(begun) && in_flight.is_empty()) {
         tokio::select! {
-            () = tokio::time::sleep_until(due), if under_way.len() < UNDER_WAY && !enough(begun) => {
-                let happening = company.next(&stock, &mut random);
+            () = tokio::time::sleep_until(due), if in_flight.len() < MAX_IN_FLIGHT && !is_enough(begun) => {
+                let event = company.next(&stock, &mut random);
                 let by_ownership = random.random_bool(BY_OWNERSHIP);
-                under_way.spawn(send(api.clone(), happening, by_ownership));
+                in_flight.spawn(send(Arc::clone(api), event, by_ownership));
                 begun += 1;
-                if due.elapsed() > LATEST {
-                    arrivals.skip_to(start + started.elapsed());
-                }
-                next = arrivals.next();
+                let next = wait(OffsetDateTime::now_utc(), rate, &mut random);
+                due = due.max(Instant::now() - MAX_DELAY) + next.unsigned_abs();
             }
-            Some(done) = under_way.join_next() => {
+            Some(done) = in_flight.join_next() => {
                 settle(done?, tally, &mut stock, &mut random)?;
+                progress.print(|| format!("{} events sent", tally.events() - before));
             }
-            Some(text) = news.next() => screen.say(&text),
-            _ = show.tick() => {
-                let sent = tally.answered() - before;
-                let (rate, refused) = (pace.measure(sent), tally.rejected());
-                let text = format!("{sent} events sent, {rate:.1} a second just now, {refused} refused");
-                screen.progress(sent, text);
-            }
-            () = interrupts.heard() => break,
+            () = interrupts.received() => break,
         }
     }
-    let deadline = Instant::now() + PATIENCE;
-    while let Ok(Some(done)) = tokio::time::timeout_at(deadline, under_way.join_next()).await {
+    let deadline = Instant::now() + DRAIN_TIMEOUT;
+    while let Ok(Some(done)) = tokio::time::timeout_at(deadline, in_flight.join_next()).await {
         settle(done?, tally, &mut stock, &mut random)?;
     }
-    Ok(under_way.len())
+    Ok(in_flight.len())
 }
 
-/// Sends what happens, under an id of its own.
-async fn send(api: Api, happening: Happening, by_ownership: bool) -> Done {
+/// Sends an event with an id of its own.
+async fn send(api: Arc<Api>, event: Event, by_ownership: bool) -> Done {
     let id = Uuid::now_v7();
-    let sent = match happening {
-        Happening::Creation { base_item } => {
+    let sent = match event {
+        Event::Creation { base_item } => {
             let body = json!({ "id": id, "base_item_id": base_item });
             api.send(Method::POST, "/items", None, &body).await
         }
-        Happening::Transfer { item, owner } if by_ownership => {
+        Event::Transfer { item, owner } if by_ownership => {
             let path = format!("/items/{item}/ownership");
             api.send(Method::PUT, &path, Some(id), &json!({ "to": owner })).await
         }
-        Happening::Transfer { item, owner } => {
+        Event::Transfer { item, owner } => {
             let body = json!({ "id": id, "item_id": item, "owner_id": owner });
             api.send(Method::POST, "/transfers", None, &body).await
         }
     };
-    (happening, id, sent)
+    (event, id, sent)
 }
 
-/// Counts what became of an event; an item that is stored can be transferred from now on.
+/// Counts an outcome. A stored item can be transferred from now on.
 fn settle(
-    (happening, id, sent): Done,
+    (event, id, sent): Done,
     tally: &mut Tally,
     stock: &mut Stock,
     random: &mut StdRng,
 ) -> anyhow::Result<()> {
     let sent = sent?;
-    let count = match happening {
-        Happening::Creation { .. } => &mut tally.items,
-        Happening::Transfer { .. } => &mut tally.transfers,
+    let outcomes = match event {
+        Event::Creation { .. } => &mut tally.items,
+        Event::Transfer { .. } => &mut tally.transfers,
     };
     match sent {
-        Sent::Stored => count.accepted += 1,
-        Sent::Refused => count.rejected += 1,
+        Sent::Stored => outcomes.accepted += 1,
+        Sent::Refused => outcomes.rejected += 1,
     }
-    if let (Happening::Creation { .. }, Sent::Stored) = (happening, sent) {
+    if let (Event::Creation { .. }, Sent::Stored) = (event, sent) {
         stock.add(id, random);
     }
     Ok(())
-}
-
-/// How many events there were at the last few looks.
-#[derive(Debug, Default)]
-struct Pace(VecDeque<(Instant, u64)>);
-
-impl Pace {
-    /// Events a second since the oldest of those looks.
-    fn measure(&mut self, events: u64) -> f64 {
-        let now = Instant::now();
-        self.0.push_back((now, events));
-        if self.0.len() > SAMPLES {
-            self.0.pop_front();
-        }
-        let Some((oldest, before)) = self.0.front() else { return 0.0 };
-        let seconds = (now - *oldest).as_secs_f64();
-        #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 events")]
-        let sent = (events - before) as f64;
-        if seconds > 0.0 { sent / seconds } else { 0.0 }
-    }
 }

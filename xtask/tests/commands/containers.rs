@@ -78,7 +78,7 @@ fn what_is_missing_is_named() {
     let place = Place::new("missing");
     for (finds, message) in [
         ("no engine", "no Docker engine answers"),
-        ("silent engine", "has said nothing for 3 s"),
+        ("silent engine", "has not answered for 3 s"),
         ("no Compose", "there is no Docker Compose"),
     ] {
         let docker = Docker { place: &place, finds };

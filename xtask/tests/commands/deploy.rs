@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use local_stack::stack::Part;
+use local_stack::stack::ServiceKind;
 
 use crate::support::root;
 
@@ -21,12 +21,12 @@ fn read(path: &str) -> String {
 }
 
 /// The value of a setting in a service's defaults.
-fn default(part: Part, section: &str, name: &str) -> Option<u64> {
+fn default(part: ServiceKind, section: &str, name: &str) -> Option<u64> {
     let text = read(&format!("crates/{}/config/default.toml", part.name()));
     let (_, rest) = text.split_once(&format!("[{section}]\n"))?;
     let section = rest.split("\n[").next()?;
     let value = section.lines().find_map(|line| line.strip_prefix(&format!("{name} = ")))?;
-    Some(value.parse().unwrap())
+    Some(value.trim_matches(['"', 's']).parse().unwrap())
 }
 
 /// What follows a line up to the next that is indented no deeper: a block of YAML.
@@ -81,7 +81,7 @@ fn the_images_are_built_with_the_release_that_the_manifest_names() {
 #[test]
 fn each_program_has_an_image_and_a_service() {
     let (dockerfile, compose) = (read("deploy/Dockerfile"), read("docker-compose.yml"));
-    for name in Part::ALL.map(Part::name).into_iter().chain(["migrate"]) {
+    for name in ServiceKind::ALL.map(ServiceKind::name).into_iter().chain(["migrate"]) {
         let stage = stage(&dockerfile, name);
         assert!(stage.contains(&format!("ENTRYPOINT [\"/usr/local/bin/{name}\"]").as_str()), "{stage:#?}");
         let check = format!("CMD [\"/usr/local/bin/{name}\", \"healthcheck\"]");
@@ -95,7 +95,7 @@ fn each_program_has_an_image_and_a_service() {
 #[test]
 fn the_containers_have_the_ports_of_the_defaults() {
     let (dockerfile, compose) = (read("deploy/Dockerfile"), read("docker-compose.yml"));
-    for part in Part::ALL {
+    for part in ServiceKind::ALL {
         let (public, internal) = (default(part, "http", "port"), default(part, "internal", "port").unwrap());
         let ports: Vec<String> = public.into_iter().chain([internal]).map(|port| port.to_string()).collect();
         let exposed = format!("EXPOSE {}", ports.join(" "));
@@ -108,8 +108,8 @@ fn the_containers_have_the_ports_of_the_defaults() {
             assert!(line.ends_with(&format!("}}:{port}")), "{part} listens on {port}: {line}");
         }
     }
-    let notifier = default(Part::StatsNotifier, "internal", "port").unwrap();
-    let upstreams = format!("NEWCYCLE_UPSTREAMS: http://stats-notifier:{notifier}");
+    let notifier = default(ServiceKind::StatsNotifier, "internal", "port").unwrap();
+    let upstreams = format!("NEWCYCLE__UPSTREAM__ADDRESSES: http://stats-notifier:{notifier}");
     assert!(block(&compose, "sse-gateway").contains(&upstreams.as_str()));
 }
 
@@ -117,11 +117,11 @@ fn the_containers_have_the_ports_of_the_defaults() {
 #[test]
 fn a_container_may_take_longer_to_stop_than_its_program_does() {
     let compose = read("docker-compose.yml");
-    for part in Part::ALL {
+    for part in ServiceKind::ALL {
         let drain =
-            default(part, "http", "drain_seconds").or_else(|| default(part, "stream", "drain_seconds"));
+            default(part, "http", "drain").or_else(|| default(part, "stream", "drain"));
         // The gateway ends its streams first, and then lets its servers stop.
-        let times = if part == Part::SseGateway { 2 } else { 1 };
+        let times = if part == ServiceKind::SseGateway { 2 } else { 1 };
         let needed = Duration::from_secs(drain.unwrap() * times + 1);
         let service = block(&compose, part.name());
         let grace =
@@ -136,5 +136,5 @@ fn a_container_may_have_as_many_files_open_as_the_gateway_has_clients() {
     let compose = read("docker-compose.yml");
     let files = compose.lines().find_map(|line| line.trim().strip_prefix("nofile: ")).unwrap();
     let files: u64 = files.parse().unwrap();
-    assert!(files > default(Part::SseGateway, "stream", "max_clients").unwrap(), "{files}");
+    assert!(files > default(ServiceKind::SseGateway, "stream", "max_clients").unwrap(), "{files}");
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use local_stack::postgres::free_port;
+use local_stack::ports::reserve_port;
 
 /// How long the counts may take to follow what was sent.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,7 +26,7 @@ impl Place {
             "GATEWAY_INTERNAL_PORT",
             "DASHBOARD_INTERNAL_PORT",
         ]) {
-            variables.push((port, free_port().unwrap().to_string()));
+            variables.push((port, reserve_port().unwrap().to_string()));
         }
         Self { folder, variables }
     }

@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use domain::{BucketTime, Changes, Metric, Topic};
-use local_stack::postgres::free_port;
-use local_stack::services::Service;
+use local_stack::ports::reserve_port;
+use local_stack::process::ServiceProcess;
 use local_stack::stack::built_programs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -44,16 +44,17 @@ async fn stall(port: u16, path: &str, headers: &str) -> TcpStream {
 }
 
 /// A gateway that follows a publisher, and its port.
-async fn gateway(publisher: &Publisher) -> (Service, u16) {
-    let (port, internal_port) = (free_port().unwrap(), free_port().unwrap());
+async fn gateway(publisher: &Publisher) -> (ServiceProcess, u16) {
+    let (port, internal_port) = (reserve_port().unwrap(), reserve_port().unwrap());
     let variables = [
-        ("GATEWAY_PORT", port.to_string()),
-        ("GATEWAY_INTERNAL_PORT", internal_port.to_string()),
-        ("NEWCYCLE_UPSTREAMS", publisher.url.clone()),
-        ("NEWCYCLE__STREAM__PACE_MILLISECONDS", "1".to_owned()),
-        ("NEWCYCLE__HTTP__IDLE_TIMEOUT_MILLISECONDS", "500".to_owned()),
+        ("NEWCYCLE__HTTP__PORT", port.to_string()),
+        ("NEWCYCLE__INTERNAL__PORT", internal_port.to_string()),
+        ("NEWCYCLE__UPSTREAM__ADDRESSES", publisher.url.clone()),
+        ("NEWCYCLE__STREAM__PACE", "1ms".to_owned()),
+        ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "500ms".to_owned()),
     ];
-    let gateway = Service::start(&built_programs().unwrap(), "sse-gateway", &variables, |_| ()).unwrap();
+    let gateway =
+        ServiceProcess::start(&built_programs().unwrap(), "sse-gateway", &variables, |_| ()).unwrap();
     let ready = async {
         while reqwest::get(format!("http://127.0.0.1:{internal_port}/readyz"))
             .await

@@ -1,4 +1,4 @@
-//! stats-notifier with an error in it, for runs that must find the error.
+//! stats-notifier with a planted error, which the checks of a run must find.
 
 use chaos::planted::{Planted, VARIABLE};
 use stats_notifier::settings::Settings;

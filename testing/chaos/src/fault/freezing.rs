@@ -1,4 +1,4 @@
-//! Services that stop in the midst of whatever they do, and go on later.
+//! Services that are frozen (SIGSTOP) in the middle of their work and continue later.
 
 use std::time::Duration;
 
@@ -7,91 +7,96 @@ use local_stack::stack::Instance;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use crate::database::{HOLD, LET_GO};
-use crate::fault::{EFFECT, Effect, Inflicted, Violation, for_a_while, until_in_flight};
+use super::effect::{EFFECT_TIMEOUT, FaultEffect, Violation, linger, until_in_flight};
+use crate::database::{HOLD_FLUSHES, RELEASE_FLUSHES};
 use crate::system::System;
 use crate::wait::until;
-use crate::writers::World;
+use crate::world::TestWorld;
 
-/// Within which a frozen leader must have been replaced.
-const TAKEOVER: Duration = Duration::from_secs(15);
+/// How long it may take until a frozen leader is replaced.
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a frozen service is asked for a response, which it cannot give.
+const SILENCE: Duration = Duration::from_millis(300);
 
 pub(super) async fn freeze(
     system: &mut System,
-    world: &World,
+    world: &TestWorld,
     instance: Instance,
     random: &mut StdRng,
-) -> anyhow::Result<Effect> {
+) -> anyhow::Result<Option<FaultEffect>> {
     until_in_flight(&world.history).await?;
     let frozen = system.stack.freeze(instance).await?;
     let url = format!("{}/livez", system.stack.internal_url(instance));
-    let patience = Duration::from_millis(300);
-    let silent = reqwest::Client::new().get(url).timeout(patience).send().await.is_err();
-    for_a_while(random, 0..3_000).await;
+    let silent = reqwest::Client::new().get(url).timeout(SILENCE).send().await.is_err();
+    linger(random, 0..3_000).await;
     frozen.thaw();
-    Ok(silent.then(|| format!("{instance} did not answer").into()))
+    Ok(silent.then(|| format!("{instance} did not respond").into()))
 }
 
 pub(super) async fn freeze_leader(
     system: &mut System,
-    world: &World,
+    world: &TestWorld,
     leader: Instance,
     random: &mut StdRng,
-) -> anyhow::Result<Effect> {
+) -> anyhow::Result<Option<FaultEffect>> {
     until_in_flight(&world.history).await?;
     let frozen = system.stack.freeze(leader).await?;
     let replaced = until_replaced(system, leader).await;
-    for_a_while(random, 0..1_500).await;
+    linger(random, 0..1_500).await;
     frozen.thaw();
     replaced
 }
 
-/// A frozen leader that is not replaced is what must not be. Without an effect where it had lost the lead before it froze,
-/// and its successor has published already.
-async fn until_replaced(system: &System, leader: Instance) -> anyhow::Result<Effect> {
+/// Waits until another stats-notifier publishes. If none does, that is a violation. The freeze had
+/// no effect if the instance had lost the lead before it froze, and its successor has already
+/// published.
+async fn until_replaced(system: &System, leader: Instance) -> anyhow::Result<Option<FaultEffect>> {
     if system.newest_leader() != Some(leader) {
         return Ok(None);
     }
     let frozen = Instant::now();
     let other = async || Ok((system.newest_leader() != Some(leader)).then_some(()));
-    if until(TAKEOVER, other).await?.is_none() {
-        let seconds = TAKEOVER.as_secs();
+    if until(TAKEOVER_TIMEOUT, other).await?.is_none() {
+        let seconds = TAKEOVER_TIMEOUT.as_secs();
         bail!(Violation(format!("{leader} was frozen as the leader, and not replaced within {seconds} s")));
     }
     let takeover = Some(frozen.elapsed());
-    Ok(Some(Inflicted { takeover, ..format!("{leader} was replaced").into() }))
+    Ok(Some(FaultEffect { takeover, ..format!("{leader} was replaced").into() }))
 }
 
 pub(super) async fn freeze_in_flush(
     system: &mut System,
-    world: &World,
+    world: &TestWorld,
     leader: Instance,
     random: &mut StdRng,
-) -> anyhow::Result<Effect> {
-    let holder = system.database.another().await?;
+) -> anyhow::Result<Option<FaultEffect>> {
+    let holder = system.database.open_session().await?;
     let Some(backend) = system.database.leading_backend().await? else { return Ok(None) };
     until_in_flight(&world.history).await?;
-    holder.execute(HOLD, &[]).await?;
+    holder.execute(HOLD_FLUSHES, &[]).await?;
     let database = &mut system.database;
     let waits = "wait_event = 'PgSleep'";
-    let held = until(EFFECT, async || Ok(database.backend_is(backend, waits).await?.then_some(()))).await?;
+    let held =
+        until(EFFECT_TIMEOUT, async || Ok(database.backend_is(backend, waits).await?.then_some(()))).await?;
     if held.is_none() {
-        holder.execute(LET_GO, &[]).await?;
+        holder.execute(RELEASE_FLUSHES, &[]).await?;
         return Ok(None);
     }
     let frozen = system.stack.freeze(leader).await?;
-    holder.execute(LET_GO, &[]).await?;
-    // The last write is answered; the frozen leader would commit next.
+    holder.execute(RELEASE_FLUSHES, &[]).await?;
+    // Postgres finishes the last write. The frozen leader would commit next.
     let database = &mut system.database;
     let open = "state = 'idle in transaction'";
-    let between = until(EFFECT, async || Ok(database.backend_is(backend, open).await?.then_some(()))).await?;
+    let uncommitted =
+        until(EFFECT_TIMEOUT, async || Ok(database.backend_is(backend, open).await?.then_some(()))).await?;
     let replaced = until_replaced(system, leader).await;
-    for_a_while(random, 0..1_500).await;
+    linger(random, 0..1_500).await;
     frozen.thaw();
     let replaced = replaced?;
-    let before_its_commit = |replaced: Inflicted| {
+    let before_its_commit = |replaced: FaultEffect| {
         let what = format!("{} before its commit", replaced.what);
-        Inflicted { what, ..replaced }
+        FaultEffect { what, ..replaced }
     };
-    Ok(replaced.filter(|_| between.is_some()).map(before_its_commit))
+    Ok(replaced.filter(|_| uncommitted.is_some()).map(before_its_commit))
 }

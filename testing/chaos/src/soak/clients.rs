@@ -1,4 +1,4 @@
-//! Clients that come and go.
+//! Clients that connect and disconnect all the time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,10 +10,10 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How many come and go at the same time.
+/// The number of clients.
 const CLIENTS: usize = 24;
 
-/// A page of hours, which are kept for good.
+/// A page of hours, which have no retention.
 const HISTORY: &str = "/statistics/transfers/hour?from=2024-02-28T00:00:00Z&limit=50";
 
 #[derive(Debug)]
@@ -24,7 +24,7 @@ struct Shared {
     pages: AtomicUsize,
 }
 
-/// The clients, until dropped.
+/// The clients. They run until this is dropped.
 #[derive(Debug)]
 pub(super) struct Clients {
     shared: Arc<Shared>,
@@ -33,7 +33,7 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Clients of these gateways.
+    /// Starts the clients of these gateways.
     pub(super) fn start(gateways: Vec<String>, seed: u64) -> Self {
         let shared = Arc::new(Shared {
             paused: watch::Sender::new(false),
@@ -41,35 +41,36 @@ impl Clients {
             streams: AtomicUsize::new(0),
             pages: AtomicUsize::new(0),
         });
-        let (mut running, mut random) = (JoinSet::new(), StdRng::seed_from_u64(seed));
+        let mut running = JoinSet::new();
+        let mut random = StdRng::seed_from_u64(seed);
         for _ in 0..CLIENTS {
-            running.spawn(come_and_go(Arc::clone(&shared), gateways.clone(), random.fork()));
+            running.spawn(connect_and_disconnect(Arc::clone(&shared), gateways.clone(), random.fork()));
         }
         Self { shared, gateways, _running: running }
     }
 
-    /// Lets nobody come any more, or lets them come again.
+    /// Pauses the clients before their next connection, or lets them continue.
     pub(super) fn pause(&self, paused: bool) {
         self.shared.paused.send_replace(paused);
     }
 
-    /// How many are there.
+    /// The number of connected clients.
     pub(super) fn connected(&self) -> usize {
         self.shared.connected.load(Ordering::SeqCst)
     }
 
-    /// How many streams have been opened.
+    /// The number of streams that were opened.
     pub(super) fn streams(&self) -> usize {
         self.shared.streams.load(Ordering::Relaxed)
     }
 
-    /// How many pages of history have been had.
+    /// The number of history pages that were received.
     pub(super) fn pages(&self) -> usize {
         self.shared.pages.load(Ordering::Relaxed)
     }
 
-    /// Asks each gateway for some pages of history; one that does not answer just now is not waited for.
-    pub(super) async fn history(&self) {
+    /// Requests some pages of history from each gateway. Requests that fail are not repeated.
+    pub(super) async fn request_history(&self) {
         for gateway in &self.gateways {
             for _ in 0..5 {
                 let request = reqwest::Client::new().get(format!("{gateway}{HISTORY}"));
@@ -81,14 +82,14 @@ impl Clients {
     }
 }
 
-async fn come_and_go(shared: Arc<Shared>, gateways: Vec<String>, mut random: StdRng) {
+async fn connect_and_disconnect(shared: Arc<Shared>, gateways: Vec<String>, mut random: StdRng) {
     let topics = ["transfers/second", "item-creation/minute", "transfers/day", "item-creation/millisecond"];
     let mut paused = shared.paused.subscribe();
     loop {
-        // The sender lives as long as the clients.
+        // This cannot fail, because the sender lives as long as the clients.
         drop(paused.wait_for(|paused| !paused).await);
         shared.connected.fetch_add(1, Ordering::SeqCst);
-        // One that came while a pause began leaves again, as any other.
+        // A client that connects while a pause begins disconnects after its time, like any other.
         let some = random.random_range(1..=topics.len());
         let topics: Vec<String> = topics[..some].iter().map(|topic| format!("topic={topic}")).collect();
         let url =
@@ -101,7 +102,7 @@ async fn come_and_go(shared: Arc<Shared>, gateways: Vec<String>, mut random: Std
             while bytes.next().await.transpose()?.is_some() {}
             Ok::<_, reqwest::Error>(())
         };
-        // However it ends, the next one comes.
+        // The stream may end by itself, by an error or by the timeout. The next one begins in any case.
         let _ended = tokio::time::timeout(stay, stream).await;
         shared.connected.fetch_sub(1, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(random.random_range(10..200))).await;

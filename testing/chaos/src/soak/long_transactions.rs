@@ -1,94 +1,101 @@
-//! Transactions that are held open for long, while all others go on.
+//! Transactions that stay open for a long time while everything else goes on.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::Context;
-use local_stack::stack::Part;
+use local_stack::stack::ServiceKind;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::soak::{Outcome, finish, number, start};
-use crate::system::{PATIENCE, System};
+use super::setup::{SoakOutcome, finish, number, start};
+use crate::system::{SERVICE_TIMEOUT, System};
 use crate::wait::until;
 use crate::writers;
 
-/// Rows that each long writing transaction inserts, and so logs, one by one.
+/// The rows that each long writing transaction inserts one by one, each with a change log row.
 const OWN_ROWS: i64 = 20_000;
 
-/// With fewer log rows the purge keeps up with producers who go on.
-const PURGED: i64 = 1_000;
+/// The purge keeps up with the producers as long as the change log has fewer rows.
+const PURGED_LOG_ROWS: i64 = 1_000;
 
-/// By so much a tick may get slower while a transaction stays open: this factor, and beside it some milliseconds.
-const SLOWER: (f64, f64) = (2.0, 1.0);
+/// How much slower a tick may get while a transaction stays open: by this factor, plus this number
+/// of milliseconds.
+const SLOWER_FACTOR: f64 = 2.0;
+const SLOWER_MILLISECONDS: f64 = 1.0;
 
-/// What the leader did in a stretch of time.
+/// What the leader did in one stretch of time.
 #[derive(Debug, Clone, Copy, Default)]
 struct Stretch {
-    /// Versions published, by the second.
+    /// Versions published per second.
     versions: f64,
-    /// The mean time of a tick, in milliseconds.
+    /// The mean duration of a tick, in milliseconds.
     tick: f64,
-    /// The mean time of a flush, in milliseconds.
+    /// The mean duration of a flush, in milliseconds.
     flush: f64,
-    /// Rows of the change log at its end.
+    /// Rows of the change log at the end.
     log_rows: i64,
-    /// Dead rows of the rollups at its end.
+    /// Dead rows of the rollup table at the end.
     dead_rollups: i64,
 }
 
-/// Holds two writing transactions open, of which one is rolled back, then a reading one, for two fifths of `time` each. Wrong
-/// is where numbers stop to move or ticks get slower, where rows are shown too soon, or others than the committed ones, and
-/// where the log is not purged afterwards.
+/// Holds two writing transactions open and rolls one of them back, then holds a reading transaction
+/// open, each for two fifths of `duration`. It is a problem if versions stop or ticks get slower,
+/// if uncommitted rows are shown or committed ones are not, or if the log is not purged afterwards.
 ///
 /// # Errors
 /// Something fails that is not about these transactions.
 pub async fn long_transactions(
     seed: u64,
-    time: Duration,
-    mut say: impl FnMut(&str),
-) -> anyhow::Result<Outcome> {
-    say("starting Postgres, two of each service, and the links between them");
+    duration: Duration,
+    mut log: impl FnMut(&str),
+) -> anyhow::Result<SoakOutcome> {
+    log("starting Postgres, two of each service, and the links between them");
     let (mut system, world) = start(&[]).await?;
     let writers = writers::start(&world, seed);
-    let mut wrong = Vec::new();
-    let (mut rows, step) = (Vec::new(), time / 5);
+    let mut problems = Vec::new();
+    let mut rows = Vec::new();
+    let step = duration / 5;
     stretch(&mut system, Duration::from_secs(5)).await?;
     rows.push(("none", stretch(&mut system, step).await?));
 
-    say("two writing transactions are open");
-    let (writer, regretful) = (system.database.another().await?, system.database.another().await?);
-    for client in [&writer, &regretful] {
+    log("two writing transactions are open");
+    let writer = system.database.open_session().await?;
+    let rolled_back = system.database.open_session().await?;
+    for client in [&writer, &rolled_back] {
         client.batch_execute(&own_rows(world.parents.base_item)).await?;
     }
     for when in ["two writing ones, first half", "two writing ones, second half"] {
         rows.push((when, stretch(&mut system, step).await?));
     }
     if shown(&system).await? != 0 {
-        wrong.push("rows of open transactions are shown".to_owned());
+        problems.push("rows of open transactions are shown".to_owned());
     }
-    // What others have committed since, for the rows of open transactions are not seen.
-    if number(&mut system, "SELECT count(*) FROM count_log").await? < 5 * PURGED {
-        wrong.push("the open transactions did not hold the purge back: nothing can be said of it".to_owned());
+    // These are the rows of transactions that have committed since.
+    if number(&mut system, "SELECT count(*) FROM count_log").await? < 5 * PURGED_LOG_ROWS {
+        problems.push(
+            "the open transactions did not hold the purge back, so the run proves nothing about it"
+                .to_owned(),
+        );
     }
-    regretful.batch_execute("ROLLBACK").await?;
+    rolled_back.batch_execute("ROLLBACK").await?;
     writer.batch_execute("COMMIT").await?;
-    let after = until(PATIENCE, async || Ok((shown(&system).await? == OWN_ROWS).then_some(())));
+    let after = until(SERVICE_TIMEOUT, async || Ok((shown(&system).await? == OWN_ROWS).then_some(())));
     if after.await?.is_none() {
         let shown = shown(&system).await?;
-        wrong.push(format!("of a transaction of {OWN_ROWS} rows, {shown} are shown after its commit"));
+        problems.push(format!("of a transaction of {OWN_ROWS} rows, {shown} are shown after its commit"));
     }
-    until_purged(&mut system, &mut wrong).await?;
+    until_purged(&mut system, &mut problems).await?;
 
-    say("a reading transaction is open");
-    let reader = system.database.another().await?;
+    log("a reading transaction is open");
+    let reader = system.database.open_session().await?;
     reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM rollup").await?;
     for when in ["a reading one, first half", "a reading one, second half"] {
         rows.push((when, stretch(&mut system, step).await?));
     }
     reader.batch_execute("COMMIT").await?;
-    until_purged(&mut system, &mut wrong).await?;
+    until_purged(&mut system, &mut problems).await?;
     rows.push(("none, after", stretch(&mut system, step / 2).await?));
 
     let mut report =
@@ -96,34 +103,35 @@ pub async fn long_transactions(
          |---|---:|---:|---:|---:|---:|\n"
             .to_owned();
     for (what, Stretch { versions, tick, flush, log_rows, dead_rollups }) in &rows {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _written = writeln!(
             report,
             "| {what} | {versions:.1} | {tick:.2} | {flush:.1} | {log_rows} | {dead_rollups} |"
         );
         if *versions < 1.0 {
-            wrong.push(format!("numbers hardly moved: {versions:.1} versions a second ({what})"));
+            problems.push(format!("numbers hardly moved: {versions:.1} versions a second ({what})"));
         }
     }
-    // Slower than without, or slower and slower.
+    // Compared with the time without open transactions, and the second half with the first.
     for (earlier, later) in [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (3, 4)] {
-        let (first, last) = (rows[earlier].1.tick, rows[later].1.tick);
-        if last > first * SLOWER.0 + SLOWER.1 {
-            wrong.push(format!("ticks got slower: {first:.2} ms, then {last:.2} ms ({})", rows[later].0));
+        let first = rows[earlier].1.tick;
+        let last = rows[later].1.tick;
+        if last > first * SLOWER_FACTOR + SLOWER_MILLISECONDS {
+            problems.push(format!("ticks got slower: {first:.2} ms, then {last:.2} ms ({})", rows[later].0));
         }
     }
-    wrong.extend(system.unwell());
-    wrong.extend(world.history.complaints());
+    problems.extend(system.violation());
+    problems.extend(world.history.complaints());
     let writes = world.history.totals().acknowledged;
-    // Writing to a string does not fail.
+    // Writing to a string cannot fail.
     let _written =
         write!(report, "\neach of {} s, {writes} writes acknowledged in all, seed {seed}", step.as_secs());
     drop(writers);
     finish(system).await?;
-    Ok(Outcome { report, grown: wrong })
+    Ok(SoakOutcome { report, problems })
 }
 
-/// A transaction that stays open, with rows in a year of their own.
+/// Begins a transaction that inserts rows into a year without other events.
 fn own_rows(base_item: Uuid) -> String {
     format!(
         "BEGIN; DO $$ BEGIN FOR n IN 1..{OWN_ROWS} LOOP INSERT INTO public.items VALUES (gen_random_uuid(), '{base_item}', \
@@ -131,9 +139,9 @@ fn own_rows(base_item: Uuid) -> String {
     )
 }
 
-/// How many of these rows a client is shown.
+/// The number of these rows that a gateway shows.
 async fn shown(system: &System) -> anyhow::Result<i64> {
-    let gateway = system.stack.url(Part::SseGateway.replica(1));
+    let gateway = system.stack.url(ServiceKind::SseGateway.replica(1));
     let request = reqwest::Client::new().get(format!("{gateway}/statistics/item-creation/year"));
     let text = request.header("accept", "application/json").send().await?.error_for_status()?.text().await?;
     let window: serde_json::Value = serde_json::from_str(&text)?;
@@ -143,23 +151,24 @@ async fn shown(system: &System) -> anyhow::Result<i64> {
     Ok(own.and_then(|bucket| bucket["count"].as_i64()).unwrap_or(0))
 }
 
-/// The log is as short as it was, soon after nothing holds it back any more, though all others go on.
-async fn until_purged(system: &mut System, wrong: &mut Vec<String>) -> anyhow::Result<()> {
+/// Waits until the change log is short again, after nothing holds the purge back any more.
+async fn until_purged(system: &mut System, problems: &mut Vec<String>) -> anyhow::Result<()> {
     let started = Instant::now();
-    let purged = until(PATIENCE, async || {
-        Ok((number(system, "SELECT count(*) FROM count_log").await? < PURGED).then_some(()))
+    let purged = until(SERVICE_TIMEOUT, async || {
+        Ok((number(system, "SELECT count(*) FROM count_log").await? < PURGED_LOG_ROWS).then_some(()))
     });
     if purged.await?.is_none() {
-        wrong.push(format!("the change log was not purged within {} s", started.elapsed().as_secs()));
+        problems.push(format!("the change log was not purged within {} s", started.elapsed().as_secs()));
     }
     Ok(())
 }
 
 async fn stretch(system: &mut System, time: Duration) -> anyhow::Result<Stretch> {
-    let (before, published) = (metrics(system).await?, system.published().len());
+    let before = metrics(system).await?;
+    let published = system.publications().len();
     tokio::time::sleep(time).await;
     let after = metrics(system).await?;
-    let published = system.published().len() - published;
+    let published = system.publications().len() - published;
     let mean = |name: &str| {
         let grown = |suffix: &str| {
             let of = |metrics: &HashMap<String, f64>| {
@@ -179,7 +188,7 @@ async fn stretch(system: &mut System, time: Duration) -> anyhow::Result<Stretch>
     })
 }
 
-/// The leader's numbers, those with labels added up.
+/// The leader's metrics, each summed over its labels.
 async fn metrics(system: &System) -> anyhow::Result<HashMap<String, f64>> {
     let url = format!("{}/metrics", system.stack.internal_url(system.leader().await?));
     let text = reqwest::get(url).await?.text().await?;

@@ -12,33 +12,36 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use crate::history::{Fate, Table, Way};
-use crate::writers::{ATTEMPTS, PATIENCE, Parents, World};
+use crate::history::{ExpectedState, Table, WriteKind};
+use crate::world::{Parents, RESPONSE_TIMEOUT, TestWorld};
+
+/// How often a producer sends a write whose outcome it does not know.
+const ATTEMPTS: usize = 4;
 
 /// What a producer writes.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
-    /// One row a request.
+pub(super) enum ProducerKind {
+    /// One row per request.
     Single,
-    /// Uploads of many.
+    /// Uploads of many rows.
     Bulk,
-    /// Requests whose id is an `Idempotency-Key`.
+    /// Requests with the row's id as `Idempotency-Key`.
     Keyed,
-    /// Items that are deleted again.
+    /// Items that are deleted after their creation.
     Deleting,
-    /// Events that must be refused.
+    /// Events that ingest-api must refuse.
     Refused,
 }
 
-/// A producer, of which each write goes to any of all ingest-apis.
-pub(super) struct Rest {
-    pub(super) world: World,
+/// A producer. Each of its writes goes to a random ingest-api.
+pub(super) struct RestProducer {
+    pub(super) world: TestWorld,
     pub(super) client: Client,
     pub(super) random: StdRng,
 }
 
 /// A request for one row.
-struct Asked {
+struct RowRequest {
     table: Table,
     id: Uuid,
     method: Method,
@@ -47,25 +50,26 @@ struct Asked {
     key: Option<Uuid>,
 }
 
-impl Rest {
-    /// Leaves the cores to others.
-    pub(super) async fn rest(&mut self) {
+impl RestProducer {
+    /// Waits a little, so that the producers do not use all processor time.
+    pub(super) async fn pause(&mut self) {
         tokio::time::sleep(Duration::from_millis(self.random.random_range(5..60))).await;
     }
 
-    /// One write.
-    pub(super) async fn write(&mut self, kind: Kind) {
+    /// Writes once.
+    pub(super) async fn write(&mut self, kind: ProducerKind) {
         let history = Arc::clone(&self.world.history);
         let _in_flight = history.begin().await;
         match kind {
-            Kind::Single => {
+            ProducerKind::Single => {
                 let table = Table::ALL[self.random.random_range(0..2)];
-                let asked = self.row(table);
-                self.insert(asked, Way::Single).await;
+                let request = self.row(table);
+                self.insert(request, WriteKind::Single).await;
             }
-            Kind::Keyed => {
-                let (id, Parents { user, item, .. }) = (Uuid::now_v7(), self.world.parents);
-                let asked = Asked {
+            ProducerKind::Keyed => {
+                let id = Uuid::now_v7();
+                let Parents { user, item, .. } = self.world.parents;
+                let request = RowRequest {
                     table: Table::Transfers,
                     id,
                     method: Method::PUT,
@@ -73,32 +77,34 @@ impl Rest {
                     body: json!({ "to": user }),
                     key: Some(id),
                 };
-                self.insert(asked, Way::Keyed).await;
+                self.insert(request, WriteKind::Keyed).await;
             }
-            Kind::Bulk => self.bulk().await,
-            Kind::Deleting => {
-                let asked = self.row(Table::Items);
-                history.note(Table::Items, [asked.id], Fate::Unknown);
-                // A repeat that comes after the deletion would create it anew, so there must be none.
-                let created = self.send(&asked).await == Some(StatusCode::CREATED);
+            ProducerKind::Bulk => self.bulk().await,
+            ProducerKind::Deleting => {
+                let request = self.row(Table::Items);
+                history.note(Table::Items, [request.id], ExpectedState::Unknown);
+                // Sent only once: an attempt that arrives after the deletion would create the item
+                // again.
+                let created = self.send(&request).await == Some(StatusCode::CREATED);
                 if created {
-                    history.note(Table::Items, [asked.id], Fate::Stored);
-                    self.delete(asked.id).await;
+                    history.note(Table::Items, [request.id], ExpectedState::Stored);
+                    self.delete(request.id).await;
                 }
-                history.count(if created { Fate::Stored } else { Fate::Unknown });
+                history.count(if created { ExpectedState::Stored } else { ExpectedState::Unknown });
             }
-            Kind::Refused => {
-                let mut asked = self.row(Table::Items);
-                asked.body = json!({ "id": asked.id, "base_item_id": Uuid::now_v7() });
-                self.insert(asked, Way::Refusal).await;
+            ProducerKind::Refused => {
+                let mut request = self.row(Table::Items);
+                request.body = json!({ "id": request.id, "base_item_id": Uuid::now_v7() });
+                self.insert(request, WriteKind::Refusal).await;
             }
         }
     }
 
-    /// A new row, by POST.
-    fn row(&mut self, table: Table) -> Asked {
+    /// A POST of a new row.
+    fn row(&mut self, table: Table) -> RowRequest {
         let Parents { base_item, user, item } = self.world.parents;
-        let (id, time) = (Uuid::now_v7(), time(&mut self.random));
+        let id = Uuid::now_v7();
+        let time = time(&mut self.random);
         let text = time.and_then(|time| time.format(&Rfc3339).ok());
         if let Some(time) = time {
             self.world.history.note_time(table, id, time.into());
@@ -107,63 +113,63 @@ impl Rest {
             Table::Items => json!({ "id": id, "base_item_id": base_item, "created_at": text }),
             Table::Transfers => json!({ "id": id, "item_id": item, "owner_id": user, "timestamp": text }),
         };
-        Asked { table, id, method: Method::POST, path: format!("/{}", table.name()), body, key: None }
+        RowRequest { table, id, method: Method::POST, path: format!("/{}", table.name()), body, key: None }
     }
 
-    /// Inserts a row, repeats what may have failed, and now and then what succeeded.
-    async fn insert(&mut self, asked: Asked, way: Way) {
+    /// Inserts a row. Repeats the request if it may have failed, and sometimes if it succeeded.
+    async fn insert(&mut self, request: RowRequest, kind: WriteKind) {
         let history = Arc::clone(&self.world.history);
-        history.note(asked.table, [asked.id], Fate::Unknown);
-        // Some never repeat, and never know.
+        history.note(request.table, [request.id], ExpectedState::Unknown);
+        // Some writes are never repeated, so their outcome stays unknown.
         let attempts = if self.random.random_bool(0.8) { ATTEMPTS } else { 1 };
-        let mut fate = Fate::Unknown;
+        let mut state = ExpectedState::Unknown;
         for attempt in 0..attempts {
-            fate = match self.send(&asked).await {
-                Some(status) if status.is_success() => Fate::Stored,
+            state = match self.send(&request).await {
+                Some(status) if status.is_success() => ExpectedState::Stored,
                 Some(StatusCode::CONFLICT) => {
-                    history.complain(format!("{} was answered 409, but is nobody else's", asked.id));
-                    Fate::Unknown
+                    history.complain(format!("{} got a 409, but no other producer uses that id", request.id));
+                    ExpectedState::Unknown
                 }
-                // An earlier attempt may have been taken, by a service whose clock is another.
-                Some(status) if status.is_client_error() && attempt == 0 => Fate::Absent,
-                _ => Fate::Unknown,
+                // An earlier attempt may have succeeded at an ingest-api with another clock.
+                Some(status) if status.is_client_error() && attempt == 0 => ExpectedState::Absent,
+                _ => ExpectedState::Unknown,
             };
-            if fate != Fate::Unknown {
+            if state != ExpectedState::Unknown {
                 break;
             }
-            self.rest().await;
+            self.pause().await;
         }
-        history.note(asked.table, [asked.id], fate);
-        history.count(fate);
-        if way == Way::Refusal {
-            match fate {
-                Fate::Stored => history.complain(format!("{} has no base item, but was stored", asked.id)),
-                Fate::Absent => history.succeeded([way]),
-                Fate::Unknown => {}
+        history.note(request.table, [request.id], state);
+        history.count(state);
+        if kind == WriteKind::Refusal {
+            match state {
+                ExpectedState::Stored => {
+                    history.complain(format!("{} has no base item, but was stored", request.id))
+                }
+                ExpectedState::Absent => history.succeeded([kind]),
+                ExpectedState::Unknown => {}
             }
             return;
         }
-        if fate == Fate::Stored {
-            history.succeeded([way]);
+        if state == ExpectedState::Stored {
+            history.succeeded([kind]);
             if self.random.random_bool(0.2) {
-                self.repeat(&asked).await;
+                self.repeat(&request).await;
             }
         }
     }
 
-    /// Repeats what was acknowledged, which must change nothing.
-    async fn repeat(&mut self, asked: &Asked) {
-        match self.send(asked).await {
+    /// Repeats an acknowledged request. That must change nothing.
+    async fn repeat(&mut self, request: &RowRequest) {
+        match self.send(request).await {
             Some(status) if status.is_success() && status != StatusCode::CREATED => {
-                self.world.history.succeeded([Way::Repeat]);
+                self.world.history.succeeded([WriteKind::Repeat]);
             }
             Some(status @ (StatusCode::CREATED | StatusCode::CONFLICT)) => {
-                let id = asked.id;
-                self.world
-                    .history
-                    .complain(format!("{id} was acknowledged, and its repeat answered {status}"));
+                let id = request.id;
+                self.world.history.complain(format!("{id} was acknowledged, but its repeat got a {status}"));
             }
-            // Of no answer, or of a service whose clock is another, nothing can be said.
+            // No response, or a response of an ingest-api with another clock: this proves nothing.
             _ => {}
         }
     }
@@ -171,107 +177,117 @@ impl Rest {
     async fn delete(&mut self, id: Uuid) {
         let history = Arc::clone(&self.world.history);
         let path = format!("/items/{id}");
-        let asked =
-            Asked { table: Table::Items, id, method: Method::DELETE, path, body: Value::Null, key: None };
+        let request = RowRequest {
+            table: Table::Items,
+            id,
+            method: Method::DELETE,
+            path,
+            body: Value::Null,
+            key: None,
+        };
         for attempt in 0..ATTEMPTS {
-            match self.send(&asked).await {
-                // It was acknowledged, and nobody else deletes it: that it is not there will show.
+            match self.send(&request).await {
+                // Its creation was acknowledged, and no other producer deletes it. The check of
+                // the stored rows will report that it is missing.
                 Some(StatusCode::NOT_FOUND) if attempt == 0 => break,
                 Some(StatusCode::NO_CONTENT | StatusCode::NOT_FOUND) => {
-                    history.note(Table::Items, [id], Fate::Absent);
-                    history.succeeded([Way::Deletion]);
+                    history.note(Table::Items, [id], ExpectedState::Absent);
+                    history.succeeded([WriteKind::Deletion]);
                     break;
                 }
-                _ => history.note(Table::Items, [id], Fate::Unknown),
+                _ => history.note(Table::Items, [id], ExpectedState::Unknown),
             }
         }
     }
 
-    /// An upload, in which some lines may be bad.
+    /// Uploads many rows. Some lines may be invalid.
     async fn bulk(&mut self) {
         let history = Arc::clone(&self.world.history);
         let table = Table::ALL[self.random.random_range(0..2)];
-        let (mut body, mut ids) = (String::new(), Vec::new());
+        let mut body = String::new();
+        let mut ids = Vec::new();
         for _ in 0..self.random.random_range(1..40) {
-            let Asked { id, body: mut line, .. } = self.row(table);
+            let RowRequest { id, body: mut line, .. } = self.row(table);
             if self.random.random_bool(0.02) {
                 let parent = if table == Table::Items { "base_item_id" } else { "owner_id" };
                 line[parent] = json!(Uuid::nil());
             }
             ids.push(id);
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _written = writeln!(body, "{line}");
         }
-        history.note(table, ids.iter().copied(), Fate::Unknown);
+        history.note(table, ids.iter().copied(), ExpectedState::Unknown);
         let attempts = if self.random.random_bool(0.8) { ATTEMPTS } else { 1 };
         for attempt in 0..attempts {
             let url = self.url(&format!("/{}", table.name()));
-            let request = self.client.post(url).timeout(PATIENCE);
+            let request = self.client.post(url).timeout(RESPONSE_TIMEOUT);
             let request = request.header("content-type", "application/x-ndjson").body(body.clone());
             if let Some(rejected) = rejected_lines(request).await {
                 if rejected.len() < ids.len() {
-                    history.succeeded([Way::Upload]);
+                    history.succeeded([WriteKind::Upload]);
                 }
                 for (line, id) in (1..).zip(ids) {
-                    let fate = match (rejected.contains(&line), attempt) {
-                        (false, _) => Fate::Stored,
-                        (true, 0) => Fate::Absent,
-                        // An earlier attempt may have been taken, by a service whose clock is another.
-                        (true, _) => Fate::Unknown,
+                    let state = match (rejected.contains(&line), attempt) {
+                        (false, _) => ExpectedState::Stored,
+                        (true, 0) => ExpectedState::Absent,
+                        // An earlier attempt may have succeeded at an ingest-api with another
+                        // clock.
+                        (true, _) => ExpectedState::Unknown,
                     };
-                    history.note(table, [id], fate);
+                    history.note(table, [id], state);
                 }
-                history.count(Fate::Stored);
+                history.count(ExpectedState::Stored);
                 return;
             }
-            self.rest().await;
+            self.pause().await;
         }
-        history.count(Fate::Unknown);
+        history.count(ExpectedState::Unknown);
     }
 
-    /// One of all ingest-apis, as a load balancer would choose it.
+    /// The URL of a path at a random ingest-api, as behind a load balancer.
     fn url(&mut self, path: &str) -> String {
         let number = self.random.random_range(0..self.world.ingest.len());
         format!("{}{path}", self.world.ingest[number])
     }
 
-    /// The status of the answer, where there is one. The only failure of its own that a service may know here is that the
-    /// database is away.
-    async fn send(&mut self, asked: &Asked) -> Option<StatusCode> {
-        let url = self.url(&asked.path);
-        let mut request = self.client.request(asked.method.clone(), url).timeout(PATIENCE);
-        if let Some(key) = asked.key {
-            request = request.header("idempotency-key", key.to_string());
+    /// Sends a request, and returns the status of the response if there is one. 503 is the only
+    /// server error that ingest-api may respond with, because only the database can fail here.
+    async fn send(&mut self, request: &RowRequest) -> Option<StatusCode> {
+        let url = self.url(&request.path);
+        let mut builder = self.client.request(request.method.clone(), url).timeout(RESPONSE_TIMEOUT);
+        if let Some(key) = request.key {
+            builder = builder.header("idempotency-key", key.to_string());
         }
-        if !asked.body.is_null() {
-            request = request.header("content-type", "application/json").body(asked.body.to_string());
+        if !request.body.is_null() {
+            builder = builder.header("content-type", "application/json").body(request.body.to_string());
         }
-        let answer = request.send().await.ok()?;
+        let answer = builder.send().await.ok()?;
         let status = answer.status();
         let text = answer.text().await.unwrap_or_default();
         if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
             self.world
                 .history
-                .complain(format!("{} {} was answered {status}: {text}", asked.method, asked.path));
+                .complain(format!("{} {} got a {status}: {text}", request.method, request.path));
         }
         Some(status)
     }
 }
 
-/// The lines that an upload was told are bad, of those that were all read; nothing where that is not known.
+/// The numbers of the lines that the response to an upload rejects. `None` if it is not known
+/// whether ingest-api has read all lines.
 async fn rejected_lines(upload: reqwest::RequestBuilder) -> Option<Vec<u64>> {
     let answer = upload.send().await.ok()?;
     if !matches!(answer.status(), StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY) {
         return None;
     }
     let summary: Value = serde_json::from_str(&answer.text().await.ok()?).ok()?;
-    // Fewer lines than an answer names at most.
+    // The upload has fewer lines than a response can list, so the list is complete.
     let errors = summary["errors"].as_array().into_iter().flatten();
     Some(errors.filter_map(|error| error["line"].as_u64()).collect())
 }
 
-/// Now, by the clock of ingest-api or of the producer, a moment ago, or in a leap year's February; in microseconds, as
-/// Postgres keeps it.
+/// The time of an event: now by ingest-api's clock (`None`) or by the producer's, a moment ago, or
+/// in the February of a leap year. It has microseconds, as Postgres stores it.
 fn time(random: &mut StdRng) -> Option<OffsetDateTime> {
     let now = OffsetDateTime::now_utc();
     let now = now.replace_microsecond(now.microsecond()).unwrap_or(now);

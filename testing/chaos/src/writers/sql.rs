@@ -1,4 +1,4 @@
-//! Producers that write rows themselves.
+//! Producers that write to Postgres directly, in transactions of every kind.
 
 use std::fmt::Write;
 use std::pin::pin;
@@ -13,29 +13,29 @@ use rand::rngs::StdRng;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-use crate::history::{Fate, Table, Way};
-use crate::writers::{PATIENCE, Parents, World};
+use crate::history::{ExpectedState, Table, WriteKind};
+use crate::world::{Parents, RESPONSE_TIMEOUT, TestWorld};
 
-/// A producer that writes rows itself.
-pub(super) struct Sql {
-    pub(super) world: World,
+/// A producer that writes to Postgres directly.
+pub(super) struct SqlProducer {
+    pub(super) world: TestWorld,
     pub(super) random: StdRng,
-    /// The last transaction in two phases.
+    /// The name of the last two-phase transaction.
     pub(super) prepared: Option<Uuid>,
 }
 
-/// A part of a transaction.
+/// A step of a transaction.
 enum Statement {
-    /// A statement that concerns no rows.
+    /// A statement that changes no rows.
     Control(String),
-    /// A statement that must concern so many rows.
+    /// A statement that must change this number of rows.
     Rows(String, u64),
     /// Items, in the text format of COPY.
     CopyItems(String),
 }
 
 impl Statement {
-    /// Runs it. Returns what is wrong, in words, where it concerned other rows than it must.
+    /// Runs it. Returns an error text if it changed another number of rows than it must.
     async fn run(&self, client: &Client) -> Result<Option<String>, tokio_postgres::Error> {
         match self {
             Self::Control(statement) => client.batch_execute(statement).await.map(|()| None),
@@ -52,22 +52,22 @@ impl Statement {
     }
 }
 
-/// What a transaction did to rows, should it commit.
+/// What a transaction changes if it commits.
 #[derive(Default)]
-struct Effects {
+struct RowChanges {
     inserted: Vec<(Table, Uuid)>,
     deleted: Vec<(Table, Uuid)>,
-    ways: Vec<Way>,
+    kinds: Vec<WriteKind>,
 }
 
-impl Sql {
-    /// Writes until the connection breaks.
+impl SqlProducer {
+    /// Writes until the connection fails.
     pub(super) async fn write(&mut self) -> anyhow::Result<()> {
-        let connected = tokio::time::timeout(PATIENCE, self.world.database.connect(NoTls)).await;
+        let connected = tokio::time::timeout(RESPONSE_TIMEOUT, self.world.database.connect(NoTls)).await;
         let (client, connection) = connected.context("connecting took too long")??;
         tokio::spawn(connection);
         if let Some(name) = self.prepared.take() {
-            // Most often there is none any more.
+            // In most cases it has already ended.
             let _ended = client.batch_execute(&format!("ROLLBACK PREPARED '{name}'")).await;
         }
         let mut own = Vec::new();
@@ -77,64 +77,66 @@ impl Sql {
         }
     }
 
-    /// One transaction; `own` are rows that nobody else changes.
+    /// Runs one transaction. `own` are rows that no other producer changes.
     async fn transaction(&mut self, client: &Client, own: &mut Vec<(Table, Uuid)>) -> anyhow::Result<()> {
         let history = Arc::clone(&self.world.history);
         let _in_flight = history.begin().await;
         let isolation = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"][self.random.random_range(0..3)];
-        let (mut statements, mut effects) =
-            (vec![Statement::Control(format!("BEGIN ISOLATION LEVEL {isolation}"))], Effects::default());
+        let mut statements = vec![Statement::Control(format!("BEGIN ISOLATION LEVEL {isolation}"))];
+        let mut effects = RowChanges::default();
         for _ in 0..self.random.random_range(1..4) {
             self.change(&mut statements, &mut effects, own);
         }
         if self.random.random_bool(0.2) {
-            // Held open across many ticks: the time is spent in the server, inside the transaction.
+            // Keeps the transaction open for many ticks.
             let sleep = format!("SELECT pg_sleep({})", self.random.random_range(0.05..1.5));
             statements.push(Statement::Control(sleep));
         }
         let rolled_back = self.random.random_bool(0.2);
-        let Effects { inserted, deleted, mut ways } = effects;
+        let RowChanges { inserted, deleted, mut kinds } = effects;
         for (table, id) in inserted.iter().chain(&deleted) {
-            history.note(*table, [*id], Fate::Unknown);
+            history.note(*table, [*id], ExpectedState::Unknown);
         }
         let mut end = if rolled_back { "ROLLBACK" } else { "COMMIT" }.to_owned();
         if self.random.random_bool(0.1) {
-            // In two phases. Where the second fails, it is rolled back by the next connection, or at rest; after a NOTIFY,
-            // Postgres refuses the first.
+            // A two-phase transaction. If its second phase fails, the next connection rolls it
+            // back, or the next pause does. Postgres refuses the first phase after a NOTIFY.
             let name = Uuid::now_v7();
             self.prepared = Some(name);
             statements.push(Statement::Control(format!("PREPARE TRANSACTION '{name}'")));
             end = format!("{end} PREPARED '{name}'");
             if rolled_back {
-                ways = vec![Way::RollbackPrepared];
+                kinds = vec![WriteKind::RollbackPrepared];
             } else {
-                ways.push(Way::CommitPrepared);
+                kinds.push(WriteKind::CommitPrepared);
             }
         } else if rolled_back {
-            ways = vec![Way::RolledBack];
+            kinds = vec![WriteKind::RolledBack];
         }
         let run = async {
             for statement in &statements {
                 if let Some(wrong) = statement.run(client).await? {
-                    history.complain(format!("of rows that nobody else changes: {wrong}"));
+                    history.complain(format!("of rows that no other producer changes: {wrong}"));
                 }
             }
             Ok::<_, tokio_postgres::Error>(())
         };
-        let written = tokio::time::timeout(PATIENCE, run).await;
+        let written = tokio::time::timeout(RESPONSE_TIMEOUT, run).await;
         let mut has_ended = false;
-        // What failed before its commit was asked for is rolled back, now or when the server notices.
+        // A transaction that failed before its commit was requested is rolled back, now or when the
+        // server notices the loss of the connection.
         let (committed, absent) = match written {
             Ok(Ok(())) => {
-                let ended = tokio::time::timeout(PATIENCE, client.batch_execute(&end)).await;
+                let ended = tokio::time::timeout(RESPONSE_TIMEOUT, client.batch_execute(&end)).await;
                 if let Ok(Ok(())) = ended {
-                    history.succeeded(ways);
+                    history.succeeded(kinds);
                     has_ended = true;
                 }
                 match (ended, rolled_back) {
                     (Ok(Ok(())), false) => (true, false),
                     (_, true) => (false, true),
-                    // Refused by the server, which then has rolled it back; where it is lost, nobody knows.
+                    // If the server refused the commit, it has rolled back. If the connection was
+                    // lost, the outcome is unknown.
                     (Ok(Err(error)), false) => (false, error.code().is_some_and(is_rolled_back)),
                     (Err(_), false) => (false, false),
                 }
@@ -143,15 +145,15 @@ impl Sql {
         };
         for (table, id) in &inserted {
             match (committed, absent) {
-                (true, _) => history.note(*table, [*id], Fate::Stored),
-                (_, true) => history.note(*table, [*id], Fate::Absent),
+                (true, _) => history.note(*table, [*id], ExpectedState::Stored),
+                (_, true) => history.note(*table, [*id], ExpectedState::Absent),
                 _ => {}
             }
         }
         for (table, id) in &deleted {
             match (committed, absent) {
-                (true, _) => history.note(*table, [*id], Fate::Absent),
-                (_, true) => history.note(*table, [*id], Fate::Stored),
+                (true, _) => history.note(*table, [*id], ExpectedState::Absent),
+                (_, true) => history.note(*table, [*id], ExpectedState::Stored),
                 _ => {}
             }
         }
@@ -161,13 +163,13 @@ impl Sql {
             own.extend(deleted);
         }
         history.count(match (committed, absent) {
-            (true, _) => Fate::Stored,
-            (_, true) => Fate::Absent,
-            _ => Fate::Unknown,
+            (true, _) => ExpectedState::Stored,
+            (_, true) => ExpectedState::Absent,
+            _ => ExpectedState::Unknown,
         });
         if !has_ended {
-            // Otherwise the next one would be a part of it.
-            tokio::time::timeout(PATIENCE, client.batch_execute("ROLLBACK")).await??;
+            // Otherwise the next transaction would be a part of this one.
+            tokio::time::timeout(RESPONSE_TIMEOUT, client.batch_execute("ROLLBACK")).await??;
         }
         Ok(())
     }
@@ -175,7 +177,7 @@ impl Sql {
     fn change(
         &mut self,
         statements: &mut Vec<Statement>,
-        effects: &mut Effects,
+        effects: &mut RowChanges,
         own: &mut Vec<(Table, Uuid)>,
     ) {
         let Parents { base_item, user, item } = self.world.parents;
@@ -197,24 +199,24 @@ impl Sql {
             0..4 => {
                 let rows = list(&|id| format!("('{id}', '{base_item}', {time})"));
                 statements.push(Statement::Rows(format!("INSERT INTO items VALUES {rows}"), number));
-                effects.insert(undone, Way::Insert, Table::Items, &ids);
+                effects.insert(undone, WriteKind::Insert, Table::Items, &ids);
             }
             4..8 => {
                 let rows = list(&|id| format!("('{id}', {time}, '{user}', '{item}')"));
                 statements.push(Statement::Rows(format!("INSERT INTO transfers VALUES {rows}"), number));
-                effects.insert(undone, Way::Insert, Table::Transfers, &ids);
+                effects.insert(undone, WriteKind::Insert, Table::Transfers, &ids);
             }
             8 => {
                 let mut rows = String::new();
                 for (minute, id) in ids.iter().enumerate() {
-                    // Writing to a String does not fail.
+                    // Writing to a string cannot fail.
                     let _written = writeln!(rows, "{id}\t{base_item}\t2024-02-29 23:{minute}:00Z");
                 }
                 statements.push(Statement::CopyItems(rows));
-                effects.insert(undone, Way::Copy, Table::Items, &ids);
+                effects.insert(undone, WriteKind::Copy, Table::Items, &ids);
             }
             9 => {
-                // A row of its own, if that is a transfer, is changed; the others are new.
+                // Updates the last own row if it is a transfer, and inserts the other rows.
                 let held = own.last().filter(|(table, _)| *table == Table::Transfers).map(|(_, id)| id);
                 let wanted = ids.iter().chain(held).map(|id| format!("('{id}'::uuid)")).collect::<Vec<_>>();
                 let merge = format!(
@@ -224,15 +226,16 @@ impl Sql {
                     wanted.join(", ")
                 );
                 statements.push(Statement::Rows(merge, wanted.len() as u64));
-                effects.insert(undone, Way::Merge, Table::Transfers, &ids);
+                effects.insert(undone, WriteKind::Merge, Table::Transfers, &ids);
             }
             10 => {
                 if let Some((table, id)) = own.last() {
-                    let (name, column) = (table.name(), table.time());
+                    let name = table.name();
+                    let column = table.time();
                     let update = format!("UPDATE {name} SET {column} = {time} WHERE id = '{id}'");
                     statements.push(Statement::Rows(update, 1));
                     if !undone {
-                        effects.ways.push(Way::Update);
+                        effects.kinds.push(WriteKind::Update);
                     }
                 }
             }
@@ -242,29 +245,32 @@ impl Sql {
                     let delete = format!("DELETE FROM {} WHERE id = '{id}'", table.name());
                     statements.push(Statement::Rows(delete, 1));
                     effects.deleted.push((table, id));
-                    effects.ways.push(Way::Delete);
+                    effects.kinds.push(WriteKind::Delete);
                 }
             }
         }
         if undone {
             statements.push(Statement::Control("ROLLBACK TO here".to_owned()));
-            effects.ways.push(Way::PartRolledBack);
+            effects.kinds.push(WriteKind::PartRolledBack);
         }
     }
 }
 
-impl Effects {
-    /// What was undone is not there, whatever becomes of the rest; it needs no mention before it is written.
-    fn insert(&mut self, undone: bool, way: Way, table: Table, ids: &[Uuid]) {
+impl RowChanges {
+    /// Notes inserted rows. Rows that a savepoint rolls back are not noted, because they are absent
+    /// whatever happens to the transaction.
+    fn insert(&mut self, undone: bool, kind: WriteKind, table: Table, ids: &[Uuid]) {
         if !undone {
-            self.ways.push(way);
+            self.kinds.push(kind);
             self.inserted.extend(ids.iter().map(|id| (table, *id)));
         }
     }
 }
 
-/// Whether the server says with this error that the transaction is over and undone, and not that the connection is.
+/// Whether this error means that the transaction was rolled back, and not that the connection
+/// failed.
 fn is_rolled_back(code: &tokio_postgres::error::SqlState) -> bool {
-    // Class 57 is the server going away, 58 and 53 its machine: then the commit may have been done.
+    // Classes 57 (the server stops), 58 and 53 (its machine), 08 (the connection) and XX (a bug)
+    // leave it open whether the commit was done.
     !["57", "58", "53", "08", "XX"].iter().any(|class| code.code().starts_with(class))
 }

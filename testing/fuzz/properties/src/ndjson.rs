@@ -1,14 +1,14 @@
-//! Uploads, as ingest-api's routes for many rows take them: lines, and the row that each of them is.
+//! The NDJSON uploads of ingest-api: the lines, and the row of each line.
 
 use std::fmt::Debug;
 use std::num::NonZeroUsize;
 
 use domain::BucketTime;
 use ingest_api::bulk::LineError;
-use ingest_api::error::Rejection;
 use ingest_api::input::{Context, Input, NewBaseItem, NewItem, NewTransfer, NewUser, parse};
-use ingest_api::lines::Lines;
+use ingest_api::lines::{Line, Lines};
 use ingest_api::model::{BaseItem, Item, Transfer, User};
+use ingest_api::rejection::Rejection;
 use serde::Serialize;
 use serde_json::Value;
 use time::macros::datetime;
@@ -16,33 +16,31 @@ use time::{Duration, OffsetDateTime};
 
 use crate::cuts;
 
-/// The longest line, in bytes: short, so that longer ones are found soon.
+/// The longest line, in bytes. It is short, so that the fuzzer soon finds longer ones.
 const LONGEST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(299);
 
-/// The most bytes that the report of a line may have, whatever is in the line.
+/// The most bytes of the error of a line, whatever the line.
 const REPORT_BYTES: usize = 8_192;
 
-/// The service's time.
+/// The time of ingest-api's clock.
 const NOW: OffsetDateTime = datetime!(2026-11-23 9:37 UTC);
 
-/// How far ahead of it an event may be.
+/// How far ahead of that clock an event may be.
 const AHEAD: Duration = Duration::minutes(5);
 
-type Line = (u64, Result<String, Rejection>);
-
-/// The lines do not depend on where an upload is cut, are what a simple reading of the bytes gives, and never wait for
-/// more than a line; and every one of them is a row that survives being written down and read again, or is refused in
-/// words that name the field.
+/// The lines do not depend on how an upload is split, equal those of a simple parser, and never
+/// more than one line is buffered. Each line is a row that is the same after it was written and
+/// read again, or its error names the field.
 ///
 /// # Panics
-/// Where this does not hold.
+/// This does not hold.
 pub fn check(bytes: &[u8]) {
     let expected = simply(bytes);
     for parts in cuts(bytes) {
-        assert_eq!(lines(&parts), expected, "lines of an upload that came in {} parts", parts.len());
+        assert_eq!(lines(&parts), expected, "lines of an upload in {} parts", parts.len());
     }
-    for (number, line) in expected {
-        match line {
+    for Line { number, text } in expected {
+        match text {
             Err(rejection) => reported(number, &rejection),
             Ok(text) => {
                 row::<NewItem>(number, &text, &["base_item_id"], same_item);
@@ -67,12 +65,12 @@ fn lines(parts: &[&[u8]]) -> Vec<Line> {
     read
 }
 
-/// The same lines, read from all of the bytes at once.
+/// The lines, by a simple parser that has all bytes at once.
 fn simply(bytes: &[u8]) -> Vec<Line> {
     let mut lines = Vec::new();
     for (number, raw) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
         let text = raw.strip_suffix(b"\r").unwrap_or(raw);
-        let line = if raw.len() > LONGEST.get() {
+        let text = if raw.len() > LONGEST.get() {
             let detail = format!("is longer than {LONGEST} bytes");
             Err(Rejection::Field { field: "the line".to_owned(), detail })
         } else {
@@ -82,7 +80,7 @@ fn simply(bytes: &[u8]) -> Vec<Line> {
                 Err(_) => Err(Rejection::Malformed("Unable to decode input as UTF8".to_owned())),
             }
         };
-        lines.push((number, line));
+        lines.push(Line { number, text });
     }
     lines
 }
@@ -103,7 +101,7 @@ where
             return;
         }
     };
-    assert!(json.is_ok_and(|json| json.is_object()), "a row of what is no JSON object: {text:?}");
+    assert!(json.is_ok_and(|json| json.is_object()), "a row that is not a JSON object: {text:?}");
     match input.into_row(context) {
         Ok(new) => {
             let written = serde_json::to_vec(&new.row).map_err(|error| error.to_string());
@@ -119,12 +117,12 @@ where
         Err(rejection) => {
             reported(number, &rejection);
             let field = rejection.field();
-            assert!(matches!(field, Some("created_at" | "timestamp")), "{rejection} is no fault of the time");
+            assert!(matches!(field, Some("created_at" | "timestamp")), "{rejection} does not name the time");
         }
     }
 }
 
-/// What is refused although it is JSON is refused for a field that is in it, or is missing.
+/// The error of valid JSON names a field that it has, or a required field that it does not have.
 fn named(json: &Value, required: &[&str], rejection: &Rejection) {
     let Some(field) = rejection.field() else { panic!("{json} is refused as {rejection}") };
     match json {
@@ -136,12 +134,12 @@ fn named(json: &Value, required: &[&str], rejection: &Rejection) {
     }
 }
 
-/// What a caller is told of a line is short, whatever is in it.
+/// The error of a line is short, whatever the line.
 fn reported(number: u64, rejection: &Rejection) {
     let report = LineError::new(number, rejection);
     assert!(!report.detail.is_empty());
     let bytes = serde_json::to_vec(&report).map(|report| report.len());
-    assert!(bytes.is_ok_and(|bytes| bytes <= REPORT_BYTES), "a long report: {report:?}");
+    assert!(bytes.is_ok_and(|bytes| bytes <= REPORT_BYTES), "a long error: {report:?}");
 }
 
 fn same_item(row: &Item, again: &Item) {
@@ -160,9 +158,9 @@ fn same_base_item(row: &BaseItem, again: &BaseItem) {
     assert!(!text.contains('\0') && text.chars().count() <= ingest_api::model::DESCRIPTION_CHARACTERS);
 }
 
-/// A time that Postgres and every later hop can hold.
+/// The time can be represented by Postgres and by every later hop.
 fn in_range(time: OffsetDateTime) {
-    assert!(time <= NOW + AHEAD, "{time} lies too far ahead");
-    assert!(BucketTime::try_from(time).is_ok(), "{time} lies in no bucket");
-    assert_eq!(time.nanosecond() % 1_000, 0, "{time} is finer than Postgres keeps");
+    assert!(time <= NOW + AHEAD, "{time} is too far ahead");
+    assert!(BucketTime::try_from(time).is_ok(), "{time} is in no bucket");
+    assert_eq!(time.nanosecond() % 1_000, 0, "{time} is finer than Postgres stores");
 }

@@ -1,4 +1,4 @@
-//! Query strings, as sse-gateway and ingest-api take them.
+//! The query strings of sse-gateway and ingest-api.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 
@@ -7,7 +7,8 @@ use actix_web::body::MessageBody;
 use actix_web::http::StatusCode;
 use actix_web::test::TestRequest;
 use domain::{BucketTime, Metric, TimeUnit, Topic};
-use ingest_api::page::Page;
+use ingest_api::error::ApiError;
+use ingest_api::page::PageQuery;
 use ingest_api::settings::Limits;
 use serde_json::Value;
 use sse_gateway::query::{
@@ -21,23 +22,24 @@ use time::format_description::well_known::Rfc3339;
 
 const TOPIC: Topic = Topic::new(Metric::Transfers, TimeUnit::Minute);
 
-/// The most bytes that an answer may have which says what is wrong, whatever is in the query.
+/// The most bytes of an error response, whatever the query.
 const PROBLEM_BYTES: usize = 8_192;
 
 type Pairs = Vec<(String, String)>;
 
-/// What was understood is understood again when it is written down, in whatever order and encoding; it asks for no more
-/// than there is; and what is refused is refused in words that name a parameter of the query.
+/// An accepted query means the same after it was written again, in any order and encoding, and
+/// requests no more than the limits allow. The error of a refused query names one of its
+/// parameters.
 ///
 /// # Panics
-/// Where this does not hold.
+/// This does not hold.
 pub fn check(bytes: &[u8]) {
     let query = String::from_utf8_lossy(bytes);
     let pairs: Pairs = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     let limits = history_limits();
     consider(&query, &pairs, |query| parse_topic_query(query, TOPIC, limits), asked);
     consider(&query, &pairs, parse_topics_query, window);
-    consider(&query, &pairs, |query| Page::of(query, &page_limits()), page);
+    consider(&query, &pairs, |query| PageQuery::parse(query, &page_limits()).map_err(ApiError::from), page);
 }
 
 fn consider<T, E>(
@@ -56,8 +58,8 @@ fn consider<T, E>(
     let again = [written(pairs), written(&write(&parsed, pairs)), written(&sorted(pairs))];
     for text in again {
         match parse(&text) {
-            Ok(again) => assert_eq!(again, parsed, "{text:?} says the same as {query:?}"),
-            Err(error) => panic!("{text:?} says the same as {query:?}, but is refused: {error}"),
+            Ok(again) => assert_eq!(again, parsed, "{text:?} means the same as {query:?}"),
+            Err(error) => panic!("{text:?} means the same as {query:?}, but is refused: {error}"),
         }
     }
 }
@@ -66,7 +68,7 @@ fn written(pairs: &Pairs) -> String {
     form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
-/// By name alone: the order of topics is that of the answer.
+/// Sorts by name only, because the order of the topics is the order of the response.
 fn sorted(pairs: &Pairs) -> Pairs {
     let mut sorted = pairs.clone();
     sorted.sort_by(|one, other| other.0.cmp(&one.0));
@@ -77,14 +79,15 @@ fn refused(pairs: &Pairs, error: &impl ResponseError) {
     let response = error.error_response();
     assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{error}");
     let Ok(body) = response.into_body().try_into_bytes() else { panic!("{error} has no body") };
-    assert!(body.len() <= PROBLEM_BYTES, "{} bytes to say that {error}", body.len());
+    assert!(body.len() <= PROBLEM_BYTES, "{} bytes for {error}", body.len());
     let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
     let detail = problem["detail"].as_str().unwrap_or_default();
-    assert!(!detail.is_empty(), "{problem} says nothing");
+    assert!(!detail.is_empty(), "{problem} has no detail");
     let names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
-    // Without any topic, the topic is what is missing.
+    // A query without any topic is refused for the missing topic.
     let named = problem["field"].as_str().is_none_or(|field| {
-        // A long name is cut in the middle, where the sign is that says so; but a name may have that sign of its own.
+        // A long name is shortened to its start and its end with an ellipsis in between. A name may
+        // also contain an ellipsis itself.
         let cut_to = |name: &str| {
             field
                 .match_indices('…')
@@ -92,10 +95,10 @@ fn refused(pairs: &Pairs, error: &impl ResponseError) {
         };
         field == "topic" || names.iter().any(|name| *name == field || cut_to(name))
     });
-    assert!(named, "{problem} names what is not in {names:?}");
+    assert!(named, "{problem} names a parameter that is not in {names:?}");
     assert!(
         problem["field"].is_string() || names.iter().any(|name| detail.contains(name)),
-        "{problem} names nothing of {names:?}"
+        "{problem} names none of {names:?}"
     );
 }
 
@@ -136,10 +139,10 @@ fn window(asked: &WindowQuery, _: &Pairs) -> Pairs {
 fn period(query: &history::HistoryQuery, pairs: &Pairs) -> Pairs {
     let history::HistoryQuery { topic, from, to, limit } = query;
     assert_eq!(*topic, TOPIC);
-    assert!(from.is_some() || to.is_some(), "a period without bounds");
+    assert!(from.is_some() || to.is_some(), "a history query without from or to");
     assert!(from.is_none() || to.is_none() || from <= to, "{from:?} is later than {to:?}");
     assert!(*limit >= 1 && *limit <= history_limits().max.get(), "a page of {limit}");
-    assert_eq!(relayed(query), Some(*query), "what a gateway asks its upstream for");
+    assert_eq!(relayed(query), Some(*query), "the upstream must get the same query");
     let mut written = vec![("limit".to_owned(), limit.to_string())];
     for (name, time) in [("from", from), ("to", to)] {
         if let Some(time) = time {
@@ -150,7 +153,7 @@ fn period(query: &history::HistoryQuery, pairs: &Pairs) -> Pairs {
     written
 }
 
-/// The path that a gateway asks its upstream for, as the upstream understands it.
+/// The query that a gateway sends to its upstream, as the upstream parses it.
 fn relayed(query: &history::HistoryQuery) -> Option<history::HistoryQuery> {
     let request = TestRequest::with_uri(&query.path())
         .param("metric", query.topic.metric.as_str())
@@ -158,20 +161,19 @@ fn relayed(query: &history::HistoryQuery) -> Option<history::HistoryQuery> {
     history::HistoryQuery::from_request(&request.to_http_request()).ok()
 }
 
-/// A bucket begins at a whole millisecond: the first one not before a finer time is the first one not before it rounded
-/// up.
+/// A bucket begins at a whole millisecond, so rounding a finer time up selects the same buckets.
 fn bounds_the_same_buckets(name: &str, time: BucketTime, pairs: &Pairs) {
     let given = pairs.iter().find(|(given, _)| given == name);
     let given = given.and_then(|(_, value)| OffsetDateTime::parse(value, &Rfc3339).ok());
-    let Some(given) = given else { panic!("{name} is {time}, but no time was given") };
+    let Some(given) = given else { panic!("{name} is {time}, but the query has no time") };
     let later = OffsetDateTime::from(time) - given;
     assert!(
         (!later.is_negative() || time == BucketTime::MAX) && later < time::Duration::milliseconds(1),
-        "{name} is {time}, but {given} was given"
+        "{name} is {time}, but the query has {given}"
     );
 }
 
-fn page(page: &Page, _: &Pairs) -> Pairs {
+fn page(page: &PageQuery, _: &Pairs) -> Pairs {
     assert!((1..=1_000).contains(&page.limit), "a page of {}", page.limit);
     let mut written = vec![("limit".to_owned(), page.limit.to_string())];
     written.extend(page.after.map(|after| ("after".to_owned(), after.to_string())));
@@ -186,11 +188,11 @@ fn page_limits() -> Limits {
     Limits {
         connections_per_worker: NonZeroUsize::MIN,
         request_body_bytes: 1,
-        body_idle_timeout_milliseconds: 1,
-        request_body_timeout_milliseconds: 1,
-        query_timeout_milliseconds: 1,
+        body_idle_timeout: service_kit::settings::NonZeroDuration::from_millis(1),
+        request_body_timeout: service_kit::settings::NonZeroDuration::from_millis(1),
+        query_timeout: service_kit::settings::NonZeroDuration::from_millis(1),
         page_rows_default: NonZeroU32::MIN,
         page_rows_max: NonZeroU32::MIN.saturating_add(999),
-        ahead_seconds: 0,
+        ahead: std::time::Duration::ZERO,
     }
 }

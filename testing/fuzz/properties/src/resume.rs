@@ -1,6 +1,7 @@
-//! `Last-Event-ID`: what a gateway makes of it, and how it brings whoever sent it to the present state.
+//! `Last-Event-ID`: how a gateway parses it, and how it brings the client to the current state.
 //!
-//! The first line of the bytes is the header. Each two bytes after it are a frame that the gateway gets.
+//! The first line of the bytes is the header. Every two bytes after it are a frame that the gateway
+//! receives.
 
 use std::sync::LazyLock;
 
@@ -15,56 +16,58 @@ use statistics_stream::last_event_id;
 
 use crate::stream::{content, decoded, encoded};
 
-/// How many frames the gateway gets at most; more would only be slower.
+/// The most frames that the gateway receives. More would only be slower.
 const FRAMES: usize = 16;
 
 static TOPICS: LazyLock<Vec<Topic>> = LazyLock::new(|| Topic::all().collect());
 
-/// Only what the gateway writes is an id. Whichever id is sent, the decision is sound: who is sent a patch or a snapshot
-/// then holds the present state, nobody who has the present state is sent anything, and who is ahead waits.
+/// Only ids as the gateway writes them are accepted. For each id the decision is sound: a client
+/// that receives a patch or a snapshot then has the current state, a client that has the current
+/// state receives nothing, and a client that is ahead waits.
 ///
 /// # Panics
-/// Where this does not hold.
+/// This does not hold.
 pub fn check(bytes: &[u8]) {
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
-    let (header, steps) = (&bytes[..end], bytes.get(end + 1..).unwrap_or_default());
+    let header = &bytes[..end];
+    let steps = bytes.get(end + 1..).unwrap_or_default();
     let id = std::str::from_utf8(header).ok().and_then(|text| {
         let id = text.parse::<Version>().ok()?;
-        assert_eq!(id.to_string(), text, "only what is written is read");
+        assert_eq!(id.to_string(), text, "an id must be written as it was read");
         Some(id)
     });
     if let Ok(value) = HeaderValue::from_bytes(header) {
         let request = TestRequest::default().insert_header(("last-event-id", value)).to_http_request();
-        assert_eq!(last_event_id(&request), id, "what is read of a request");
+        assert_eq!(last_event_id(&request), id, "the id of a request");
     }
     let first = id.unwrap_or(Version { nonce: Nonce::new(1), tick: 0 });
-    // From a little before the id on: so the id is of the past, the present or the future.
+    // The gateway begins a little before the id, so the id may be in the past, current or ahead.
     let first = Version { tick: first.tick.saturating_sub(3), ..first };
     let mut gateway = Statistics::new(first);
     let mut present = content(&gateway);
-    // Every state that a client may have been shown, and what it shows.
+    // Every state that a client may have, and its content.
     let mut shown: Vec<(Statistics, Vec<TopicFrame>)> = Vec::new();
     for step in steps.chunks_exact(2).take(FRAMES) {
         let frame = frame(&gateway, step[0], step[1]);
         let other_term = frame.version.nonce != gateway.version().nonce;
         if other_term {
-            // A nonce is drawn at random, so no term has that of a term before it.
+            // A nonce is random, so no term has the nonce of an earlier one.
             shown.retain(|(state, _)| state.version().nonce != frame.version.nonce);
         }
         assert_eq!(gateway.apply(&frame), Ok(()), "{frame:?}");
         let before = std::mem::replace(&mut present, content(&gateway));
         if !other_term {
-            unnamed_is_untouched(&frame, &before, &present);
+            check_unnamed_topics(&frame, &before, &present);
         }
         for (state, buckets) in &shown {
-            brought(&gateway, &present, state, buckets);
+            check_resumed(&gateway, &present, state, buckets);
         }
-        // Of the states of one version, the last is what the upstream has.
+        // Of several states with one version, the upstream has the last one.
         shown.retain(|(state, _)| state.version() != gateway.version());
         shown.push((gateway.clone(), present.clone()));
     }
     if let Some(id) = id {
-        decided(&gateway, id);
+        check_decision(&gateway, id);
     }
 }
 
@@ -80,7 +83,7 @@ fn frame(gateway: &Statistics, kind: u8, what: u8) -> Frame {
     let version = if other_term { version } else { Version { tick: version.tick.max(held.tick), ..held } };
     let unit = TimeUnit::ALL[usize::from(kind & 15) % TimeUnit::ALL.len()];
     let topic = Topic::new(Metric::ALL[usize::from(what & 1)], unit);
-    // Windows of a few buckets overflow soon.
+    // Windows of a few buckets are soon full.
     let window = if snapshot { 1 + usize::from(what >> 1) % 4 } else { unit.window() };
     let start = |place: u8| {
         let time = BucketTime::from_unix_milliseconds(i64::from(place) * 40_000_000_000);
@@ -92,16 +95,17 @@ fn frame(gateway: &Statistics, kind: u8, what: u8) -> Frame {
     Frame { kind, version, topics: vec![TopicFrame { topic, window, buckets }] }
 }
 
-/// What a frame of the same term does not name is as it was: [`brought`] relies on that.
-fn unnamed_is_untouched(frame: &Frame, before: &[TopicFrame], after: &[TopicFrame]) {
+/// A frame of the same term does not change topics that it does not name. [`check_resumed`] relies
+/// on that.
+fn check_unnamed_topics(frame: &Frame, before: &[TopicFrame], after: &[TopicFrame]) {
     for (before, after) in before.iter().zip(after) {
         let named = frame.topics.iter().any(|part| part.topic == after.topic);
         assert!(named || before == after, "{frame:?} changed {before:?} to {after:?}");
     }
 }
 
-/// A client that holds a state which was shown is brought to the present one.
-fn brought(gateway: &Statistics, present: &[TopicFrame], held: &Statistics, shown: &[TopicFrame]) {
+/// A client with an earlier state gets the current one.
+fn check_resumed(gateway: &Statistics, present: &[TopicFrame], held: &Statistics, shown: &[TopicFrame]) {
     if held.version() == gateway.version() {
         return;
     }
@@ -119,27 +123,28 @@ fn brought(gateway: &Statistics, present: &[TopicFrame], held: &Statistics, show
             Some(client) => {
                 assert_eq!(client.snapshot(topic, usize::MAX).buckets, present.buckets, "of {topic}");
             }
-            None => assert_eq!(shown.buckets, present.buckets, "of {topic}, which nobody sends"),
+            None => assert_eq!(shown.buckets, present.buckets, "of {topic}, which is not sent"),
         }
     }
 }
 
-/// What is decided on an id, whoever made it up.
-fn decided(gateway: &Statistics, id: Version) {
-    let (present, resume) = (gateway.version(), gateway.resume(id));
+/// The decision for any id, also one that no gateway has sent.
+fn check_decision(gateway: &Statistics, id: Version) {
+    let present = gateway.version();
+    let resume = gateway.resume(id);
     let frame = gateway.frame_since(Some(id), &TOPICS);
     match resume {
         Resume::Ahead => {
             assert!(id.nonce == present.nonce && id.tick > present.tick);
-            assert_eq!(frame, None, "who is ahead waits");
+            assert_eq!(frame, None, "a client that is ahead must wait");
         }
         Resume::Patch => {
             assert!(id.nonce == present.nonce && id.tick <= present.tick);
             assert!(frame.as_ref().is_none_or(|frame| frame.kind == FrameKind::Patch));
-            assert!(id != present || frame.is_none(), "{id} is the present version, but is sent {frame:?}");
+            assert!(id != present || frame.is_none(), "{id} is the current version, but gets {frame:?}");
         }
         Resume::Snapshot => {
-            assert!(id != present, "the present version needs no snapshot");
+            assert!(id != present, "the current version needs no snapshot");
             let snapshot = frame.as_ref().is_some_and(|frame| frame.kind == FrameKind::Snapshot);
             assert!(snapshot, "{id} is of another term, or too old");
         }
@@ -147,6 +152,6 @@ fn decided(gateway: &Statistics, id: Version) {
     if let Some(frame) = frame {
         assert_eq!(frame.version, present);
         let again = decoded(&encoded(&frame));
-        assert_eq!(again, (vec![StreamEvent::Frame(frame)], None), "what was written is read again");
+        assert_eq!(again, (vec![StreamEvent::Frame(frame)], None), "a written frame must be read again");
     }
 }

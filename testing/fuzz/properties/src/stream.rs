@@ -9,56 +9,59 @@ use tokio_util::codec::Decoder;
 
 use crate::cuts;
 
-/// The largest event, in bytes: small, so that larger ones are found soon.
+/// The largest event, in bytes. It is small, so that the fuzzer soon finds larger ones.
 const LARGEST: usize = 600;
 
-/// Decoders that have decoded nothing yet, for events of such a size and of any: to make one costs more than to use it.
+/// New decoders, to be cloned, because creating one costs more than using it: one with a size
+/// limit, and one without.
 static BOUNDED: LazyLock<EventDecoder> = LazyLock::new(|| EventDecoder::new(LARGEST));
 static UNBOUNDED: LazyLock<EventDecoder> = LazyLock::new(|| EventDecoder::new(usize::MAX));
 
-/// What the bytes tell does not depend on where they are cut, and never waits for more than an event. A frame is taken
-/// over wholly or not at all, and whoever is sent what a state then is holds the same state.
+/// The decoded events do not depend on how the bytes are split, and never more than one event is
+/// buffered. A frame is applied completely or not at all. A client that receives the resulting
+/// state has the same state.
 ///
 /// # Panics
-/// Where this does not hold.
+/// This does not hold.
 pub fn check(bytes: &[u8]) {
     let [whole, others @ ..] = cuts(bytes);
-    let (told, error) = decoded_by(&BOUNDED, &whole, LARGEST);
+    let (events, error) = decoded_by(&BOUNDED, &whole, LARGEST);
     for parts in others {
-        let (told_in_parts, error_in_parts) = decoded_by(&BOUNDED, &parts, LARGEST);
-        assert_eq!(told_in_parts, told, "what is told in {} parts", parts.len());
-        assert_eq!(error_in_parts, error, "the error in {} parts", parts.len());
+        let (events_of_parts, error_of_parts) = decoded_by(&BOUNDED, &parts, LARGEST);
+        assert_eq!(events_of_parts, events, "the events of {} parts", parts.len());
+        assert_eq!(error_of_parts, error, "the error of {} parts", parts.len());
     }
-    let frames = told.into_iter().filter_map(|told| match told {
+    let frames = events.into_iter().filter_map(|event| match event {
         StreamEvent::Frame(frame) => Some(frame),
         StreamEvent::Status(_) | StreamEvent::Unknown => None,
     });
     applied(&frames.collect::<Vec<_>>());
 }
 
-/// What is told by an event, and why it cannot be understood.
+/// The decoded events of a text, and the error that ended the decoding.
 pub(crate) fn decoded(event: &str) -> (Vec<StreamEvent>, Option<String>) {
     decoded_by(&UNBOUNDED, &[event.as_bytes()], usize::MAX)
 }
 
-/// What is told before the bytes end or cannot be understood, and why they cannot.
+/// The events that are decoded before the bytes end or an error occurs, and the error.
 fn decoded_by(decoder: &EventDecoder, parts: &[&[u8]], largest: usize) -> (Vec<StreamEvent>, Option<String>) {
-    let (mut decoder, mut source) = (decoder.clone(), BytesMut::new());
+    let mut decoder = decoder.clone();
+    let mut source = BytesMut::new();
     let mut all = Vec::new();
     for part in parts {
         source.extend_from_slice(part);
         loop {
             match decoder.decode(&mut source) {
-                Ok(Some(told)) => all.push(told),
+                Ok(Some(event)) => all.push(event),
                 Ok(None) => break,
                 Err(error) => return (all, Some(error.to_string())),
             }
         }
-        assert!(source.len() <= largest, "{} bytes wait", source.len());
+        assert!(source.len() <= largest, "{} bytes are buffered", source.len());
     }
     loop {
         match decoder.decode_eof(&mut source) {
-            Ok(Some(told)) => all.push(told),
+            Ok(Some(event)) => all.push(event),
             Ok(None) => return (all, None),
             Err(error) => return (all, Some(error.to_string())),
         }
@@ -80,7 +83,7 @@ fn applied(frames: &[Frame]) {
             assert_eq!(
                 (next.version(), &after),
                 (held.version(), &before),
-                "a frame that was refused changed the state"
+                "a refused frame must not change the state"
             );
         } else {
             assert_eq!(next.version(), frame.version);
@@ -94,24 +97,24 @@ fn applied(frames: &[Frame]) {
     }
     let Some((state, shown)) = state else { return };
     let topics: Vec<Topic> = Topic::all().collect();
-    let Some(frame) = state.frame_since(None, &topics) else { panic!("a state that cannot be shown") };
+    let Some(frame) = state.frame_since(None, &topics) else { panic!("there is no snapshot of a state") };
     assert_eq!(
         decoded(&encoded(&frame)),
         (vec![StreamEvent::Frame(frame.clone())], None),
-        "what was written is read again"
+        "a written frame must be read again"
     );
     let mut receiver = Statistics::new(frame.version);
     assert_eq!(receiver.apply(&frame), Ok(()));
     assert_eq!(content(&receiver), shown);
 }
 
-/// The frame as an event, as any publisher writes it.
+/// The frame as an event, as a publisher writes it.
 pub(crate) fn encoded(frame: &Frame) -> String {
     let data = serde_json::to_string(&frame.topics).unwrap_or_default();
     format!("id: {}\nevent: {}\ndata: {data}\n\n", frame.version, frame.kind.as_str())
 }
 
-/// Every window of a state.
+/// The window of every topic.
 pub(crate) fn content(statistics: &Statistics) -> Vec<TopicFrame> {
     Topic::all().map(|topic| statistics.snapshot(topic, usize::MAX)).collect()
 }

@@ -1,4 +1,4 @@
-//! Variations of bytes, from a seed: what a test can try where there is no fuzzer.
+//! Random variations of inputs, for tests without a fuzzer.
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
@@ -6,20 +6,21 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 /// The longest variation, in bytes.
 const LONGEST: usize = 4_096;
 
-/// A source of variations.
+/// Generates variations of inputs.
 #[derive(Debug)]
 pub struct Variations {
     random: StdRng,
 }
 
 impl Variations {
-    /// The same ones for the same seed.
+    /// The same seed generates the same variations.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { random: StdRng::seed_from_u64(seed) }
     }
 
-    /// One of these, with one to six changes: of a byte, by one more, by one less, by a piece of itself or of another.
+    /// Picks an input, and changes it one to six times: inserts, replaces or flips a byte, removes
+    /// a piece, or inserts a piece of itself or of another input.
     pub fn next_of(&mut self, corpus: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = self.any_of(corpus).to_vec();
         for _ in 0..self.random.random_range(1..=6) {

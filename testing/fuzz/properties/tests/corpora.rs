@@ -1,4 +1,4 @@
-//! Replays what the fuzzer has kept, and variations of it.
+//! Replays the corpora, and variations of them.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use fuzz_properties::variations::Variations;
 use fuzz_properties::{CHECKS, Check};
 
-/// How many variations of each corpus are tried. The seed is the same each time: who breaks something sees it at once,
-/// and not somebody else later.
+/// The number of variations of each corpus. Their seed is fixed, so that a mistake fails in the
+/// change that made it, and not in a later one.
 const VARIATIONS: usize = 3_000;
 
 fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
@@ -16,7 +16,7 @@ fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let mut paths: Vec<PathBuf> =
         std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    assert!(paths.len() >= 10, "{} has but {} files", folder.display(), paths.len());
+    assert!(paths.len() >= 10, "{} has only {} files", folder.display(), paths.len());
     paths.into_iter().map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
 }
 
@@ -61,12 +61,7 @@ fn streams() {
 }
 
 #[test]
-fn settings() {
-    replay("settings");
-}
-
-#[test]
-fn every_corpus_is_replayed_and_is_fuzzed() {
+fn every_corpus_has_a_check_and_a_target() {
     let names = |folder: &str| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
         let entries = std::fs::read_dir(folder).unwrap();

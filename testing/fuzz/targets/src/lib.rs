@@ -1,10 +1,10 @@
-//! What all targets have: a bound on their memory, beyond which an input counts as one that breaks the target.
+//! Limits the memory of every target: an input that needs more breaks the target.
 
 use std::alloc::System;
 
 use cap::Cap;
 
-/// How much of the heap a target may have at a time, in bytes. What the fuzzer itself keeps is not a part of that.
+/// The most bytes of heap that a target may use. The fuzzer's own memory does not count.
 const HEAP_BYTES: usize = 64 << 20;
 
 #[global_allocator]

@@ -1,7 +1,8 @@
-//! Clients that send what is no HTTP, send it slowly, do not read, or do not go.
+//! Clients that send something other than HTTP, send slowly, do not read, or never disconnect.
 //!
-//! Whatever they do, a service goes on: it does not panic, calls nothing that a client did wrong its own failure, gives back
-//! what the connection took, and writes nothing that was not sent whole.
+//! Whatever they do, a service must keep running: it does not panic, does not report a client's
+//! mistake as its own error, releases the connection's files and memory, and stores only complete
+//! requests.
 
 mod cases;
 
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use local_stack::stack::{Instance, Part, Replicas, Stack};
+use local_stack::stack::{Instance, Replicas, ServiceKind, Stack};
 use local_stack::test_database::TestDatabase;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -22,38 +23,39 @@ use crate::abuse::cases::{bodies, get, head, malformed};
 use crate::support::{DEADLINE, replicas, until};
 use crate::wire::{Talk, connect, talk};
 
-/// What the services of these tests are told, so that no test takes minutes.
+/// Short limits, so that no test takes minutes.
 const BOUNDS: [(&str, &str); 7] = [
-    ("NEWCYCLE__HTTP__IDLE_TIMEOUT_MILLISECONDS", "1000"),
-    ("NEWCYCLE__HTTP__UNREAD_TIMEOUT_MILLISECONDS", "2000"),
-    ("NEWCYCLE__INTERNAL__IDLE_TIMEOUT_MILLISECONDS", "1000"),
+    ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "1s"),
+    ("NEWCYCLE__HTTP__UNREAD_TIMEOUT", "2s"),
+    ("NEWCYCLE__INTERNAL__IDLE_TIMEOUT", "1s"),
     ("NEWCYCLE__INTERNAL__CONNECTIONS", "500"),
-    ("NEWCYCLE__LIMITS__BODY_IDLE_TIMEOUT_MILLISECONDS", "1000"),
-    ("NEWCYCLE__LIMITS__REQUEST_BODY_TIMEOUT_MILLISECONDS", "2000"),
+    ("NEWCYCLE__LIMITS__BODY_IDLE_TIMEOUT", "1s"),
+    ("NEWCYCLE__LIMITS__REQUEST_BODY_TIMEOUT", "2s"),
     ("NEWCYCLE__BULK__CONCURRENT_UPLOADS", "3"),
 ];
 
-/// How much later than its bound something may happen on a machine that is busy with other tests.
-const SLACK: Duration = Duration::from_secs(10);
+/// How much later than its limit something may happen while other tests keep the machine busy.
+const BUSY_TOLERANCE: Duration = Duration::from_secs(10);
 
-/// How much later while this test does nothing else. No service is idle for so short by default.
-const QUIET: Duration = Duration::from_secs(3);
+/// The same while this test does nothing else. It is shorter than the default limits, so the test
+/// fails without its own ones.
+const QUIET_TOLERANCE: Duration = Duration::from_secs(3);
 
-/// Memory that a process may take for what it keeps anyway, such as buffers of its allocator, in bytes.
-const MEMORY: usize = 16_000_000;
+/// Bytes of memory that a process may keep, such as buffers of its allocator.
+const MEMORY_TOLERANCE: usize = 16_000_000;
 
-/// Files that a process may open for what it keeps anyway, such as the connections of its pool.
-const FILES: usize = 24;
+/// Files that a process may keep open, such as the connections of its pool.
+const FILES_TOLERANCE: usize = 24;
 
-/// A stream that begins with a long state.
+/// A stream that begins with a large snapshot.
 const PATH: &str = "/statistics/item-creation/millisecond";
 
-/// The services, and what they have said.
+/// The services, and their logs.
 struct Abused {
     stack: Stack,
     log: Arc<Mutex<Vec<String>>>,
     client: Client,
-    /// All their ports.
+    /// The name and number of each port.
     doors: Vec<(&'static str, u16)>,
     _database: TestDatabase,
 }
@@ -65,7 +67,7 @@ impl Abused {
         let wanted = Replicas { dashboard: 1, ..Replicas::ONE };
         let mut settings = replicas(database.superuser(), TestDatabase::roles(), wanted);
         for instance in wanted.instances() {
-            let own = BOUNDS.iter().filter(|(variable, _)| knows(instance.part, variable));
+            let own = BOUNDS.iter().filter(|(variable, _)| knows(instance.service, variable));
             settings
                 .variables
                 .extend(own.map(|(variable, value)| (instance, *variable, (*value).to_owned())));
@@ -94,7 +96,7 @@ impl Abused {
         self.doors.iter().find(|(door, _)| *door == name).unwrap().1
     }
 
-    /// What each process has in use: files, and bytes of memory.
+    /// The open files of each process, and its bytes of memory.
     fn in_use(&self) -> Vec<(Instance, usize, usize)> {
         let use_of = |(instance, process): (Instance, u32)| {
             let files = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
@@ -106,16 +108,17 @@ impl Abused {
         self.stack.process_ids().map(use_of).collect()
     }
 
-    /// Everybody is well, has given back what was taken since, and has nothing to complain of.
-    async fn until_well(&mut self, before: &[(Instance, usize, usize)]) {
+    /// Waits until every service is ready and has released the files and memory of the connections.
+    /// Checks that none has logged a panic or an error.
+    async fn until_recovered(&mut self, before: &[(Instance, usize, usize)]) {
         for instance in self.stack.instances() {
             self.stack.until_ready(instance, DEADLINE).await.unwrap();
         }
-        until("every service must give back files and memory", async || {
+        until("every service must release files and memory", async || {
             let now = self.in_use();
             assert_eq!(now.len(), before.len(), "every process must live");
             let near = |(before, now): (&(Instance, usize, usize), &(Instance, usize, usize))| {
-                now.1 <= before.1 + FILES && now.2 <= before.2 + MEMORY
+                now.1 <= before.1 + FILES_TOLERANCE && now.2 <= before.2 + MEMORY_TOLERANCE
             };
             before.iter().zip(&now).all(near).then_some(())
         })
@@ -132,35 +135,35 @@ impl Abused {
         [row.get(0), row.get(1), row.get(2)]
     }
 
-    /// How many streams sse-gateway has.
+    /// The number of streams of sse-gateway.
     async fn subscribers(&self) -> u32 {
-        let url = format!("{}/metrics", self.stack.internal_url(Part::SseGateway));
+        let url = format!("{}/metrics", self.stack.internal_url(ServiceKind::SseGateway));
         let metrics = reqwest::get(url).await.unwrap().text().await.unwrap();
         let line = metrics.lines().find(|line| line.starts_with("gateway_stream_subscribers ")).unwrap();
         line.rsplit_once(' ').unwrap().1.parse().unwrap()
     }
 
-    async fn until_subscribers(&self, wanted: u32, within: Duration) {
-        let look = until("the gateway must know who is connected", async || {
-            (self.subscribers().await == wanted).then_some(())
-        });
-        tokio::time::timeout(within, look).await.expect("the gateway must notice in time");
+    async fn until_subscribers(&self, wanted: u32, timeout: Duration) {
+        let what = format!("the gateway must have {wanted} streams");
+        let look = until(&what, async || (self.subscribers().await == wanted).then_some(()));
+        tokio::time::timeout(timeout, look).await.expect("the gateway must notice in time");
     }
 }
 
-/// Whether a service has the setting of a variable.
-fn knows(part: Part, variable: &str) -> bool {
+/// Whether a service has the setting of an environment variable.
+fn knows(service: ServiceKind, variable: &str) -> bool {
     match variable.split("__").nth(1) {
-        Some("HTTP") => part != Part::StatsNotifier,
-        Some("LIMITS" | "BULK") => part == Part::IngestApi,
+        Some("HTTP") => service != ServiceKind::StatsNotifier,
+        Some("LIMITS" | "BULK") => service == ServiceKind::IngestApi,
         _ => true,
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_http_is_refused_and_leaves_nothing_behind() {
+async fn malformed_requests_are_refused_and_leave_nothing_behind() {
     let mut abused = Abused::start().await;
-    let (malformed, bodies) = (malformed(), bodies());
+    let malformed = malformed();
+    let bodies = bodies();
     let stored = bodies.iter().filter(|(name, ..)| name.starts_with("stored")).count();
     let ingest = ("ingest-api", abused.port("ingest-api"));
     let mut before = Vec::new();
@@ -174,14 +177,14 @@ async fn what_is_no_http_is_refused_and_leaves_nothing_behind() {
         });
         let wrong: Vec<_> = join_all(talks).await.into_iter().flatten().collect();
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        // The first round is what makes the services take what they then keep.
+        // In the first round the services allocate what they then keep.
         if round == 1 {
             before = abused.in_use();
         }
         let users = i64::try_from(round * stored).unwrap();
-        assert_eq!(abused.rows().await, [users, 0, 0], "only what came whole may be stored");
+        assert_eq!(abused.rows().await, [users, 0, 0], "only complete requests may be stored");
     }
-    abused.until_well(&before).await;
+    abused.until_recovered(&before).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,18 +193,20 @@ async fn slow_clients_are_cut_off_in_time() {
     let before = abused.in_use();
     let early = get("/none", &["transfer-encoding: chunked"]);
     let idle = Duration::from_secs(1);
-    // On their own, and so without the slack: sooner than without the setting.
+    // Few at a time, so that a limit which is not applied is noticed.
     let second_head = (get("/none", &[]), b"G".as_slice(), [404]);
     let few = [(Vec::new(), b"".as_slice(), [408]), second_head];
     let alone = abused.doors.iter().flat_map(|door| few.iter().map(move |case| (door, case)));
     let alone = alone.map(async |((door, port), (bytes, drip, expected))| {
         let talk = talk(*port, bytes, drip).await;
-        let met = talk.as_ref().is_ok_and(|talk| talk.statuses == *expected && talk.lasted < idle + QUIET);
+        let met = talk
+            .as_ref()
+            .is_ok_and(|talk| talk.statuses == *expected && talk.lasted < idle + QUIET_TOLERANCE);
         (!met).then(|| format!("{door}: {talk:?}"))
     });
     let wrong: Vec<_> = join_all(alone).await.into_iter().flatten().collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // What is sent at first, what every 100 ms after, after how long that must end, and with which answers.
+    // A name, the first bytes, the bytes every 100 ms after them, the limit, and the statuses.
     type Slow = (&'static str, Vec<u8>, &'static [u8], Duration, &'static [u16]);
     let everywhere: [Slow; 8] = [
         ("silence", Vec::new(), b"", idle, &[408]),
@@ -216,7 +221,8 @@ async fn slow_clients_are_cut_off_in_time() {
     let post = |kind: &str, more: &str| {
         head("POST /users HTTP/1.1", &["host: x", &format!("content-type: application/{kind}"), more])
     };
-    let (length, chunks) = ("content-length: 60000", "transfer-encoding: chunked");
+    let length = "content-length: 60000";
+    let chunks = "transfer-encoding: chunked";
     let whole = Duration::from_secs(2);
     let much = [b"f4240\r\n".to_vec(), b"\n".repeat(1_000_000), b"\r\n".to_vec()].concat();
     let bodies: [Slow; 6] = [
@@ -225,7 +231,7 @@ async fn slow_clients_are_cut_off_in_time() {
         ("an endless extension", [post("json", chunks), b"1;".to_vec()].concat(), b"xxx", 2 * idle, &[400]),
         ("an upload that does not come", post("x-ndjson", length), b"", idle, &[400]),
         ("a slow upload", post("x-ndjson", length), b"\n", whole, &[400]),
-        // What comes first would pay for the rest of the day.
+        // An average rate would allow the fast first part to be followed by hours of dripping.
         (
             "an upload that becomes slow",
             [post("x-ndjson", chunks), much].concat(),
@@ -240,22 +246,22 @@ async fn slow_clients_are_cut_off_in_time() {
     let talks = cases.map(async |((door, port), (name, bytes, drip, bound, expected))| {
         let Talk { statuses, lasted } =
             talk(port, bytes, drip).await.map_err(|error| format!("{door}, {name}: {error}"))?;
-        // The clock of actix is up to half a second behind.
-        let in_time = lasted * 4 > *bound && lasted < *bound + SLACK;
+        // actix's clock is up to half a second behind.
+        let in_time = lasted * 4 > *bound && lasted < *bound + BUSY_TOLERANCE;
         let met = in_time && (statuses == *expected);
         if met { Ok(()) } else { Err(format!("{door}, {name}: {statuses:?} after {lasted:?}")) }
     });
     let wrong: Vec<_> = join_all(talks).await.into_iter().filter_map(Result::err).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(abused.rows().await, [0; 3]);
-    abused.until_well(&before).await;
+    abused.until_recovered(&before).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn very_many_idle_connections_keep_nobody_out_for_long() {
+async fn many_idle_connections_keep_other_clients_out_only_briefly() {
     let mut abused = Abused::start().await;
     let before = abused.in_use();
-    // More than the internal ports take, which is 500.
+    // More than the 500 connections that an internal port accepts.
     let idle = abused.doors.iter().flat_map(|(_, port)| std::iter::repeat_n(*port, 600));
     let idle: Vec<TcpStream> = join_all(idle.map(connect)).await;
     for (door, port) in &abused.doors {
@@ -266,19 +272,20 @@ async fn very_many_idle_connections_keep_nobody_out_for_long() {
         let mut answer = Vec::new();
         tokio::time::timeout(DEADLINE, connection.read_to_end(&mut answer))
             .await
-            .expect("it must be closed")
+            .expect("an idle connection must be closed")
             .unwrap();
         assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
     });
     join_all(closed).await;
-    abused.until_well(&before).await;
+    abused.until_recovered(&before).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_ends_with_its_client() {
+async fn a_stream_ends_when_its_client_is_gone() {
     let mut abused = Abused::start().await;
-    // The state is long enough to fill what the smallest buffers of a client take.
-    let (ingest, base_item) = (abused.stack.url(Part::IngestApi), Uuid::now_v7());
+    // The snapshot is large enough to fill the smallest buffers of a client.
+    let ingest = abused.stack.url(ServiceKind::IngestApi);
+    let base_item = Uuid::now_v7();
     let items = (0..1_000).map(|milliseconds| {
         let time = format!("2026-01-01T00:00:00.{milliseconds:03}Z");
         json!({ "base_item_id": base_item, "created_at": time }).to_string()
@@ -292,7 +299,7 @@ async fn a_stream_ends_with_its_client() {
         let answer = request.header("content-type", "application/x-ndjson").send().await.unwrap();
         assert_eq!(answer.status(), 200);
     }
-    let gateway = abused.stack.url(Part::SseGateway);
+    let gateway = abused.stack.url(ServiceKind::SseGateway);
     until("the gateway must show the items", async || {
         let url = format!("{gateway}{PATH}");
         let request = reqwest::Client::new().get(url).header("accept", "application/json");
@@ -302,7 +309,7 @@ async fn a_stream_ends_with_its_client() {
     .await;
     let before = abused.in_use();
     let port = abused.port("sse-gateway");
-    // Sooner than a heartbeat would find out, which is every 15 s.
+    // Sooner than a heartbeat, which is sent every 15 s, would reveal it.
     let soon = Duration::from_secs(12);
 
     let mut half_closed = follow(port, PATH, 65_536).await;
@@ -319,7 +326,7 @@ async fn a_stream_ends_with_its_client() {
     abused.until_subscribers(1, DEADLINE).await;
     abused.until_subscribers(0, soon).await;
 
-    // One that reads stays for longer than a connection may be idle or unread.
+    // A client that reads stays connected for longer than the limits.
     let mut reads = follow(port, &format!("{PATH}?heartbeat=1"), 65_536).await;
     let mut text = Vec::new();
     let beats = async {
@@ -327,12 +334,12 @@ async fn a_stream_ends_with_its_client() {
             assert_ne!(reads.read_buf(&mut text).await.unwrap(), 0, "the stream must go on");
         }
     };
-    tokio::time::timeout(DEADLINE, beats).await.expect("the stream must be told the status every second");
+    tokio::time::timeout(DEADLINE, beats).await.expect("the stream must receive a status every second");
     drop(reads);
-    abused.until_well(&before).await;
+    abused.until_recovered(&before).await;
 }
 
-/// Opens a stream of a path, with a receive buffer of about so many bytes, and reads the first of them.
+/// Opens a stream with a receive buffer of about `buffer` bytes, and reads its first bytes.
 async fn follow(port: u16, path: &str, buffer: u32) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(buffer).unwrap();

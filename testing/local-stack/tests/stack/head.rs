@@ -1,19 +1,21 @@
-//! HEAD is answered as GET is, without the body: on every port, by whoever answers there.
+//! The response to HEAD equals that to GET without the body, on every port.
 
 use std::time::Duration;
 
-use local_stack::stack::{Part, Replicas, Stack};
+use local_stack::stack::{Replicas, ServiceKind, Stack};
 use local_stack::test_database::TestDatabase;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 
 use crate::support::{DEADLINE, replicas, start_with};
 
-/// Where each of these answers does not change from one request to the next.
+/// URLs whose responses do not change between two requests.
 fn urls(stack: &Stack) -> Vec<(String, &'static str)> {
     let [ingest, gateway, dashboard] =
-        [Part::IngestApi, Part::SseGateway, Part::Dashboard].map(|part| stack.url(part));
-    let internal = Part::ALL.map(|part| (format!("{}/version", stack.internal_url(part)), "*/*"));
+        [ServiceKind::IngestApi, ServiceKind::SseGateway, ServiceKind::Dashboard]
+            .map(|service| stack.url(service));
+    let internal =
+        ServiceKind::ALL.map(|service| (format!("{}/version", stack.internal_url(service)), "*/*"));
     let public = [
         (format!("{ingest}/users"), "*/*"),
         (format!("{ingest}/users/none"), "*/*"),
@@ -45,8 +47,8 @@ async fn head_is_get_without_the_body() {
         assert_eq!(get, head, "{url}");
         assert!(!content.is_empty() && nothing.is_empty(), "{url}: {content:?}, {nothing:?}");
     }
-    // A stream has no length, and to HEAD it ends at once, so that its place is free again.
-    let url = format!("{}/statistics/transfers/day", stack.url(Part::SseGateway));
+    // A stream has no length. For HEAD it ends at once, and no longer counts as a subscriber.
+    let url = format!("{}/statistics/transfers/day", stack.url(ServiceKind::SseGateway));
     let answer = client.head(&url).timeout(Duration::from_secs(10)).send().await.unwrap();
     assert_eq!(
         (answer.status().as_u16(), &answer.headers()[CONTENT_TYPE]),
@@ -54,6 +56,6 @@ async fn head_is_get_without_the_body() {
     );
     assert!(answer.bytes().await.unwrap().is_empty());
     let metrics =
-        client.get(format!("{}/metrics", stack.internal_url(Part::SseGateway))).send().await.unwrap();
+        client.get(format!("{}/metrics", stack.internal_url(ServiceKind::SseGateway))).send().await.unwrap();
     assert!(metrics.text().await.unwrap().contains("gateway_stream_subscribers 0\n"));
 }

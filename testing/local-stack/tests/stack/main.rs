@@ -1,4 +1,4 @@
-//! The services together, against a real Postgres.
+//! Tests of all services together, as processes, on a real Postgres.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -8,7 +8,6 @@ mod flights;
 mod frozen;
 mod gateways;
 mod head;
-mod moving_address;
 mod operations;
 mod outage;
 mod own_postgres;

@@ -1,13 +1,13 @@
-//! What operators do and look at: through the programs, as they are run anywhere.
+//! What operators run and look at: subcommands, metrics, logs and settings of the real programs.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use local_stack::postgres::free_port;
-use local_stack::services::Service;
-use local_stack::stack::{Part, Stack, built_programs};
+use local_stack::ports::reserve_port;
+use local_stack::process::ServiceProcess;
+use local_stack::stack::{ServiceKind, Stack, built_programs};
 use local_stack::test_database::TestDatabase;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::flights::{self, until_exact};
 use crate::support::{DEADLINE, start, until};
 
-/// Runs a program of the project for a database, to its end.
+/// Runs a program of the project on a database, and waits until it ends.
 fn run(database: &TestDatabase, program: &str, arguments: &[&str]) -> Output {
     let settings = database.notifier();
     Command::new(built_programs().unwrap().join(program))
@@ -26,7 +26,7 @@ fn run(database: &TestDatabase, program: &str, arguments: &[&str]) -> Output {
         .env("PGHOST", &settings.host)
         .env("PGPORT", settings.port.to_string())
         .env("PGDATABASE", &settings.name)
-        .env("NOTIFIER_DATABASE_PASSWORD", settings.password.expose_secret())
+        .env("NEWCYCLE__DATABASE__PASSWORD", settings.password.expose_secret())
         .output()
         .unwrap()
 }
@@ -36,16 +36,16 @@ fn operations_page() -> String {
     std::fs::read_to_string(page).unwrap()
 }
 
-/// The exit code of `stats-notifier verify`, and what it says.
+/// The exit code of `stats-notifier verify --json`, and its output.
 async fn verify(database: &TestDatabase) -> (i32, Value) {
     let output = run(database, "stats-notifier", &["verify", "--json"]);
-    let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    (output.status.code().unwrap(), said)
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.code().unwrap(), report)
 }
 
-/// The history of a topic in hours, by pages of 100.
+/// The whole history of a topic, read in pages of 100 buckets.
 async fn pages(stack: &Stack, topic: &str) -> Vec<Value> {
-    let base = stack.url(Part::SseGateway);
+    let base = stack.url(ServiceKind::SseGateway);
     let mut url = format!("{base}/statistics/{topic}?from=2001-01-01T00:00:00Z&limit=100");
     let mut buckets = Vec::new();
     loop {
@@ -71,31 +71,33 @@ async fn history_verify_and_rebuild_of_real_input() {
             assert_eq!(Value::Array(buckets), expected[metric][unit], "{metric}/{unit}");
         }
     }
-    let too_old =
-        format!("{}/statistics/transfers/second?from=2001-01-01T00:00:00Z", stack.url(Part::SseGateway));
+    let too_old = format!(
+        "{}/statistics/transfers/second?from=2001-01-01T00:00:00Z",
+        stack.url(ServiceKind::SseGateway)
+    );
     let refused = reqwest::get(&too_old).await.unwrap();
     assert_eq!(refused.status(), 410, "seconds of 2001 are not kept");
 
-    let (code, said) = verify(&database).await;
-    assert_eq!((code, &said["mismatches"]), (0, &json!(0)), "{said}");
-    assert_eq!(said["events"], 22_977);
+    let (code, report) = verify(&database).await;
+    assert_eq!((code, &report["mismatches"]), (0, &json!(0)), "{report}");
+    assert_eq!(report["events"], 22_977);
     let client = database.connect().await;
     client
         .batch_execute("UPDATE rollup SET count = count + 1 WHERE unit = 'day' AND bucket = '2001-02-03Z'")
         .await
         .unwrap();
-    let (code, said) = verify(&database).await;
+    let (code, report) = verify(&database).await;
     assert_eq!(code, 1);
     let named =
-        |metric| said["first_mismatches"].as_array().unwrap().iter().any(|one| one["topic"] == metric);
-    assert!(named("transfers/day") && named("transfers/week") && named("item-creation/day"), "{said}");
+        |metric| report["first_mismatches"].as_array().unwrap().iter().any(|one| one["topic"] == metric);
+    assert!(named("transfers/day") && named("transfers/week") && named("item-creation/day"), "{report}");
 
     let output = run(&database, "stats-notifier", &["rebuild", "--json"]);
     let rebuilt: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &rebuilt["events"]), (Some(0), &json!(22_977)), "{rebuilt}");
     assert_eq!(verify(&database).await.0, 0);
     until_exact(&stack, &expected, "after a rebuild").await;
-    // The commands of the page for operators, as they stand there.
+    // The commands of docs/operations.md, word for word.
     let page = operations_page();
     let block = page.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let commands = block.lines().filter_map(|line| line.strip_prefix("stats-notifier "));
@@ -103,8 +105,8 @@ async fn history_verify_and_rebuild_of_real_input() {
     assert_eq!(commands, ["verify", "rebuild"]);
     for command in commands {
         let output = run(&database, "stats-notifier", &[command]);
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("22977 events"), "{command}: {said}");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && printed.contains("22977 events"), "{command}: {printed}");
     }
 
     let nowhere = Command::new(built_programs().unwrap().join("stats-notifier"))
@@ -116,21 +118,22 @@ async fn history_verify_and_rebuild_of_real_input() {
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("could not be verified"));
 }
 
-/// What `docs/operations.md` says of metrics is what the services say.
+/// The table of metrics in `docs/operations.md` equals the help texts of the services.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_metric_is_in_the_docs_and_every_one_in_the_docs_exists() {
     let database = TestDatabase::create().await;
     let stack = start(&database).await;
-    // An event, history and a client, so that whatever is recorded only then is there, too.
+    // Some metrics exist only after an event, a history request or a client.
     flights::post(&stack).await;
-    let history = format!("{}/statistics/transfers/day?to=2002-01-01T00:00:00Z", stack.url(Part::SseGateway));
+    let history =
+        format!("{}/statistics/transfers/day?to=2002-01-01T00:00:00Z", stack.url(ServiceKind::SseGateway));
     assert_eq!(reqwest::get(history).await.unwrap().status(), 200);
-    let mut told = BTreeMap::new();
-    for part in stack.instances() {
-        let metrics = reqwest::get(format!("{}/metrics", stack.internal_url(part))).await.unwrap();
+    let mut actual = BTreeMap::new();
+    for instance in stack.instances() {
+        let metrics = reqwest::get(format!("{}/metrics", stack.internal_url(instance))).await.unwrap();
         for line in metrics.text().await.unwrap().lines() {
             if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|line| line.split_once(' ')) {
-                told.insert(name.to_owned(), help.to_owned());
+                actual.insert(name.to_owned(), help.to_owned());
             }
         }
     }
@@ -141,24 +144,25 @@ async fn every_metric_is_in_the_docs_and_every_one_in_the_docs_exists() {
         .filter_map(|row| {
             let cells: Vec<&str> = row.split(" | ").collect();
             let [name, _, meaning] = cells.as_slice() else { return None };
-            let (name, meaning) = (name.trim_matches(['|', ' ', '`']), meaning.trim_matches(['|', ' ']));
-            // The scheduled check has not run in this test.
+            let name = name.trim_matches(['|', ' ', '`']);
+            let meaning = meaning.trim_matches(['|', ' ']);
+            // The daily verification has not run in this test.
             (!name.contains("_verify_")).then(|| (name.to_owned(), meaning.to_owned()))
         })
         .collect();
-    assert_eq!(documented, told);
+    assert_eq!(documented, actual);
 }
 
-/// A single service with these variables; its log goes to a list.
+/// Starts a single service, and waits until it listens. Its log lines go to a list.
 async fn service(
     name: &str,
     internal_port: u16,
     variables: &[(&str, String)],
-) -> (Service, Arc<Mutex<Vec<String>>>) {
+) -> (ServiceProcess, Arc<Mutex<Vec<String>>>) {
     let log = Arc::new(Mutex::new(Vec::new()));
     let lines = Arc::clone(&log);
     let keep = move |line: &str| lines.lock().unwrap().push(line.to_owned());
-    let service = Service::start(&built_programs().unwrap(), name, variables, keep).unwrap();
+    let service = ServiceProcess::start(&built_programs().unwrap(), name, variables, keep).unwrap();
     let live = format!("http://127.0.0.1:{internal_port}/livez");
     let started = Instant::now();
     while reqwest::get(&live).await.is_err() {
@@ -168,23 +172,24 @@ async fn service(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_scheduled_check_tells_its_result() {
+async fn the_daily_verification_reports_its_result() {
     let database = TestDatabase::create().await;
-    let (settings, port) = (database.notifier(), free_port().unwrap());
-    // Only a leader checks, and it must have become one by then.
-    let soon = OffsetDateTime::now_utc() + Duration::from_secs(8);
+    let settings = database.notifier();
+    let port = reserve_port().unwrap();
+    // Only a leader verifies, and the service must have become one by then, also on a busy machine.
+    let soon = OffsetDateTime::now_utc() + Duration::from_secs(20);
     let variables = [
-        ("NOTIFIER_PORT", port.to_string()),
+        ("NEWCYCLE__INTERNAL__PORT", port.to_string()),
         ("PGPORT", settings.port.to_string()),
         ("PGDATABASE", settings.name.clone()),
-        ("NOTIFIER_DATABASE_PASSWORD", settings.password.expose_secret().to_owned()),
+        ("NEWCYCLE__DATABASE__PASSWORD", settings.password.expose_secret().to_owned()),
         ("NEWCYCLE__VERIFY__AT_UTC", soon.format(format_description!("[hour]:[minute]:[second]")).unwrap()),
     ];
     let (_service, _log) = service("stats-notifier", port, &variables).await;
     let get = async |path: &str| {
         reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap().text().await.unwrap()
     };
-    let last = until("the check must have run", async || {
+    let last = until("the verification must have run", async || {
         let ready: Value = serde_json::from_str(&get("/readyz").await).unwrap();
         Some(ready["detail"]["last_verify"].clone()).filter(|last| !last.is_null())
     })
@@ -196,12 +201,13 @@ async fn the_scheduled_check_tells_its_result() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_is_known_by_its_id_in_the_log_and_by_its_route_in_the_metrics() {
-    let (port, internal_port) = (free_port().unwrap(), free_port().unwrap());
+async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
+    let port = reserve_port().unwrap();
+    let internal_port = reserve_port().unwrap();
     let variables = [
-        ("INGEST_PORT", port.to_string()),
-        ("INGEST_INTERNAL_PORT", internal_port.to_string()),
-        // Nobody listens there.
+        ("NEWCYCLE__HTTP__PORT", port.to_string()),
+        ("NEWCYCLE__INTERNAL__PORT", internal_port.to_string()),
+        // Nothing listens there.
         ("PGPORT", "9".to_owned()),
         ("NEWCYCLE__LOG__FORMAT", "json".to_owned()),
     ];
@@ -224,10 +230,10 @@ async fn a_request_is_known_by_its_id_in_the_log_and_by_its_route_in_the_metrics
         assert!(started.elapsed() < DEADLINE, "{:?}", log.lock().unwrap());
     }
     assert_eq!(logged().unwrap()["level"], "WARN");
-    // A method that somebody made up is no metric of its own.
-    let made_up = client.request("BREW".parse().unwrap(), &item).send().await.unwrap();
-    assert_eq!(made_up.status(), 405);
-    // An id that could break a log is not taken over.
+    // An unknown method does not create a time series.
+    let unknown = client.request("BREW".parse().unwrap(), &item).send().await.unwrap();
+    assert_eq!(unknown.status(), 405);
+    // A request id that could break a log line is replaced.
     let answer = client.get(&item).header("x-request-id", "a b").send().await.unwrap();
     assert!(Uuid::try_parse(answer.headers()["x-request-id"].to_str().unwrap()).is_ok());
 
@@ -245,19 +251,19 @@ async fn a_request_is_known_by_its_id_in_the_log_and_by_its_route_in_the_metrics
     assert_eq!(get("/readyz").await.status(), 503);
     let healthcheck = |port: u16| {
         let mut command = Command::new(built_programs().unwrap().join("ingest-api"));
-        command.arg("healthcheck").env("INGEST_INTERNAL_PORT", port.to_string()).output().unwrap()
+        command.arg("healthcheck").env("NEWCYCLE__INTERNAL__PORT", port.to_string()).output().unwrap()
     };
-    let (unready, absent) = (healthcheck(internal_port), healthcheck(9));
+    let unready = healthcheck(internal_port);
+    let absent = healthcheck(9);
     assert_eq!((unready.status.code(), absent.status.code()), (Some(1), Some(1)));
     assert!(String::from_utf8_lossy(&unready.stderr).contains("does not answer"), "{unready:?}");
 }
 
 #[test]
-fn settings_say_where_they_come_from_and_mistakes_are_refused() {
-    let folder = std::env::temp_dir().join(format!("newcycle-settings-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("gateway.toml");
-    std::fs::write(&file, "[stream]\npace_milliseconds = 100\nmax_clients = 7\n").unwrap();
+fn print_settings_names_each_source_and_unknown_settings_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.toml");
+    std::fs::write(&file, "[stream]\npace = \"100ms\"\nmax_clients = 7\n").unwrap();
     let gateway = |variables: &[(&str, &str)]| {
         let mut command = Command::new(built_programs().unwrap().join("sse-gateway"));
         command.arg("print-settings").env("NEWCYCLE_CONFIG", &file).envs(variables.iter().copied());
@@ -268,25 +274,24 @@ fn settings_say_where_they_come_from_and_mistakes_are_refused() {
         )
     };
     let (printed, text) = gateway(&[
-        ("GATEWAY_PORT", "8001"),
+        ("NEWCYCLE__HTTP__PORT", "8001"),
         ("NEWCYCLE__STREAM__MAX_CLIENTS", "9"),
         ("NEWCYCLE__HTTP__WORKERS", "3"),
     ]);
     assert!(printed, "{text}");
     for line in [
-        "port = 8001  # GATEWAY_PORT".to_owned(),
+        "port = 8001  # NEWCYCLE__HTTP__PORT".to_owned(),
         "max_clients = 9  # NEWCYCLE__STREAM__MAX_CLIENTS".to_owned(),
         "workers = 3  # NEWCYCLE__HTTP__WORKERS".to_owned(),
-        format!("pace_milliseconds = 100  # {}", file.display()),
-        "heartbeat_milliseconds = 15000  # default".to_owned(),
+        format!("pace = \"100ms\"  # {}", file.display()),
+        "heartbeat = \"15s\"  # default".to_owned(),
     ] {
         assert!(text.lines().any(|printed| printed == line), "{line} must be in {text}");
     }
     let (printed, text) = gateway(&[("NEWCYCLE__STREAM__PACE_SECONDS", "1")]);
     assert!(!printed && text.contains("NEWCYCLE__STREAM__PACE_SECONDS sets stream.pace_seconds"), "{text}");
     assert!(
-        text.contains("is stream.pace_milliseconds (or NEWCYCLE__STREAM__PACE_MILLISECONDS) meant?"),
+        text.contains("did you mean stream.pace (NEWCYCLE__STREAM__PACE)?"),
         "{text}"
     );
-    std::fs::remove_dir_all(&folder).unwrap();
 }

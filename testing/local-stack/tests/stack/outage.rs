@@ -1,10 +1,10 @@
-//! Postgres goes away, and comes back.
+//! Postgres stops, and starts again.
 
 use std::time::{Duration, Instant};
 
 use domain::{Statistics, Topic};
 use futures_util::StreamExt;
-use local_stack::stack::{Part, Stack};
+use local_stack::stack::{ServiceKind, Stack};
 use local_stack::test_database::{TestDatabase, installation};
 use russe::reqwest_0_13::ReqwestExt;
 use serde_json::{Value, json};
@@ -13,16 +13,16 @@ use crate::own_postgres::OwnPostgres;
 use crate::subscriber::Subscriber;
 use crate::support::{DEADLINE, settings, start_with};
 
-/// What ingest-api may take at most to say that there is no database.
-const REFUSAL: Duration = Duration::from_secs(2);
+/// How long ingest-api may take to respond that Postgres cannot be reached.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 async fn post(stack: &Stack, path: &str, body: &Value) -> reqwest::Response {
-    let request = reqwest::Client::new().post(format!("{}{path}", stack.url(Part::IngestApi)));
+    let request = reqwest::Client::new().post(format!("{}{path}", stack.url(ServiceKind::IngestApi)));
     let request = request.header("content-type", "application/json").body(body.to_string());
     request.send().await.unwrap()
 }
 
-/// The next status of a stream that says whether its numbers are live.
+/// Reads a stream until its status is `wanted`.
 async fn until_status(
     events: &mut (impl StreamExt<Item = Result<russe::Event, russe::Error>> + Unpin),
     wanted: &str,
@@ -39,7 +39,9 @@ async fn until_status(
         }
         panic!("the stream must not end");
     };
-    tokio::time::timeout(DEADLINE, status).await.unwrap_or_else(|_| panic!("the stream must say {wanted}"));
+    tokio::time::timeout(DEADLINE, status)
+        .await
+        .unwrap_or_else(|_| panic!("the status must become {wanted}"));
 }
 
 fn counted(state: Option<&Statistics>) -> Option<i64> {
@@ -56,34 +58,36 @@ async fn without_postgres_writes_are_refused_and_numbers_are_stale_until_it_retu
     assert_eq!(post(&stack, "/base-items", &base_item).await.status(), 201);
     let item = json!({ "base_item_id": base_item["id"] });
     assert_eq!(post(&stack, "/items", &item).await.status(), 201);
-    let url = format!("{}/statistics/item-creation/year", stack.url(Part::SseGateway));
+    let url = format!("{}/statistics/item-creation/year", stack.url(ServiceKind::SseGateway));
     let mut events = reqwest::get(&url).await.unwrap().sse_stream();
     until_status(&mut events, "live").await;
-    let url =
-        format!("{}/statistics?topic=item-creation/year&topic=transfers/year", stack.url(Part::SseGateway));
+    let url = format!(
+        "{}/statistics?topic=item-creation/year&topic=transfers/year",
+        stack.url(ServiceKind::SseGateway)
+    );
     let subscriber = Subscriber::follow(url, Vec::new());
     until_counted(&subscriber, 1).await;
 
     cluster.stop();
     let asked = Instant::now();
     let refused = post(&stack, "/items", &item).await;
-    assert!(asked.elapsed() < REFUSAL, "a refusal must not take {:?}", asked.elapsed());
+    assert!(asked.elapsed() < REFUSAL_TIMEOUT, "the refusal took {:?}", asked.elapsed());
     assert_eq!(refused.status(), 503);
     assert!(refused.headers().contains_key("retry-after"));
     let problem: Value = serde_json::from_str(&refused.text().await.unwrap()).unwrap();
     assert_eq!(problem["status"], 503, "{problem}");
     until_status(&mut events, "stale").await;
-    assert_eq!(counted(subscriber.state().as_ref()), Some(1), "the numbers must stay");
+    assert_eq!(counted(subscriber.state().as_ref()), Some(1), "the numbers must not change");
 
     let _again = postgres.start();
     until_status(&mut events, "live").await;
     let started = Instant::now();
     while post(&stack, "/items", &item).await.status() != 201 {
-        assert!(started.elapsed() < DEADLINE, "events must be taken again");
+        assert!(started.elapsed() < DEADLINE, "events must be accepted again");
     }
-    // The one that was refused is not there.
+    // The refused item was not stored.
     until_counted(&subscriber, 2).await;
-    assert!(stack.stop(DEADLINE).await.is_empty(), "all services must end well");
+    assert!(stack.stop(DEADLINE).await.is_empty(), "all services must stop without an error");
 }
 
 async fn until_counted(subscriber: &Subscriber, count: i64) {

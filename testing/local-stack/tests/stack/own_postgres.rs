@@ -1,65 +1,70 @@
-//! A Postgres of one test alone, which it may stop, copy and promote.
+//! A Postgres that only one test uses, so that the test may stop, copy and promote it.
 
 use std::process::Output;
 
-use local_stack::postgres::{Cluster, ClusterSettings, Installation, free_port};
+use local_stack::ports::reserve_port;
+use local_stack::postgres::{Cluster, ClusterSettings, Installation};
 use local_stack::test_database::TestDatabase;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::SecretString;
+use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
 use crate::support::until;
 
-/// A cluster that is there or not yet. What is left of it is removed when dropped.
+/// A cluster, which may not exist yet. Its folder is removed when this is dropped.
 pub(crate) struct OwnPostgres {
     pub(crate) installation: Installation,
     pub(crate) settings: ClusterSettings,
+    _folder: TempDir,
 }
 
 impl OwnPostgres {
-    /// One of this name, which no other test may use.
+    /// `name` is a part of the folder's name, for people who look for its log.
     pub(crate) fn new(installation: Installation, name: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix(&format!("newcycle-{name}-")).tempdir().unwrap();
         let settings = ClusterSettings {
-            folder: std::env::temp_dir().join(format!("newcycle-{name}-{}", std::process::id())),
-            port: free_port().unwrap(),
+            folder: folder.path().to_owned(),
+            port: reserve_port().unwrap(),
             user: "postgres".to_owned(),
             password: "own".to_owned(),
-            // What it acknowledges survives its own end, though not that of the machine.
+            // Commits survive a crash of the server, but not one of the machine.
             durable: false,
             parameters: vec!["synchronous_commit=on".to_owned()],
         };
-        Self { installation, settings }
+        Self { installation, settings, _folder: folder }
     }
 
-    /// Starts it; what is not there is made first.
+    /// Starts the server, and creates the cluster first if it does not exist.
     pub(crate) fn start(&self) -> Cluster {
         Cluster::start(&self.installation, &self.settings).unwrap()
     }
 
-    /// Starts it with the database and the roles of the services.
+    /// Starts the server, with the services' database and roles.
     pub(crate) async fn start_migrated(&self) -> Cluster {
         let cluster = self.start();
         migrate::migrate(&self.database(), &TestDatabase::roles()).await.unwrap();
         cluster
     }
 
-    /// Makes it a base backup of another one that runs. With `--write-recovery-conf` among the further arguments it follows
-    /// that one from its start on, as a standby.
+    /// Creates the cluster as a base backup of another one that runs. With `--write-recovery-conf`
+    /// as a further argument it will be a standby of that one.
     pub(crate) fn copy(&self, running: &Self, further: &[&str]) {
-        let (port, data) = (running.settings.port.to_string(), self.settings.data());
+        let port = running.settings.port.to_string();
+        let data = self.settings.data();
         let mut arguments =
             vec!["--no-sync", "--port", &port, "--checkpoint=fast", "--pgdata", data.to_str().unwrap()];
         arguments.extend(further);
         self.run("pg_basebackup", &arguments);
     }
 
-    /// Runs a program of its version, which must succeed: to this cluster as its superuser, unless the arguments name
-    /// another one.
+    /// Runs a client program of this version, which must succeed. It connects to this cluster as
+    /// the superuser unless the arguments name another one.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Output {
         let output = self.installation.program(program, &self.settings).unwrap().args(arguments).output();
         let output = output.unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program} {arguments:?}: {said}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {arguments:?}: {errors}");
         output
     }
 
@@ -71,22 +76,22 @@ impl OwnPostgres {
             name: "newcycle".to_owned(),
             user: self.settings.user.clone(),
             password: SecretString::from(self.settings.password.as_str()),
-            connect_timeout_milliseconds: 5_000,
+            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
         }
     }
 
-    /// A connection of a superuser to the services' database.
+    /// A superuser's connection to the services' database.
     pub(crate) async fn connect(&self) -> Client {
         connect(&self.database()).await
     }
 
-    /// Makes a standby take writes, and waits until it does.
+    /// Promotes a standby, and waits until it accepts writes.
     pub(crate) async fn promote(&self) {
         let client = self.connect().await;
         assert!(client.query_one("SELECT pg_promote()", &[]).await.unwrap().get::<_, bool>(0));
     }
 
-    /// Waits until a standby has all that `primary` has at this moment.
+    /// Waits until a standby has replayed everything that `primary` has written until now.
     pub(crate) async fn until_caught_up(&self, primary: &Client) {
         let now: String = primary.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.unwrap().get(0);
         let client = self.connect().await;
@@ -99,12 +104,6 @@ impl OwnPostgres {
     }
 }
 
-impl Drop for OwnPostgres {
-    fn drop(&mut self) {
-        let _missing = std::fs::remove_dir_all(&self.settings.folder);
-    }
-}
-
 /// A connection to a database.
 pub(crate) async fn connect(database: &DatabaseSettings) -> Client {
     let (client, connection) = database.connection("test").connect(NoTls).await.unwrap();
@@ -112,7 +111,7 @@ pub(crate) async fn connect(database: &DatabaseSettings) -> Client {
     client
 }
 
-/// The first transaction id that no transaction has had.
+/// The next transaction id that will be assigned.
 pub(crate) async fn next_transaction(client: &Client) -> i64 {
     let find = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
     client.query_one(find, &[]).await.unwrap().get(0)

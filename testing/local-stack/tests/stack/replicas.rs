@@ -1,11 +1,11 @@
-//! Replicas of the services, a producer, and what must be counted of what it posts.
+//! Replicas of the services, a producer, and the counts that its events must have.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
 use domain::{Bucket, BucketTime, FrameKind, Statistics, TimeUnit, Topic, TopicFrame};
-use local_stack::stack::{Instance, Part, Replicas, Stack, StackSettings};
+use local_stack::stack::{Instance, Replicas, ServiceKind, Stack, StackSettings};
 use local_stack::test_database::TestDatabase;
 use postgres_kit::database::DatabaseSettings;
 use serde_json::{Value, json};
@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::own_postgres::connect;
-use crate::subscriber::{Heard, Subscriber};
+use crate::subscriber::{Received, Subscriber};
 use crate::support::{DEADLINE, replicas, until};
 
-/// How long a stats-notifier may take to say what it does; a frozen one says nothing.
-const ANSWER: Duration = Duration::from_secs(1);
+/// How long a stats-notifier may take to report its role. A frozen one does not respond.
+const ROLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Services on a database of their own.
+/// Services on a database that no other test uses.
 pub(crate) struct Services {
     pub(crate) stack: Stack,
     /// A superuser's connection.
@@ -30,11 +30,11 @@ pub(crate) struct Services {
     pub(crate) parents: Parents,
     /// How a superuser connects.
     pub(crate) database: DatabaseSettings,
-    /// What is dropped last, where it is a database of the test cluster.
+    /// Dropped after the services. `None` if the database is not one of the test cluster.
     _database: Option<TestDatabase>,
 }
 
-/// What events refer to.
+/// The rows that events refer to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parents {
     pub(crate) base_item: Uuid,
@@ -42,7 +42,7 @@ pub(crate) struct Parents {
 }
 
 impl Services {
-    /// Some, all of them ready.
+    /// Starts services, and waits until all are ready.
     pub(crate) async fn start(wanted: Replicas) -> Self {
         let mut services = Self::start_with(wanted, "").await;
         for instance in services.stack.instances() {
@@ -51,14 +51,16 @@ impl Services {
         services
     }
 
-    /// Some on a database on which a superuser has run `before`; only those that take events are waited for.
+    /// Starts services on a database on which a superuser has run `before`. Waits only for
+    /// ingest-api.
     pub(crate) async fn start_with(wanted: Replicas, before: &str) -> Self {
         let database = TestDatabase::create().await;
         let services = Self::start_on(database.superuser(), wanted, before, Vec::new()).await;
         Self { _database: Some(database), ..services }
     }
 
-    /// [`Services::start_with`] on a migrated database of whichever cluster, with the roles of the test cluster.
+    /// [`Services::start_with`] on a migrated database of any cluster that has the roles of the
+    /// test cluster.
     pub(crate) async fn start_on(
         database: DatabaseSettings,
         wanted: Replicas,
@@ -68,7 +70,8 @@ impl Services {
         let client = connect(&database).await;
         let parents = Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7() };
         let Parents { base_item, user } = parents;
-        // Who has written how far the rollups are, in the order of the commits.
+        // Notes which term and session updated the cursor of the rollups, in the order of the
+        // commits.
         let note = format!(
             "INSERT INTO base_items VALUES ('{base_item}', 'a thing'); INSERT INTO users VALUES ('{user}');
             CREATE TABLE writes (place bigserial, term bigint, backend integer);
@@ -80,7 +83,7 @@ impl Services {
         Self::go_on_with(database, client, parents, wanted, variables).await
     }
 
-    /// Some on a database in which others have run before, such as a restored one.
+    /// Starts services on a database that already has events, such as a restored one.
     pub(crate) async fn go_on(database: DatabaseSettings, wanted: Replicas) -> Self {
         let client = connect(&database).await;
         let find = "SELECT base_items.id, users.id FROM base_items, users LIMIT 1";
@@ -101,19 +104,19 @@ impl Services {
         let stack = Stack::start(settings, std::sync::Arc::new(|_, _: &str| ())).unwrap();
         let mut services = Self { stack, client, parents, database, _database: None };
         for number in 1..=wanted.ingest_api {
-            services.stack.until_ready(Part::IngestApi.replica(number), DEADLINE).await.unwrap();
+            services.stack.until_ready(ServiceKind::IngestApi.replica(number), DEADLINE).await.unwrap();
         }
         services
     }
 
-    /// Another connection of a superuser.
+    /// Opens another superuser's connection.
     pub(crate) async fn connect(&self) -> Client {
         connect(&self.database).await
     }
 
-    /// The stats-notifier that leads, and the other one.
+    /// Waits until one stats-notifier leads and the other waits. Returns the leader first.
     pub(crate) async fn leader_and_standby(&self) -> (Instance, Instance) {
-        let both = [1, 2].map(|number| Part::StatsNotifier.replica(number));
+        let both = [1, 2].map(|number| ServiceKind::StatsNotifier.replica(number));
         let [first, second] = both.map(|instance| self.stack.internal_url(instance));
         let first_leads = until("one must lead and the other wait", async || {
             match (role(&first).await.as_deref(), role(&second).await.as_deref()) {
@@ -125,11 +128,11 @@ impl Services {
         if first_leads.await { (both[0], both[1]) } else { (both[1], both[0]) }
     }
 
-    /// The server's process of the session that leads, once it is not `former`.
+    /// Waits until a session other than `former` leads, and returns its backend.
     pub(crate) async fn leading_backend(&self, former: Option<i32>) -> i32 {
         let holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 1315208537 \
              AND objid = 1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-        until("another session must have the lead", async || {
+        until("another session must lead", async || {
             let holder = self.client.query_opt(holder, &[]).await.unwrap().map(|row| row.get(0));
             holder.filter(|_| holder != former)
         })
@@ -150,14 +153,14 @@ impl Services {
         until_leads(&self.stack.internal_url(notifier)).await;
     }
 
-    /// A subscriber of all topics, which has its first state.
+    /// Starts a subscriber of all topics, and waits for its first state.
     pub(crate) async fn subscribe(&self, gateway: impl Into<Instance>) -> Subscriber {
         let subscriber = self.subscribe_from(None, gateway);
-        until("a subscriber must get a first state", async || subscriber.version()).await;
+        until("a subscriber must receive a first state", async || subscriber.version()).await;
         subscriber
     }
 
-    /// A subscriber of all topics, from a state that it already has.
+    /// Starts a subscriber of all topics that already has a state.
     pub(crate) fn subscribe_from(
         &self,
         state: Option<Statistics>,
@@ -169,14 +172,16 @@ impl Services {
         Subscriber::follow_from(state, url, topics)
     }
 
-    /// Posts some items, and as many transfers.
+    /// Posts this number of items, and as many transfers.
     pub(crate) async fn post(&self, events: usize) {
-        post(&self.stack.url(Part::IngestApi), self.parents, events).await;
+        post(&self.stack.url(ServiceKind::IngestApi), self.parents, events).await;
     }
 
-    /// Posts events until told to finish.
+    /// Posts events until [`Producer::finish`].
     pub(crate) fn produce(&self) -> Producer {
-        let (url, parents, stop) = (self.stack.url(Part::IngestApi), self.parents, CancellationToken::new());
+        let url = self.stack.url(ServiceKind::IngestApi);
+        let parents = self.parents;
+        let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let mut pace = tokio::time::interval(Duration::from_millis(20));
@@ -189,7 +194,8 @@ impl Services {
         Producer { stop, task }
     }
 
-    /// Waits until a subscriber shows exactly what the events say; nobody may write meanwhile.
+    /// Waits until a subscriber shows exactly the counts of the events. Nothing may be written
+    /// meanwhile.
     pub(crate) async fn until_exact(&self, subscriber: &Subscriber, when: &str) {
         let expected = self.windows().await;
         until(&format!("every bucket must be exact {when}"), async || {
@@ -199,7 +205,7 @@ impl Services {
         .await;
     }
 
-    /// What every topic must show, counted from the events by SQL.
+    /// The windows that every topic must show, counted from the events by SQL.
     async fn windows(&self) -> Vec<TopicFrame> {
         let mut counts: BTreeMap<(String, BucketTime), i64> = BTreeMap::new();
         for row in
@@ -221,8 +227,8 @@ impl Services {
         Topic::all().map(window).collect()
     }
 
-    /// Waits until the rollups hold exactly what the events say, and checks that each term was written by one session,
-    /// and by none once the next had begun.
+    /// Waits until the rollups equal the events. Checks that one session wrote each term, and that
+    /// no session wrote an earlier term after a later one.
     pub(crate) async fn until_rolled_up(&self) {
         let units = TimeUnit::ALL.map(TimeUnit::as_str);
         let units: Vec<&str> = units.into_iter().filter(|unit| *unit != "millisecond").collect();
@@ -230,7 +236,7 @@ impl Services {
             "SELECT FROM ({RECOUNT}) AS counted FULL JOIN rollup USING (metric, unit, bucket) \
              WHERE counted.count IS DISTINCT FROM rollup.count"
         );
-        until("the rollups must be what the events say", async || {
+        until("the rollups must equal the events", async || {
             self.client.query(&wrong, &[&units]).await.unwrap().is_empty().then_some(())
         })
         .await;
@@ -243,7 +249,7 @@ impl Services {
     }
 }
 
-/// The count of each bucket of the units `$1`.
+/// The count of each bucket. $1 is the array of units.
 const RECOUNT: &str = "SELECT metric, unit, date_trunc(unit, time, 'UTC') AS bucket, count(*) AS count FROM \
      (SELECT 'item-creation' AS metric, created_at AS time FROM items \
      UNION ALL SELECT 'transfers', \"timestamp\" FROM transfers) AS events, unnest($1::text[]) AS unit GROUP BY 1, 2, 3";
@@ -255,7 +261,7 @@ pub(crate) struct Producer {
 }
 
 impl Producer {
-    /// Returns when the last event is acknowledged.
+    /// Stops, and returns when the last event is acknowledged.
     pub(crate) async fn finish(self) {
         self.stop.cancel();
         self.task.await.unwrap();
@@ -263,7 +269,8 @@ impl Producer {
 }
 
 async fn post(ingest_api: &str, parents: Parents, events: usize) {
-    let (mut items, mut transfers) = (String::new(), String::new());
+    let mut items = String::new();
+    let mut transfers = String::new();
     for _ in 0..events {
         let id = Uuid::now_v7();
         writeln!(items, "{}", json!({ "id": id, "base_item_id": parents.base_item })).unwrap();
@@ -276,14 +283,14 @@ async fn post(ingest_api: &str, parents: Parents, events: usize) {
     }
 }
 
-/// What a stats-notifier says that it does; nothing while it does not answer.
+/// The role of a stats-notifier. `None` while it does not respond.
 pub(crate) async fn role(internal_url: &str) -> Option<String> {
-    let request = reqwest::Client::new().get(format!("{internal_url}/readyz")).timeout(ANSWER);
+    let request = reqwest::Client::new().get(format!("{internal_url}/readyz")).timeout(ROLE_TIMEOUT);
     let report: Value = serde_json::from_str(&request.send().await.ok()?.text().await.ok()?).unwrap();
     Some(report["detail"]["role"].as_str().unwrap().to_owned())
 }
 
-/// Waits until the stats-notifier of that address leads.
+/// Waits until the stats-notifier at this address leads.
 pub(crate) async fn until_leads(internal_url: &str) {
     until("the standby must take the lead", async || {
         (role(internal_url).await.as_deref() == Some("leader")).then_some(())
@@ -291,30 +298,32 @@ pub(crate) async fn until_leads(internal_url: &str) {
     .await;
 }
 
-/// What a client noticed, in short.
+/// What a client observed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Noticed {
-    /// Streams opened.
+pub(crate) struct Observed {
+    /// The number of streams that it opened.
     pub(crate) streams: usize,
-    /// Snapshots.
+    /// The number of snapshots that it received.
     pub(crate) snapshots: usize,
-    /// Times that live numbers became stale.
+    /// How often live numbers became stale.
     pub(crate) stale: usize,
 }
 
-/// What a client noticed, once it is certain that no count it was shown ever fell or vanished.
-pub(crate) fn noticed(heard: &[Heard]) -> Noticed {
-    let (mut noticed, mut live, mut last) = (Noticed::default(), false, None::<&Vec<TopicFrame>>);
-    for event in heard {
+/// Summarises what a client received. Checks that no count fell or vanished.
+pub(crate) fn observed(received: &[Received]) -> Observed {
+    let mut observed = Observed::default();
+    let mut live = false;
+    let mut last = None::<&Vec<TopicFrame>>;
+    for event in received {
         match event {
-            Heard::Opened => noticed.streams += 1,
-            Heard::Status(status) => {
+            Received::Opened => observed.streams += 1,
+            Received::Status(status) => {
                 let now_live = *status == Upstream::Live;
-                noticed.stale += usize::from(live && !now_live);
+                observed.stale += usize::from(live && !now_live);
                 live = now_live;
             }
-            Heard::Frame(kind, shown) => {
-                noticed.snapshots += usize::from(*kind == FrameKind::Snapshot);
+            Received::Frame(kind, shown) => {
+                observed.snapshots += usize::from(*kind == FrameKind::Snapshot);
                 for before in last.into_iter().flatten() {
                     assert_grown(before, &shown.topics);
                 }
@@ -322,17 +331,19 @@ pub(crate) fn noticed(heard: &[Heard]) -> Noticed {
             }
         }
     }
-    noticed
+    observed
 }
 
-/// Events were only added: each bucket has at least the count that it had, unless newer ones fill the window.
+/// Checks that each bucket has at least its earlier count, unless newer buckets fill the window.
 fn assert_grown(before: &TopicFrame, after: &[TopicFrame]) {
     let after = after.iter().find(|after| after.topic == before.topic).unwrap();
     let oldest = after.buckets.first().filter(|_| after.buckets.len() >= after.window);
     for bucket in &before.buckets {
         let now = after.buckets.iter().find(|now| now.time == bucket.time);
         let evicted = oldest.is_some_and(|oldest| bucket.time < oldest.time);
-        let (topic, time, count) = (before.topic, bucket.time, bucket.count);
+        let topic = before.topic;
+        let time = bucket.time;
+        let count = bucket.count;
         assert!(
             evicted || now.is_some_and(|now| now.count >= count),
             "{topic} at {time} had {count}: {now:?}"

@@ -1,5 +1,5 @@
-//! Copies of the database become the database, by dump and by base backup, into other clusters and other versions; and all
-//! is counted anew under load. What is done is what `docs/operations.md` says, by the commands that stand there.
+//! Copies of the database, by dump and by base backup, in other clusters and other versions of
+//! Postgres, and a rebuild under load. The tests run the commands of `docs/operations.md`.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use local_stack::postgres::{Cluster, Installation};
-use local_stack::stack::{Part, Replicas, built_programs};
+use local_stack::stack::{Replicas, ServiceKind, built_programs};
 use local_stack::test_database::{TestDatabase, installation, installations};
 use postgres_kit::database::DatabaseSettings;
 use secrecy::ExposeSecret;
@@ -19,12 +19,12 @@ use uuid::Uuid;
 
 use crate::own_postgres::{OwnPostgres, connect, next_transaction};
 use crate::replicas::Services;
-use crate::standby::{HOLD, LET_GO, WAIT};
+use crate::standby::{HOLD, RELEASE, WAIT};
 use crate::support::{DEADLINE, until};
 
 const ONE: Replicas = Replicas { stats_notifier: 1, ingest_api: 1, sse_gateway: 1, dashboard: 0 };
 
-/// The commands under a heading of the page for operators: one text for each block.
+/// The code blocks under a heading of `docs/operations.md`.
 fn commands(heading: &str) -> Vec<String> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
     let page = std::fs::read_to_string(page).unwrap();
@@ -33,8 +33,8 @@ fn commands(heading: &str) -> Vec<String> {
     blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
 }
 
-/// Runs commands as an operator would, in a folder, for a database: with the programs of a version, and those of the
-/// project.
+/// Runs commands as an operator would: in a folder, on a database, with the programs of one version
+/// of Postgres and those of the project.
 fn operate(folder: &Path, programs: &Installation, database: &DatabaseSettings, commands: &str) -> Output {
     let roles = TestDatabase::roles();
     let path = std::env::join_paths([
@@ -52,8 +52,8 @@ fn operate(folder: &Path, programs: &Installation, database: &DatabaseSettings, 
         .env("PGUSER", &database.user)
         .env("PGPASSWORD", database.password.expose_secret())
         .env("PGDATABASE", &database.name)
-        .env("INGEST_DATABASE_PASSWORD", roles.ingest_password.expose_secret())
-        .env("NOTIFIER_DATABASE_PASSWORD", roles.notifier_password.expose_secret())
+        .env("NEWCYCLE__ROLES__INGEST_PASSWORD", roles.ingest_password.expose_secret())
+        .env("NEWCYCLE__ROLES__NOTIFIER_PASSWORD", roles.notifier_password.expose_secret())
         .output()
         .unwrap()
 }
@@ -61,42 +61,43 @@ fn operate(folder: &Path, programs: &Installation, database: &DatabaseSettings, 
 /// [`operate`], which must succeed.
 fn must_operate(folder: &Path, programs: &Installation, database: &DatabaseSettings, commands: &str) {
     let output = operate(folder, programs, database, commands);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{commands}: {said}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{commands}: {errors}");
 }
 
-/// The exit code of `stats-notifier verify`, and what it says.
+/// The exit code of `stats-notifier verify --json`, and its output.
 fn verify(folder: &Path, database: &DatabaseSettings) -> (Option<i32>, Value) {
     let output = operate(folder, &installation(), database, "stats-notifier verify --json");
     (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
 }
 
-/// Uses up transaction ids.
-async fn grow_older(client: &Client, transactions: u32) {
+/// Consumes transaction ids.
+async fn consume_transaction_ids(client: &Client, transactions: u32) {
     let burn = format!(
         "DO $$ BEGIN FOR n IN 1..{transactions} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
     );
     client.batch_execute(&burn).await.unwrap();
 }
 
-/// Services that find a copy of the database, and must count exactly what is in it, from then on as before.
+/// Starts services on a copy of a database. They must show exactly its counts, and then those of
+/// new events too.
 async fn go_on_exactly(database: DatabaseSettings, folder: &Path) -> Services {
     let mut services = Services::go_on(database.clone(), ONE).await;
-    services.stack.until_ready(Part::SseGateway, DEADLINE).await.unwrap();
-    let subscriber = services.subscribe(Part::SseGateway).await;
-    services.until_exact(&subscriber, "as it was copied").await;
+    services.stack.until_ready(ServiceKind::SseGateway, DEADLINE).await.unwrap();
+    let subscriber = services.subscribe(ServiceKind::SseGateway).await;
+    services.until_exact(&subscriber, "on the copy").await;
     services.post(20).await;
-    services.until_exact(&subscriber, "once there is more").await;
+    services.until_exact(&subscriber, "after new events").await;
     services.until_rolled_up().await;
-    let (code, said) = verify(folder, &database);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = verify(folder, &database);
+    assert_eq!(code, Some(0), "{output}");
     services
 }
 
-/// Dumps the database of services that are at work, and restores it elsewhere.
+/// Dumps the database while the services write to it, and restores it into another cluster.
 async fn dump_and_restore(from: &Services, of: &OwnPostgres, to: &OwnPostgres, programs: &Installation) {
     let [dump, restore] = &commands("Moving to another server")[..] else {
-        panic!("a block for the old server, and one for the new")
+        panic!("there must be one block for the old server and one for the new one")
     };
     let producer = from.produce();
     from.post(200).await;
@@ -108,13 +109,16 @@ async fn dump_and_restore(from: &Services, of: &OwnPostgres, to: &OwnPostgres, p
     must_operate(&to.settings.folder, programs, &to.database(), restore);
 }
 
-/// The cursor of a dump is one of transaction ids that are others in another cluster: lower ones there, then higher ones.
+/// The transaction ids in the cursor of a dump mean nothing in another cluster. There they are
+/// first lower and then higher than the cluster's own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dump_is_exact_in_an_older_cluster_and_in_a_younger_one() {
-    let (young, old) = (OwnPostgres::new(installation(), "young"), OwnPostgres::new(installation(), "old"));
-    let (_young, _old) = (young.start_migrated().await, old.start());
+async fn a_dump_is_exact_in_clusters_with_higher_and_with_lower_transaction_ids() {
+    let young = OwnPostgres::new(installation(), "young");
+    let old = OwnPostgres::new(installation(), "old");
+    let _young = young.start_migrated().await;
+    let _old = old.start();
     let maintenance = connect(&DatabaseSettings { name: "postgres".to_owned(), ..old.database() }).await;
-    grow_older(&maintenance, 20_000).await;
+    consume_transaction_ids(&maintenance, 20_000).await;
 
     let services = Services::start_on(young.database(), ONE, "", Vec::new()).await;
     let there = next_transaction(&services.client).await;
@@ -132,16 +136,17 @@ async fn a_dump_is_exact_in_an_older_cluster_and_in_a_younger_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_next_version_goes_on_from_a_dump_of_this_one() {
+async fn a_newer_version_continues_from_a_dump_of_an_older_one() {
     let mut versions = installations();
     versions.sort_by_key(|installation| installation.version().major);
     let [older, .., newer] = &versions[..] else {
         println!("SKIPPED: an upgrade needs two versions of Postgres, and there is one");
         return;
     };
-    let (before, after) =
-        (OwnPostgres::new(older.clone(), "before"), OwnPostgres::new(newer.clone(), "after"));
-    let (_before, _after) = (before.start_migrated().await, after.start());
+    let before = OwnPostgres::new(older.clone(), "before");
+    let after = OwnPostgres::new(newer.clone(), "after");
+    let _before = before.start_migrated().await;
+    let _after = after.start();
     let services = Services::start_on(before.database(), ONE, "", Vec::new()).await;
     dump_and_restore(&services, &before, &after, newer).await;
     drop(services);
@@ -150,11 +155,12 @@ async fn the_next_version_goes_on_from_a_dump_of_this_one() {
     assert!(version.starts_with(&newer.version().major.to_string()), "{version}");
 }
 
-/// It has the system identifier of the other one, and a past that it shares with it up to some moment.
+/// A base backup has the system identifier of the original, and shares its history up to some
+/// moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_base_backup_goes_on_from_its_own_moment() {
-    let (original, copy) =
-        (OwnPostgres::new(installation(), "original"), OwnPostgres::new(installation(), "copy"));
+async fn a_base_backup_continues_from_its_own_moment() {
+    let original = OwnPostgres::new(installation(), "original");
+    let copy = OwnPostgres::new(installation(), "copy");
     let _original = original.start_migrated().await;
     let services = Services::start_on(original.database(), ONE, "", Vec::new()).await;
     let producer = services.produce();
@@ -171,18 +177,20 @@ async fn a_base_backup_goes_on_from_its_own_moment() {
     assert_eq!(
         verify(folder, &copy.database()).0,
         Some(0),
-        "the counts are of the same moment as the events"
+        "the counts must be of the same moment as the events"
     );
     let services = go_on_exactly(copy.database(), folder).await;
     while next_transaction(&services.client).await <= there {
         services.post(1).await;
     }
-    let subscriber = services.subscribe(Part::SseGateway).await;
-    services.until_exact(&subscriber, "where ids of the other's future were given anew").await;
+    let subscriber = services.subscribe(ServiceKind::SseGateway).await;
+    services
+        .until_exact(&subscriber, "after the copy has assigned the original's later transaction ids")
+        .await;
     services.until_rolled_up().await;
 }
 
-/// A migrated database that was counted while it was empty.
+/// A migrated database, with a rebuild while it was empty.
 async fn counted_when_empty(folder: &Path) -> (TestDatabase, DatabaseSettings) {
     let database = TestDatabase::create().await;
     let settings = database.superuser();
@@ -192,11 +200,11 @@ async fn counted_when_empty(folder: &Path) -> (TestDatabase, DatabaseSettings) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restore_of_data_alone_is_counted_by_the_triggers_or_mended_by_a_rebuild() {
+async fn a_restore_of_data_alone_is_counted_by_the_triggers_or_repaired_by_a_rebuild() {
     let source = OwnPostgres::new(installation(), "source");
     let _source: Cluster = source.start_migrated().await;
     let folder = source.settings.folder.clone();
-    // Its log is ahead of what the other cluster has seen, and is not folded.
+    // Its change log has higher transaction ids than the test cluster, and is not folded.
     let client = source.connect().await;
     let test_cluster = TestDatabase::create().await;
     let ahead = next_transaction(&test_cluster.connect().await).await;
@@ -204,47 +212,47 @@ async fn a_restore_of_data_alone_is_counted_by_the_triggers_or_mended_by_a_rebui
     services.post(200).await;
     services.until_rolled_up().await;
     drop(services);
-    grow_older(&client, u32::try_from(ahead).unwrap() + 100_000).await;
+    consume_transaction_ids(&client, u32::try_from(ahead).unwrap() + 100_000).await;
     let more =
         "INSERT INTO items SELECT gen_random_uuid(), id, now() FROM base_items, generate_series(1, 100)";
     client.batch_execute(more).await.unwrap();
 
     let [of_events, restored] = &commands("Restoring events alone")[..] else {
-        panic!("a block for the old server, and one for the new")
+        panic!("there must be one block for the old server and one for the new one")
     };
     must_operate(&folder, &installation(), &source.database(), of_events);
     let dump_all = "pg_dump --data-only --format=custom --file=all.dump";
     must_operate(&folder, &installation(), &source.database(), dump_all);
 
-    // As the page says.
+    // As the page describes it.
     let (_database, target) = counted_when_empty(&folder).await;
     let restored = restored.replace("newcycle", &target.name);
     must_operate(&folder, &installation(), &target, &restored);
-    let (code, said) = verify(&folder, &target);
-    assert_eq!((code, said["events"].as_u64()), (Some(0), Some(500)), "{said}");
+    let (code, output) = verify(&folder, &target);
+    assert_eq!((code, output["events"].as_u64()), (Some(0), Some(500)), "{output}");
 
-    // As it warns of.
+    // What the page warns of.
     let without_triggers =
         "pg_restore --exit-on-error --disable-triggers --dbname=\"$PGDATABASE\" events.dump";
-    // What is there once only is refused, and the rest goes on.
+    // Rows that exist already are refused, and the restore continues.
     let whole = "pg_restore --dbname=\"$PGDATABASE\" all.dump || true";
     for wrong in [without_triggers, whole] {
         let (database, target) = counted_when_empty(&folder).await;
         must_operate(&folder, &installation(), &target, wrong);
-        let (code, said) = verify(&folder, &target);
-        assert_eq!(code, Some(1), "{wrong}: {said}");
+        let (code, output) = verify(&folder, &target);
+        assert_eq!(code, Some(1), "{wrong}: {output}");
         must_operate(&folder, &installation(), &target, "stats-notifier rebuild");
-        let (code, said) = verify(&folder, &target);
-        assert_eq!((code, said["events"].as_u64()), (Some(0), Some(500)), "{wrong}: {said}");
+        let (code, output) = verify(&folder, &target);
+        assert_eq!((code, output["events"].as_u64()), (Some(0), Some(500)), "{wrong}: {output}");
         drop(database);
     }
 }
 
-/// How long a writer may wait for a lock while all is counted anew.
+/// How long a writer may wait for a lock during a rebuild.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Writes until asked to stop: new events, and changes of old ones, of which there are many at each of their times. Counts
-/// the statements.
+/// Writes until `stop`: inserts new events, and changes old ones, of which many have the same time.
+/// Counts the statements.
 async fn write(client: Client, base_item: Uuid, statements: Arc<AtomicUsize>, stop: CancellationToken) {
     let set = format!("SET lock_timeout = {}", LOCK_TIMEOUT.as_millis());
     client.batch_execute(&set).await.unwrap();
@@ -263,11 +271,11 @@ async fn write(client: Client, base_item: Uuid, statements: Arc<AtomicUsize>, st
     }
 }
 
-/// The leader is deposed, all is counted anew, and the leader comes back, while events come in as fast as they can: also
-/// while the recount has done everything but commit.
+/// The leader loses its term to a rebuild and leads again afterwards, while events arrive as fast
+/// as possible. For a while the rebuild has done everything except its commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rebuild_under_load_holds_nobody_up_and_is_exact() {
-    // A flush does not set that column.
+async fn a_rebuild_under_load_delays_no_writer_and_is_exact() {
+    // The trigger does not fire in a flush, which does not set this column.
     let before = format!(
         "{WAIT} CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             PERFORM wait(); RETURN NEW; END $$;
@@ -277,12 +285,14 @@ async fn a_rebuild_under_load_holds_nobody_up_and_is_exact() {
             + n % 1000 * interval '1 min' FROM base_items, generate_series(1, 50000) AS n"
     );
     let mut services = Services::start_with(ONE, &before).await;
-    services.stack.until_ready(Part::SseGateway, DEADLINE).await.unwrap();
-    let subscriber = services.subscribe(Part::SseGateway).await;
-    let (stop, mut writing) = (CancellationToken::new(), tokio::task::JoinSet::new());
+    services.stack.until_ready(ServiceKind::SseGateway, DEADLINE).await.unwrap();
+    let subscriber = services.subscribe(ServiceKind::SseGateway).await;
+    let stop = CancellationToken::new();
+    let mut writing = tokio::task::JoinSet::new();
     let writers: [Arc<AtomicUsize>; 6] = Default::default();
     for statements in &writers {
-        let (client, base_item) = (services.connect().await, services.parents.base_item);
+        let client = services.connect().await;
+        let base_item = services.parents.base_item;
         writing.spawn(write(client, base_item, Arc::clone(statements), stop.clone()));
     }
     let producer = services.produce();
@@ -294,7 +304,7 @@ async fn a_rebuild_under_load_holds_nobody_up_and_is_exact() {
     };
     services.client.execute(HOLD, &[]).await.unwrap();
     let held = rebuild();
-    until("all must be counted, and not committed", async || {
+    until("the rebuild must wait before its commit", async || {
         let find =
             "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
         services.client.query_opt(find, &[]).await.unwrap()
@@ -302,12 +312,12 @@ async fn a_rebuild_under_load_holds_nobody_up_and_is_exact() {
     .await;
     let written = || writers.each_ref().map(|statements| statements.load(Ordering::Relaxed));
     let at_first = written();
-    until("every writer must go on", async || {
+    until("every writer must continue", async || {
         let on = written().iter().zip(at_first).all(|(now, at_first)| *now > at_first + 100);
         on.then_some(())
     })
     .await;
-    services.client.execute(LET_GO, &[]).await.unwrap();
+    services.client.execute(RELEASE, &[]).await.unwrap();
     held.await.unwrap();
     rebuild().await.unwrap();
     stop.cancel();
@@ -315,6 +325,6 @@ async fn a_rebuild_under_load_holds_nobody_up_and_is_exact() {
     writing.join_all().await;
     services.until_exact(&subscriber, "after two rebuilds").await;
     services.until_rolled_up().await;
-    let (code, said) = verify(&std::env::temp_dir(), &services.database);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = verify(&std::env::temp_dir(), &services.database);
+    assert_eq!(code, Some(0), "{output}");
 }

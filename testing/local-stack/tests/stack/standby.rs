@@ -1,32 +1,33 @@
-//! Two stats-notifiers: one leads, and whatever becomes of it, the other goes on where it was.
+//! Two stats-notifiers. Whatever happens to the leader, the other one continues from its state.
 
 use std::time::{Duration, Instant};
 
-use local_stack::stack::{Part, Replicas};
+use local_stack::stack::{Replicas, ServiceKind};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::replicas::{Noticed, Services, noticed, role, until_leads};
+use crate::replicas::{Observed, Services, observed, role, until_leads};
 use crate::support::{DEADLINE, until};
 
-/// Within which a silent leader is replaced.
-const TAKEOVER: Duration = Duration::from_secs(5);
+/// How long it may take until a frozen leader is replaced.
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Within which one is replaced whose session ends with it.
-const HANDOVER: Duration = Duration::from_secs(2);
+/// How long it may take until a leader is replaced whose session ends together with its process.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What there is in most of these tests.
+/// The services of most of these tests.
 const PAIR: Replicas = Replicas { stats_notifier: 2, ingest_api: 1, sse_gateway: 1, dashboard: 0 };
 
-/// What a client notices of a new term: a status at most, and a snapshot after the one that it began with.
-fn assert_only_a_snapshot(noticed: &Noticed) {
-    assert!(noticed.stale <= 1, "{noticed:?}");
-    assert_eq!((noticed.streams, noticed.snapshots), (1, 2), "{noticed:?}");
+/// Checks what a client observes of a new term: at most one `stale` status, and one snapshot after
+/// its first.
+fn assert_only_a_snapshot(observed: &Observed) {
+    assert!(observed.stale <= 1, "{observed:?}");
+    assert_eq!((observed.streams, observed.snapshots), (1, 2), "{observed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_leads_and_the_other_is_ready_to() {
+async fn one_leads_and_the_other_is_ready_as_a_standby() {
     let services =
         Services::start(Replicas { stats_notifier: 2, ingest_api: 0, sse_gateway: 0, dashboard: 0 }).await;
     let (leader, standby) = services.leader_and_standby().await;
@@ -36,7 +37,7 @@ async fn one_leads_and_the_other_is_ready_to() {
     for (instance, leading) in [(leader, "notifier_leading 1"), (standby, "notifier_leading 0")] {
         assert_eq!(get(instance, "/readyz").await.status(), 200);
         let metrics = get(instance, "/metrics").await.text().await.unwrap();
-        assert!(metrics.lines().any(|line| line == leading), "{instance} must say {leading}");
+        assert!(metrics.lines().any(|line| line == leading), "{instance} must report {leading}");
     }
     assert_eq!(get(leader, "/internal/v1/stream").await.status(), 200);
     let refused = get(standby, "/internal/v1/stream").await;
@@ -47,10 +48,10 @@ async fn one_leads_and_the_other_is_ready_to() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_leader_is_replaced_and_wakes_as_a_standby() {
+async fn a_frozen_leader_is_replaced_and_thaws_as_a_standby() {
     let mut services = Services::start(PAIR).await;
     let (leader, standby) = services.leader_and_standby().await;
-    let subscriber = services.subscribe(Part::SseGateway).await;
+    let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     services.post(20).await;
     services.until_exact(&subscriber, "before").await;
     let before = services.leading_backend(None).await;
@@ -60,11 +61,11 @@ async fn a_frozen_leader_is_replaced_and_wakes_as_a_standby() {
     let frozen = services.stack.freeze(leader).await.unwrap();
     services.until_leads(standby).await;
     let took = freezing.elapsed();
-    assert!(took < TAKEOVER, "the standby must lead in time, not after {took:?}");
+    assert!(took < TAKEOVER_TIMEOUT, "the standby must lead within {TAKEOVER_TIMEOUT:?}, not after {took:?}");
     producer.finish().await;
     services.until_exact(&subscriber, "while the old leader is frozen").await;
-    assert_only_a_snapshot(&noticed(&subscriber.heard()));
-    // A listener that does not read would let the server's queue grow.
+    assert_only_a_snapshot(&observed(&subscriber.received()));
+    // A listener that does not read would make the server's notification queue grow.
     until("the server must end all sessions of a frozen leader", async || {
         let kept = "SELECT FROM pg_stat_activity WHERE datname = current_database() \
              AND application_name = 'stats-notifier listener' HAVING count(*) > 1";
@@ -72,8 +73,10 @@ async fn a_frozen_leader_is_replaced_and_wakes_as_a_standby() {
     })
     .await;
 
-    // Gateways that ask while it is frozen are answered as soon as it wakes, before it need know that its term is over.
-    let (producer, url) = (services.produce(), services.stack.internal_url(leader));
+    // Gateways that connect while the leader is frozen get a response when it thaws. It may not
+    // know yet that its term has ended.
+    let producer = services.produce();
+    let url = services.stack.internal_url(leader);
     let mut gateways = Vec::new();
     for _ in 0..20 {
         let mut gateway = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
@@ -84,28 +87,29 @@ async fn a_frozen_leader_is_replaced_and_wakes_as_a_standby() {
     for mut gateway in gateways {
         let mut answer = [0; 12];
         gateway.read_exact(&mut answer).await.unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 503", "an old state must be shown to nobody");
+        assert_eq!(&answer, b"HTTP/1.1 503", "a leader must not send the state of a term that has ended");
     }
-    until("the old leader must wait", async || {
+    until("the old leader must become a standby", async || {
         (role(&url).await.as_deref() == Some("standby")).then_some(())
     })
     .await;
     services.stack.until_ready(leader, DEADLINE).await.unwrap();
     producer.finish().await;
     services.until_exact(&subscriber, "after").await;
-    assert_only_a_snapshot(&noticed(&subscriber.heard()));
+    assert_only_a_snapshot(&observed(&subscriber.received()));
     services.leading_backend(Some(before)).await;
     services.until_rolled_up().await;
 }
 
-/// A function that waits, without a lock of the server's, for as long as a test's session [holds](HOLD) it there.
+/// A function that waits, without a lock on a table or row, as long as a session of the test
+/// [holds](HOLD) it there.
 pub(crate) const WAIT: &str = "CREATE FUNCTION wait() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
         WHILE NOT pg_try_advisory_xact_lock_shared(77) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN true; END $$;";
 pub(crate) const HOLD: &str = "SELECT pg_advisory_lock(77)";
-pub(crate) const LET_GO: &str = "SELECT pg_advisory_unlock(77)";
+pub(crate) const RELEASE: &str = "SELECT pg_advisory_unlock(77)";
 
-/// Where the last write of a flush is done, and the commit is not.
-fn held_in_a_flush() -> String {
+/// SQL that makes a flush wait between its last write and its commit.
+fn hold_in_flush() -> String {
     format!(
         "{WAIT} CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             PERFORM wait(); RETURN NEW; END $$;
@@ -115,41 +119,42 @@ fn held_in_a_flush() -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_frozen_inside_a_flush_commits_nothing() {
-    let services = Services::start_with(PAIR, &held_in_a_flush()).await;
+    let services = Services::start_with(PAIR, &hold_in_flush()).await;
     let (leader, standby) = services.leader_and_standby().await;
-    let subscriber = services.subscribe(Part::SseGateway).await;
+    let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     let backend = services.leading_backend(None).await;
     services.client.execute(HOLD, &[]).await.unwrap();
     services.post(20).await;
     services.until_backend(backend, "wait_event = 'PgSleep'").await;
     let freezing = Instant::now();
     let frozen = services.stack.freeze(leader).await.unwrap();
-    services.client.execute(LET_GO, &[]).await.unwrap();
+    services.client.execute(RELEASE, &[]).await.unwrap();
     services.until_backend(backend, "state = 'idle in transaction'").await;
     services.post(20).await;
     services.until_leads(standby).await;
     let took = freezing.elapsed();
-    assert!(took < TAKEOVER, "the standby must lead in time, not after {took:?}");
+    assert!(took < TAKEOVER_TIMEOUT, "the standby must lead within {TAKEOVER_TIMEOUT:?}, not after {took:?}");
     services.until_exact(&subscriber, "while the old leader is frozen").await;
 
     frozen.thaw();
     services.post(20).await;
     services.until_exact(&subscriber, "after").await;
     services.leader_and_standby().await;
-    noticed(&subscriber.heard());
+    observed(&subscriber.received());
     services.until_rolled_up().await;
 }
 
-/// The server would wait for that lock as long as anybody holds it, and the frozen leader lead.
+/// Without a limit, the server would wait for the lock as long as it is held, and the frozen leader
+/// would keep the lead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_frozen_while_it_waits_for_a_lock_is_replaced() {
     let services = Services::start(PAIR).await;
     let (leader, standby) = services.leader_and_standby().await;
-    let subscriber = services.subscribe(Part::SseGateway).await;
+    let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     services.post(1).await;
     services.until_rolled_up().await;
     let backend = services.leading_backend(None).await;
-    // On a connection of its own: what a transaction is told of other sessions is what they did when it first asked.
+    // On a connection of its own, because pg_stat_activity does not change within a transaction.
     let blocker = services.connect().await;
     blocker.batch_execute("BEGIN; SELECT FROM rollup WHERE unit = 'year' FOR UPDATE").await.unwrap();
     services.post(20).await;
@@ -159,19 +164,20 @@ async fn a_leader_frozen_while_it_waits_for_a_lock_is_replaced() {
     services.until_backend(backend, "wait_event_type = 'Lock'").await;
     services.until_leads(standby).await;
     let took = freezing.elapsed();
-    assert!(took < TAKEOVER, "the standby must lead in time, not after {took:?}");
+    assert!(took < TAKEOVER_TIMEOUT, "the standby must lead within {TAKEOVER_TIMEOUT:?}, not after {took:?}");
     blocker.batch_execute("ROLLBACK").await.unwrap();
 
     frozen.thaw();
     services.until_exact(&subscriber, "after").await;
-    noticed(&subscriber.heard());
+    observed(&subscriber.received());
     services.until_rolled_up().await;
 }
 
-/// The server would wait for it to read the rest of the rows, and the frozen leader lead.
+/// Without a limit, the server would wait until the leader reads the rest of the rows, and the
+/// frozen leader would keep the lead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_frozen_while_rows_are_sent_to_it_is_replaced() {
-    // Only a tick that finds rows waits, once, before it sends the first.
+    // Only a tick that finds rows waits: once, before the server sends the first row.
     let held_at = format!(
         "{WAIT} ALTER TABLE count_log ENABLE ROW LEVEL SECURITY;
         CREATE POLICY wait ON count_log TO newcycle_notifier
@@ -179,12 +185,12 @@ async fn a_leader_frozen_while_rows_are_sent_to_it_is_replaced() {
     );
     let services = Services::start_with(PAIR, &held_at).await;
     let (leader, standby) = services.leader_and_standby().await;
-    let subscriber = services.subscribe(Part::SseGateway).await;
+    let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     services.post(1).await;
     services.until_rolled_up().await;
     let backend = services.leading_backend(None).await;
     services.client.execute(HOLD, &[]).await.unwrap();
-    // More than the sockets hold of it, and nothing in sum.
+    // More rows than the sockets can buffer. Their sum is zero.
     let many = "INSERT INTO count_log (metric, bucket, delta) \
          SELECT 'item-creation', date_trunc('millisecond', created_at), sign(n) \
          FROM items, generate_series(-100000, 100000) AS n WHERE n <> 0";
@@ -192,12 +198,12 @@ async fn a_leader_frozen_while_rows_are_sent_to_it_is_replaced() {
     services.until_backend(backend, "wait_event = 'PgSleep'").await;
     let freezing = Instant::now();
     let frozen = services.stack.freeze(leader).await.unwrap();
-    services.client.execute(LET_GO, &[]).await.unwrap();
+    services.client.execute(RELEASE, &[]).await.unwrap();
     services.until_backend(backend, "wait_event = 'ClientWrite'").await;
-    // Loading so much then takes its time.
+    // The new leader then takes a while to load these rows.
     services.leading_backend(Some(backend)).await;
     let took = freezing.elapsed();
-    assert!(took < TAKEOVER, "the lead must be free in time, not after {took:?}");
+    assert!(took < TAKEOVER_TIMEOUT, "the lock must be free within {TAKEOVER_TIMEOUT:?}, not after {took:?}");
     services.until_leads(standby).await;
 
     frozen.thaw();
@@ -205,12 +211,12 @@ async fn a_leader_frozen_while_rows_are_sent_to_it_is_replaced() {
     services.until_rolled_up().await;
 }
 
-/// Though the server is still at work for it.
+/// The server may still be executing the leader's flush.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_leader_is_replaced_at_once() {
-    let mut services = Services::start_with(PAIR, &held_in_a_flush()).await;
+    let mut services = Services::start_with(PAIR, &hold_in_flush()).await;
     let (leader, standby) = services.leader_and_standby().await;
-    let subscriber = services.subscribe(Part::SseGateway).await;
+    let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     let backend = services.leading_backend(None).await;
     services.client.execute(HOLD, &[]).await.unwrap();
     let producer = services.produce();
@@ -219,43 +225,44 @@ async fn a_killed_leader_is_replaced_at_once() {
     services.stack.kill(leader).await;
     services.until_leads(standby).await;
     let took = killing.elapsed();
-    assert!(took < HANDOVER, "the standby must lead at once, not after {took:?}");
-    services.client.execute(LET_GO, &[]).await.unwrap();
+    assert!(took < HANDOVER_TIMEOUT, "the standby must lead within {HANDOVER_TIMEOUT:?}, not after {took:?}");
+    services.client.execute(RELEASE, &[]).await.unwrap();
     services.stack.start_one(leader).unwrap();
     services.stack.until_ready(leader, DEADLINE).await.unwrap();
     assert_eq!(services.leader_and_standby().await, (standby, leader));
     producer.finish().await;
     services.until_exact(&subscriber, "after").await;
-    assert_only_a_snapshot(&noticed(&subscriber.heard()));
+    assert_only_a_snapshot(&observed(&subscriber.received()));
     services.until_rolled_up().await;
 }
 
-/// Within the silence that a gateway bears, so that clients are not even told.
+/// The handover is faster than a gateway's stale timeout, so clients do not notice it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_is_asked_to_end_hands_over_unnoticed() {
+async fn a_leader_that_gets_sigterm_hands_over_unnoticed() {
     let mut services = Services::start(PAIR).await;
     let (leader, standby) = services.leader_and_standby().await;
-    let subscriber = services.subscribe(Part::SseGateway).await;
+    let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     let producer = services.produce();
     services.post(20).await;
-    let (asking, url) = (Instant::now(), services.stack.internal_url(standby));
+    let asking = Instant::now();
+    let url = services.stack.internal_url(standby);
     let handed_over = async {
         until_leads(&url).await;
         asking.elapsed()
     };
     let (ended_well, took) = tokio::join!(services.stack.stop_one(leader, DEADLINE), handed_over);
-    assert!(ended_well, "it must end without an error");
-    assert!(took < HANDOVER, "the standby must lead at once, not after {took:?}");
+    assert!(ended_well, "it must stop without an error");
+    assert!(took < HANDOVER_TIMEOUT, "the standby must lead within {HANDOVER_TIMEOUT:?}, not after {took:?}");
     producer.finish().await;
     services.until_exact(&subscriber, "after").await;
-    assert_eq!(noticed(&subscriber.heard()), Noticed { streams: 1, snapshots: 2, stale: 0 });
+    assert_eq!(observed(&subscriber.received()), Observed { streams: 1, snapshots: 2, stale: 0 });
     services.until_rolled_up().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_whose_session_is_ended_begins_no_second_count() {
+async fn a_leader_whose_session_is_terminated_counts_nothing_twice() {
     let services = Services::start(PAIR).await;
-    let subscriber = services.subscribe(Part::SseGateway).await;
+    let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     services.leader_and_standby().await;
     let producer = services.produce();
     let backend = services.leading_backend(None).await;
@@ -265,6 +272,6 @@ async fn a_leader_whose_session_is_ended_begins_no_second_count() {
     services.leader_and_standby().await;
     producer.finish().await;
     services.until_exact(&subscriber, "after").await;
-    assert_only_a_snapshot(&noticed(&subscriber.heard()));
+    assert_only_a_snapshot(&observed(&subscriber.received()));
     services.until_rolled_up().await;
 }

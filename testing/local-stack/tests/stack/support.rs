@@ -1,25 +1,26 @@
-//! The services of a test, as processes.
+//! Starts the services of a test as processes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use local_stack::stack::{Part, Ports, Replicas, Stack, StackSettings, built_programs};
+use local_stack::stack::{Ports, Replicas, ServiceKind, Stack, StackSettings, built_programs};
 use local_stack::test_database::TestDatabase;
 use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
 
-/// The longest that any condition is waited for.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a test waits for any condition. It is far longer than an idle machine needs, because
+/// the tests must pass on a busy one.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What the services of a database are told, one of each, on ports of their own.
+/// The settings of one of each service, on ports of their own.
 pub(crate) fn settings(database: DatabaseSettings, roles: RoleSettings) -> StackSettings {
     replicas(database, roles, Replicas::ONE)
 }
 
-/// What any number of them are told.
+/// The settings of any number of replicas, on ports of their own.
 pub(crate) fn replicas(database: DatabaseSettings, roles: RoleSettings, replicas: Replicas) -> StackSettings {
-    let most = Part::ALL.map(|part| replicas.of(part)).into_iter().max().unwrap();
-    let ports = (0..most).map(|_| Ports::free().unwrap()).collect();
+    let most = ServiceKind::ALL.map(|service| replicas.count(service)).into_iter().max().unwrap();
+    let ports = (0..most).map(|_| Ports::reserve().unwrap()).collect();
     StackSettings {
         programs: built_programs().unwrap(),
         database,
@@ -30,12 +31,12 @@ pub(crate) fn replicas(database: DatabaseSettings, roles: RoleSettings, replicas
     }
 }
 
-/// The ready services of a test's database.
+/// Starts one of each service on a test's database, and waits until they are ready.
 pub(crate) async fn start(database: &TestDatabase) -> Stack {
     start_with(settings(database.superuser(), TestDatabase::roles())).await
 }
 
-/// Ready services.
+/// Starts services, and waits until they are ready.
 pub(crate) async fn start_with(settings: StackSettings) -> Stack {
     let mut stack = Stack::start(settings, Arc::new(|_, _: &str| ())).unwrap();
     for instance in stack.instances() {
@@ -44,7 +45,7 @@ pub(crate) async fn start_with(settings: StackSettings) -> Stack {
     stack
 }
 
-/// Waits until `look` finds something.
+/// Waits until `look` returns a value. `what` must happen for that.
 pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
@@ -52,7 +53,7 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
             return found;
         }
         assert!(started.elapsed() < DEADLINE, "{what}");
-        // Leaves the cores to what is waited for.
+        // Leaves the processor to the services.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes over a socket, as no HTTP client would send them, and the answers to them.
+//! Sends bytes that no HTTP client would send, and reads the responses.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use tokio::time::{Instant, timeout};
 
 use crate::support::DEADLINE;
 
-/// How a connection went.
+/// What happened on a connection.
 #[derive(Debug)]
 pub(crate) struct Talk {
-    /// The statuses of its answers, each of which was well formed, in their order.
+    /// The statuses of the responses, in their order. Each response was well formed.
     pub(crate) statuses: Vec<u16>,
-    /// How long it was from the last byte that was sent at first to its end.
+    /// The time from the end of the first bytes to the end of the connection.
     pub(crate) lasted: Duration,
 }
 
-/// A connection to a port of this machine.
+/// Connects to a port of this machine.
 pub(crate) async fn connect(port: u16) -> TcpStream {
     TcpStream::connect(("127.0.0.1", port)).await.unwrap()
 }
 
-/// Sends bytes, then `drip` every 100 ms, until the other side closes the connection, which it must.
+/// Sends `bytes`, then `drip` every 100 ms, until the service closes the connection, as it must.
 pub(crate) async fn talk(port: u16, bytes: &[u8], drip: &[u8]) -> Result<Talk, String> {
     let (mut read, mut write) = connect(port).await.into_split();
-    // Whoever is refused early is not listened to until its end.
+    // A service that refuses the request early does not read all of it.
     let _refused = write.write_all(bytes).await;
     let started = Instant::now();
     let mut pace = tokio::time::interval(Duration::from_millis(100));
@@ -34,7 +34,7 @@ pub(crate) async fn talk(port: u16, bytes: &[u8], drip: &[u8]) -> Result<Talk, S
         loop {
             tokio::select! {
                 count = read.read_buf(&mut received) => match count {
-                    // Closing what was not read to its end is a reset.
+                    // Closing a connection with unread bytes resets it.
                     Ok(0) | Err(_) => break,
                     Ok(_) => {}
                 },
@@ -46,29 +46,31 @@ pub(crate) async fn talk(port: u16, bytes: &[u8], drip: &[u8]) -> Result<Talk, S
     };
     let closed = timeout(DEADLINE, ended).await.is_ok();
     if !closed {
-        return Err(format!("is still open; answers: {}", String::from_utf8_lossy(&received)));
+        return Err(format!("is still open; responses: {}", String::from_utf8_lossy(&received)));
     }
     Ok(Talk { statuses: answers(&received)?, lasted: started.elapsed() })
 }
 
-/// The statuses of answers that follow upon each other, each complete and well formed.
+/// The statuses of successive responses. Each must be complete and well formed.
 fn answers(mut bytes: &[u8]) -> Result<Vec<u16>, String> {
     let mut statuses = Vec::new();
     while !bytes.is_empty() {
         let wrong = |what: &str| format!("{what}: {}", String::from_utf8_lossy(bytes));
         let end = find(bytes, b"\r\n\r\n").ok_or_else(|| wrong("the head does not end"))?;
-        let head = std::str::from_utf8(&bytes[..end]).map_err(|_| wrong("the head is no text"))?;
+        let head = std::str::from_utf8(&bytes[..end]).map_err(|_| wrong("the head is not UTF-8"))?;
         let mut lines = head.split("\r\n");
         let line = lines.next().unwrap_or_default();
         let version = line.get(..9).ok_or_else(|| wrong("there is no status line"))?;
         if version != "HTTP/1.1 " && version != "HTTP/1.0 " {
-            return Err(wrong("the version is another"));
+            return Err(wrong("the HTTP version is unexpected"));
         }
         let status = line.get(9..12).and_then(|status| status.parse().ok());
-        let status: u16 = status.filter(|_| line[12..].starts_with(' ')).ok_or_else(|| wrong("no status"))?;
-        let (mut length, mut chunked) = (None, false);
+        let status: u16 =
+            status.filter(|_| line[12..].starts_with(' ')).ok_or_else(|| wrong("there is no status"))?;
+        let mut length = None;
+        let mut chunked = false;
         for line in lines {
-            let (name, value) = line.split_once(": ").ok_or_else(|| wrong("a header is none"))?;
+            let (name, value) = line.split_once(": ").ok_or_else(|| wrong("a header has no colon"))?;
             let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
             if name.is_empty() || !name.bytes().all(plain) || value.bytes().any(|byte| byte < b' ') {
                 return Err(wrong("a header is malformed"));
@@ -76,7 +78,7 @@ fn answers(mut bytes: &[u8]) -> Result<Vec<u16>, String> {
             match name {
                 "content-length" if length.is_some() => return Err(wrong("there are two lengths")),
                 "content-length" => {
-                    length = Some(value.parse::<usize>().map_err(|_| wrong("the length is no number"))?);
+                    length = Some(value.parse::<usize>().map_err(|_| wrong("the length is not a number"))?);
                 }
                 "transfer-encoding" => chunked = value == "chunked",
                 _ => {}
@@ -96,7 +98,7 @@ fn answers(mut bytes: &[u8]) -> Result<Vec<u16>, String> {
     Ok(statuses)
 }
 
-/// What follows upon a chunked body.
+/// The bytes after a chunked body.
 fn after_chunks(mut bytes: &[u8]) -> Result<&[u8], String> {
     loop {
         let end = find(bytes, b"\r\n").ok_or("the size of a chunk does not end")?;
@@ -115,7 +117,7 @@ fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
 }
 
 #[test]
-fn malformed_answers_are_found() {
+fn a_malformed_response_is_an_error() {
     let good = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}HTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
     assert_eq!(answers(good.as_bytes()), Ok(vec![200, 404]));
     for bad in [

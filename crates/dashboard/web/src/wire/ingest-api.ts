@@ -4,109 +4,109 @@ export type paths = Record<string, never>;
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description What an item can be an instance of. */
+        /** @description A kind of thing that items are instances of. */
         BaseItem: {
-            /** @description Says what it is. */
+            /** @description Describes the base item. */
             description: components["schemas"]["Description"];
-            /** @description Identifies it. */
+            /** @description The id of the base item. */
             id: components["schemas"]["BaseItemId"];
         };
         /**
          * Format: uuid
-         * @description Identifies a base item.
+         * @description The id of a base item.
          */
         BaseItemId: string;
-        /** @description What became of the lines of an upload. */
-        Counts: {
-            /**
-             * Format: int64
-             * @description Lines stored.
-             */
-            accepted: number;
-            /**
-             * Format: int64
-             * @description Lines refused.
-             */
-            rejected: number;
-            /**
-             * Format: int64
-             * @description Lines that were stored already, with the same content.
-             */
-            repeated: number;
-        };
         /**
-         * @description A text that says what a base item is. It may have every character but NUL.
+         * @description Describes a base item. Any character except NUL (U+0000) is allowed.
          * @example a bicycle
          */
         Description: string;
         /**
          * Format: date-time
-         * @description When an event happened: in UTC, in years 1 to 9999, at the microseconds that Postgres keeps.
+         * @description The time of an event, within the years 1 to 9999 in UTC. Digits beyond microseconds are cut off.
          * @example 2026-11-23T09:37:00.123456Z
          */
         EventTime: string;
-        /** @description One item: an event of the metric item-creation. */
+        /** @description An item. Its creation is an event of the metric `item-creation`. */
         Item: {
-            /** @description What it is an instance of. */
+            /** @description The base item that this item is an instance of. */
             base_item_id: components["schemas"]["BaseItemId"];
-            /** @description When it was created. */
+            /** @description When the item was created. */
             created_at: components["schemas"]["EventTime"];
-            /** @description Identifies it. */
+            /** @description The id of the item. */
             id: components["schemas"]["ItemId"];
         };
         /**
          * Format: uuid
-         * @description Identifies an item.
+         * @description The id of an item.
          */
         ItemId: string;
-        /** @description A line that was refused. */
+        /** @description What became of the lines of an upload. */
+        LineCounts: {
+            /**
+             * Format: int64
+             * @description Lines that are stored now.
+             */
+            accepted: number;
+            /**
+             * Format: int64
+             * @description Lines that are not stored.
+             */
+            rejected: number;
+            /**
+             * Format: int64
+             * @description Lines that were stored before, with the same content.
+             */
+            repeated: number;
+        };
+        /** @description A line that was rejected. */
         LineError: {
             /** @description What is wrong. */
             detail: string;
-            /** @description The field that is wrong, where it is one. */
+            /** @description The field that is wrong, if one field is. */
             field: string | null;
             /**
              * Format: int64
-             * @description Its number, from 1.
+             * @description The number of the line, from 1.
              */
             line: number;
         };
         /** @description A base item to store. */
         NewBaseItem: {
-            /** @description Says what it is. */
+            /** @description Describes the base item. */
             description: components["schemas"]["Description"];
             /**
              * Format: uuid
-             * @description Identifies it; a new one is made where it is left out.
+             * @description The id of the base item. If it is left out, the service generates one.
              */
             id?: string | null;
         };
         /** @description An item to store. */
         NewItem: {
-            /** @description What it is an instance of. */
+            /** @description The base item that this item is an instance of. */
             base_item_id: components["schemas"]["BaseItemId"];
             created_at?: components["schemas"]["EventTime"] | null;
             /**
              * Format: uuid
-             * @description Identifies it; a new one is made where it is left out.
+             * @description The id of the item. If it is left out, the service generates one.
              */
             id?: string | null;
         };
-        /** @description The next owner of an item. */
+        /** @description The new owner of an item. */
         NewOwner: {
-            /** @description The user that the item passes to. */
+            /** @description The user who receives the item. */
             to: components["schemas"]["UserId"];
         };
         /** @description A transfer to store. */
         NewTransfer: {
             /**
              * Format: uuid
-             * @description Identifies it; a new one is made where it is left out.
+             * @description The id of the transfer. If it is left out, the service generates one.
              */
             id?: string | null;
-            /** @description The item. */
+            /** @description The item that is transferred. */
             item_id: components["schemas"]["ItemId"];
-            /** @description The user that the item passes to. */
+            /** @description The user who receives the item. */
             owner_id: components["schemas"]["UserId"];
             timestamp?: components["schemas"]["EventTime"] | null;
         };
@@ -114,11 +114,14 @@ export interface components {
         NewUser: {
             /**
              * Format: uuid
-             * @description Identifies them; a new one is made where it is left out.
+             * @description The id of the user. If it is left out, the service generates one.
              */
             id?: string | null;
         };
-        /** @description Who owns an item now: nobody, as long as it was never transferred. */
+        /**
+         * @description The current owner of an item. All fields but `item_id` are null if the item was never
+         *     transferred.
+         */
         Owner: {
             /** @description The item. */
             item_id: components["schemas"]["ItemId"];
@@ -143,35 +146,37 @@ export interface components {
              */
             type: string;
         };
-        /** @description An item passing to a user: an event of the metric transfers. */
+        /** @description A transfer of an item to a user, which is an event of the metric `transfers`. */
         Transfer: {
-            /** @description Identifies it. */
+            /** @description The id of the transfer. */
             id: components["schemas"]["TransferId"];
-            /** @description The item. */
+            /** @description The item that was transferred. */
             item_id: components["schemas"]["ItemId"];
-            /** @description The user that the item passed to. */
+            /** @description The user who received the item. */
             owner_id: components["schemas"]["UserId"];
-            /** @description When it happened. */
+            /** @description When the item was transferred. */
             timestamp: components["schemas"]["EventTime"];
         };
         /**
          * Format: uuid
-         * @description Identifies a transfer.
+         * @description The id of a transfer.
          */
         TransferId: string;
-        /** @description An upload some of whose lines were rejected; the others are committed. */
-        UploadProblem: components["schemas"]["Problem"] & components["schemas"]["Counts"] & {
-            /** @description The first of the lines that were rejected. */
+        /** @description Some lines of an upload were rejected; the other lines are committed. */
+        UploadProblem: components["schemas"]["Problem"] & components["schemas"]["UploadReport"];
+        /** @description What became of an upload that arrived completely. */
+        UploadReport: components["schemas"]["LineCounts"] & {
+            /** @description The first rejected lines. */
             errors: components["schemas"]["LineError"][];
         };
-        /** @description Who can own items. */
+        /** @description A user, who can own items. */
         User: {
-            /** @description Identifies them. */
+            /** @description The id of the user. */
             id: components["schemas"]["UserId"];
         };
         /**
          * Format: uuid
-         * @description Identifies a user.
+         * @description The id of a user.
          */
         UserId: string;
     };
@@ -183,11 +188,11 @@ export interface components {
 }
 export type BaseItem = components['schemas']['BaseItem'];
 export type BaseItemId = components['schemas']['BaseItemId'];
-export type Counts = components['schemas']['Counts'];
 export type Description = components['schemas']['Description'];
 export type EventTime = components['schemas']['EventTime'];
 export type Item = components['schemas']['Item'];
 export type ItemId = components['schemas']['ItemId'];
+export type LineCounts = components['schemas']['LineCounts'];
 export type LineError = components['schemas']['LineError'];
 export type NewBaseItem = components['schemas']['NewBaseItem'];
 export type NewItem = components['schemas']['NewItem'];
@@ -199,6 +204,7 @@ export type Problem = components['schemas']['Problem'];
 export type Transfer = components['schemas']['Transfer'];
 export type TransferId = components['schemas']['TransferId'];
 export type UploadProblem = components['schemas']['UploadProblem'];
+export type UploadReport = components['schemas']['UploadReport'];
 export type User = components['schemas']['User'];
 export type UserId = components['schemas']['UserId'];
 export type $defs = Record<string, never>;

@@ -1,13 +1,13 @@
-//! What is sent at once, and what must come back.
+//! Requests, and the responses that they must get.
 
-/// What must come back.
+/// The responses that a request must get.
 #[derive(Debug)]
 pub(super) enum Expected {
-    /// Answers of exactly these statuses.
+    /// Responses with exactly these statuses.
     Exactly(&'static [u16]),
-    /// So many answers, each of a status from 200 to 499.
+    /// This number of responses, each with a status from 200 to 499.
     Answers(usize),
-    /// An answer of this status, or none: what was not read to its end may cost the answer.
+    /// One response with this status, or none: closing a connection with unread bytes may lose it.
     AtMost(u16),
 }
 
@@ -24,7 +24,7 @@ impl Expected {
     }
 }
 
-/// What is sent, and what must come back.
+/// A name, the bytes to send, and the responses that they must get.
 pub(super) type Case = (&'static str, Vec<u8>, Expected);
 
 pub(super) fn head(first: &str, headers: &[&str]) -> Vec<u8> {
@@ -36,7 +36,7 @@ pub(super) fn get(target: &str, headers: &[&str]) -> Vec<u8> {
     head(&format!("GET {target} HTTP/1.1"), &[&["host: x"], headers].concat())
 }
 
-/// What no port may take amiss, whoever listens there.
+/// Requests for every port.
 pub(super) fn malformed() -> Vec<Case> {
     let long = |length: usize| "y".repeat(length);
     let many = |count: usize| (0..count).map(|number| format!("x{number}: y\r\n")).collect::<String>();
@@ -125,7 +125,7 @@ pub(super) fn malformed() -> Vec<Case> {
             [get("/none", &[]), b"?\r\n\r\n".to_vec(), get("/none", &[])].concat(),
             Exactly(&[404, 400]),
         ),
-        // What is in a body is not a request, however early that was answered.
+        // A body is not a request, even if the response is sent before the body was read.
         (
             "a request in a body",
             [get("/none", &["content-length: 29"]), get("/none", &[])].concat(),
@@ -149,7 +149,7 @@ pub(super) fn malformed() -> Vec<Case> {
     ]
 }
 
-/// What ingest-api is sent of bodies; each name says whether a user is stored.
+/// Bodies for ingest-api. A name that begins with "stored" says that a user must be stored.
 pub(super) fn bodies() -> Vec<Case> {
     let post = |headers: &[&str], body: &[u8]| {
         let headers = [&["host: x", "content-type: application/json"], headers].concat();

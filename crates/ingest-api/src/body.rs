@@ -1,0 +1,97 @@
+//! Reads request bodies, bounded in length and in time.
+//!
+//! Every body passes through [`parts`], which bounds the wait for each part. The body of a single
+//! row is then read [`whole`]: it has a maximum length and a deadline. An upload may be of any
+//! length and take any time, so it has a minimum pace instead ([`paced`]).
+
+use std::time::Duration;
+
+use actix_web::error::PayloadError;
+use actix_web::web::Payload;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use tokio::time::{Instant, timeout};
+
+use crate::settings::Limits;
+
+/// Why a body could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The body of a single row is longer than this number of bytes.
+    #[error("the body is longer than {0} bytes")]
+    TooLong(usize),
+    /// The connection failed, or the body is not encoded as its headers say.
+    #[error("the body could not be read: {0}")]
+    Broken(#[source] PayloadError),
+    /// No part of the body arrived for this long.
+    #[error("the body could not be read: no data arrived for {} ms", .0.as_millis())]
+    Idle(Duration),
+    /// The body of a single row was incomplete after this time.
+    #[error("the body could not be read: it did not arrive within {} ms", .0.as_millis())]
+    Late(Duration),
+    /// An upload arrived more slowly than this number of bytes per second.
+    #[error("the body could not be read: it arrives more slowly than {0} bytes/s")]
+    TooSlow(u32),
+}
+
+/// The parts of a body as they arrive. Ends with an error if no part arrives within `idle_timeout`.
+pub(crate) fn parts(body: Payload, idle_timeout: Duration) -> impl Stream<Item = Result<Bytes, BodyError>> {
+    futures_util::stream::unfold(Some(body), move |body| async move {
+        let mut body = body?;
+        match timeout(idle_timeout, body.next()).await {
+            Ok(None) => None,
+            Ok(Some(Ok(part))) => Some((Ok(part), Some(body))),
+            Ok(Some(Err(error))) => Some((Err(BodyError::Broken(error)), None)),
+            Err(_) => Some((Err(BodyError::Idle(idle_timeout)), None)),
+        }
+    })
+}
+
+/// The same parts. Ends with an error if they arrive more slowly than `min_bytes_per_second`.
+///
+/// Only the time spent waiting for the client counts, not the time in which the service commits
+/// rows. The pace is measured over each `window` of waiting on its own, because otherwise a fast
+/// start would let the client hold one of the few upload slots for long afterwards.
+pub(crate) fn paced(
+    parts: impl Stream<Item = Result<Bytes, BodyError>>,
+    min_bytes_per_second: u32,
+    window: Duration,
+) -> impl Stream<Item = Result<Bytes, BodyError>> {
+    let start = (Box::pin(parts), Duration::ZERO, 0_u64);
+    futures_util::stream::try_unfold(start, move |(mut parts, mut waited, mut bytes)| async move {
+        let since = Instant::now();
+        let Some(part) = parts.next().await else { return Ok(None) };
+        let part = part?;
+        waited += since.elapsed();
+        bytes = bytes.saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
+        if waited > window {
+            if bytes < u64::from(min_bytes_per_second).saturating_mul(waited.as_secs()) {
+                return Err(BodyError::TooSlow(min_bytes_per_second));
+            }
+            waited = Duration::ZERO;
+            bytes = 0;
+        }
+        Ok(Some((part, (parts, waited, bytes))))
+    })
+}
+
+/// The whole body of a request for a single row.
+///
+/// # Errors
+/// The body is too long, too late, or cannot be read.
+pub(crate) async fn whole(body: Payload, limits: &Limits) -> Result<Vec<u8>, BodyError> {
+    let max_bytes = limits.request_body_bytes;
+    let deadline = limits.request_body_timeout.get();
+    let read = async {
+        let mut parts = Box::pin(parts(body, limits.body_idle_timeout.get()));
+        let mut whole = Vec::new();
+        while let Some(part) = parts.next().await {
+            whole.extend_from_slice(&part?);
+            if whole.len() > max_bytes {
+                return Err(BodyError::TooLong(max_bytes));
+            }
+        }
+        Ok(whole)
+    };
+    timeout(deadline, read).await.map_err(|_| BodyError::Late(deadline))?
+}

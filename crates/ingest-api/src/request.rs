@@ -1,0 +1,33 @@
+//! What handlers read from a request apart from its body: the id in the path and the headers.
+
+use actix_web::HttpRequest;
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::web::Path;
+use uuid::Uuid;
+
+use crate::error::ApiError;
+
+/// The media type of a body with one row.
+pub(crate) const JSON: &str = "application/json";
+
+/// The media type of a body with many rows.
+pub(crate) const NDJSON: &str = "application/x-ndjson";
+
+/// The id in the path.
+pub(crate) fn path_id(id: &Path<String>) -> Result<Uuid, ApiError> {
+    id.parse().map_err(|_| ApiError::PathId(id.to_string()))
+}
+
+/// The media type of the body, without its parameters and in lower case.
+pub(crate) fn media_type(request: &HttpRequest) -> Option<String> {
+    let header = request.headers().get(CONTENT_TYPE)?.to_str().ok()?;
+    Some(header.split(';').next()?.trim().to_ascii_lowercase())
+}
+
+/// The value of `Idempotency-Key`, if the request has this header.
+pub(crate) fn idempotency_key(request: &HttpRequest) -> Result<Option<Uuid>, ApiError> {
+    let Some(header) = request.headers().get("idempotency-key") else { return Ok(None) };
+    // The draft standard puts the key between quotation marks; many clients send it without.
+    let key = header.to_str().ok().and_then(|text| text.trim_matches('"').parse().ok());
+    key.map(Some).ok_or(ApiError::Header { name: "Idempotency-Key", detail: "must be a UUID" })
+}

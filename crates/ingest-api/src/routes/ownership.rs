@@ -1,0 +1,126 @@
+//! Who owns an item: the current owner, the transfers of an item, the items of a user, and a new
+//! transfer.
+
+use actix_web::web::{Data, Path, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use openapi_kit::{answer, content, refusal, schema_of};
+use utoipa::openapi::Required;
+use utoipa::openapi::path::OperationBuilder;
+use utoipa::openapi::request_body::RequestBodyBuilder;
+
+use crate::body;
+use crate::error::ApiError;
+use crate::input::{Input, NewOwner, NewTransfer, parse};
+use crate::model::{Item, Owner, Resource, Transfer, User};
+use crate::operation::{
+    idempotency_key as describe_idempotency_key, operation, too_long, unsupported_media_type, with_answer,
+    with_page, with_path_id,
+};
+use crate::page::{PageQuery, RowPage};
+use crate::rejection::Rejection;
+use crate::request::{JSON, idempotency_key, media_type, path_id};
+use crate::service::IngestService;
+use crate::settings::Settings;
+use crate::store::{self, InsertOutcome, StoreError};
+
+/// Answers with the current owner of an item.
+pub(crate) async fn get_owner(
+    id: Path<String>,
+    service: Data<IngestService>,
+) -> Result<HttpResponse, ApiError> {
+    let id = path_id(&id)?;
+    let owner = service.query(async |client| store::find_owner(client, id).await).await?;
+    Ok(HttpResponse::Ok().json(owner))
+}
+
+pub(crate) fn describe_get_owner() -> OperationBuilder {
+    let operation = operation::<Item>("get_owner_of_item", "Shows the current owner of an item");
+    with_answer::<Owner>(
+        with_path_id::<Item>(operation),
+        "The owner and the latest transfer of the item. Both are null if it was never transferred.",
+    )
+}
+
+/// Answers with a page of the transfers of an item.
+pub(crate) async fn list_transfers_of_item(
+    request: HttpRequest,
+    id: Path<String>,
+    service: Data<IngestService>,
+) -> Result<HttpResponse, ApiError> {
+    let id = path_id(&id)?;
+    let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
+    let transfers =
+        async |client: &_| store::list_transfers_of_item(client, id, page.after, page.rows_to_read()).await;
+    Ok(HttpResponse::Ok().json(RowPage::new(page, service.query(transfers).await?)))
+}
+
+pub(crate) fn describe_list_transfers_of_item(settings: &Settings) -> OperationBuilder {
+    let summary = "Lists the transfers of an item, in the order in which they happened";
+    let operation = operation::<Item>("list_transfers_of_item", summary);
+    with_path_id::<Item>(with_page::<Transfer>(operation, &settings.limits))
+}
+
+/// Answers with a page of the items that a user owns now.
+pub(crate) async fn list_items_of_user(
+    request: HttpRequest,
+    id: Path<String>,
+    service: Data<IngestService>,
+) -> Result<HttpResponse, ApiError> {
+    let id = path_id(&id)?;
+    let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
+    let items =
+        async |client: &_| store::list_items_of_user(client, id, page.after, page.rows_to_read()).await;
+    Ok(HttpResponse::Ok().json(RowPage::new(page, service.query(items).await?)))
+}
+
+pub(crate) fn describe_list_items_of_user(settings: &Settings) -> OperationBuilder {
+    let operation = operation::<User>("list_items_of_user", "Lists the items that a user owns now");
+    with_path_id::<User>(with_page::<Item>(operation, &settings.limits))
+}
+
+/// Transfers an item to a user. Every PUT is a transfer, even if the user owns the item already.
+pub(crate) async fn transfer_ownership(
+    request: HttpRequest,
+    id: Path<String>,
+    body: Payload,
+    service: Data<IngestService>,
+) -> Result<HttpResponse, ApiError> {
+    let item = path_id(&id)?;
+    if media_type(&request).as_deref() != Some(JSON) {
+        return Err(ApiError::MediaType(JSON));
+    }
+    let body = body::whole(body, &service.settings.limits).await?;
+    let NewOwner { to } = parse(&body)?;
+    let context = service.context(idempotency_key(&request)?);
+    let transfer = NewTransfer::to(item.into(), to).into_row(context)?;
+    match service.insert_one(transfer).await? {
+        InsertOutcome::Created(_) | InsertOutcome::Repeated(_) => Ok(HttpResponse::NoContent().finish()),
+        // The request has other names for these two fields: the item is in the path, the user is
+        // `to`.
+        InsertOutcome::Rejected(Rejection::UnknownReference { field: "item_id" }) => {
+            Err(StoreError::NotFound(Item::NAME).into())
+        }
+        InsertOutcome::Rejected(Rejection::UnknownReference { .. }) => {
+            Err(Rejection::UnknownReference { field: "to" }.into())
+        }
+        InsertOutcome::Rejected(rejection) => Err(rejection.into()),
+    }
+}
+
+pub(crate) fn describe_transfer_ownership(settings: &Settings) -> OperationBuilder {
+    let body = RequestBodyBuilder::new()
+        .required(Some(Required::True))
+        .content(JSON, content(schema_of::<NewOwner>()));
+    let summary =
+        "Transfers an item to a user. Every request is a transfer, even if the user owns the item already";
+    let key = "Becomes the id of the transfer, so that the request can be repeated. The UUID may be in quotation \
+               marks.";
+    with_path_id::<Item>(operation::<Item>("transfer_ownership", summary))
+        .parameter(describe_idempotency_key(key))
+        .request_body(Some(body.build()))
+        .response("204", answer("The transfer is committed."))
+        .response("409", refusal("The idempotency key is the id of another transfer."))
+        .response("413", too_long(settings))
+        .response("415", unsupported_media_type())
+        .response("422", refusal("A field is wrong, or refers to a user that does not exist."))
+}

@@ -1,0 +1,72 @@
+//! What the handlers of all requests share: the settings, the database with its time limits, and
+//! the metrics.
+
+use std::time::Duration;
+
+use postgres_kit::database::Connections;
+use service_kit::metrics::Metrics;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::input::Context;
+use crate::metrics;
+use crate::model::NewRow;
+use crate::settings::Settings;
+use crate::store::{self, InsertOutcome, StoreError, StoredRow};
+
+/// The state of the service. Each handler gets it from the application's data.
+pub(crate) struct IngestService {
+    pub(crate) settings: Settings,
+    pub(crate) store: Connections,
+    pub(crate) clock: Clock,
+    /// One permit for each upload that may still start.
+    pub(crate) uploads: Semaphore,
+    pub(crate) metrics: Metrics,
+}
+
+impl IngestService {
+    /// The context of a row that arrives now, with the id from `Idempotency-Key` if the request has
+    /// one.
+    pub(crate) fn context(&self, key: Option<Uuid>) -> Context {
+        let ahead = time::Duration::try_from(self.settings.limits.ahead).unwrap_or(time::Duration::MAX);
+        Context { now: self.clock.now(), ahead, key }
+    }
+
+    /// Runs a query or a deletion within the time limit of a request.
+    pub(crate) async fn query<T>(
+        &self,
+        work: impl AsyncFnOnce(&deadpool_postgres::Client) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let result = self.store.run(self.settings.limits.query_timeout.get(), work).await;
+        result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
+    }
+
+    /// Stores rows. The outcomes are in the order of the rows. Every insert of this service passes
+    /// through here.
+    ///
+    /// # Errors
+    /// The database. Some of the rows may be stored then; the same call again reports these as
+    /// repeated.
+    pub(crate) async fn insert<R: StoredRow>(
+        &self,
+        timeout: Duration,
+        rows: &[NewRow<R>],
+    ) -> Result<Vec<InsertOutcome<R>>, StoreError> {
+        let start = Instant::now();
+        let result = self.store.run(timeout, async |client| store::insert(client, rows).await).await;
+        metrics::record_insert(&self.metrics, rows.len(), start.elapsed(), &result);
+        result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
+    }
+
+    /// Stores one row within the time limit of a request.
+    pub(crate) async fn insert_one<R: StoredRow>(
+        &self,
+        row: NewRow<R>,
+    ) -> Result<InsertOutcome<R>, StoreError> {
+        let outcomes = self.insert(self.settings.limits.query_timeout.get(), &[row]).await?;
+        // Every row has an outcome, so the error cannot occur.
+        outcomes.into_iter().next().ok_or(StoreError::Contended)
+    }
+}

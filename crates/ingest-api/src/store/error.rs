@@ -1,0 +1,45 @@
+//! Why the database did not do what it was asked.
+
+use postgres_kit::database::{Unavailable, is_away};
+
+/// Why rows were not stored, read or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no row with the id. Holds the singular name of the row, such as "item".
+    #[error("there is no {0} with this id")]
+    NotFound(&'static str),
+    /// An item cannot be deleted because transfers refer to it.
+    #[error("the item has transfers: delete them first")]
+    HasTransfers,
+    /// The database cannot be reached, does not answer in time, or cannot work now. A retry may
+    /// succeed.
+    #[error("the database does not answer")]
+    Away(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Other transactions kept deleting and creating the same rows. A retry may succeed.
+    #[error("other requests keep changing the same rows")]
+    Contended,
+    /// Postgres refused a statement, or the statement could not be sent. A retry fails in the same
+    /// way.
+    #[error("the database refused a statement")]
+    Refused(#[source] tokio_postgres::Error),
+    /// A stored row has a value that this service cannot represent. A retry fails in the same way.
+    #[error("the column {column:?} of a stored row cannot be read")]
+    Unreadable {
+        /// The name of the column.
+        column: &'static str,
+        /// Why its value cannot be converted.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl From<Unavailable> for StoreError {
+    fn from(error: Unavailable) -> Self {
+        Self::Away(error.into())
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if is_away(&error) { Self::Away(error.into()) } else { Self::Refused(error) }
+    }
+}

@@ -1,0 +1,194 @@
+//! Stores rows, and finds out what became of each.
+//!
+//! All rows are sent in one statement, which stores those whose id is new and whose parents exist.
+//! For the others, the stored rows and the parents are looked up afterwards: the row is a
+//! repetition, a conflict, or refers to a row that does not exist. Other transactions may delete or
+//! create these rows in between, so an insert takes as many rounds as it needs until every row has
+//! an outcome.
+
+use std::collections::{HashMap, HashSet};
+
+use deadpool_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use crate::model::NewRow;
+use crate::rejection::Rejection;
+use crate::store::error::StoreError;
+use crate::store::queries::find_rows;
+use crate::store::rows::{Parent, ParentTable, StoredRow, column};
+
+/// The maximum number of rounds in a row that decide nothing for some row that was sent. More would
+/// only mean that others change the same rows without pause.
+const MAX_UNDECIDED_ROUNDS: usize = 5;
+
+/// What became of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum InsertOutcome<R> {
+    /// The row is stored.
+    Created(R),
+    /// The row was stored before, with the same content. Holds the stored row.
+    Repeated(R),
+    /// The row was not stored.
+    Rejected(Rejection),
+}
+
+/// Stores rows. The outcomes are in the order of the rows.
+///
+/// Of several rows with the same id, only the first one is sent; the others are compared with the
+/// row that is stored then. The outcome is as if all rows had been inserted one after another, but
+/// it takes only a few statements however often an id occurs. If another request deletes the stored
+/// row in between, this is as if it had deleted it afterwards.
+///
+/// # Errors
+/// The database. Some of the rows may be stored then; the same call again reports these as
+/// repeated.
+pub(crate) async fn insert<R: StoredRow>(
+    client: &Client,
+    rows: &[NewRow<R>],
+) -> Result<Vec<InsertOutcome<R>>, StoreError> {
+    let mut insert = Insert { client, rows, outcomes: vec![None; rows.len()] };
+    let mut undecided_rounds = 0;
+    loop {
+        let open = insert.undecided();
+        if open.is_empty() {
+            break;
+        }
+        let first = insert.first_of_each_id(&open);
+        insert.round(&first, &open).await?;
+        if first.iter().all(|index| insert.outcomes[*index].is_some()) {
+            undecided_rounds = 0;
+        } else {
+            // A row that was in the way, or a parent, vanished or appeared between the statements.
+            undecided_rounds += 1;
+            if undecided_rounds >= MAX_UNDECIDED_ROUNDS {
+                return Err(StoreError::Contended);
+            }
+        }
+    }
+    Ok(insert.outcomes.into_iter().flatten().collect())
+}
+
+/// An insert in progress. Rows are named by their index.
+struct Insert<'a, R> {
+    client: &'a Client,
+    rows: &'a [NewRow<R>],
+    outcomes: Vec<Option<InsertOutcome<R>>>,
+}
+
+impl<R: StoredRow> Insert<'_, R> {
+    fn id(&self, index: usize) -> Uuid {
+        self.rows[index].row.id()
+    }
+
+    fn undecided(&self) -> Vec<usize> {
+        (0..self.rows.len()).filter(|index| self.outcomes[*index].is_none()).collect()
+    }
+
+    /// The first row of each id, in the order of the ids: two statements that insert the same ids
+    /// then wait for each other in one direction only, so they do not deadlock.
+    fn first_of_each_id(&self, open: &[usize]) -> Vec<usize> {
+        let mut ids = HashSet::new();
+        let mut first: Vec<usize> =
+            open.iter().copied().filter(|index| ids.insert(self.id(*index))).collect();
+        first.sort_unstable_by_key(|index| self.id(*index));
+        first
+    }
+
+    /// Sends the rows `first` in one statement, and decides as many of the rows `open` as possible.
+    async fn round(&mut self, first: &[usize], open: &[usize]) -> Result<(), StoreError> {
+        let Some(created) = self.send(first).await? else { return Ok(()) };
+        let mut stored: HashMap<Uuid, R> = HashMap::new();
+        let mut refused: Vec<Uuid> = Vec::new();
+        for &index in first {
+            let row = &self.rows[index].row;
+            if created.contains(&row.id()) {
+                stored.insert(row.id(), row.clone());
+                self.outcomes[index] = Some(InsertOutcome::Created(row.clone()));
+            } else {
+                refused.push(row.id());
+            }
+        }
+        if !refused.is_empty() {
+            let found = find_rows::<R>(self.client, &refused).await?;
+            stored.extend(found.into_iter().map(|row| (row.id(), row)));
+        }
+        let mut not_stored: Vec<usize> = Vec::new();
+        for &index in open {
+            if self.outcomes[index].is_some() {
+                continue;
+            }
+            let new = &self.rows[index];
+            match stored.get(&new.row.id()) {
+                Some(row) if R::same_content(new, row) => {
+                    self.outcomes[index] = Some(InsertOutcome::Repeated(row.clone()));
+                }
+                Some(_) => self.outcomes[index] = Some(InsertOutcome::Rejected(Rejection::Conflict)),
+                None => not_stored.push(index),
+            }
+        }
+        self.reject_orphans(&not_stored).await
+    }
+
+    /// Sends rows in one statement and returns the ids of those that it stored, or nothing if the
+    /// statement met another transaction and stored none: a parent was deleted meanwhile, or the
+    /// two deadlocked after all.
+    async fn send(&self, indexes: &[usize]) -> Result<Option<HashSet<Uuid>>, StoreError> {
+        let rows: Vec<&NewRow<R>> = indexes.iter().map(|index| &self.rows[*index]).collect();
+        let parameters = R::parameters(&rows);
+        let parameters: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|value| &**value as _).collect();
+        let statement = self.client.prepare_cached(R::SQL.insert).await?;
+        match self.client.query(&statement, &parameters).await {
+            Ok(created) => Ok(Some(ids(&created)?)),
+            Err(error)
+                if matches!(
+                    error.code(),
+                    Some(&SqlState::FOREIGN_KEY_VIOLATION | &SqlState::T_R_DEADLOCK_DETECTED)
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Rejects those of the rows that refer to a row that does not exist. This includes rows that
+    /// were not sent: otherwise many rows with the same id, each with another unknown parent, would
+    /// be sent one by one.
+    async fn reject_orphans(&mut self, indexes: &[usize]) -> Result<(), StoreError> {
+        let references = indexes.iter().flat_map(|index| self.rows[*index].row.references());
+        let missing = missing_parents(self.client, references.map(|reference| reference.parent)).await?;
+        for &index in indexes {
+            let references = self.rows[index].row.references();
+            let unknown = references.into_iter().find(|reference| missing.contains(&reference.parent));
+            self.outcomes[index] = unknown.map(|reference| {
+                InsertOutcome::Rejected(Rejection::UnknownReference { field: reference.field })
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Those of the parents that do not exist.
+async fn missing_parents(
+    client: &Client,
+    parents: impl Iterator<Item = Parent>,
+) -> Result<HashSet<Parent>, StoreError> {
+    let mut wanted: HashMap<ParentTable, HashSet<Uuid>> = HashMap::new();
+    for parent in parents {
+        wanted.entry(parent.table).or_default().insert(parent.id);
+    }
+    let mut missing = HashSet::new();
+    for (table, wanted) in wanted {
+        let statement = client.prepare_cached(table.existing()).await?;
+        let wanted: Vec<Uuid> = wanted.into_iter().collect();
+        let existing = ids(&client.query(&statement, &[&wanted]).await?)?;
+        missing.extend(wanted.into_iter().filter(|id| !existing.contains(id)).map(|id| Parent { table, id }));
+    }
+    Ok(missing)
+}
+
+fn ids(rows: &[tokio_postgres::Row]) -> Result<HashSet<Uuid>, StoreError> {
+    rows.iter().map(|row| column(row, "id")).collect()
+}

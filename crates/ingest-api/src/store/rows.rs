@@ -1,0 +1,215 @@
+//! How the types of [`crate::model`] are written to their tables and read back.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, ToSql};
+use uuid::Uuid;
+
+use crate::model::{BaseItem, Description, EventTime, Item, NewRow, Resource, Transfer, User};
+use crate::store::error::StoreError;
+use crate::store::sql::{self, RowStatements};
+
+/// A parameter of a statement.
+pub(crate) type Parameter = Box<dyn ToSql + Sync + Send>;
+
+/// A table that rows of other tables refer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ParentTable {
+    BaseItems,
+    Users,
+    Items,
+}
+
+impl ParentTable {
+    /// The statement that selects which of some ids exist.
+    pub(crate) const fn existing(self) -> &'static str {
+        match self {
+            Self::BaseItems => sql::EXISTING_BASE_ITEMS,
+            Self::Users => sql::EXISTING_USERS,
+            Self::Items => sql::EXISTING_ITEMS,
+        }
+    }
+}
+
+/// A row of another table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Parent {
+    pub(crate) table: ParentTable,
+    pub(crate) id: Uuid,
+}
+
+/// A field that refers to a row of another table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reference {
+    pub(crate) field: &'static str,
+    pub(crate) parent: Parent,
+}
+
+impl Reference {
+    fn new(field: &'static str, table: ParentTable, id: impl Into<Uuid>) -> Self {
+        Self { field, parent: Parent { table, id: id.into() } }
+    }
+}
+
+/// A row of one of the tables.
+pub(crate) trait StoredRow: Resource {
+    /// The name of the table, which is also a label of metrics.
+    const TABLE: &'static str;
+    /// The statements for the table.
+    const SQL: RowStatements;
+
+    /// The fields that refer to other tables.
+    fn references(&self) -> Vec<Reference>;
+    /// Whether `new`, which has the id of `stored`, has the same content: the client repeats
+    /// itself.
+    fn same_content(new: &NewRow<Self>, stored: &Self) -> bool;
+    /// Reads a row that has all columns.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`].
+    fn from_row(row: &Row) -> Result<Self, StoreError>;
+    /// The parameters of the insert: an array for each column.
+    fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter>;
+}
+
+/// A row that clients may delete.
+pub(crate) trait DeletableRow: StoredRow {
+    /// Deletes the row with the id `$1`.
+    const DELETE: &'static str;
+}
+
+/// Reads a column.
+///
+/// # Errors
+/// [`StoreError::Unreadable`] if it does not exist or has a value that `T` cannot hold.
+pub(crate) fn column<'row, T: FromSql<'row>>(row: &'row Row, column: &'static str) -> Result<T, StoreError> {
+    row.try_get(column).map_err(|error| StoreError::Unreadable { column, source: error.into() })
+}
+
+fn time_column(row: &Row, column_name: &'static str) -> Result<EventTime, StoreError> {
+    EventTime::new(column(row, column_name)?)
+        .map_err(|error| StoreError::Unreadable { column: column_name, source: error.into() })
+}
+
+fn array<R, T: ToSql + Sync + Send + 'static>(rows: &[&NewRow<R>], value: impl Fn(&R) -> T) -> Parameter {
+    Box::new(rows.iter().map(|new| value(&new.row)).collect::<Vec<T>>())
+}
+
+impl StoredRow for BaseItem {
+    const TABLE: &'static str = "public.base_items";
+    const SQL: RowStatements = sql::BASE_ITEMS;
+
+    fn references(&self) -> Vec<Reference> {
+        Vec::new()
+    }
+
+    fn same_content(new: &NewRow<Self>, stored: &Self) -> bool {
+        new.row.description == stored.description
+    }
+
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        let description = Description::try_from(column::<String>(row, "description")?);
+        Ok(Self {
+            id: column::<Uuid>(row, "id")?.into(),
+            description: description
+                .map_err(|error| StoreError::Unreadable { column: "description", source: error.into() })?,
+        })
+    }
+
+    fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter> {
+        vec![array(rows, |row| Uuid::from(row.id)), array(rows, |row| row.description.as_str().to_owned())]
+    }
+}
+
+impl StoredRow for User {
+    const TABLE: &'static str = "public.users";
+    const SQL: RowStatements = sql::USERS;
+
+    fn references(&self) -> Vec<Reference> {
+        Vec::new()
+    }
+
+    fn same_content(_: &NewRow<Self>, _: &Self) -> bool {
+        true
+    }
+
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self { id: column::<Uuid>(row, "id")?.into() })
+    }
+
+    fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter> {
+        vec![array(rows, |row| Uuid::from(row.id))]
+    }
+}
+
+impl StoredRow for Item {
+    const TABLE: &'static str = "public.items";
+    const SQL: RowStatements = sql::ITEMS;
+
+    fn references(&self) -> Vec<Reference> {
+        vec![Reference::new("base_item_id", ParentTable::BaseItems, self.base_item_id)]
+    }
+
+    fn same_content(new: &NewRow<Self>, stored: &Self) -> bool {
+        let same_time = !new.time_given || new.row.created_at == stored.created_at;
+        new.row.base_item_id == stored.base_item_id && same_time
+    }
+
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: column::<Uuid>(row, "id")?.into(),
+            base_item_id: column::<Uuid>(row, "base_item_id")?.into(),
+            created_at: time_column(row, "created_at")?,
+        })
+    }
+
+    fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter> {
+        vec![
+            array(rows, |row| Uuid::from(row.id)),
+            array(rows, |row| Uuid::from(row.base_item_id)),
+            array(rows, |row| row.created_at.utc()),
+        ]
+    }
+}
+
+impl DeletableRow for Item {
+    const DELETE: &'static str = sql::DELETE_ITEM;
+}
+
+impl StoredRow for Transfer {
+    const TABLE: &'static str = "public.transfers";
+    const SQL: RowStatements = sql::TRANSFERS;
+
+    fn references(&self) -> Vec<Reference> {
+        vec![
+            Reference::new("item_id", ParentTable::Items, self.item_id),
+            Reference::new("owner_id", ParentTable::Users, self.owner_id),
+        ]
+    }
+
+    fn same_content(new: &NewRow<Self>, stored: &Self) -> bool {
+        let same_time = !new.time_given || new.row.timestamp == stored.timestamp;
+        new.row.item_id == stored.item_id && new.row.owner_id == stored.owner_id && same_time
+    }
+
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: column::<Uuid>(row, "id")?.into(),
+            timestamp: time_column(row, "timestamp")?,
+            owner_id: column::<Uuid>(row, "owner_id")?.into(),
+            item_id: column::<Uuid>(row, "item_id")?.into(),
+        })
+    }
+
+    fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter> {
+        vec![
+            array(rows, |row| Uuid::from(row.id)),
+            array(rows, |row| row.timestamp.utc()),
+            array(rows, |row| Uuid::from(row.owner_id)),
+            array(rows, |row| Uuid::from(row.item_id)),
+        ]
+    }
+}
+
+impl DeletableRow for Transfer {
+    const DELETE: &'static str = sql::DELETE_TRANSFER;
+}

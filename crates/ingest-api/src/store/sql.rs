@@ -1,0 +1,169 @@
+//! The statements. To try one in psql, paste it and give the parameters with `\bind`.
+//!
+//! An insert returns the ids of the rows that it stored. It leaves out rows whose id exists and
+//! rows whose parents are missing; [`super::insert`] finds out which of the two it was.
+
+/// The statements that every table has.
+pub(crate) struct RowStatements {
+    /// Inserts many rows. The parameters are one array for each column.
+    pub(crate) insert: &'static str,
+    /// Selects the rows with the ids `$1`, in any order.
+    pub(crate) select: &'static str,
+    /// Selects at most `$2` rows in the order of their ids, starting after the id `$1`, or at the
+    /// first row if it is null.
+    pub(crate) list: &'static str,
+}
+
+pub(crate) const BASE_ITEMS: RowStatements = RowStatements {
+    insert: "
+INSERT INTO public.base_items (id, description)
+SELECT new.id, new.description
+FROM   unnest($1::uuid[], $2::text[]) AS new (id, description)
+ON CONFLICT (id) DO NOTHING
+RETURNING id",
+
+    select: "
+SELECT id, description
+FROM   public.base_items
+WHERE  id = ANY ($1::uuid[])",
+
+    list: "
+SELECT   id, description
+FROM     public.base_items
+WHERE    $1::uuid IS NULL OR id > $1
+ORDER BY id
+LIMIT    $2",
+};
+
+pub(crate) const USERS: RowStatements = RowStatements {
+    insert: "
+INSERT INTO public.users (id)
+SELECT new.id
+FROM   unnest($1::uuid[]) AS new (id)
+ON CONFLICT (id) DO NOTHING
+RETURNING id",
+
+    select: "
+SELECT id
+FROM   public.users
+WHERE  id = ANY ($1::uuid[])",
+
+    list: "
+SELECT   id
+FROM     public.users
+WHERE    $1::uuid IS NULL OR id > $1
+ORDER BY id
+LIMIT    $2",
+};
+
+pub(crate) const ITEMS: RowStatements = RowStatements {
+    insert: "
+INSERT INTO public.items (id, base_item_id, created_at)
+SELECT new.id, new.base_item_id, new.created_at
+FROM   unnest($1::uuid[], $2::uuid[], $3::timestamptz[])
+       AS new (id, base_item_id, created_at)
+JOIN   public.base_items ON base_items.id = new.base_item_id
+ON CONFLICT (id) DO NOTHING
+RETURNING id",
+
+    select: "
+SELECT id, base_item_id, created_at
+FROM   public.items
+WHERE  id = ANY ($1::uuid[])",
+
+    list: "
+SELECT   id, base_item_id, created_at
+FROM     public.items
+WHERE    $1::uuid IS NULL OR id > $1
+ORDER BY id
+LIMIT    $2",
+};
+
+pub(crate) const TRANSFERS: RowStatements = RowStatements {
+    insert: r#"
+INSERT INTO public.transfers (id, "timestamp", owner_id, item_id)
+SELECT new.id, new.at, new.owner_id, new.item_id
+FROM   unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[])
+       AS new (id, at, owner_id, item_id)
+JOIN   public.users ON users.id = new.owner_id
+JOIN   public.items ON items.id = new.item_id
+ON CONFLICT (id) DO NOTHING
+RETURNING id"#,
+
+    select: r#"
+SELECT id, "timestamp", owner_id, item_id
+FROM   public.transfers
+WHERE  id = ANY ($1::uuid[])"#,
+
+    list: r#"
+SELECT   id, "timestamp", owner_id, item_id
+FROM     public.transfers
+WHERE    $1::uuid IS NULL OR id > $1
+ORDER BY id
+LIMIT    $2"#,
+};
+
+/// Which of the ids `$1` exist.
+pub(crate) const EXISTING_BASE_ITEMS: &str = "
+SELECT id
+FROM   public.base_items
+WHERE  id = ANY ($1::uuid[])";
+
+/// Which of the ids `$1` exist.
+pub(crate) const EXISTING_USERS: &str = "
+SELECT id
+FROM   public.users
+WHERE  id = ANY ($1::uuid[])";
+
+/// Which of the ids `$1` exist.
+pub(crate) const EXISTING_ITEMS: &str = "
+SELECT id
+FROM   public.items
+WHERE  id = ANY ($1::uuid[])";
+
+/// At most `$3` transfers of the item `$1` in the order of their times, starting after the transfer
+/// `$2`, or at the first one if it is null.
+pub(crate) const TRANSFERS_OF_ITEM: &str = r#"
+SELECT   id, "timestamp", owner_id, item_id
+FROM     public.transfers
+WHERE    item_id = $1
+AND      ($2::uuid IS NULL
+          OR ("timestamp", id) > (SELECT "timestamp", id FROM public.transfers WHERE id = $2))
+ORDER BY "timestamp", id
+LIMIT    $3"#;
+
+/// At most `$3` items that the user `$1` owns, in the order of their ids, starting after the id
+/// `$2`, or at the first one if it is null. The owner of an item is the `owner_id` of its latest
+/// transfer.
+pub(crate) const ITEMS_OF_USER: &str = r#"
+SELECT   items.id, items.base_item_id, items.created_at
+FROM     (SELECT DISTINCT item_id
+          FROM   public.transfers
+          WHERE  owner_id = $1
+          AND    ($2::uuid IS NULL OR item_id > $2)) AS received
+JOIN     public.items ON items.id = received.item_id
+CROSS JOIN LATERAL
+         (SELECT   owner_id
+          FROM     public.transfers
+          WHERE    item_id = received.item_id
+          ORDER BY "timestamp" DESC, id DESC
+          LIMIT    1) AS latest
+WHERE    latest.owner_id = $1
+ORDER BY items.id
+LIMIT    $3"#;
+
+/// The latest transfer of the item `$1`.
+pub(crate) const LATEST_TRANSFER_OF_ITEM: &str = r#"
+SELECT   id, "timestamp", owner_id, item_id
+FROM     public.transfers
+WHERE    item_id = $1
+ORDER BY "timestamp" DESC, id DESC
+LIMIT    1"#;
+
+pub(crate) const DELETE_ITEM: &str = "
+DELETE FROM public.items
+WHERE  id = $1";
+
+pub(crate) const DELETE_TRANSFER: &str = "
+DELETE FROM public.transfers
+WHERE  id = $1";

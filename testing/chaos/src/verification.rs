@@ -1,0 +1,203 @@
+//! What must be true after a fault, and what must be true at a pause.
+//!
+//! After a fault: a new write to each ingest-api is acknowledged, and each gateway shows it as
+//! live. At a pause, when no producer writes: every subscriber shows every committed event, every
+//! version that was shown since the last pause is one database snapshot ([`Checker`]), every
+//! acknowledged row is stored exactly once, and the rollups equal the events.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::checker::{Change, Checker};
+use crate::fault::Violation;
+use crate::history::{ExpectedState, Table};
+use crate::subscriber::Subscriber;
+use crate::system::System;
+use crate::wait::until;
+use crate::world::TestWorld;
+
+/// The most violations of the stored rows that one check reports.
+const VIOLATIONS_MAX: usize = 20;
+
+/// The most differing counts that one check reports.
+const DIFFERENCES_MAX: usize = 10;
+
+/// The system with its producers and subscribers, and what is known about them.
+pub(crate) struct Verification {
+    pub(crate) system: System,
+    pub(crate) world: TestWorld,
+    /// The first two are steady: one of each gateway.
+    pub(crate) subscribers: Vec<Subscriber>,
+    pub(crate) checker: Checker,
+    pub(crate) recovery_timeout: Duration,
+}
+
+impl Verification {
+    /// Fails with a [`Violation`] if a service did something that no fault explains.
+    pub(crate) fn check_services(&mut self) -> anyhow::Result<()> {
+        self.system.violation().map_or(Ok(()), |wrong| Err(Violation(wrong).into()))
+    }
+
+    /// The number of `stale` statuses that the steady subscribers have received.
+    pub(crate) fn stale_statuses(&self) -> [u64; 2] {
+        [0, 1].map(|steady: usize| self.subscribers[steady].stale_statuses())
+    }
+
+    /// Waits until a write to each ingest-api is acknowledged, and each gateway shows it as live.
+    pub(crate) async fn recover(&mut self) -> anyhow::Result<()> {
+        self.check_services()?;
+        for ingest in 0..self.world.ingest.len() {
+            let item = self.world.probe(ingest, self.recovery_timeout).await;
+            let item = item.map_err(|error| Violation(format!("ingest-api {}: {error:#}", ingest + 1)))?;
+            let transaction = self.system.database.transaction_of(item).await?;
+            let (transaction, made) = transaction
+                .with_context(|| Violation(format!("{item} was acknowledged, but is not in items")))?;
+            for subscriber in &self.subscribers[..2] {
+                let shown = || {
+                    let version = subscriber.version()?;
+                    let publications = self.system.publications();
+                    publications.get(&version).filter(|shown| shown.sees(transaction, made))?;
+                    subscriber.is_live().then_some(())
+                };
+                until(self.recovery_timeout, async || Ok(shown())).await?.with_context(|| {
+                    let name = subscriber.name();
+                    let seconds = self.recovery_timeout.as_secs();
+                    let version = subscriber.version();
+                    let live = subscriber.is_live();
+                    let has = version.map_or("nothing".to_owned(), |version| version.to_string());
+                    Violation(format!(
+                        "{name} was not shown an acknowledged write, live, within {seconds} s; it has {has}, \
+                         live: {live}"
+                    ))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pauses the producers, waits until every subscriber shows every event, and checks everything
+    /// since the last pause.
+    pub(crate) async fn check_at_a_pause(&mut self) -> anyhow::Result<()> {
+        let history = Arc::clone(&self.world.history);
+        history.pause(true);
+        until(self.recovery_timeout, async || Ok((history.in_flight() == 0).then_some(())))
+            .await?
+            .context("the producers did not pause in time")?;
+        self.until_no_transaction_writes().await?;
+        let changes = self.system.database.changes().await?;
+        let all_shown = || {
+            let publications = self.system.publications();
+            let version = self.subscribers[0].version()?;
+            let shown = publications.get(&version)?;
+            let same_version = self.subscribers.iter().all(|other| other.version() == Some(version));
+            let complete = changes.iter().all(|change| shown.sees(change.transaction, change.made));
+            (same_version && complete).then_some(())
+        };
+        if until(self.recovery_timeout, async || Ok(all_shown())).await?.is_none() {
+            bail!(Violation(self.missing_changes(&changes)));
+        }
+        let mut wrong = history.complaints();
+        let mut frames = Vec::new();
+        for subscriber in &self.subscribers {
+            let received = subscriber.take();
+            frames.push(received.frames);
+            wrong.extend(received.errors);
+        }
+        wrong.extend(self.checker.check(&self.system.publications(), &changes, &frames));
+        wrong.extend(self.wrong_rows().await?);
+        wrong.extend(self.wrong_counts().await?);
+        if !wrong.is_empty() {
+            bail!(Violation(wrong.join("\n")));
+        }
+        history.pause(false);
+        Ok(())
+    }
+
+    /// What each subscriber is missing, in words.
+    fn missing_changes(&self, changes: &[Change]) -> String {
+        let shown = self.subscribers.iter().map(|subscriber| {
+            let Some(version) = subscriber.version() else {
+                return format!("{} has no version", subscriber.name());
+            };
+            let publications = self.system.publications();
+            let unseen = changes.iter().filter(|change| {
+                publications.get(&version).is_none_or(|shown| !shown.sees(change.transaction, change.made))
+            });
+            let name = subscriber.name();
+            let unseen = unseen.count();
+            match unseen {
+                0 => format!("{name} has {version}, which is complete"),
+                _ => format!("{name} has {version}, whose snapshot does not see {unseen} committed changes"),
+            }
+        });
+        let shown = shown.collect::<Vec<_>>().join("; ");
+        format!("at a pause not every subscriber was shown every event: {shown}")
+    }
+
+    /// Requests that were sent before the pause, and whose producer no longer waits, may still
+    /// write.
+    async fn until_no_transaction_writes(&mut self) -> anyhow::Result<()> {
+        let database = &mut self.system.database;
+        let unwritten =
+            until(self.recovery_timeout, async || Ok((!database.is_written().await?).then_some(()))).await?;
+        unwritten.context(Violation("a transaction did not end in time at a pause".to_owned()))
+    }
+
+    /// Compares the stored rows with the outcomes that the producers know.
+    async fn wrong_rows(&mut self) -> anyhow::Result<Vec<String>> {
+        let mut wrong = Vec::new();
+        for table in Table::ALL {
+            let name = table.name();
+            let stored: HashMap<_, _> = self.system.database.rows(table).await?.into_iter().collect();
+            if let Some(id) = self.system.database.unbalanced(table).await? {
+                wrong.push(format!("{id} was not written to {name} exactly once"));
+            }
+            let history = &self.world.history;
+            let rows = history.rows();
+            for ((of, id), expected) in rows.iter().filter(|((of, _), _)| *of == table) {
+                match (expected, stored.get(id)) {
+                    (ExpectedState::Stored, None) => {
+                        wrong.push(format!("{id} was acknowledged, but is not in {name}"));
+                    }
+                    (ExpectedState::Absent, Some(_)) => {
+                        wrong.push(format!("{id} was refused or deleted, but is in {name}"));
+                    }
+                    (_, Some(time)) if history.time(*of, *id).is_some_and(|sent| sent != *time) => {
+                        wrong.push(format!("{id} in {name} has the time {time:?}, but another one was sent"));
+                    }
+                    _ => {}
+                }
+            }
+            let unknown = stored.keys().filter(|id| !rows.contains_key(&(table, **id)));
+            wrong.extend(unknown.map(|id| format!("{id} is in {name}, but no producer wrote it")));
+        }
+        wrong.truncate(VIOLATIONS_MAX);
+        Ok(wrong)
+    }
+
+    /// Compares the events with the audit, from which all windows have just been checked, and with
+    /// the rollups.
+    async fn wrong_counts(&mut self) -> anyhow::Result<Vec<String>> {
+        let counted = self.system.database.recount().await?;
+        let audited: HashSet<_> = self.checker.counts().collect();
+        let mut wrong = Vec::new();
+        for (topic, time, count) in counted.symmetric_difference(&audited).take(DIFFERENCES_MAX) {
+            let whose = if counted.contains(&(topic.clone(), *time, *count)) { "events" } else { "audit" };
+            wrong.push(format!("{topic} at {time} is {count} according to the {whose} only"));
+        }
+        // A flush updates the rollups about once a second.
+        let database = &mut self.system.database;
+        let mut rollups = 0;
+        let equal = until(self.recovery_timeout, async || {
+            rollups = database.wrong_rollups().await?;
+            Ok((rollups == 0).then_some(()))
+        });
+        if equal.await?.is_none() {
+            wrong.push(format!("{rollups} rollups differ from the events"));
+        }
+        Ok(wrong)
+    }
+}

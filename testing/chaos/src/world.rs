@@ -1,0 +1,79 @@
+//! What the producers of a test share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use reqwest::Client;
+use serde_json::json;
+use tokio_postgres::Config;
+use uuid::Uuid;
+
+use crate::history::{ExpectedState, Table, WriteHistory};
+use crate::system::System;
+
+/// How long a producer waits for a response. It is short, so that the outcome of many writes stays
+/// unknown.
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long one attempt of [`TestWorld::probe`] waits for a response.
+const PROBE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The rows that events refer to. No producer deletes them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parents {
+    pub(crate) base_item: Uuid,
+    pub(crate) user: Uuid,
+    pub(crate) item: Uuid,
+}
+
+/// What all producers share.
+#[derive(Debug, Clone)]
+pub(crate) struct TestWorld {
+    /// The base URLs of the ingest-apis.
+    pub(crate) ingest: Vec<String>,
+    /// How a superuser connects to the database.
+    pub(crate) database: Config,
+    pub(crate) parents: Parents,
+    pub(crate) history: Arc<WriteHistory>,
+}
+
+impl TestWorld {
+    /// Inserts the rows that events refer to.
+    ///
+    /// # Errors
+    /// Postgres does not respond.
+    pub(crate) async fn create(system: &System) -> anyhow::Result<Self> {
+        let parents = Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7(), item: Uuid::now_v7() };
+        system.database.prepare(parents.base_item, parents.user, parents.item).await?;
+        let history = Arc::new(WriteHistory::default());
+        history.note(Table::Items, [parents.item], ExpectedState::Stored);
+        Ok(Self { ingest: system.ingest.clone(), database: system.sql.clone(), parents, history })
+    }
+
+    /// Posts one item to the ingest-api of this index, and repeats that until it is acknowledged.
+    /// Returns the item's id.
+    ///
+    /// # Errors
+    /// It is not acknowledged within `timeout`.
+    pub(crate) async fn probe(&self, ingest: usize, timeout: Duration) -> anyhow::Result<Uuid> {
+        let id = Uuid::now_v7();
+        let body = json!({ "id": id, "base_item_id": self.parents.base_item });
+        let request = Client::new().post(format!("{}/items", self.ingest[ingest]));
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        let posted = async {
+            loop {
+                let attempt = request.try_clone().context("the request's body is in memory")?;
+                let response = attempt.timeout(PROBE_ATTEMPT_TIMEOUT).send().await;
+                if response.is_ok_and(|response| response.status().is_success()) {
+                    return anyhow::Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        self.history.note(Table::Items, [id], ExpectedState::Unknown);
+        tokio::time::timeout(timeout, posted).await.context("an item was not acknowledged in time")??;
+        self.history.note(Table::Items, [id], ExpectedState::Stored);
+        Ok(id)
+    }
+}

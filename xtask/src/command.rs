@@ -1,0 +1,39 @@
+//! Runs the programs that the commands consist of, and knows the folders of the checkout.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use tokio::process::Command;
+
+/// A file or folder of the checkout.
+pub(crate) fn in_checkout(path: &str) -> PathBuf {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    checkout.join(path)
+}
+
+/// The folder that cargo builds into. Tools and the address of the test database are there too, so
+/// `cargo clean` removes all of it.
+///
+/// # Errors
+/// The operating system does not report where this program is.
+pub(crate) fn target_folder() -> anyhow::Result<PathBuf> {
+    let programs = local_stack::stack::built_programs()?;
+    Ok(programs.parent().unwrap_or(&programs).to_owned())
+}
+
+/// The cargo that runs this program, in the checkout.
+pub(crate) fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(in_checkout("")).kill_on_drop(true);
+    command
+}
+
+/// Prints a name, then runs a command that must succeed.
+pub(crate) async fn step(name: &str, mut command: Command) -> anyhow::Result<()> {
+    println!("== {name}");
+    let status = command.status().await.with_context(|| format!("{name} could not be run"))?;
+    if !status.success() {
+        bail!("{name} failed; see above");
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! Services on a database of their own in a test cluster, for tests from outside.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use local_stack::postgres::ClusterSettings;
+use local_stack::stack::{Instance, Ports, Replicas, Stack, StackSettings, built_programs};
+use local_stack::test_database::TestDatabase;
+use postgres_kit::database::DatabaseSettings;
+use secrecy::SecretString;
+
+/// The longest time for a service to become ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest time for a service to stop.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Starts services on a new database, and waits until they are ready. Prints their warnings.
+pub(crate) async fn start(
+    cluster: &ClusterSettings,
+    database: &str,
+    replicas: Replicas,
+) -> anyhow::Result<Stack> {
+    let database = DatabaseSettings {
+        host: "127.0.0.1".to_owned(),
+        port: cluster.port,
+        name: database.to_owned(),
+        user: cluster.user.clone(),
+        password: SecretString::from(cluster.password.as_str()),
+        connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
+    };
+    let roles = TestDatabase::roles();
+    migrate::migrate(&database, &roles).await?;
+    let (programs, ports) = (built_programs()?, vec![Ports::reserve()?]);
+    let settings = StackSettings { programs, database, roles, replicas, ports, variables: Vec::new() };
+    let log = Arc::new(|instance: Instance, line: &str| {
+        if line.contains(" ERROR ") || line.contains(" WARN ") {
+            println!("{instance:>14} | {line}");
+        }
+    });
+    let mut stack = Stack::start(settings, log)?;
+    for instance in stack.instances() {
+        stack.until_ready(instance, READY_TIMEOUT).await?;
+    }
+    Ok(stack)
+}
+
+/// Stops all services; each must exit with success.
+pub(crate) async fn stop(stack: Stack) -> anyhow::Result<()> {
+    let unwell = stack.stop(SHUTDOWN_TIMEOUT).await;
+    if !unwell.is_empty() {
+        bail!("these services did not exit with success: {unwell:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! The stack that uses a data folder: a lock while it runs, and a file that describes it.
+//!
+//! Invariant: one stack per folder. The process that starts a stack holds the folder's lock until all
+//! of the stack has stopped; the operating system releases the lock however that process ends. The
+//! file lists what a killed process leaves behind, and the next process to take the lock stops it.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use local_stack::stack::{Ports, ServiceKind};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::processes;
+use crate::settings::Settings;
+
+/// The longest time for a whole stack to stop.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A stack, as `status --json` prints it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StackDescription {
+    /// Whether all services have been ready.
+    pub(crate) ready: bool,
+    /// The process of `cargo xtask up`.
+    pub(crate) process_id: u32,
+    pub(crate) data_folder: PathBuf,
+    pub(crate) postgres_folder: PathBuf,
+    pub(crate) urls: Urls,
+    pub(crate) ports: StackPorts,
+    pub(crate) processes: Vec<StackProcess>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Urls {
+    pub(crate) ingest_api: String,
+    pub(crate) ingest_api_internal: String,
+    pub(crate) sse_gateway: String,
+    pub(crate) sse_gateway_internal: String,
+    pub(crate) dashboard: String,
+    pub(crate) dashboard_internal: String,
+    pub(crate) stats_notifier: String,
+    /// Without the password.
+    pub(crate) postgres: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StackPorts {
+    #[serde(flatten)]
+    services: Ports,
+    postgres: u16,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StackProcess {
+    pub(crate) name: String,
+    pub(crate) process_id: u32,
+}
+
+/// The exclusive right to run a stack in a folder.
+pub(crate) struct FolderLock {
+    path: PathBuf,
+    /// The lock is held until this file is closed.
+    _file: File,
+}
+
+impl StackDescription {
+    /// A stack that this process is starting.
+    pub(crate) fn starting(settings: &Settings) -> Self {
+        let url = |part| format!("http://127.0.0.1:{}", settings.ports.public(part));
+        let internal = |part| format!("http://127.0.0.1:{}", settings.ports.internal(part));
+        let database = &settings.database;
+        Self {
+            ready: false,
+            process_id: std::process::id(),
+            data_folder: settings.folder.clone(),
+            postgres_folder: settings.postgres_folder().0,
+            urls: Urls {
+                ingest_api: url(ServiceKind::IngestApi),
+                ingest_api_internal: internal(ServiceKind::IngestApi),
+                sse_gateway: url(ServiceKind::SseGateway),
+                sse_gateway_internal: internal(ServiceKind::SseGateway),
+                dashboard: url(ServiceKind::Dashboard),
+                dashboard_internal: internal(ServiceKind::Dashboard),
+                stats_notifier: url(ServiceKind::StatsNotifier),
+                postgres: format!(
+                    "postgres://{}@127.0.0.1:{}/{}",
+                    database.user, database.port, database.name
+                ),
+            },
+            ports: StackPorts { services: settings.ports, postgres: database.port },
+            processes: Vec::new(),
+        }
+    }
+
+    /// Reads the file of a folder; `None` without a file.
+    pub(crate) fn read(folder: &Path) -> anyhow::Result<Option<Self>> {
+        let path = description_path(folder);
+        match std::fs::read(&path) {
+            Ok(text) => Ok(Some(
+                serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?,
+            )),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        }
+    }
+}
+
+impl FolderLock {
+    /// Takes the folder's lock, or returns `None` if another process has it. Makes a missing folder.
+    pub(crate) fn try_lock(path: &Path) -> anyhow::Result<Option<Self>> {
+        std::fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))?;
+        let name = path.join("lock");
+        let file = File::create(&name).with_context(|| format!("opening {}", name.display()))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { path: path.to_owned(), _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("locking {}", name.display()))
+            }
+        }
+    }
+
+    /// Takes the folder's lock, and stops what a killed stack left behind.
+    ///
+    /// # Errors
+    /// Another process has the lock.
+    pub(crate) fn lock(path: &Path) -> anyhow::Result<Self> {
+        let Some(folder) = Self::try_lock(path)? else {
+            bail!(
+                "a stack already runs with its data in {}: `cargo xtask status` shows it, `cargo xtask down` stops \
+                 it; to run a second one, set NEWCYCLE_DATA_DIR and the ports of .env.example",
+                path.display()
+            );
+        };
+        folder.stop_leftovers()?;
+        Ok(folder)
+    }
+
+    /// Writes the description. The file is complete at every moment.
+    pub(crate) fn write(&self, running: &StackDescription) -> anyhow::Result<()> {
+        let path = description_path(&self.path);
+        let next = self.path.join("stack.json.next");
+        std::fs::write(&next, serde_json::to_vec_pretty(running)?)
+            .and_then(|()| std::fs::rename(&next, &path))
+            .with_context(|| format!("writing {}", path.display()))
+    }
+
+    /// Removes the description, because nothing runs any more.
+    pub(crate) fn clear(&self) -> anyhow::Result<()> {
+        match std::fs::remove_file(description_path(&self.path)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context("removing the description of the stack")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Stops what a process that has ended left behind. Returns the names of what was stopped.
+    pub(crate) fn stop_leftovers(&self) -> anyhow::Result<Vec<String>> {
+        let Some(left) = StackDescription::read(&self.path)? else { return Ok(Vec::new()) };
+        let mut stopped = Vec::new();
+        // The services go first: Postgres was started before them.
+        for StackProcess { name, process_id } in left.processes.iter().rev() {
+            if !processes::runs(*process_id, name) {
+                continue;
+            }
+            println!("stopping {name}, which was left behind (process {process_id})");
+            processes::stop(*process_id, name, SHUTDOWN_TIMEOUT)?;
+            stopped.push(name.clone());
+        }
+        self.clear()?;
+        Ok(stopped)
+    }
+}
+
+/// Whether a stack runs with its data in a folder.
+pub(crate) fn is_running(folder: &Path) -> anyhow::Result<bool> {
+    Ok(folder.exists() && FolderLock::try_lock(folder)?.is_none())
+}
+
+/// Asks the stack of a folder to stop, and waits until all of it has. Returns the names of what was
+/// stopped.
+pub(crate) fn stop(folder: &Path) -> anyhow::Result<Vec<String>> {
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let started = Instant::now();
+    let mut asked = Vec::new();
+    loop {
+        if let Some(free) = FolderLock::try_lock(folder)? {
+            asked.extend(free.stop_leftovers()?);
+            return Ok(asked);
+        }
+        if started.elapsed() > SHUTDOWN_TIMEOUT {
+            bail!(
+                "the stack in {} has not stopped within {} s",
+                folder.display(),
+                SHUTDOWN_TIMEOUT.as_secs()
+            );
+        }
+        if let (true, Some(running)) = (asked.is_empty(), StackDescription::read(folder)?) {
+            processes::signal(running.process_id, Signal::TERM);
+            asked = running.processes.into_iter().map(|process| process.name).collect();
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn description_path(folder: &Path) -> PathBuf {
+    folder.join("stack.json")
+}
