@@ -11,6 +11,7 @@ use ingest_api::error::ApiError;
 use ingest_api::page::PageQuery;
 use ingest_api::settings::Limits;
 use serde_json::Value;
+use service_kit::settings::NonZeroDuration;
 use sse_gateway::request::{Asked, HEARTBEAT_SECONDS_MAX, LAST_MAX, Window, of_topic, of_topics};
 use sse_gateway::settings::HistorySettings;
 use statistics_stream::Payload;
@@ -183,7 +184,7 @@ fn history_limits() -> HistorySettings {
         page_buckets_default: NonZeroUsize::MIN,
         page_buckets_max: NonZeroUsize::MIN.saturating_add(9_999),
         concurrent_requests: NonZeroUsize::MIN,
-        timeout: service_kit::settings::NonZeroDuration::from_millis(1),
+        timeout: NonZeroDuration::from_millis(1),
         max_page_bytes: 1,
     }
 }
@@ -192,9 +193,9 @@ fn page_limits() -> Limits {
     Limits {
         connections_per_worker: NonZeroUsize::MIN,
         request_body_bytes: 1,
-        body_idle_timeout: service_kit::settings::NonZeroDuration::from_millis(1),
-        request_body_timeout: service_kit::settings::NonZeroDuration::from_millis(1),
-        query_timeout: service_kit::settings::NonZeroDuration::from_millis(1),
+        body_idle_timeout: NonZeroDuration::from_millis(1),
+        request_body_timeout: NonZeroDuration::from_millis(1),
+        query_timeout: NonZeroDuration::from_millis(1),
         page_rows_default: NonZeroU32::MIN,
         page_rows_max: NonZeroU32::MIN.saturating_add(999),
         ahead: std::time::Duration::ZERO,
