@@ -41,7 +41,7 @@ pub(crate) async fn test(cluster: &Cluster, settings: &ClusterSettings) -> anyho
         .env("DASHBOARD_PORT", reserve_port()?.to_string())
         .env("GATEWAY_URL", stack.url(ServiceKind::SseGateway))
         .env("INGEST_URL", stack.url(ServiceKind::IngestApi))
-        .env("NEWCYCLE_UPSTREAMS", stack.url(ServiceKind::StatsNotifier))
+        .env("NEWCYCLE__UPSTREAM__ADDRESSES", stack.url(ServiceKind::StatsNotifier))
         .env("NOTIFIER_PID", notifier.to_string())
         .env("POSTGRES_PID", cluster.process_id().to_string())
         .env("GATEWAY_PROGRAM", built_programs()?.join("sse-gateway"))

@@ -28,7 +28,7 @@ pub(crate) async fn start(
         name: database.to_owned(),
         user: cluster.user.clone(),
         password: SecretString::from(cluster.password.as_str()),
-        connect_timeout_milliseconds: 5_000,
+        connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
     };
     let roles = TestDatabase::roles();
     migrate::migrate(&database, &roles).await?;

@@ -34,7 +34,7 @@ impl Settings {
             name: text("PGDATABASE", "newcycle"),
             user: text("PGUSER", "newcycle"),
             password: SecretString::from(text("PGPASSWORD", "newcycle")),
-            connect_timeout_milliseconds: 5_000,
+            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
         };
         let roles = RoleSettings {
             ingest_password: SecretString::from(text("INGEST_DATABASE_PASSWORD", "newcycle-ingest")),

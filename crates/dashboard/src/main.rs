@@ -1,7 +1,7 @@
 //! Serves the page that shows the live statistics.
 
 use clap::Parser;
-use dashboard::settings::{LAYERS, Settings};
+use dashboard::settings::{DEFAULTS, Settings};
 use dashboard::startup::Application;
 use service_kit::command::{Command, healthcheck, print_settings};
 
@@ -24,7 +24,7 @@ async fn main() -> anyhow::Result<()> {
             Application::build(&settings, shutdown)?.run_until_stopped().await?;
         }
         Command::Healthcheck => healthcheck(&Settings::load()?.internal).await?,
-        Command::PrintSettings => print_settings(&LAYERS)?,
+        Command::PrintSettings => print_settings(&DEFAULTS)?,
     }
     Ok(())
 }

@@ -51,8 +51,8 @@ impl Application {
         let readiness = readiness(shutdown.clone());
         let internal = Internal { about, readiness, metrics: metrics.clone(), sample: Arc::new(|| ()) };
         let (internal_port, internal_server) =
-            internal.serve(&settings.internal, settings.http.drain_seconds, |_| ())?;
-        let drain = Duration::from_secs(settings.http.drain_seconds) + Duration::from_secs(1);
+            internal.serve(&settings.internal, settings.http.drain, |_| ())?;
+        let drain = settings.http.drain + Duration::from_secs(1);
         let mut supervisor = Supervisor::new(shutdown.clone(), drain);
         supervisor.serve("http server", server);
         supervisor.serve("internal server", internal_server);

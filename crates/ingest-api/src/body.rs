@@ -1,8 +1,8 @@
 //! Reads request bodies, bounded in length and in time.
 //!
-//! Every body passes through [`parts`], which bounds the wait for each part. The body of a single row is then read
-//! [`whole`]: it has a maximum length and a deadline. An upload may be of any length and take any time, so it has a
-//! minimum pace instead ([`paced`]).
+//! Every body passes through [`parts`], which bounds the wait for each part. The body of a single
+//! row is then read [`whole`]: it has a maximum length and a deadline. An upload may be of any
+//! length and take any time, so it has a minimum pace instead ([`paced`]).
 
 use std::time::Duration;
 
@@ -49,9 +49,9 @@ pub(crate) fn parts(body: Payload, idle_timeout: Duration) -> impl Stream<Item =
 
 /// The same parts. Ends with an error if they arrive more slowly than `min_bytes_per_second`.
 ///
-/// Only the time spent waiting for the client counts, not the time in which the service commits rows. The pace is
-/// measured over each `window` of waiting on its own, because otherwise a fast start would let the client hold one of
-/// the few upload slots for long afterwards.
+/// Only the time spent waiting for the client counts, not the time in which the service commits
+/// rows. The pace is measured over each `window` of waiting on its own, because otherwise a fast
+/// start would let the client hold one of the few upload slots for long afterwards.
 pub(crate) fn paced(
     parts: impl Stream<Item = Result<Bytes, BodyError>>,
     min_bytes_per_second: u32,
@@ -81,9 +81,9 @@ pub(crate) fn paced(
 /// The body is too long, too late, or cannot be read.
 pub(crate) async fn whole(body: Payload, limits: &Limits) -> Result<Vec<u8>, BodyError> {
     let max_bytes = limits.request_body_bytes;
-    let deadline = limits.request_body_timeout();
+    let deadline = limits.request_body_timeout.get();
     let read = async {
-        let mut parts = Box::pin(parts(body, limits.body_idle_timeout()));
+        let mut parts = Box::pin(parts(body, limits.body_idle_timeout.get()));
         let mut whole = Vec::new();
         while let Some(part) = parts.next().await {
             whole.extend_from_slice(&part?);

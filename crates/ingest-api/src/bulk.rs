@@ -1,8 +1,8 @@
 //! Uploads of many rows as `application/x-ndjson`, of any length in constant memory.
 //!
-//! Good lines are committed in chunks while the upload is still arriving; bad lines are counted and named. If the
-//! upload breaks off or the database goes away, the chunks committed so far stay. Sending the whole upload again is
-//! harmless if its lines have ids.
+//! Good lines are committed in chunks while the upload is still arriving; bad lines are counted and
+//! named. If the upload breaks off or the database goes away, the chunks committed so far stay.
+//! Sending the whole upload again is harmless if its lines have ids.
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -55,8 +55,8 @@ pub struct LineError {
 }
 
 impl LineError {
-    /// Describes a rejected line. Quotes only a little of it: an answer with many errors must not be as long as the
-    /// upload.
+    /// Describes a rejected line. Quotes only a little of it: an answer with many errors must not
+    /// be as long as the upload.
     #[must_use]
     pub fn new(line: u64, rejection: &Rejection) -> Self {
         let field = rejection.field().map(|field| excerpt(field, FIELD_CHARACTERS));
@@ -148,7 +148,7 @@ async fn commit<R: StoredRow>(
     if rows.is_empty() {
         return Ok(());
     }
-    let outcomes = service.insert(limits.chunk_timeout(), rows).await?;
+    let outcomes = service.insert(limits.chunk_timeout.get(), rows).await?;
     for (outcome, line) in outcomes.iter().zip(lines.iter()) {
         match outcome {
             InsertOutcome::Created(_) => report.counts.accepted += 1,

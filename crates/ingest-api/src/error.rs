@@ -1,8 +1,8 @@
 //! Answers requests that fail, as RFC 9457 problem details.
 //!
-//! The layers below have errors of their own, which know nothing of HTTP. `ApiError::kind` is the one place that
-//! gives each of them its status and its problem type. Answers of 5xx never show what failed inside: it is logged
-//! here.
+//! The layers below have errors of their own, which know nothing of HTTP. `ApiError::kind` is the
+//! one place that gives each of them its status and its problem type. Answers of 5xx never show
+//! what failed inside: it is logged here.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};

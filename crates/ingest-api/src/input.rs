@@ -176,8 +176,8 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
             return Rejection::Malformed(inner.to_string());
         }
         let detail = inner.to_string();
-        // The path does not have the name of a field that is missing or repeated. serde's message has it, between
-        // backquotes.
+        // The path does not have the name of a field that is missing or repeated. serde's message
+        // has it, between backquotes.
         let in_message = detail.starts_with("missing field") || detail.starts_with("duplicate field");
         let named = detail.split('`').nth(1).filter(|_| in_message).map(str::to_owned);
         let field = named.or(path).unwrap_or_else(|| "the body".to_owned());

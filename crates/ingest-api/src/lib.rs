@@ -3,16 +3,19 @@
 //! The files in the order in which a request passes through them:
 //!
 //! 1. `routes` has the path and its handler; `request` reads the path and the headers.
-//! 2. `body` reads the body, within its bounds. A body of many rows goes through `bulk`, which splits it into
-//!    `lines`.
-//! 3. `input` parses a row into the types of `model`, or says by a `rejection` why it cannot be stored.
+//! 2. `body` reads the body, within its bounds. A body of many rows goes through `bulk`, which
+//!    splits it into `lines`.
+//! 3. `input` parses a row into the types of `model`, or says by a `rejection` why it cannot be
+//!    stored.
 //! 4. `service` hands the row to the `store`, which has all SQL, and records `metrics`.
-//! 5. The handler answers with the row, a `page` of rows, or a problem: `error` has the status of every failure.
+//! 5. The handler answers with the row, a `page` of rows, or a problem: `error` has the status of
+//!    every failure.
 //!
-//! `openapi` describes the paths, with the help of `operation`. `startup` builds the service from the
-//! `settings` and a `clock`.
+//! `openapi` describes the paths, with the help of `operation`. `startup` builds the service from
+//! the `settings` and a `clock`.
 //!
-//! Invariants: an answer of 2xx is sent after the commit, and every request can be repeated without harm.
+//! Invariants: an answer of 2xx is sent after the commit, and every request can be repeated without
+//! harm.
 
 mod body;
 pub mod bulk;

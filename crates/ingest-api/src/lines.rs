@@ -1,7 +1,7 @@
 //! Splits an upload into lines. The parts of the upload may be cut anywhere.
 //!
-//! Invariants: the bytes that wait for the end of their line are at most one line of maximum length plus the part that
-//! was added last; and the lines do not depend on where the parts were cut.
+//! Invariants: the bytes that wait for the end of their line are at most one line of maximum length
+//! plus the part that was added last; and the lines do not depend on where the parts were cut.
 
 use std::num::NonZeroUsize;
 
@@ -37,8 +37,8 @@ impl Lines {
         Self { codec, waiting: BytesMut::new(), max_bytes, number: 0, ended: false }
     }
 
-    /// Adds the next part of the upload. Take all complete lines with [`Self::next_line`] first: they would be held in
-    /// memory otherwise.
+    /// Adds the next part of the upload. Take all complete lines with [`Self::next_line`] first:
+    /// they would be held in memory otherwise.
     pub fn add(&mut self, part: &[u8]) {
         self.waiting.extend_from_slice(part);
     }
@@ -54,7 +54,8 @@ impl Lines {
         self.waiting.len()
     }
 
-    /// The next complete line that is not blank. A line that cannot be read does not end the upload.
+    /// The next complete line that is not blank. A line that cannot be read does not end the
+    /// upload.
     pub fn next_line(&mut self) -> Option<Line> {
         loop {
             let decoded = if self.ended {

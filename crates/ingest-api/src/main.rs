@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use ingest_api::clock::Clock;
-use ingest_api::settings::{LAYERS, Settings};
+use ingest_api::settings::{DEFAULTS, Settings};
 use ingest_api::startup::Application;
 use service_kit::command::{Command, healthcheck};
 
@@ -26,7 +26,7 @@ async fn main() -> anyhow::Result<()> {
             application.run_until_stopped().await?;
         }
         Command::Healthcheck => healthcheck(&Settings::load()?.internal).await?,
-        Command::PrintSettings => service_kit::command::print_settings(&LAYERS)?,
+        Command::PrintSettings => service_kit::command::print_settings(&DEFAULTS)?,
     }
     Ok(())
 }

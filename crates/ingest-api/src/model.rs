@@ -1,7 +1,8 @@
 //! The rows, and the types of their fields.
 //!
-//! Invariant: a value of these types can be stored. Parsing refuses what Postgres or RFC 3339 cannot hold (a NUL in a
-//! text, a year before 1 or after 9999), and cuts times to microseconds, which is what Postgres keeps.
+//! Invariant: a value of these types can be stored. Parsing refuses what Postgres or RFC 3339
+//! cannot hold (a NUL in a text, a year before 1 or after 9999), and cuts times to microseconds,
+//! which is what Postgres keeps.
 
 use std::fmt;
 
@@ -12,7 +13,8 @@ use time::{OffsetDateTime, UtcOffset};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// The maximum length of a description. The constraint `base_items_description_length` has the same bound.
+/// The maximum length of a description. The constraint `base_items_description_length` has the same
+/// bound.
 pub const DESCRIPTION_CHARACTERS: usize = 1_000;
 
 macro_rules! ids {
@@ -226,7 +228,8 @@ impl Resource for Transfer {
     }
 }
 
-/// The current owner of an item. All fields but `item_id` are null if the item was never transferred.
+/// The current owner of an item. All fields but `item_id` are null if the item was never
+/// transferred.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Owner {
     /// The item.
@@ -247,8 +250,8 @@ pub struct Owner {
 pub struct NewRow<R> {
     /// The row, with the fields filled in that the client left out.
     pub row: R,
-    /// Whether the client sent the time. If it did not, the time that the service filled in is not compared with the
-    /// stored row when the same id is posted again.
+    /// Whether the client sent the time. If it did not, the time that the service filled in is not
+    /// compared with the stored row when the same id is posted again.
     pub time_given: bool,
 }
 

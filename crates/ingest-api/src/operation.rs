@@ -1,7 +1,7 @@
 //! What the OpenAPI descriptions of several operations have in common.
 //!
-//! The schemas come from the types that bodies are parsed into and answers are written from. Only limits that are
-//! settings are added here.
+//! The schemas come from the types that bodies are parsed into and answers are written from. Only
+//! limits that are settings are added here.
 
 use openapi_kit::{answer, content, parameter, refusal, schema_of, text, unavailable};
 use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterIn};

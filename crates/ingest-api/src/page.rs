@@ -65,7 +65,8 @@ impl PageQuery {
         Ok(page)
     }
 
-    /// The number of rows to read: one more than the page has, which shows whether another page follows.
+    /// The number of rows to read: one more than the page has, which shows whether another page
+    /// follows.
     pub(crate) const fn rows_to_read(self) -> i64 {
         self.limit + 1
     }

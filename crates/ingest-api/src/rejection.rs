@@ -1,7 +1,8 @@
 //! Why one row of a request is refused.
 //!
-//! Parsing ([`crate::input`]) and the database (`store`) both refuse rows with these reasons. A request for one row
-//! is then answered with 400, 409 or 422 ([`crate::error`]); an upload names the line and goes on ([`crate::bulk`]).
+//! Parsing ([`crate::input`]) and the database (`store`) both refuse rows with these reasons. A
+//! request for one row is then answered with 400, 409 or 422 ([`crate::error`]); an upload names
+//! the line and goes on ([`crate::bulk`]).
 
 /// Why one row cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

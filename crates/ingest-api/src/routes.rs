@@ -1,7 +1,8 @@
 //! The paths of the service: [`endpoints`] has one entry for each.
 //!
-//! A handler parses the request, asks the store through [`IngestService`](crate::service::IngestService), and answers.
-//! Its OpenAPI description stands next to it.
+//! A handler parses the request, asks the store through
+//! [`IngestService`](crate::service::IngestService), and answers. Its OpenAPI description stands
+//! next to it.
 
 mod ownership;
 mod rows;

@@ -1,4 +1,5 @@
-//! What the handlers of all requests share: the settings, the database with its time limits, and the metrics.
+//! What the handlers of all requests share: the settings, the database with its time limits, and
+//! the metrics.
 
 use std::time::Duration;
 
@@ -26,9 +27,10 @@ pub(crate) struct IngestService {
 }
 
 impl IngestService {
-    /// The context of a row that arrives now, with the id from `Idempotency-Key` if the request has one.
+    /// The context of a row that arrives now, with the id from `Idempotency-Key` if the request has
+    /// one.
     pub(crate) fn context(&self, key: Option<Uuid>) -> Context {
-        let ahead = time::Duration::seconds(i64::from(self.settings.limits.ahead_seconds));
+        let ahead = time::Duration::try_from(self.settings.limits.ahead).unwrap_or(time::Duration::MAX);
         Context { now: self.clock.now(), ahead, key }
     }
 
@@ -37,14 +39,16 @@ impl IngestService {
         &self,
         work: impl AsyncFnOnce(&deadpool_postgres::Client) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let result = self.store.run(self.settings.limits.query_timeout(), work).await;
+        let result = self.store.run(self.settings.limits.query_timeout.get(), work).await;
         result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
     }
 
-    /// Stores rows. The outcomes are in the order of the rows. Every insert of this service passes through here.
+    /// Stores rows. The outcomes are in the order of the rows. Every insert of this service passes
+    /// through here.
     ///
     /// # Errors
-    /// The database. Some of the rows may be stored then; the same call again reports these as repeated.
+    /// The database. Some of the rows may be stored then; the same call again reports these as
+    /// repeated.
     pub(crate) async fn insert<R: StoredRow>(
         &self,
         timeout: Duration,
@@ -61,7 +65,7 @@ impl IngestService {
         &self,
         row: NewRow<R>,
     ) -> Result<InsertOutcome<R>, StoreError> {
-        let outcomes = self.insert(self.settings.limits.query_timeout(), &[row]).await?;
+        let outcomes = self.insert(self.settings.limits.query_timeout.get(), &[row]).await?;
         // Every row has an outcome, so the error cannot occur.
         outcomes.into_iter().next().ok_or(StoreError::Contended)
     }

@@ -14,6 +14,7 @@ use postgres_kit::schema::{self, SchemaError};
 use service_kit::health::{Readiness, Report};
 use service_kit::internal::{About, Internal};
 use service_kit::metrics::Metrics;
+use service_kit::settings::comma_separated;
 use service_kit::supervisor::{Supervisor, SupervisorError};
 use service_kit::{observe, problem, server};
 use tokio::sync::Semaphore;
@@ -77,9 +78,8 @@ impl Application {
             metrics::sample(&sampled.metrics, sampled.store.pool_use(), under_way);
         });
         let internal_server = Internal { about, readiness, metrics: metrics.clone(), sample };
-        let (internal_port, internal_server) =
-            internal_server.serve(&internal, http.drain_seconds, |_| ())?;
-        let drain = Duration::from_secs(http.drain_seconds) + Duration::from_secs(1);
+        let (internal_port, internal_server) = internal_server.serve(&internal, http.drain, |_| ())?;
+        let drain = http.drain + Duration::from_secs(1);
         let mut supervisor = Supervisor::new(shutdown.clone(), drain);
         supervisor.serve("http server", server);
         supervisor.serve("internal server", internal_server);
@@ -116,7 +116,7 @@ async fn check_schema(
     checked: Arc<AtomicBool>,
     shutdown: CancellationToken,
 ) -> Result<(), SchemaError> {
-    let timeout = service.settings.limits.query_timeout();
+    let timeout = service.settings.limits.query_timeout.get();
     loop {
         let check = async |client: &deadpool_postgres::Client| Ok(schema::check(client).await);
         let answer: Result<_, StoreError> = service.store.run(timeout, check).await;
@@ -129,7 +129,7 @@ async fn check_schema(
             Err(error) => tracing::warn!(error = %error, "the schema could not be checked; trying again"),
         }
         tokio::select! {
-            () = tokio::time::sleep(service.settings.schema.retry()) => {}
+            () = tokio::time::sleep(service.settings.schema.retry.get()) => {}
             () = shutdown.cancelled() => return Ok(()),
         }
     }
@@ -144,7 +144,7 @@ fn cors(settings: &CorsSettings) -> Cors {
         .allowed_headers(["content-type", "idempotency-key"])
         .expose_headers(["location", "retry-after"])
         .max_age(600);
-    settings.origins().fold(cors, Cors::allowed_origin)
+    comma_separated(&settings.allowed_origins).fold(cors, Cors::allowed_origin)
 }
 
 fn readiness(
@@ -153,7 +153,7 @@ fn readiness(
     checked: Arc<AtomicBool>,
     shutdown: CancellationToken,
 ) -> Readiness {
-    let timeout = settings.limits.query_timeout();
+    let timeout = settings.limits.query_timeout.get();
     Readiness::new(move || {
         let (store, checked) = (store.clone(), checked.load(Ordering::Acquire));
         let stopping = shutdown.is_cancelled();

@@ -1,10 +1,11 @@
 //! The database: every SQL statement of this service, and the functions that run them.
 //!
-//! [`sql`] has the statements, [`rows`] connects the types of [`crate::model`] with them, [`insert`] stores rows,
-//! [`queries`] reads and deletes them. All of them fail with a [`StoreError`], which knows nothing of HTTP.
+//! [`sql`] has the statements, [`rows`] connects the types of [`crate::model`] with them,
+//! [`insert`] stores rows, [`queries`] reads and deletes them. All of them fail with a
+//! [`StoreError`], which knows nothing of HTTP.
 //!
-//! Invariant: what is answered is committed. Each statement is a transaction of its own, and an insert can be repeated
-//! without harm.
+//! Invariant: what is answered is committed. Each statement is a transaction of its own, and an
+//! insert can be repeated without harm.
 
 mod error;
 mod insert;

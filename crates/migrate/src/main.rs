@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::Parser;
-use migrate::settings::{LAYERS, Settings};
+use migrate::settings::{DEFAULTS, Settings};
 
 /// Brings a database to the schema of this release, and ends.
 #[derive(Debug, Parser)]
@@ -23,7 +23,7 @@ enum Command {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     if let Some(Command::PrintSettings) = Arguments::parse().command {
-        return Ok(service_kit::command::print_settings(&LAYERS)?);
+        return Ok(service_kit::command::print_settings(&DEFAULTS)?);
     }
     let settings = Settings::load()?;
     service_kit::telemetry::start(&settings.log)?;

@@ -1,52 +1,45 @@
-//! The settings of `migrate`; `config/default.toml` explains each.
+//! The settings of migrate.
+#![expect(missing_docs, reason = "config/default.toml describes each setting")]
 
-use postgres_kit::database::DatabaseSettings;
+use postgres_kit::settings::{DATABASE, DatabaseSettings};
 use secrecy::SecretString;
 use serde::Deserialize;
-use service_kit::settings::{Layers, LogSettings, SettingsError};
+use service_kit::settings::sections::{LOG, LogSettings};
+use service_kit::settings::{Defaults, SettingsError};
 
-/// All settings.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// The database, and a superuser to migrate it as.
-    pub database: DatabaseSettings,
-    /// The services' roles.
-    pub roles: RoleSettings,
-    /// What is logged.
-    pub log: LogSettings,
-}
-
-/// The passwords that the services' roles get.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RoleSettings {
-    /// Of `newcycle_ingest`.
-    pub ingest_password: SecretString,
-    /// Of `newcycle_notifier`.
-    pub notifier_password: SecretString,
-}
-
-/// Where the settings come from.
-pub const LAYERS: Layers = Layers {
-    defaults: include_str!("../config/default.toml"),
-    variables: &[
+pub const DEFAULTS: Defaults = Defaults {
+    own: include_str!("../config/default.toml"),
+    shared: &[("database", DATABASE), ("log", LOG)],
+    libpq: &[
         ("PGHOST", "database.host"),
         ("PGPORT", "database.port"),
         ("PGDATABASE", "database.name"),
         ("PGUSER", "database.user"),
         ("PGPASSWORD", "database.password"),
-        ("INGEST_DATABASE_PASSWORD", "roles.ingest_password"),
-        ("NOTIFIER_DATABASE_PASSWORD", "roles.notifier_password"),
     ],
 };
 
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    pub database: DatabaseSettings,
+    pub roles: RoleSettings,
+    pub log: LogSettings,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleSettings {
+    pub ingest_password: SecretString,
+    pub notifier_password: SecretString,
+}
+
 impl Settings {
-    /// Reads the settings.
+    /// Reads the settings of this process.
     ///
     /// # Errors
-    /// [`SettingsError`], naming the setting that is wrong.
+    /// [`SettingsError`], which names the setting.
     pub fn load() -> Result<Self, SettingsError> {
-        LAYERS.load()
+        DEFAULTS.load()
     }
 }

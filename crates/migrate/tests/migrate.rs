@@ -21,7 +21,8 @@ struct Fresh {
 
 impl Fresh {
     fn start(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("newcycle-migrate-{name}-{}", std::process::id()));
+        let prefix = format!("newcycle-migrate-{name}-");
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap().keep();
         let (user, password) = ("bootstrap".to_owned(), "secret".to_owned());
         let settings = ClusterSettings {
             folder,
@@ -46,7 +47,7 @@ impl Fresh {
             name: name.to_owned(),
             user: user.to_owned(),
             password: SecretString::from(password),
-            connect_timeout_milliseconds: 5_000,
+            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
         }
     }
 }

@@ -6,89 +6,10 @@ use deadpool_postgres::{
     BuildError, Client, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod,
     Runtime,
 };
-use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use tokio_postgres::NoTls;
 use tokio_postgres::config::TargetSessionAttrs;
 
-use service_kit::settings::Count;
-
-/// The most connections that a pool can have, which are more than one server of Postgres serves well.
-const CONNECTIONS_MAX: usize = 10_000;
-
-/// Which database to connect to, and as whom.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DatabaseSettings {
-    /// The address of the server.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// The database.
-    pub name: String,
-    /// The role.
-    pub user: String,
-    /// Its password.
-    pub password: SecretString,
-    /// How long the server may take to accept a connection.
-    pub connect_timeout_milliseconds: u64,
-}
-
-impl DatabaseSettings {
-    /// The settings of a connection that the server will list under `application_name`.
-    #[must_use]
-    pub fn connection(&self, application_name: &str) -> tokio_postgres::Config {
-        let mut config = tokio_postgres::Config::new();
-        config
-            .host(&self.host)
-            .port(self.port)
-            .dbname(&self.name)
-            .user(&self.user)
-            .password(self.password.expose_secret())
-            .application_name(application_name)
-            .connect_timeout(self.connect_timeout())
-            // No clock of this side or of the other turns up in a count, but a person reading logs of both
-            // should not have to convert.
-            .options("-c TimeZone=UTC");
-        config
-    }
-
-    /// [`DatabaseSettings::connect_timeout_milliseconds`].
-    #[must_use]
-    pub const fn connect_timeout(&self) -> Duration {
-        Duration::from_millis(self.connect_timeout_milliseconds)
-    }
-}
-
-/// How many connections a pool holds, and how long it is waited for.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PoolSettings {
-    /// Connections at most. The pool makes room for all of them at once.
-    pub connections: Count<CONNECTIONS_MAX>,
-    /// How long a request waits for a free one.
-    pub wait_timeout_milliseconds: u64,
-    /// How long a connection is used. One that leads to a server which does not know that a failover has left it behind
-    /// would be used for good.
-    pub connection_seconds: std::num::NonZeroU64,
-    /// How long the server works on a statement, or waits within a transaction for the next, where it does not see that
-    /// the client has gone. Longer than any request waits.
-    pub statement_timeout_milliseconds: std::num::NonZeroU64,
-}
-
-impl PoolSettings {
-    /// What the server is told of a pool's sessions. It looks twice a second whether their client is still there, and else
-    /// ends what it does for them, even a wait for a lock: [`Connections::run`] closes the connection of what it gives
-    /// up. Of a client that went without a word, behind a cut line or a proxy, it learns by the timeouts. None of this ends
-    /// a commit that waits for a synchronous standby: that is as good as done, and to break the wait off would show it.
-    fn session_options(&self) -> String {
-        let timeout = self.statement_timeout_milliseconds;
-        format!(
-            "-c TimeZone=UTC -c client_connection_check_interval=500 -c statement_timeout={timeout} \
-             -c idle_in_transaction_session_timeout={timeout} -c tcp_user_timeout={timeout}"
-        )
-    }
-}
+pub use crate::settings::{DatabaseSettings, PoolSettings};
 
 /// The database was not there in time.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +72,7 @@ impl Connections {
         pool: &PoolSettings,
         application_name: &str,
     ) -> Result<Self, BuildError> {
-        let lifetime = Duration::from_secs(pool.connection_seconds.get());
+        let lifetime = pool.connection_lifetime.get();
         let not_too_old = Hook::sync_fn(move |_, metrics| {
             if metrics.age() < lifetime { Ok(()) } else { Err(HookError::message("it is too old")) }
         });
@@ -163,10 +84,10 @@ impl Connections {
         let manager = Manager::from_config(connection, NoTls, recycling);
         let pool = Pool::builder(manager)
             .max_size(pool.connections.get())
-            .wait_timeout(Some(Duration::from_millis(pool.wait_timeout_milliseconds)))
+            .wait_timeout(Some(pool.wait_timeout))
             // tokio-postgres' own timeout is for the socket alone; this one includes authentication.
-            .create_timeout(Some(database.connect_timeout()))
-            .recycle_timeout(Some(database.connect_timeout()))
+            .create_timeout(Some(database.connect_timeout.get()))
+            .recycle_timeout(Some(database.connect_timeout.get()))
             .pre_recycle(not_too_old)
             .runtime(Runtime::Tokio1)
             .build()?;

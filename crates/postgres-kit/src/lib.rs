@@ -7,3 +7,4 @@
 
 pub mod database;
 pub mod schema;
+pub mod settings;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use std::io::Write;
 
-use crate::settings::{InternalSettings, Layers, SettingsError};
+use crate::settings::sections::InternalSettings;
+use crate::settings::{Defaults, SettingsError};
 
 /// The commands that all services have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
@@ -41,8 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// They cannot be read, or standard output is closed.
-pub fn print_settings(layers: &Layers) -> Result<(), PrintError> {
-    Ok(std::io::stdout().write_all(layers.print()?.as_bytes())?)
+pub fn print_settings(defaults: &Defaults) -> Result<(), PrintError> {
+    Ok(std::io::stdout().write_all(defaults.print()?.as_bytes())?)
 }
 
 /// The settings could not be printed.

@@ -3,6 +3,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::dev::Server;
 use actix_web::http::header::CACHE_CONTROL;
@@ -12,7 +13,7 @@ use serde_json::json;
 
 use crate::health::Readiness;
 use crate::metrics::Metrics;
-use crate::settings::InternalSettings;
+use crate::settings::sections::InternalSettings;
 use crate::{observe, problem, server};
 
 /// What this process is.
@@ -47,12 +48,12 @@ impl Internal {
     pub fn serve(
         self,
         settings: &InternalSettings,
-        drain_seconds: u64,
+        drain: Duration,
         more: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
     ) -> std::io::Result<(u16, Server)> {
         let listener = TcpListener::bind((settings.host.as_str(), settings.port))?;
         let port = listener.local_addr()?.port();
-        let server = server::serve(listener, settings.bounds(drain_seconds), move || {
+        let server = server::serve(listener, settings.bounds(drain), move || {
             App::new()
                 .wrap(from_fn(observe::requests))
                 .app_data(web::Data::new(self.metrics.clone()))

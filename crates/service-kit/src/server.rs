@@ -49,7 +49,12 @@ pub struct Bounds {
     /// it is sent something twice, so this is not for streams.
     pub answers_half_closed: bool,
     /// How long requests under way may take to end once the server is asked to stop.
-    pub drain_seconds: u64,
+    pub drain: Duration,
+}
+
+/// Rounds up, because actix-server counts in seconds.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
 /// Serves an application on a listener, within these bounds.
@@ -73,7 +78,7 @@ where
     let builder = Server::build()
         .workers(bounds.workers)
         .max_concurrent_connections(bounds.connections_per_worker)
-        .shutdown_timeout(bounds.drain_seconds)
+        .shutdown_timeout(whole_seconds(bounds.drain))
         .disable_signals();
     let stopping = builder.graceful_shutdown_signal();
     let server = builder.listen("http", listener, move || {

@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::settings::{LogFormat, LogSettings};
+use crate::settings::sections::{LogFormat, LogSettings};
 
 /// Logs could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -7,11 +7,12 @@ use bytes::BytesMut;
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 use service_kit::observe::REQUEST_ID;
+use service_kit::settings::comma_separated;
 use statistics_stream::history::{NOT_KEPT, Page, Query};
 use tokio::sync::Semaphore;
 
 use crate::error::ApiError;
-use crate::settings::{HistorySettings, UpstreamSettings, list};
+use crate::settings::{HistorySettings, UpstreamSettings};
 
 /// Asks the upstreams for pages of history, one after another until one answers.
 #[derive(Debug)]
@@ -51,14 +52,14 @@ impl History {
     /// # Errors
     /// The HTTP client cannot be made.
     pub fn new(upstream: &UpstreamSettings, settings: &HistorySettings) -> Result<Self, reqwest::Error> {
-        let connect_timeout = Duration::from_millis(upstream.connect_timeout_milliseconds.get());
+        let connect_timeout = upstream.connect_timeout.get();
         Ok(Self {
             client: Client::builder().connect_timeout(connect_timeout).build()?,
-            addresses: list(&upstream.addresses)
+            addresses: comma_separated(&upstream.addresses)
                 .map(|address| address.trim_end_matches('/').to_owned())
                 .collect(),
             requests: Semaphore::new(settings.concurrent_requests.get()),
-            timeout: Duration::from_millis(settings.timeout_milliseconds.get()),
+            timeout: settings.timeout.get(),
             max_page_bytes: settings.max_page_bytes,
         })
     }

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use service_kit::command::{Command, healthcheck};
-use sse_gateway::settings::{LAYERS, Settings};
+use sse_gateway::settings::{DEFAULTS, Settings};
 use sse_gateway::startup::Application;
 
 /// Relays the statistics to any number of clients by server-sent events.
@@ -32,7 +32,7 @@ async fn main() -> anyhow::Result<()> {
             Application::build(&settings, shutdown)?.run_until_stopped().await?;
         }
         Command::Healthcheck => healthcheck(&Settings::load()?.internal).await?,
-        Command::PrintSettings => service_kit::command::print_settings(&LAYERS)?,
+        Command::PrintSettings => service_kit::command::print_settings(&DEFAULTS)?,
     }
     Ok(())
 }

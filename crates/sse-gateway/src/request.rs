@@ -217,7 +217,7 @@ pub fn last_event_id(request: &HttpRequest) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
-    use std::num::{NonZeroU64, NonZeroUsize};
+    use std::num::NonZeroUsize;
 
     use super::*;
 
@@ -227,7 +227,7 @@ mod tests {
             page_buckets_default: NonZeroUsize::MIN,
             page_buckets_max: NonZeroUsize::MIN,
             concurrent_requests: NonZeroUsize::MIN,
-            timeout_milliseconds: NonZeroU64::MIN,
+            timeout: service_kit::settings::NonZeroDuration::from_millis(1),
             max_page_bytes: 1,
         };
         let topic = "transfers/millisecond".parse().unwrap();

@@ -12,6 +12,7 @@ use service_kit::health::{Readiness, Report};
 use service_kit::internal::{About, Internal};
 use service_kit::metrics::Metrics;
 use service_kit::server::Bounds;
+use service_kit::settings::comma_separated;
 use service_kit::supervisor::{Supervisor, SupervisorError};
 use service_kit::{observe, problem, server};
 use statistics_stream::{Hub, upstream};
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::history::History;
 use crate::routes::Service;
-use crate::settings::{Settings, list};
+use crate::settings::Settings;
 use crate::{metrics, openapi, routes};
 
 /// The service, listening but not yet running.
@@ -38,7 +39,7 @@ impl Application {
     pub fn build(settings: &Settings, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((settings.http.host.as_str(), settings.http.port))?;
         let port = listener.local_addr()?.port();
-        let drain = Duration::from_secs(settings.http.drain_seconds);
+        let drain = settings.http.drain;
         let hub = Hub::new(settings.hub());
         let readiness = readiness(Arc::clone(&hub), shutdown.clone());
         let metrics = Metrics::new()?;
@@ -71,7 +72,7 @@ impl Application {
         let sample = Arc::new(move || metrics::sample(&sampled, &sampled_hub));
         let internal = Internal { about, readiness, metrics: metrics.clone(), sample };
         let (internal_port, internal_server) =
-            internal.serve(&settings.internal, settings.http.drain_seconds, move |routes| {
+            internal.serve(&settings.internal, settings.http.drain, move |routes| {
                 routes.app_data(shared.clone()).configure(routes::configure_internal);
             })?;
         // The server's own drain is what ends a request that does not end; the supervisor's comes after.
@@ -123,7 +124,7 @@ fn cors(origins: &str) -> Cors {
         .allowed_methods(["GET"])
         .allowed_headers(["accept", "cache-control", "last-event-id"])
         .max_age(600);
-    list(origins).fold(cors, |cors, origin| match origin {
+    comma_separated(origins).fold(cors, |cors, origin| match origin {
         "*" => cors.allow_any_origin().send_wildcard(),
         origin => cors.allowed_origin(origin),
     })

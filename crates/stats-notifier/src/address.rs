@@ -54,7 +54,7 @@ impl Session {
         let mut failures = Failures::default();
         loop {
             tokio::time::sleep(interval).await;
-            match within(database.connect_timeout(), self.is_left_behind(database)).await {
+            match within(database.connect_timeout.get(), self.is_left_behind(database)).await {
                 Ok(true) => return,
                 Ok(false) => failures = Failures::default(),
                 // A server that is full, starts or only reads says nothing of where the session is. But one that refuses

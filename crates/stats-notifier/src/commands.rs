@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::days::Progress;
 use crate::rebuild::take_over_and_rebuild;
-use crate::settings::{Settings, milliseconds};
+use crate::settings::Settings;
 use crate::verify::{Verified, Verifier, Way};
 
 /// The exit code of a check that found a wrong count.
@@ -46,7 +46,7 @@ pub async fn verify(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
     let bar = bar(json)?;
     let verified = async {
         let Settings { database, leader, .. } = settings;
-        let interval = milliseconds(leader.address_check_interval_milliseconds);
+        let interval = leader.address_check_interval.get();
         let mut report = |progress| show(&bar, progress);
         Verifier::connect(database)
             .await?

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use crate::settings::{GateSettings, TickSettings, milliseconds};
+use crate::settings::{GateSettings, TickSettings};
 
 /// How polls slow down: the time between two is this part of the time since the gate was opened.
 const SLOWDOWN: u32 = 16;
@@ -46,8 +46,8 @@ impl Gate {
     #[must_use]
     pub fn new(tick: &TickSettings, gate: &GateSettings) -> Self {
         Self {
-            shortest: milliseconds(tick.interval_milliseconds),
-            floor: milliseconds(gate.floor_milliseconds),
+            shortest: tick.interval.get(),
+            floor: gate.floor.get(),
             shut_after_ticks: gate.shut_after_ticks,
             open_after_ticks: gate.open_after_ticks,
             shut: false,
@@ -102,15 +102,17 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::num::NonZeroU64;
+    use service_kit::settings::NonZeroDuration;
 
     const NEXT: Duration = Duration::from_millis(6);
 
     fn gate() -> Gate {
-        let number = |number| NonZeroU64::new(number).unwrap();
-        let tick = TickSettings { interval_milliseconds: number(5), listen: true };
-        let gate =
-            GateSettings { shut_after_ticks: 4, open_after_ticks: 20, floor_milliseconds: number(1_000) };
+        let tick = TickSettings { interval: NonZeroDuration::from_millis(5), listen: true };
+        let gate = GateSettings {
+            shut_after_ticks: 4,
+            open_after_ticks: 20,
+            floor: NonZeroDuration::from_millis(1_000),
+        };
         Gate::new(&tick, &gate)
     }
 

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use crate::days::events;
 use crate::rollups::CURSOR_IS_OF_HERE;
-use crate::settings::{HistorySettings, milliseconds};
+use crate::settings::HistorySettings;
 use crate::store::{StoreError, past, time};
 
 /// Answers pages of history.
@@ -60,7 +60,7 @@ impl History {
     ) -> Result<Self, deadpool_postgres::BuildError> {
         Ok(Self {
             connections: Connections::new(database, &settings.pool, "stats-notifier history")?,
-            timeout: milliseconds(settings.timeout_milliseconds),
+            timeout: settings.timeout.get(),
             page_buckets: usize::try_from(settings.page_buckets.get()).unwrap_or(usize::MAX),
         })
     }

@@ -20,7 +20,7 @@ use crate::listener::Listener;
 use crate::metrics::LeaderMetrics;
 use crate::rebuild::log_progress;
 use crate::rollups::Loaded;
-use crate::settings::{RetentionSettings, Settings, milliseconds};
+use crate::settings::{RetentionSettings, Settings};
 use crate::snapshot::Snapshot;
 use crate::store::{Statements, Store, StoreError};
 
@@ -238,7 +238,7 @@ pub struct Candidate {
 /// The schema is not the one that this release works on: waiting would not help. Whatever else goes wrong ends
 /// the term, is logged, and is followed by another attempt.
 pub async fn run(candidate: Candidate, shutdown: CancellationToken) -> Result<(), StoreError> {
-    let interval = milliseconds(candidate.settings.leader.attempt_interval_milliseconds);
+    let interval = candidate.settings.leader.attempt_interval.get();
     loop {
         // Stopping is no different from dying: nothing is in memory that the database does not have.
         let ended = tokio::select! {
@@ -272,7 +272,7 @@ impl Candidate {
     async fn lead_once(&self) -> Result<(), StoreError> {
         let Settings { database, leader, .. } = &self.settings;
         let store = Store::connect(database, leader, self.statements.clone()).await?;
-        let interval = milliseconds(leader.address_check_interval_milliseconds);
+        let interval = leader.address_check_interval.get();
         tokio::select! {
             ended = self.lead_by(&store) => ended,
             () = store.session.until_left_behind(database, interval) => Err(StoreError::LeftBehind),
@@ -283,7 +283,7 @@ impl Candidate {
         let Settings { database, leader, .. } = &self.settings;
         self.role.send_replace(Role::Standby);
         while !store.try_lead().await? {
-            tokio::time::sleep(milliseconds(leader.attempt_interval_milliseconds)).await;
+            tokio::time::sleep(leader.attempt_interval.get()).await;
         }
         let mut term = Term::begin(store, (self.new_hub)(), &self.settings).await?;
         self.metrics.terms.increment(1);
@@ -307,8 +307,8 @@ impl Candidate {
     /// The life of a term: tick, now and then flush and purge, mind the gate, wait.
     async fn keep_leading(&self, store: &Store, term: &mut Term, woken: &Notify) -> Result<(), StoreError> {
         let Settings { tick, gate, flush, retention, .. } = &self.settings;
-        let spacing = milliseconds(tick.interval_milliseconds);
-        let flush_interval = milliseconds(flush.interval_milliseconds);
+        let spacing = tick.interval.get();
+        let flush_interval = flush.interval.get();
         let mut gate = Gate::new(tick, gate);
         let (mut opened, mut flushed, mut last_tick) = (Instant::now(), Instant::now(), Instant::now());
         // What a former term gave up may not be deleted yet.
@@ -323,7 +323,7 @@ impl Candidate {
             // Flush follows a tick and purge follows both, so that what is purged was counted by both.
             if flushed.elapsed() >= flush_interval {
                 self.keep(store, term, flush.purge_rows.get()).await?;
-                let interval = Duration::from_secs(retention.interval_seconds.get());
+                let interval = retention.interval.get();
                 if looked_for_old.is_none_or(|last| last.elapsed() >= interval) {
                     deleting |= term.give_up(store, retention).await?;
                     looked_for_old = Some(Instant::now());

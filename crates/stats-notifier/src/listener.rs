@@ -59,7 +59,7 @@ impl Listener {
         config
             .options(format!("-c TimeZone=UTC -c idle_session_timeout={idle} -c tcp_user_timeout={unread}"));
         let connecting = async { Ok(config.connect(NoTls).await?) };
-        let (client, mut connection) = within(self.database.connect_timeout(), connecting).await?;
+        let (client, mut connection) = within(self.database.connect_timeout.get(), connecting).await?;
         let (woken, heard) = (Arc::clone(&self.woken), Arc::new(Notify::new()));
         let (heard_self, notifications) = (Arc::clone(&heard), self.notifications.clone());
         let _driver = AbortOnDropHandle::new(tokio::spawn(async move {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use service_kit::command::{Command as Common, healthcheck, print_settings};
 use stats_notifier::commands;
-use stats_notifier::settings::{LAYERS, Settings};
+use stats_notifier::settings::{DEFAULTS, Settings};
 use stats_notifier::startup::Application;
 
 /// Folds the change log into exact aggregates and publishes each version of them.
@@ -41,7 +41,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command.unwrap_or(Command::Common(Common::Run)) {
         Command::Common(Common::Run) => run(settings()?).await?,
         Command::Common(Common::Healthcheck) => healthcheck(&settings()?.internal).await?,
-        Command::Common(Common::PrintSettings) => print_settings(&LAYERS)?,
+        Command::Common(Common::PrintSettings) => print_settings(&DEFAULTS)?,
         Command::Rebuild { json } => return commands::rebuild(&settings()?, json).await,
         Command::Verify { json } => return commands::verify(&settings()?, json).await,
     }

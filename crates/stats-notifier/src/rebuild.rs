@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tokio_postgres::error::SqlState;
 
 use crate::days::{self, Days, Progress, Report};
-use crate::settings::{RetentionSettings, Settings, milliseconds};
+use crate::settings::{RetentionSettings, Settings};
 use crate::store::{Statements, Store, StoreError};
 
 /// How long one attempt to take the lead from another replica waits for its session to end.
@@ -93,7 +93,7 @@ impl Store {
 pub async fn take_over_and_rebuild(settings: &Settings, report: Report<'_>) -> Result<Rebuilt, StoreError> {
     let Settings { database, leader, retention, .. } = settings;
     let store = Store::connect(database, leader, Statements::default()).await?;
-    let interval = milliseconds(leader.address_check_interval_milliseconds);
+    let interval = leader.address_check_interval.get();
     tokio::select! {
         rebuilt = take_over(&store, retention, report) => rebuilt,
         // It may never answer.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::leader::Role;
 use crate::metrics::VerifyMetrics;
-use crate::settings::{Settings, milliseconds};
+use crate::settings::Settings;
 use crate::store::StoreError;
 use crate::verify::{Verified, Verifier, Way};
 
@@ -66,7 +66,7 @@ pub async fn run(
 async fn verify(settings: &Settings) -> Result<Verified, StoreError> {
     let Settings { database, leader, verify, .. } = settings;
     let way = Way::DayByDay { load_percent: verify.load_percent.get() };
-    let interval = milliseconds(leader.address_check_interval_milliseconds);
+    let interval = leader.address_check_interval.get();
     Verifier::connect(database).await?.verify_here(way, database, interval, &mut |_| ()).await
 }
 

@@ -17,7 +17,7 @@ use crate::leader::{self, Candidate, Role};
 use crate::metrics::{self, LeaderMetrics, VerifyMetrics};
 use crate::routes;
 use crate::schedule::{self, LastVerify};
-use crate::settings::{Settings, milliseconds};
+use crate::settings::Settings;
 use crate::store::Statements;
 
 /// The service, listening but not yet running.
@@ -44,7 +44,7 @@ impl Application {
         shutdown: CancellationToken,
         statements: Statements,
     ) -> anyhow::Result<Self> {
-        let drain = Duration::from_secs(settings.stream.drain_seconds);
+        let drain = settings.stream.drain;
         let (role, roles) = watch::channel(Role::default());
         let (last_verify, verified) = watch::channel(None::<LastVerify>);
         let metrics = Metrics::new()?;
@@ -67,15 +67,14 @@ impl Application {
                 metrics::sample(&sampled, role.hub(), &deliveries, pool);
             }),
         };
-        let lease = milliseconds(settings.leader.session_timeout_milliseconds);
+        let lease = settings.leader.session_timeout.get();
         let leading = routes::Leading { roles, lease };
-        let (port, server) =
-            internal.serve(&settings.internal, settings.stream.drain_seconds, move |routes| {
-                routes
-                    .app_data(web::Data::new(leading.clone()))
-                    .app_data(web::Data::new(history.clone()))
-                    .configure(routes::configure);
-            })?;
+        let (port, server) = internal.serve(&settings.internal, settings.stream.drain, move |routes| {
+            routes
+                .app_data(web::Data::new(leading.clone()))
+                .app_data(web::Data::new(history.clone()))
+                .configure(routes::configure);
+        })?;
         let verify = settings.clone();
         let candidate = Candidate {
             settings,
@@ -113,7 +112,7 @@ fn hub_settings(settings: &Settings) -> HubSettings {
     HubSettings {
         // A gateway paces what it shows; a version that waits here is only late.
         pace: Duration::ZERO,
-        internal_heartbeat: milliseconds(settings.stream.heartbeat_milliseconds),
+        internal_heartbeat: settings.stream.heartbeat.get(),
         max_subscribers: settings.stream.max_subscribers,
         ..HubSettings::default()
     }

@@ -16,7 +16,7 @@ use tokio_postgres::{Client, NoTls, Row};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::address::Session;
-use crate::settings::{LeaderSettings, milliseconds};
+use crate::settings::LeaderSettings;
 use crate::snapshot::{InvalidSnapshot, Snapshot};
 use postgres_kit::database::DatabaseSettings;
 
@@ -163,7 +163,7 @@ impl Store {
         leader: &LeaderSettings,
         statements: Statements,
     ) -> Result<Self, StoreError> {
-        let session_timeout = milliseconds(leader.session_timeout_milliseconds);
+        let session_timeout = leader.session_timeout.get();
         let mut config = database.connection("stats-notifier");
         // The timeouts end the session of a leader that is frozen or cut off, so that another can take over. Whatever
         // it was doing when it fell silent, the server then does one of these:
@@ -176,8 +176,8 @@ impl Store {
         //   before it. Where the leader is not silent but gone, client_connection_check_interval ends the work.
         // It never waits between the messages of one statement, for they are sent in one piece.
         //
-        let (idle, lock) = (session_timeout.as_millis(), leader.lock_timeout_milliseconds);
-        let attempts = leader.attempt_interval_milliseconds;
+        let (idle, lock) = (session_timeout.as_millis(), leader.lock_timeout.get().as_millis());
+        let attempts = leader.attempt_interval.get().as_millis();
         config.options(format!(
             "{PLANNING} -c TimeZone=UTC -c idle_session_timeout={idle} \
              -c idle_in_transaction_session_timeout={idle} -c tcp_user_timeout={idle} -c lock_timeout={lock} \
@@ -188,13 +188,13 @@ impl Store {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         let connecting = config.connect(NoTls);
         let (client, connection) =
-            within(database.connect_timeout(), async { Ok(connecting.await?) }).await?;
+            within(database.connect_timeout.get(), async { Ok(connecting.await?) }).await?;
         let driven = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = %error, "the leader's connection ended");
             }
         }));
-        let timeout = milliseconds(leader.statement_timeout_milliseconds);
+        let timeout = leader.statement_timeout.get();
         within(timeout, async { Ok(postgres_kit::schema::check(&client).await?) }).await?;
         let session = within(timeout, Session::of(&client)).await?;
         Ok(Self { client, statements, session, timeout, _connection: driven })

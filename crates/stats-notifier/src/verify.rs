@@ -78,7 +78,7 @@ impl Verifier {
     /// # Errors
     /// [`StoreError`], where all of it takes longer than a connection may, too.
     pub async fn connect(database: &DatabaseSettings) -> Result<Self, StoreError> {
-        within(database.connect_timeout(), Self::connect_at_leisure(database)).await
+        within(database.connect_timeout.get(), Self::connect_at_leisure(database)).await
     }
 
     async fn connect_at_leisure(database: &DatabaseSettings) -> Result<Self, StoreError> {

@@ -11,6 +11,8 @@
 //! A check covers the time from one pause to the next. At a pause no producer writes, and every
 //! subscriber shows every change.
 
+mod mirror;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::SystemTime;
 
@@ -18,8 +20,7 @@ use domain::{BucketTime, Frame, FrameKind, Metric, Nonce, TimeUnit, Topic, Versi
 use local_stack::stack::Instance;
 use stats_notifier::snapshot::Snapshot;
 
-/// A bucket: the index of its topic, and the bucket's start.
-type Key = (usize, BucketTime);
+use self::mirror::{Key, Mirror, Window};
 
 /// The frames of one term, by tick, each with the index of the subscriber that received it.
 type Ticks<'a> = BTreeMap<u64, Vec<(usize, &'a Frame)>>;
@@ -59,65 +60,6 @@ impl Publication {
     }
 }
 
-/// A window of one topic.
-#[derive(Debug, Clone)]
-struct Window {
-    /// The most buckets that it holds.
-    limit: usize,
-    buckets: BTreeMap<BucketTime, i64>,
-}
-
-/// A subscriber's windows of all topics, kept only by what the documentation of the streams says.
-#[derive(Debug, Clone)]
-struct Mirror {
-    version: Option<Version>,
-    /// By the index of the topic.
-    windows: Vec<Window>,
-}
-
-impl Default for Mirror {
-    fn default() -> Self {
-        let window = |topic: Topic| Window { limit: topic.unit.window(), buckets: BTreeMap::new() };
-        let windows = Topic::all().map(window).collect();
-        Self { version: None, windows }
-    }
-}
-
-impl Mirror {
-    /// Applies a frame, and returns the buckets that it names. A topic that a snapshot does not
-    /// name has no buckets.
-    fn apply(&mut self, frame: &Frame) -> Vec<Key> {
-        let mut named = Vec::new();
-        if frame.kind == FrameKind::Snapshot {
-            self.windows.iter_mut().for_each(|window| window.buckets.clear());
-        }
-        for part in &frame.topics {
-            let topic = part.topic.index();
-            let window = &mut self.windows[topic];
-            for bucket in &part.buckets {
-                window.buckets.insert(bucket.time, bucket.count);
-                named.push((topic, bucket.time));
-            }
-            while window.buckets.len() > window.limit {
-                window.buckets.pop_first();
-            }
-        }
-        self.version = Some(frame.version);
-        named
-    }
-
-    /// Whether the window reaches back to a bucket. A full one does not hold buckets older than its
-    /// oldest.
-    fn reaches(&self, (topic, time): Key) -> bool {
-        let Window { limit, buckets } = &self.windows[topic];
-        buckets.len() < *limit || buckets.first_key_value().is_none_or(|(oldest, _)| time >= *oldest)
-    }
-
-    fn get(&self, (topic, time): Key) -> Option<i64> {
-        self.windows[topic].buckets.get(&time).copied()
-    }
-}
-
 /// The expected counts of a version: those of the last pause, and what was added since.
 #[derive(Debug, Default)]
 struct ExpectedCounts {
@@ -141,7 +83,8 @@ impl ExpectedCounts {
 
 /// The buckets that a change affects: one of each unit.
 fn buckets(change: &Change) -> impl Iterator<Item = Key> {
-    let (metric, time) = (change.metric, change.time);
+    let metric = change.metric;
+    let time = change.time;
     TimeUnit::ALL.into_iter().map(move |unit| (Topic::new(metric, unit).index(), unit.truncate(time)))
 }
 
@@ -298,12 +241,14 @@ fn compare(
 ) {
     for key in keys {
         checked.buckets += 1;
-        let (shown, expected) = (mirror.get(key), counts.get(key));
+        let shown = mirror.get(key);
+        let expected = counts.get(key);
         if shown.unwrap_or(0) == expected || (shown.is_none() && !mirror.reaches(key)) {
             continue;
         }
         report(wrong, || {
-            let (topic, time) = (Topic::all().nth(key.0), key.1);
+            let topic = Topic::all().nth(key.0);
+            let time = key.1;
             let version = mirror.version.map(|version| version.to_string()).unwrap_or_default();
             let topic = topic.map(|topic| topic.to_string()).unwrap_or_default();
             format!("{version}: {topic} at {time} shows {shown:?}, but the snapshot has {expected}")
@@ -364,7 +309,8 @@ mod tests {
         let now = SystemTime::now();
         let published =
             [(1, "11:11:"), (2, "12:12:")].map(|(tick, snapshot)| (version(tick), published(snapshot, now)));
-        let (metric, time) = (Metric::Transfers, MORNING.parse().unwrap());
+        let metric = Metric::Transfers;
+        let time = MORNING.parse().unwrap();
         let made = now - Duration::from_secs(1);
         let changes = [10, 11].map(|transaction| Change { transaction, made, metric, time, delta: 1 });
         Checker::default().check(&published.into(), &changes, &[frames])

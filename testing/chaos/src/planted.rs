@@ -63,7 +63,7 @@ impl Planted {
     pub(crate) fn variables(self) -> Vec<(&'static str, String)> {
         let mut variables = vec![(VARIABLE, self.name())];
         if self == Self::LeadKept {
-            variables.push(("NEWCYCLE__LEADER__SESSION_TIMEOUT_MILLISECONDS", "600000".to_owned()));
+            variables.push(("NEWCYCLE__LEADER__SESSION_TIMEOUT", "10m".to_owned()));
         }
         variables
     }

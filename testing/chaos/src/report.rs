@@ -63,7 +63,8 @@ impl fmt::Display for RunReport {
         writeln!(table, "| fault | injected | with an effect | recovery p50 | recovery max |")?;
         writeln!(table, "|---|---:|---:|---:|---:|")?;
         for (kind, of) in &self.kinds {
-            let (name, effects) = (kind.name(), of.effects);
+            let name = kind.name();
+            let effects = of.effects;
             let (median, maximum) = median_and_maximum(&of.recoveries);
             writeln!(table, "| {name} | {} | {effects} | {median} | {maximum} |", of.injected)?;
         }

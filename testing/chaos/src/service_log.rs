@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::checker::Publication;
 
-/// What the logs have told until now.
+/// What the logs have shown until now.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LogFindings {
     publications: Arc<Mutex<HashMap<Version, Publication>>>,

@@ -34,7 +34,7 @@ pub use self::setup::SoakOutcome;
 const RETENTION: [(ServiceKind, &str, &str); 3] = [
     (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "1"),
     (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__MINUTE_DAYS", "1"),
-    (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__INTERVAL_SECONDS", "1"),
+    (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__INTERVAL", "1s"),
 ];
 
 /// Events older than the retention. A rebuild without retention counts their seconds, which the
@@ -136,7 +136,8 @@ pub async fn soak(seed: u64, duration: Duration, mut log: impl FnMut(&str)) -> a
     problems.extend(world.history.complaints());
     let terms = terms(&system) - terms_before;
     let resumed: u64 = subscribers.iter().map(Subscriber::streams).sum();
-    let (streams, pages) = (clients.streams(), clients.pages());
+    let streams = clients.streams();
+    let pages = clients.pages();
     for (what, number) in
         [("streams", streams), ("pages", pages), ("restarts", restarts), ("further terms", terms)]
     {
@@ -188,7 +189,7 @@ impl Rebuilds {
     }
 }
 
-/// Sends so many requests at once that every pool opens all its connections.
+/// Sends enough requests at once to make every pool open all its connections.
 async fn fill_pools(system: &System) {
     let client = reqwest::Client::new();
     let mut urls = Vec::new();

@@ -111,7 +111,7 @@ impl System {
             name: DATABASE.to_owned(),
             user: USER.to_owned(),
             password: SecretString::from(PASSWORD),
-            connect_timeout_milliseconds: 5_000,
+            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
         };
         let roles = RoleSettings {
             ingest_password: SecretString::from("chaos-ingest"),
@@ -231,7 +231,7 @@ impl System {
         let program = built_programs()?.join(ServiceKind::StatsNotifier.name());
         let mut command = tokio::process::Command::new(program);
         command.arg(subcommand).env("PGHOST", "127.0.0.1").env("PGPORT", self.settings.port.to_string());
-        command.env("PGDATABASE", DATABASE).env("NOTIFIER_DATABASE_PASSWORD", NOTIFIER_PASSWORD);
+        command.env("PGDATABASE", DATABASE).env("NEWCYCLE__DATABASE__PASSWORD", NOTIFIER_PASSWORD);
         command
             .envs(variables.iter().copied())
             .stdout(Stdio::null())

@@ -63,8 +63,10 @@ impl Verification {
                     subscriber.is_live().then_some(())
                 };
                 until(self.recovery_timeout, async || Ok(shown())).await?.with_context(|| {
-                    let (name, seconds) = (subscriber.name(), self.recovery_timeout.as_secs());
-                    let (version, live) = (subscriber.version(), subscriber.is_live());
+                    let name = subscriber.name();
+                    let seconds = self.recovery_timeout.as_secs();
+                    let version = subscriber.version();
+                    let live = subscriber.is_live();
                     let has = version.map_or("nothing".to_owned(), |version| version.to_string());
                     Violation(format!(
                         "{name} was not shown an acknowledged write, live, within {seconds} s; it has {has}, \
@@ -124,7 +126,8 @@ impl Verification {
             let unseen = changes.iter().filter(|change| {
                 publications.get(&version).is_none_or(|shown| !shown.sees(change.transaction, change.made))
             });
-            let (name, unseen) = (subscriber.name(), unseen.count());
+            let name = subscriber.name();
+            let unseen = unseen.count();
             match unseen {
                 0 => format!("{name} has {version}, which is complete"),
                 _ => format!("{name} has {version}, whose snapshot does not see {unseen} committed changes"),
@@ -186,7 +189,8 @@ impl Verification {
             wrong.push(format!("{topic} at {time} is {count} according to the {whose} only"));
         }
         // A flush updates the rollups about once a second.
-        let (database, mut rollups) = (&mut self.system.database, 0);
+        let database = &mut self.system.database;
+        let mut rollups = 0;
         let equal = until(self.recovery_timeout, async || {
             rollups = database.wrong_rollups().await?;
             Ok((rollups == 0).then_some(()))

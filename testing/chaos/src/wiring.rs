@@ -32,8 +32,10 @@ impl Wiring {
         postgres: u16,
         clocks: Option<&Clocks>,
     ) -> anyhow::Result<Self> {
-        let (mut links, mut variables) = (Vec::new(), Vec::new());
-        let (mut ingest, mut gateways) = (Vec::new(), Vec::new());
+        let mut links = Vec::new();
+        let mut variables = Vec::new();
+        let mut ingest = Vec::new();
+        let mut gateways = Vec::new();
         for (number, own) in (1..).zip(ports) {
             let [api, notifier, gateway] =
                 [ServiceKind::IngestApi, ServiceKind::StatsNotifier, ServiceKind::SseGateway]
@@ -50,7 +52,7 @@ impl Wiring {
                 upstreams.push(link.url());
                 links.push(link);
             }
-            variables.push((gateway, "NEWCYCLE_UPSTREAMS", upstreams.join(",")));
+            variables.push((gateway, "NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.join(",")));
             let link = Link::to(format!("producers to {api}"), own.ingest_api).await?;
             ingest.push(link.url());
             links.push(link);
@@ -64,7 +66,7 @@ impl Wiring {
                 (gateway, "NEWCYCLE__STREAM__MAX_CLIENTS", MAX_CLIENTS.to_string()),
                 // A gateway spreads the end of its streams over this time, which few clients do not
                 // need.
-                (gateway, "NEWCYCLE__HTTP__DRAIN_SECONDS", "1".to_owned()),
+                (gateway, "NEWCYCLE__HTTP__DRAIN", "1s".to_owned()),
             ]);
             if let Some(clocks) = clocks {
                 for service in [api, notifier, gateway] {

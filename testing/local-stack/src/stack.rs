@@ -162,7 +162,8 @@ impl Stack {
         let instance = instance.into();
         let url = format!("{}/readyz", self.internal_url(instance));
         let ready = async {
-            let (started, client) = (Instant::now(), reqwest::Client::new());
+            let started = Instant::now();
+            let client = reqwest::Client::new();
             loop {
                 let last = match client.get(&url).timeout(timeout).send().await {
                     Ok(response) if response.status().is_success() => return Ok(()),
@@ -266,12 +267,27 @@ impl Stack {
             ("PGHOST", database.host.clone()),
             ("PGPORT", database.port.to_string()),
             ("PGDATABASE", database.name.clone()),
-            ("INGEST_DATABASE_PASSWORD", roles.ingest_password.expose_secret().to_owned()),
-            ("NOTIFIER_DATABASE_PASSWORD", roles.notifier_password.expose_secret().to_owned()),
-            ("INGEST_ALLOWED_ORIGINS", origins.join(",")),
-            ("NEWCYCLE_UPSTREAMS", upstreams.join(",")),
         ];
-        variables.extend(ports.variables().map(|(variable, port)| (variable, port.to_string())));
+        match instance.service {
+            ServiceKind::StatsNotifier => {
+                let password = roles.notifier_password.expose_secret().to_owned();
+                variables.push(("NEWCYCLE__DATABASE__PASSWORD", password));
+            }
+            ServiceKind::IngestApi => {
+                let password = roles.ingest_password.expose_secret().to_owned();
+                variables.push(("NEWCYCLE__DATABASE__PASSWORD", password));
+                variables.push(("NEWCYCLE__CORS__ALLOWED_ORIGINS", origins.join(",")));
+            }
+            ServiceKind::SseGateway => variables.push(("NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.join(","))),
+            ServiceKind::Dashboard => variables.extend([
+                ("NEWCYCLE__SERVICES__GATEWAY_PORT", ports.sse_gateway.to_string()),
+                ("NEWCYCLE__SERVICES__INGEST_PORT", ports.ingest_api.to_string()),
+            ]),
+        }
+        variables.push(("NEWCYCLE__INTERNAL__PORT", ports.internal(instance.service).to_string()));
+        if instance.service != ServiceKind::StatsNotifier {
+            variables.push(("NEWCYCLE__HTTP__PORT", ports.public(instance.service).to_string()));
+        }
         let further = self.settings.variables.iter().filter(|(of, ..)| *of == instance);
         variables.extend(further.map(|(_, variable, value)| (*variable, value.clone())));
         let log = Arc::clone(&self.log);

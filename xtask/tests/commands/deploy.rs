@@ -26,7 +26,7 @@ fn default(part: ServiceKind, section: &str, name: &str) -> Option<u64> {
     let (_, rest) = text.split_once(&format!("[{section}]\n"))?;
     let section = rest.split("\n[").next()?;
     let value = section.lines().find_map(|line| line.strip_prefix(&format!("{name} = ")))?;
-    Some(value.parse().unwrap())
+    Some(value.trim_matches(['"', 's']).parse().unwrap())
 }
 
 /// What follows a line up to the next that is indented no deeper: a block of YAML.
@@ -109,7 +109,7 @@ fn the_containers_have_the_ports_of_the_defaults() {
         }
     }
     let notifier = default(ServiceKind::StatsNotifier, "internal", "port").unwrap();
-    let upstreams = format!("NEWCYCLE_UPSTREAMS: http://stats-notifier:{notifier}");
+    let upstreams = format!("NEWCYCLE__UPSTREAM__ADDRESSES: http://stats-notifier:{notifier}");
     assert!(block(&compose, "sse-gateway").contains(&upstreams.as_str()));
 }
 
@@ -119,7 +119,7 @@ fn a_container_may_take_longer_to_stop_than_its_program_does() {
     let compose = read("docker-compose.yml");
     for part in ServiceKind::ALL {
         let drain =
-            default(part, "http", "drain_seconds").or_else(|| default(part, "stream", "drain_seconds"));
+            default(part, "http", "drain").or_else(|| default(part, "stream", "drain"));
         // The gateway ends its streams first, and then lets its servers stop.
         let times = if part == ServiceKind::SseGateway { 2 } else { 1 };
         let needed = Duration::from_secs(drain.unwrap() * times + 1);

@@ -1,7 +1,7 @@
 // What the page says when what it follows stops, freezes and comes back. The gateway is the test's own; the processes of
 // stats-notifier and Postgres are named by NOTIFIER_PID and POSTGRES_PID, and left out where they are not.
 //
-// GATEWAY_PROGRAM is the program of sse-gateway, NEWCYCLE_UPSTREAMS what it follows.
+// GATEWAY_PROGRAM is the program of sse-gateway, NEWCYCLE__UPSTREAM__ADDRESSES what it follows.
 
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -19,7 +19,7 @@ let dashboard: Dashboard | undefined;
 let baseItem: string;
 
 async function run(): Promise<void> {
-  const env = { ...process.env, GATEWAY_PORT: String(PORT), GATEWAY_INTERNAL_PORT: String(PORT + 1) };
+  const env = { ...process.env, NEWCYCLE__HTTP__PORT: String(PORT), NEWCYCLE__INTERNAL__PORT: String(PORT + 1) };
   gateway = spawn(PROGRAM ?? "", [], { env, stdio: "ignore" });
   const ready = () => fetch(`http://127.0.0.1:${PORT + 1}/readyz`).then((answer) => answer.ok, () => false);
   const deadline = performance.now() + 20_000;

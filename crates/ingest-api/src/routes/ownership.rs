@@ -1,4 +1,5 @@
-//! Who owns an item: the current owner, the transfers of an item, the items of a user, and a new transfer.
+//! Who owns an item: the current owner, the transfers of an item, the items of a user, and a new
+//! transfer.
 
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
@@ -94,7 +95,8 @@ pub(crate) async fn transfer_ownership(
     let transfer = NewTransfer::to(item.into(), to).into_row(context)?;
     match service.insert_one(transfer).await? {
         InsertOutcome::Created(_) | InsertOutcome::Repeated(_) => Ok(HttpResponse::NoContent().finish()),
-        // The request has other names for these two fields: the item is in the path, the user is `to`.
+        // The request has other names for these two fields: the item is in the path, the user is
+        // `to`.
         InsertOutcome::Rejected(Rejection::UnknownReference { field: "item_id" }) => {
             Err(StoreError::NotFound(Item::NAME).into())
         }

@@ -50,7 +50,7 @@ where
             }
         }
         Some(NDJSON) => {
-            let idle_timeout = service.settings.limits.body_idle_timeout();
+            let idle_timeout = service.settings.limits.body_idle_timeout.get();
             let min_pace = service.settings.bulk.least_bytes_per_second;
             let body = body::paced(body::parts(body, idle_timeout), min_pace, idle_timeout);
             let report = bulk::upload::<I>(&service, Box::pin(body)).await?;

@@ -11,13 +11,15 @@ pub enum StoreError {
     /// An item cannot be deleted because transfers refer to it.
     #[error("the item has transfers: delete them first")]
     HasTransfers,
-    /// The database cannot be reached, does not answer in time, or cannot work now. A retry may succeed.
+    /// The database cannot be reached, does not answer in time, or cannot work now. A retry may
+    /// succeed.
     #[error("the database does not answer")]
     Away(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Other transactions kept deleting and creating the same rows. A retry may succeed.
     #[error("other requests keep changing the same rows")]
     Contended,
-    /// Postgres refused a statement, or the statement could not be sent. A retry fails in the same way.
+    /// Postgres refused a statement, or the statement could not be sent. A retry fails in the same
+    /// way.
     #[error("the database refused a statement")]
     Refused(#[source] tokio_postgres::Error),
     /// A stored row has a value that this service cannot represent. A retry fails in the same way.

@@ -1,9 +1,10 @@
 //! Stores rows, and finds out what became of each.
 //!
-//! All rows are sent in one statement, which stores those whose id is new and whose parents exist. For the others, the
-//! stored rows and the parents are looked up afterwards: the row is a repetition, a conflict, or refers to a row that
-//! does not exist. Other transactions may delete or create these rows in between, so an insert takes as many rounds as
-//! it needs until every row has an outcome.
+//! All rows are sent in one statement, which stores those whose id is new and whose parents exist.
+//! For the others, the stored rows and the parents are looked up afterwards: the row is a
+//! repetition, a conflict, or refers to a row that does not exist. Other transactions may delete or
+//! create these rows in between, so an insert takes as many rounds as it needs until every row has
+//! an outcome.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,8 +19,8 @@ use crate::store::error::StoreError;
 use crate::store::queries::find_rows;
 use crate::store::rows::{Parent, ParentTable, StoredRow, column};
 
-/// The maximum number of rounds in a row that decide nothing for some row that was sent. More would only mean that
-/// others change the same rows without pause.
+/// The maximum number of rounds in a row that decide nothing for some row that was sent. More would
+/// only mean that others change the same rows without pause.
 const MAX_UNDECIDED_ROUNDS: usize = 5;
 
 /// What became of a row.
@@ -35,13 +36,14 @@ pub(crate) enum InsertOutcome<R> {
 
 /// Stores rows. The outcomes are in the order of the rows.
 ///
-/// Of several rows with the same id, only the first one is sent; the others are compared with the row that is stored
-/// then. The outcome is as if all rows had been inserted one after another, but it takes only a few statements however
-/// often an id occurs. If another request deletes the stored row in between, this is as if it had deleted it
-/// afterwards.
+/// Of several rows with the same id, only the first one is sent; the others are compared with the
+/// row that is stored then. The outcome is as if all rows had been inserted one after another, but
+/// it takes only a few statements however often an id occurs. If another request deletes the stored
+/// row in between, this is as if it had deleted it afterwards.
 ///
 /// # Errors
-/// The database. Some of the rows may be stored then; the same call again reports these as repeated.
+/// The database. Some of the rows may be stored then; the same call again reports these as
+/// repeated.
 pub(crate) async fn insert<R: StoredRow>(
     client: &Client,
     rows: &[NewRow<R>],
@@ -84,8 +86,8 @@ impl<R: StoredRow> Insert<'_, R> {
         (0..self.rows.len()).filter(|index| self.outcomes[*index].is_none()).collect()
     }
 
-    /// The first row of each id, in the order of the ids: two statements that insert the same ids then wait for each
-    /// other in one direction only, so they do not deadlock.
+    /// The first row of each id, in the order of the ids: two statements that insert the same ids
+    /// then wait for each other in one direction only, so they do not deadlock.
     fn first_of_each_id(&self, open: &[usize]) -> Vec<usize> {
         let mut ids = HashSet::new();
         let mut first: Vec<usize> =
@@ -129,8 +131,9 @@ impl<R: StoredRow> Insert<'_, R> {
         self.reject_orphans(&not_stored).await
     }
 
-    /// Sends rows in one statement and returns the ids of those that it stored, or nothing if the statement met
-    /// another transaction and stored none: a parent was deleted meanwhile, or the two deadlocked after all.
+    /// Sends rows in one statement and returns the ids of those that it stored, or nothing if the
+    /// statement met another transaction and stored none: a parent was deleted meanwhile, or the
+    /// two deadlocked after all.
     async fn send(&self, indexes: &[usize]) -> Result<Option<HashSet<Uuid>>, StoreError> {
         let rows: Vec<&NewRow<R>> = indexes.iter().map(|index| &self.rows[*index]).collect();
         let parameters = R::parameters(&rows);
@@ -150,8 +153,9 @@ impl<R: StoredRow> Insert<'_, R> {
         }
     }
 
-    /// Rejects those of the rows that refer to a row that does not exist. This includes rows that were not sent:
-    /// otherwise many rows with the same id, each with another unknown parent, would be sent one by one.
+    /// Rejects those of the rows that refer to a row that does not exist. This includes rows that
+    /// were not sent: otherwise many rows with the same id, each with another unknown parent, would
+    /// be sent one by one.
     async fn reject_orphans(&mut self, indexes: &[usize]) -> Result<(), StoreError> {
         let references = indexes.iter().flat_map(|index| self.rows[*index].row.references());
         let missing = missing_parents(self.client, references.map(|reference| reference.parent)).await?;

@@ -30,8 +30,8 @@ pub(crate) async fn list_rows<R: StoredRow>(
     client.query(&statement, &[&after, &limit]).await?.iter().map(R::from_row).collect()
 }
 
-/// At most `limit` transfers of an item in the order of their times, starting after the transfer `after`. Fails with
-/// [`StoreError::NotFound`] if there is no such item.
+/// At most `limit` transfers of an item in the order of their times, starting after the transfer
+/// `after`. Fails with [`StoreError::NotFound`] if there is no such item.
 pub(crate) async fn list_transfers_of_item(
     client: &Client,
     item: Uuid,
@@ -43,8 +43,8 @@ pub(crate) async fn list_transfers_of_item(
     client.query(&statement, &[&item, &after, &limit]).await?.iter().map(Transfer::from_row).collect()
 }
 
-/// At most `limit` items that a user owns now, in the order of their ids, starting after the id `after`. Fails with
-/// [`StoreError::NotFound`] if there is no such user.
+/// At most `limit` items that a user owns now, in the order of their ids, starting after the id
+/// `after`. Fails with [`StoreError::NotFound`] if there is no such user.
 pub(crate) async fn list_items_of_user(
     client: &Client,
     user: Uuid,

@@ -59,7 +59,8 @@ pub(crate) trait StoredRow: Resource {
 
     /// The fields that refer to other tables.
     fn references(&self) -> Vec<Reference>;
-    /// Whether `new`, which has the id of `stored`, has the same content: the client repeats itself.
+    /// Whether `new`, which has the id of `stored`, has the same content: the client repeats
+    /// itself.
     fn same_content(new: &NewRow<Self>, stored: &Self) -> bool;
     /// Reads a row that has all columns.
     ///

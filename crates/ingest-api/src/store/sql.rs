@@ -1,7 +1,7 @@
 //! The statements. To try one in psql, paste it and give the parameters with `\bind`.
 //!
-//! An insert returns the ids of the rows that it stored. It leaves out rows whose id exists and rows whose parents are
-//! missing; [`super::insert`] finds out which of the two it was.
+//! An insert returns the ids of the rows that it stored. It leaves out rows whose id exists and
+//! rows whose parents are missing; [`super::insert`] finds out which of the two it was.
 
 /// The statements that every table has.
 pub(crate) struct RowStatements {
@@ -9,8 +9,8 @@ pub(crate) struct RowStatements {
     pub(crate) insert: &'static str,
     /// Selects the rows with the ids `$1`, in any order.
     pub(crate) select: &'static str,
-    /// Selects at most `$2` rows in the order of their ids, starting after the id `$1`, or at the first row if it is
-    /// null.
+    /// Selects at most `$2` rows in the order of their ids, starting after the id `$1`, or at the
+    /// first row if it is null.
     pub(crate) list: &'static str,
 }
 
@@ -121,8 +121,8 @@ SELECT id
 FROM   public.items
 WHERE  id = ANY ($1::uuid[])";
 
-/// At most `$3` transfers of the item `$1` in the order of their times, starting after the transfer `$2`, or at the
-/// first one if it is null.
+/// At most `$3` transfers of the item `$1` in the order of their times, starting after the transfer
+/// `$2`, or at the first one if it is null.
 pub(crate) const TRANSFERS_OF_ITEM: &str = r#"
 SELECT   id, "timestamp", owner_id, item_id
 FROM     public.transfers
@@ -132,8 +132,9 @@ AND      ($2::uuid IS NULL
 ORDER BY "timestamp", id
 LIMIT    $3"#;
 
-/// At most `$3` items that the user `$1` owns, in the order of their ids, starting after the id `$2`, or at the first
-/// one if it is null. The owner of an item is the `owner_id` of its latest transfer.
+/// At most `$3` items that the user `$1` owns, in the order of their ids, starting after the id
+/// `$2`, or at the first one if it is null. The owner of an item is the `owner_id` of its latest
+/// transfer.
 pub(crate) const ITEMS_OF_USER: &str = r#"
 SELECT   items.id, items.base_item_id, items.created_at
 FROM     (SELECT DISTINCT item_id

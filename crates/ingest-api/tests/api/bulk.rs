@@ -8,17 +8,17 @@ use crate::support::Api;
 const NDJSON: &str = "application/x-ndjson";
 
 #[tokio::test]
-async fn good_lines_are_stored_and_bad_ones_named() {
+async fn good_lines_are_stored_and_bad_lines_are_named() {
     let api = Api::start().await;
     let (base_item, ..) = api.parents().await;
-    let (id, nobody) = (Uuid::now_v7(), Uuid::now_v7());
+    let (id, unknown_id) = (Uuid::now_v7(), Uuid::now_v7());
     let lines = [
         format!(r#"{{"base_item_id":"{base_item}"}}"#),
         format!(r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"2020-01-01T00:00:00Z"}}"#),
         String::new(),
         format!(r#"{{"id":"{id}","base_item_id":"{base_item}"}}"#),
         format!(r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"2021-01-01T00:00:00Z"}}"#),
-        format!(r#"{{"base_item_id":"{nobody}"}}"#),
+        format!(r#"{{"base_item_id":"{unknown_id}"}}"#),
         "{".to_owned(),
         format!(r#"{{"base_item_id":"{}"}}"#, "x".repeat(70_000)),
         format!(r#"{{"base_item_id":"{base_item}","created_at":"2027-01-01T00:00:00Z"}}"#),
@@ -44,7 +44,7 @@ async fn good_lines_are_stored_and_bad_ones_named() {
 }
 
 #[tokio::test]
-async fn an_upload_of_many_chunks_may_be_repeated() {
+async fn an_upload_of_many_chunks_can_be_repeated() {
     let api = Api::start().await;
     let (base_item, ..) = api.parents().await;
     let line = |_| format!(r#"{{"id":"{}","base_item_id":"{base_item}"}}"#, Uuid::now_v7());
@@ -56,9 +56,9 @@ async fn an_upload_of_many_chunks_may_be_repeated() {
     assert_eq!(api.rows().await, [1, 1, 3_501, 0]);
 }
 
-/// One statement for each would take longer than a chunk may.
+/// One statement per line would take longer than the time limit of a chunk.
 #[tokio::test]
-async fn many_lines_of_one_id_take_few_statements() {
+async fn many_lines_with_the_same_id_take_few_statements() {
     let api = Api::start().await;
     let (base_item, ..) = api.parents().await;
     let superuser = api.database.connect().await;
@@ -67,44 +67,44 @@ async fn many_lines_of_one_id_take_few_statements() {
          AS 'BEGIN PERFORM nextval(''inserts''); RETURN NULL; END'; \
          CREATE TRIGGER inserts AFTER INSERT ON items FOR EACH STATEMENT EXECUTE FUNCTION count_inserts()";
     superuser.batch_execute(count).await.unwrap();
-    let lines = |id: Uuid, of: &dyn Fn(u32) -> (String, &'static str)| {
+    let lines = |id: Uuid, content: &dyn Fn(u32) -> (String, &'static str)| {
         let line = |number| {
-            let (base_item, time) = of(number);
+            let (base_item, time) = content(number);
             format!(r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"{time}"}}"#)
         };
         (0..1_000).map(line).collect::<Vec<_>>().join("\n")
     };
-    let (id, nobody, time) = (Uuid::now_v7(), Uuid::now_v7(), "2026-01-01T00:00:00Z");
+    let (id, unknown_id, time) = (Uuid::now_v7(), Uuid::now_v7(), "2026-01-01T00:00:00Z");
     let same = lines(id, &|_| (base_item.clone(), time));
     let other = lines(id, &|_| (base_item.clone(), "2026-01-02T00:00:00Z"));
-    let unknown = lines(nobody, &|_| (Uuid::now_v7().to_string(), time));
-    let known_last = format!("{unknown}\n{}", lines(nobody, &|_| (base_item.clone(), time)));
+    let unknown = lines(unknown_id, &|_| (Uuid::now_v7().to_string(), time));
+    let known_last = format!("{unknown}\n{}", lines(unknown_id, &|_| (base_item.clone(), time)));
     for (what, body, expected) in [
         ("new", &same, [1, 999, 0]),
         ("repeated", &same, [0, 1_000, 0]),
-        ("of other content", &other, [0, 0, 1_000]),
-        ("of unknown parents", &unknown, [0, 0, 1_000]),
-        ("of which only the last have a parent", &known_last, [1, 999, 1_000]),
+        ("with other content", &other, [0, 0, 1_000]),
+        ("with unknown parents", &unknown, [0, 0, 1_000]),
+        ("of which only the last half has a parent", &known_last, [1, 999, 1_000]),
     ] {
         let answer = api.post_text("/items", NDJSON, body).await;
         let counts = ["accepted", "repeated", "rejected"].map(|name| answer.body[name].as_u64());
         assert_eq!(counts, expected.map(Some), "{what}: {}", answer.body);
     }
-    // A statement for each of six chunks.
+    // One statement for each of the six chunks.
     let inserts: i64 = superuser.query_one("SELECT last_value FROM inserts", &[]).await.unwrap().get(0);
     assert_eq!(inserts, 6);
 }
 
-/// What is judged in memory is judged as the database would have done.
+/// Lines that are compared in memory get the outcome that the database would have given them.
 #[tokio::test]
-async fn a_line_is_judged_by_those_of_its_id_before_it() {
+async fn a_line_is_compared_with_the_earlier_lines_of_the_same_id() {
     let api = Api::start().await;
     let (base_item, ..) = api.parents().await;
-    let (id, nobody) = (Uuid::now_v7(), Uuid::now_v7());
+    let (id, unknown_id) = (Uuid::now_v7(), Uuid::now_v7());
     let lines = [
-        (nobody.to_string(), "2026-01-01T00:00:00Z"),
+        (unknown_id.to_string(), "2026-01-01T00:00:00Z"),
         (base_item.clone(), "2026-01-02T00:00:00Z"),
-        (nobody.to_string(), "2026-01-02T00:00:00Z"),
+        (unknown_id.to_string(), "2026-01-02T00:00:00Z"),
         (base_item.clone(), "2026-01-01T00:00:00Z"),
         (base_item.clone(), "2026-01-02T00:00:00Z"),
     ];

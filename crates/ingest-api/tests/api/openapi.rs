@@ -1,4 +1,4 @@
-//! What the service says of itself.
+//! The OpenAPI description, and the answer to methods that it does not have.
 
 use ingest_api::openapi::document;
 use ingest_api::settings::Settings;
@@ -6,13 +6,13 @@ use ingest_api::settings::Settings;
 use crate::support::Api;
 
 #[test]
-fn the_description_in_the_repository_is_that_of_the_code() {
+fn the_description_in_the_repository_is_up_to_date() {
     let description = document(&Settings::load().unwrap()).to_pretty_json().unwrap();
     expect_test::expect_file!["../../../../docs/openapi/ingest-api.json"].assert_eq(&(description + "\n"));
 }
 
 #[tokio::test]
-async fn the_description_is_served_with_the_limits_of_the_settings() {
+async fn the_description_that_is_served_has_the_limits_of_the_settings() {
     let api = Api::start_with(|settings| settings.limits.page_rows_max = 7.try_into().unwrap()).await;
     let description = api.get("/openapi.json").await;
     assert_eq!((description.status, &description.body["openapi"]), (200, &"3.2.0".into()));
@@ -24,7 +24,7 @@ async fn the_description_is_served_with_the_limits_of_the_settings() {
 }
 
 #[tokio::test]
-async fn a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has() {
+async fn an_unknown_method_is_answered_405_with_the_methods_of_the_path() {
     let api = Api::start().await;
     let id = uuid::Uuid::now_v7();
     let paths = [

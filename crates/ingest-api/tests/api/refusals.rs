@@ -1,4 +1,4 @@
-//! Whatever is wrong is named, and changes nothing.
+//! Requests that fail: the answer names what is wrong, and nothing is stored.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ async fn a_wrong_body_names_the_field_and_stores_nothing() {
     let api = Api::start().await;
     let (base_item, user, item) = api.parents().await;
     let before = api.rows().await;
-    let nobody = Uuid::now_v7();
+    let unknown_id = Uuid::now_v7();
     let transfer = |time: &str| format!(r#"{{"item_id":"{item}","owner_id":"{user}","timestamp":"{time}"}}"#);
     let long = "é".repeat(1_001);
     let bodies: &[(&str, &str, u16, Option<&str>)] = &[
@@ -29,15 +29,15 @@ async fn a_wrong_body_names_the_field_and_stores_nothing() {
         ("/items", r#"{"base_item_id":"seven"}"#, 422, Some("base_item_id")),
         ("/items", &format!(r#"{{"base_item_id":"{base_item}","colour":"red"}}"#), 422, Some("colour")),
         ("/items", &format!(r#"{{"base_item_id":"{base_item}","id":"x"}}"#), 422, Some("id")),
-        ("/items", &format!(r#"{{"base_item_id":"{nobody}"}}"#), 422, Some("base_item_id")),
+        ("/items", &format!(r#"{{"base_item_id":"{unknown_id}"}}"#), 422, Some("base_item_id")),
         (
             "/items",
             &format!(r#"{{"base_item_id":"{base_item}","created_at":"soon"}}"#),
             422,
             Some("created_at"),
         ),
-        ("/transfers", &format!(r#"{{"item_id":"{nobody}","owner_id":"{user}"}}"#), 422, Some("item_id")),
-        ("/transfers", &format!(r#"{{"item_id":"{item}","owner_id":"{nobody}"}}"#), 422, Some("owner_id")),
+        ("/transfers", &format!(r#"{{"item_id":"{unknown_id}","owner_id":"{user}"}}"#), 422, Some("item_id")),
+        ("/transfers", &format!(r#"{{"item_id":"{item}","owner_id":"{unknown_id}"}}"#), 422, Some("owner_id")),
         ("/transfers", &transfer("2026-11-23T09:42:00.123457Z"), 422, Some("timestamp")),
         ("/transfers", &transfer("0000-12-31T23:59:59Z"), 422, Some("timestamp")),
         ("/transfers", &transfer("infinity"), 422, Some("timestamp")),
@@ -60,21 +60,21 @@ async fn a_wrong_body_names_the_field_and_stores_nothing() {
 }
 
 #[tokio::test]
-async fn a_wrong_path_query_header_or_type_is_named() {
+async fn a_wrong_path_query_header_or_media_type_is_named() {
     let api = Api::start().await;
     let (_, user, item) = api.parents().await;
     let before = api.rows().await;
-    let nobody = Uuid::now_v7();
+    let unknown_id = Uuid::now_v7();
     let json_body = |method: &str, path: &str, body: &str| {
         api.request(method, path).header("content-type", "application/json").body(body.to_owned())
     };
     let requests = [
         (api.request("GET", "/items/seven"), 400, Some("id")),
-        (api.request("GET", &format!("/items/{nobody}")), 404, None),
-        (api.request("GET", &format!("/items/{nobody}/owner")), 404, None),
-        (api.request("GET", &format!("/items/{nobody}/transfers")), 404, None),
-        (api.request("GET", &format!("/users/{nobody}/items")), 404, None),
-        (api.request("DELETE", &format!("/transfers/{nobody}")), 404, None),
+        (api.request("GET", &format!("/items/{unknown_id}")), 404, None),
+        (api.request("GET", &format!("/items/{unknown_id}/owner")), 404, None),
+        (api.request("GET", &format!("/items/{unknown_id}/transfers")), 404, None),
+        (api.request("GET", &format!("/users/{unknown_id}/items")), 404, None),
+        (api.request("DELETE", &format!("/transfers/{unknown_id}")), 404, None),
         (api.request("GET", "/nothing"), 404, None),
         (api.request("PATCH", "/items"), 405, None),
         (api.request("GET", "/items?limit=0"), 400, Some("limit")),
@@ -95,54 +95,55 @@ async fn a_wrong_path_query_header_or_type_is_named() {
             Some("Idempotency-Key"),
         ),
         (
-            json_body("PUT", &format!("/items/{nobody}/ownership"), &format!(r#"{{"to":"{user}"}}"#)),
+            json_body("PUT", &format!("/items/{unknown_id}/ownership"), &format!(r#"{{"to":"{user}"}}"#)),
             404,
             None,
         ),
         (
-            json_body("PUT", &format!("/items/{item}/ownership"), &format!(r#"{{"to":"{nobody}"}}"#)),
+            json_body("PUT", &format!("/items/{item}/ownership"), &format!(r#"{{"to":"{unknown_id}"}}"#)),
             422,
             Some("to"),
         ),
         (json_body("PUT", &format!("/items/{item}/ownership"), "{}"), 422, Some("to")),
     ];
-    for (place, (request, status, field)) in requests.into_iter().enumerate() {
+    for (number, (request, status, field)) in requests.into_iter().enumerate() {
         let answer = api.send(request).await;
-        assert_eq!(answer.status, status, "request {place}: {}", answer.body);
-        assert_eq!(answer.headers["content-type"], "application/problem+json", "request {place}");
-        assert_eq!(answer.body["field"].as_str(), field, "request {place}: {}", answer.body);
+        assert_eq!(answer.status, status, "request {number}: {}", answer.body);
+        assert_eq!(answer.headers["content-type"], "application/problem+json", "request {number}");
+        assert_eq!(answer.body["field"].as_str(), field, "request {number}: {}", answer.body);
     }
     assert_eq!(api.rows().await, before);
 }
 
 #[tokio::test]
-async fn without_a_database_the_answer_is_503_and_soon() {
+async fn without_a_database_the_answer_is_503_within_the_time_limit() {
     let api = Api::start_with(|settings| settings.database.port = 9).await;
-    let asked = Instant::now();
+    let start = Instant::now();
     let answer = api.post("/users", &json!({})).await;
     assert_eq!((answer.status, &answer.body["type"]), (503, &json!("/problems/unavailable")));
     assert!(answer.headers.contains_key("retry-after"));
-    assert!(!answer.body.to_string().contains("127.0.0.1"), "no internals: {}", answer.body);
+    assert!(!answer.body.to_string().contains("127.0.0.1"), "the address is internal: {}", answer.body);
     let ready = api.internal("/readyz").await;
     assert_eq!((ready.status, &ready.body["ready"]), (503, &json!(false)));
-    assert!(asked.elapsed() < Duration::from_secs(4), "two answers took {:?}", asked.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(4), "two answers took {:?}", start.elapsed());
 }
 
-/// A lock held by another session stands for a database that hangs.
+/// A lock that another session holds stands for a database that hangs.
 #[tokio::test]
-async fn a_database_that_hangs_is_503_and_its_connection_is_not_used_again() {
+async fn a_database_that_hangs_is_503_and_its_connection_is_not_reused() {
     let api = Api::start().await;
     let blocker = api.database.connect().await;
     blocker.batch_execute("BEGIN; LOCK TABLE users").await.unwrap();
     for _ in 0..3 {
         assert_eq!(api.post("/users", &json!({})).await.status, 503);
     }
-    // Nor does the server go on with what nobody waits for: its connections would pile up, until it takes no more.
-    let (observer, given_up) = (api.database.connect().await, Instant::now());
+    // The server must end these statements too: otherwise they would use up its connections.
+    let observer = api.database.connect().await;
+    let start = Instant::now();
     let waiting =
         "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     while !observer.query(waiting, &[]).await.unwrap().is_empty() {
-        assert!(given_up.elapsed() < Duration::from_secs(20), "statements that were given up must end");
+        assert!(start.elapsed() < Duration::from_secs(20), "statements that timed out must end");
     }
     blocker.batch_execute("ROLLBACK").await.unwrap();
     for _ in 0..20 {
@@ -150,9 +151,9 @@ async fn a_database_that_hangs_is_503_and_its_connection_is_not_used_again() {
     }
 }
 
-/// As where the client has gone.
+/// The statement of a client that went away is dropped in the same way.
 #[tokio::test]
-async fn a_connection_is_not_used_again_whose_statement_nobody_waits_for() {
+async fn a_connection_whose_statement_was_dropped_is_not_reused() {
     const SOON: Duration = Duration::from_secs(10);
     let database = TestDatabase::create().await;
     let mut pool = Settings::load().unwrap().pool;
@@ -162,7 +163,7 @@ async fn a_connection_is_not_used_again_whose_statement_nobody_waits_for() {
         Ok(client.query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?)
     };
     let first = connections.run(SOON, session).await.unwrap();
-    assert_eq!(connections.run(SOON, session).await.unwrap(), first, "one that has answered is used again");
+    assert_eq!(connections.run(SOON, session).await.unwrap(), first, "an idle connection is reused");
     let sleep = async |client: &Client| -> anyhow::Result<()> {
         Ok(client.batch_execute("SELECT pg_sleep(600)").await?)
     };
@@ -172,18 +173,19 @@ async fn a_connection_is_not_used_again_whose_statement_nobody_waits_for() {
         while observer.query(find, &[&first]).await.unwrap().is_empty() {}
     };
     tokio::select! {
-        slept = connections.run(10 * SOON, sleep) => panic!("it must sleep: {slept:?}"),
-        asleep = tokio::time::timeout(SOON, asleep) => asleep.expect("it must be asked to sleep"),
+        slept = connections.run(10 * SOON, sleep) => panic!("the statement must not end: {slept:?}"),
+        asleep = tokio::time::timeout(SOON, asleep) => asleep.expect("the statement must start"),
     }
     assert_ne!(connections.run(SOON, session).await.unwrap(), first);
 }
 
-/// As behind a line that is cut: the server sees no end of the connection, which the test keeps from it.
+/// If a network fails silently, the server does not learn that the client is gone. The long time
+/// limit of the client stands for this.
 #[tokio::test]
-async fn the_server_gives_up_by_itself_what_takes_too_long() {
+async fn the_server_ends_statements_that_take_too_long() {
     let api = Api::start_with(|settings| {
-        settings.limits.query_timeout_milliseconds = 60_000;
-        settings.pool.statement_timeout_milliseconds = 300.try_into().unwrap();
+        settings.limits.query_timeout = service_kit::settings::NonZeroDuration::from_millis(60_000);
+        settings.pool.statement_timeout = service_kit::settings::NonZeroDuration::from_millis(300);
     })
     .await;
     let blocker = api.database.connect().await;
@@ -192,9 +194,9 @@ async fn the_server_gives_up_by_itself_what_takes_too_long() {
     assert_eq!((answer.status, &answer.body["type"]), (503, &json!("/problems/unavailable")));
 }
 
-/// As where two transactions waited for each other, or a standby had to end a statement.
+/// Examples are a deadlock, and a statement that a standby had to cancel.
 #[tokio::test]
-async fn what_may_succeed_when_it_is_sent_again_is_503() {
+async fn an_error_that_a_retry_may_not_meet_is_503() {
     let api = Api::start().await;
     let fail = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql \
          AS 'BEGIN RAISE SQLSTATE ''40001''; END'; \
@@ -203,8 +205,33 @@ async fn what_may_succeed_when_it_is_sent_again_is_503() {
     assert_eq!(api.post("/users", &json!({})).await.status, 503);
 }
 
+/// The test drops the constraint that prevents such a time.
 #[tokio::test]
-async fn only_listed_origins_may_send_from_a_page() {
+async fn a_row_that_cannot_be_read_back_is_500_and_not_503() {
+    let api = Api::start().await;
+    let (.., item) = api.parents().await;
+    let corrupt = format!(
+        "SET session_replication_role = replica; \
+         ALTER TABLE items DROP CONSTRAINT items_created_at_range; \
+         UPDATE items SET created_at = 'infinity' WHERE id = '{item}'"
+    );
+    api.database.connect().await.batch_execute(&corrupt).await.unwrap();
+    let repeated = json!({ "id": item, "base_item_id": Uuid::now_v7() });
+    for answer in [
+        api.get(&format!("/items/{item}")).await,
+        api.get("/items").await,
+        api.post("/items", &repeated).await,
+    ] {
+        assert_eq!((answer.status, &answer.body["type"]), (500, &json!("/problems/internal")));
+        assert!(!answer.headers.contains_key("retry-after"), "a retry fails in the same way");
+        assert!(!answer.body.to_string().contains("created_at"), "the column is internal: {}", answer.body);
+    }
+    let metrics = api.metrics().await;
+    assert!(metrics.contains("ingest_database_errors_total{kind=\"unreadable\"} 3"), "{metrics}");
+}
+
+#[tokio::test]
+async fn only_listed_origins_may_send_requests_from_a_page() {
     let api = Api::start().await;
     let preflight = |origin: &str| {
         let request = api.request("OPTIONS", "/items").header("origin", origin.to_owned());

@@ -1,4 +1,4 @@
-//! What is stored, and what is read back.
+//! Rows that are stored, read back, listed and deleted.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::support::Api;
 
 #[tokio::test]
-async fn every_path_of_the_life_of_an_item() {
+async fn an_item_passes_through_every_path_from_creation_to_deletion() {
     let api = Api::start().await;
     let (base_item, user, item) = api.parents().await;
     let stored = api.get(&format!("/items/{item}")).await;
@@ -18,8 +18,8 @@ async fn every_path_of_the_life_of_an_item() {
     assert_eq!(api.get(&format!("/base-items/{base_item}")).await.body["description"], "a thing");
     assert_eq!(api.get(&format!("/users/{user}")).await.body, json!({ "id": user }));
     let owner = api.get(&format!("/items/{item}/owner")).await;
-    let nobody = json!({ "item_id": item, "owner_id": null, "transfer_id": null, "since": null });
-    assert_eq!((owner.status, owner.body), (200, nobody));
+    let no_owner = json!({ "item_id": item, "owner_id": null, "transfer_id": null, "since": null });
+    assert_eq!((owner.status, owner.body), (200, no_owner));
 
     let put = |to: &str| {
         let path = format!("/items/{item}/ownership");
@@ -38,10 +38,10 @@ async fn every_path_of_the_life_of_an_item() {
     assert_eq!(transfer.body["timestamp"], "2019-12-31T23:00:00Z");
 
     let owner = api.get(&format!("/items/{item}/owner")).await.body;
-    assert_eq!(owner["owner_id"], user.as_str(), "the latest by time, not by arrival");
+    assert_eq!(owner["owner_id"], user.as_str(), "the latest transfer by time, not by arrival");
     let history = api.get(&format!("/items/{item}/transfers")).await.body;
     assert_eq!(history["data"].as_array().unwrap().len(), 3);
-    assert_eq!(history["data"][0], transfer.body, "in the order they happened");
+    assert_eq!(history["data"][0], transfer.body, "transfers are in the order of their times");
     let owned = async |user: &str| api.get(&format!("/users/{user}/items")).await.body;
     assert_eq!(owned(&user).await, json!({ "data": [expected], "next": null }));
     assert_eq!(owned(&other).await, json!({ "data": [], "next": null }));
@@ -58,7 +58,7 @@ async fn every_path_of_the_life_of_an_item() {
 }
 
 #[tokio::test]
-async fn repeats_are_harmless_and_conflicts_are_told() {
+async fn a_repeated_row_is_200_and_a_conflicting_row_is_409() {
     let api = Api::start().await;
     let (base_item, user, item) = api.parents().await;
     let id = Uuid::now_v7();
@@ -75,7 +75,7 @@ async fn repeats_are_harmless_and_conflicts_are_told() {
     let other = json!({ "id": id, "item_id": item, "owner_id": user, "timestamp": "2026-01-02T03:04:06Z" });
     let answer = api.post("/transfers", &other).await;
     assert_eq!((answer.status, &answer.body["field"]), (409, &json!("id")));
-    // The key is the id of a body that has none.
+    // The key becomes the id of a row without one.
     let key = Uuid::now_v7();
     let keyed = |body: Value| {
         let request = api.request("POST", "/items").header("content-type", "application/json");
@@ -88,7 +88,7 @@ async fn repeats_are_harmless_and_conflicts_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_many_at_once_with_one_id_exactly_one_creates() {
+async fn of_concurrent_requests_with_the_same_id_exactly_one_creates_the_row() {
     let api = Api::start().await;
     let (base_item, ..) = api.parents().await;
     let body = json!({ "id": Uuid::now_v7(), "base_item_id": base_item });
@@ -101,7 +101,7 @@ async fn of_many_at_once_with_one_id_exactly_one_creates() {
 }
 
 #[tokio::test]
-async fn lists_go_on_where_they_ended() {
+async fn a_page_starts_where_the_page_before_it_ended() {
     let api = Api::start().await;
     let mut ids = Vec::new();
     for _ in 0..7 {

@@ -1,4 +1,4 @@
-//! The service of a test, and requests to it.
+//! Runs the service with a database of its own, and sends it requests.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use time::macros::datetime;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// An answer: status, location, body.
+/// An answer. The body is null if it is empty.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: reqwest::header::HeaderMap,
     pub(crate) body: Value,
 }
 
-/// A running service, whose clock stands at 2026-11-23T09:37:00.123456Z.
+/// A running service. Its clock always shows 2026-11-23T09:37:00.123456Z.
 pub(crate) struct Api {
     pub(crate) database: TestDatabase,
     pub(crate) url: String,
@@ -49,7 +49,7 @@ impl Api {
         Self { database, url, internal_url, client, _stop: stop.drop_guard() }
     }
 
-    /// A request, to be completed.
+    /// A request without headers or body.
     pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         self.client.request(method.parse().unwrap(), format!("{}{path}", self.url))
     }
@@ -66,9 +66,15 @@ impl Api {
         self.send(self.request("GET", path)).await
     }
 
-    /// Asks the port of its health and metrics.
+    /// Sends a GET request to the internal port, which answers with JSON.
     pub(crate) async fn internal(&self, path: &str) -> Answer {
         self.send(self.client.get(format!("{}{path}", self.internal_url))).await
+    }
+
+    /// The metrics as text.
+    pub(crate) async fn metrics(&self) -> String {
+        let answer = self.client.get(format!("{}/metrics", self.internal_url)).send().await.unwrap();
+        answer.text().await.unwrap()
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
@@ -80,7 +86,7 @@ impl Api {
         self.send(request.body(body.to_owned())).await
     }
 
-    /// A new base item, user and item.
+    /// The ids of a new base item, a new user and a new item.
     pub(crate) async fn parents(&self) -> (String, String, String) {
         let id = |answer: Answer| {
             assert_eq!(answer.status, 201, "{}", answer.body);
@@ -92,7 +98,7 @@ impl Api {
         (base_item, user, item)
     }
 
-    /// How many rows there are: base items, users, items, transfers.
+    /// The numbers of base items, users, items and transfers.
     pub(crate) async fn rows(&self) -> [i64; 4] {
         let count = "SELECT (SELECT count(*) FROM base_items), (SELECT count(*) FROM users), \
              (SELECT count(*) FROM items), (SELECT count(*) FROM transfers)";

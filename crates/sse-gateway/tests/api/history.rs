@@ -76,7 +76,7 @@ async fn an_upstream_that_is_frozen_leaves_time_for_the_others() {
     let (publisher, silent) = (Publisher::start(1), std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap());
     let addresses = format!("http://{},{}", silent.local_addr().unwrap(), publisher.url);
     let gateway = Gateway::start_with(&addresses, |settings| {
-        settings.history.timeout_milliseconds = 2_000.try_into().unwrap();
+        settings.history.timeout = service_kit::settings::NonZeroDuration::from_millis(2_000);
     });
     let answer = gateway.get("/statistics/transfers/day?from=2026-11-03T00:00:00Z", "*/*").await;
     assert_eq!(answer.status(), 200);

@@ -47,11 +47,11 @@ async fn stall(port: u16, path: &str, headers: &str) -> TcpStream {
 async fn gateway(publisher: &Publisher) -> (ServiceProcess, u16) {
     let (port, internal_port) = (reserve_port().unwrap(), reserve_port().unwrap());
     let variables = [
-        ("GATEWAY_PORT", port.to_string()),
-        ("GATEWAY_INTERNAL_PORT", internal_port.to_string()),
-        ("NEWCYCLE_UPSTREAMS", publisher.url.clone()),
-        ("NEWCYCLE__STREAM__PACE_MILLISECONDS", "1".to_owned()),
-        ("NEWCYCLE__HTTP__IDLE_TIMEOUT_MILLISECONDS", "500".to_owned()),
+        ("NEWCYCLE__HTTP__PORT", port.to_string()),
+        ("NEWCYCLE__INTERNAL__PORT", internal_port.to_string()),
+        ("NEWCYCLE__UPSTREAM__ADDRESSES", publisher.url.clone()),
+        ("NEWCYCLE__STREAM__PACE", "1ms".to_owned()),
+        ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "500ms".to_owned()),
     ];
     let gateway =
         ServiceProcess::start(&built_programs().unwrap(), "sse-gateway", &variables, |_| ()).unwrap();

@@ -29,8 +29,8 @@ async fn before_there_are_numbers() {
 async fn a_silent_upstream_is_stale_and_comes_back_without_a_snapshot() {
     let publisher = Publisher::start(1);
     let quick = |settings: &mut sse_gateway::settings::Settings| {
-        settings.upstream.silence_milliseconds = 500.try_into().unwrap();
-        settings.stream.internal_heartbeat_milliseconds = 100.try_into().unwrap();
+        settings.upstream.silence = service_kit::settings::NonZeroDuration::from_millis(500);
+        settings.stream.internal_heartbeat = service_kit::settings::NonZeroDuration::from_millis(100);
     };
     let near = Gateway::start_with(&publisher.url, quick);
     let far = Gateway::start_with(&near.internal_url, quick);
@@ -59,8 +59,8 @@ async fn an_upstream_that_does_not_answer_is_passed_over() {
     let publisher = Publisher::start(1);
     let addresses = format!("http://{},{}", silent.local_addr().unwrap(), publisher.url);
     let gateway = Gateway::start_with(&addresses, |settings| {
-        settings.upstream.connect_timeout_milliseconds = 200.try_into().unwrap();
-        settings.upstream.silence_milliseconds = 60_000.try_into().unwrap();
+        settings.upstream.connect_timeout = service_kit::settings::NonZeroDuration::from_millis(200);
+        settings.upstream.silence = service_kit::settings::NonZeroDuration::from_millis(60_000);
     });
     gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
 }
@@ -118,7 +118,8 @@ async fn a_client_may_ask_for_a_quicker_heartbeat() {
 #[tokio::test]
 async fn streams_end_within_the_drain_and_the_service_without_an_error() {
     let publisher = Publisher::start(1);
-    let mut gateway = Gateway::start_with(&publisher.url, |settings| settings.http.drain_seconds = 2);
+    let mut gateway =
+        Gateway::start_with(&publisher.url, |settings| settings.http.drain = Duration::from_secs(2));
     gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
     let url = format!("{}/statistics?topic=transfers/day", gateway.url);
     let mut clients = Vec::new();
@@ -161,7 +162,7 @@ async fn an_upstream_that_is_slow_is_not_silent() {
         }
     };
     let gateway = Gateway::start_with(&url, |settings| {
-        settings.upstream.silence_milliseconds = 500.try_into().unwrap();
+        settings.upstream.silence = service_kit::settings::NonZeroDuration::from_millis(500);
     });
     tokio::select! {
         () = gateway.until(version) => {}

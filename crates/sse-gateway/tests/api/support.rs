@@ -20,7 +20,7 @@ use statistics_stream::{Hub, HubSettings, history, internal_stream_response, ups
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The longest that any condition is waited for.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What stats-notifier is to a gateway.
 pub(crate) struct Publisher {
@@ -114,7 +114,7 @@ impl Gateway {
         settings.http.port = 0;
         settings.internal.port = 0;
         settings.upstream.addresses = upstream.to_owned();
-        settings.stream.pace_milliseconds = 1;
+        settings.stream.pace = Duration::from_millis(1);
         change(&mut settings);
         let stop = CancellationToken::new();
         let application = Application::build(&settings, stop.clone()).unwrap();

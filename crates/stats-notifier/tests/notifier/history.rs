@@ -28,7 +28,7 @@ async fn pages(history: &History, query: Query) -> Vec<Bucket> {
 async fn a_page_that_takes_too_long_ends_in_the_server_too() {
     let database = TestDatabase::create().await;
     let mut settings = settings(&database);
-    settings.history.timeout_milliseconds = 300.try_into().unwrap();
+    settings.history.timeout = service_kit::settings::NonZeroDuration::from_millis(300);
     let history = History::new(&settings.database, &settings.history).unwrap();
     let (blocker, observer) = (database.connect().await, database.connect().await);
     blocker.batch_execute("BEGIN; LOCK TABLE count_log, rollup, items").await.unwrap();

@@ -1,6 +1,5 @@
 //! Terms, step by step: what is shown and what is stored after each.
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use local_stack::test_database::TestDatabase;
@@ -126,7 +125,7 @@ async fn a_long_log_is_folded_before_a_term_begins_and_without_a_deadline() {
          FROM generate_series(1, 20000) AS n"
     );
     producer.batch_execute(&insert).await.unwrap();
-    settings.leader.statement_timeout_milliseconds = NonZeroU64::new(1_000).unwrap();
+    settings.leader.statement_timeout = service_kit::settings::NonZeroDuration::from_millis(1_000);
     settings.flush.long_log_bytes = 1_000_000;
     let store = led_anew(&settings).await;
     assert!(store.log_bytes().await.unwrap() > settings.flush.long_log_bytes);
@@ -216,7 +215,7 @@ async fn milliseconds_are_loaded_from_the_newest_events() {
 async fn a_transaction_that_fails_says_what_went_wrong_first() {
     let database = TestDatabase::create().await;
     let mut settings = settings(&database);
-    settings.leader.lock_timeout_milliseconds = 60_000.try_into().unwrap();
+    settings.leader.lock_timeout = service_kit::settings::NonZeroDuration::from_millis(60_000);
     let (store, mut term, _) = lead(&settings, Statements::default()).await;
     let superuser = database.connect().await;
     superuser.batch_execute("BEGIN; LOCK TABLE rollup_cursor").await.unwrap();

@@ -142,7 +142,8 @@ pub(super) async fn fill_clients(
 ) -> anyhow::Result<Option<FaultEffect>> {
     until_in_flight(&world.history).await?;
     let url = format!("{}/statistics?topic=transfers/year", system.stack.url(instance));
-    let (mut streams, mut refused) = (Vec::new(), 0);
+    let mut streams = Vec::new();
+    let mut refused = 0;
     for _ in 0..MAX_CLIENTS + 16 {
         // A gateway that does not listen yet has not refused a client.
         let request = reqwest::Client::new().get(&url).timeout(EFFECT_TIMEOUT);

@@ -22,7 +22,9 @@ pub(super) async fn terminate_backend(
         WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
     let rows = system.database.client().await?.query(others, &[]).await?;
     let Some(row) = rows.choose(random) else { return Ok(None) };
-    let (pid, application, user): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
+    let pid: i32 = row.get(0);
+    let application: String = row.get(1);
+    let user: String = row.get(2);
     until_in_flight(&world.history).await?;
     // Returns when the session has ended. The second argument is the timeout in milliseconds.
     let terminate = "SELECT pg_terminate_backend($1, 5000)";

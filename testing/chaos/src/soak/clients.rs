@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How many there are at the same time.
+/// The number of clients.
 const CLIENTS: usize = 24;
 
 /// A page of hours, which have no retention.
@@ -41,7 +41,8 @@ impl Clients {
             streams: AtomicUsize::new(0),
             pages: AtomicUsize::new(0),
         });
-        let (mut running, mut random) = (JoinSet::new(), StdRng::seed_from_u64(seed));
+        let mut running = JoinSet::new();
+        let mut random = StdRng::seed_from_u64(seed);
         for _ in 0..CLIENTS {
             running.spawn(connect_and_disconnect(Arc::clone(&shared), gateways.clone(), random.fork()));
         }
@@ -101,7 +102,7 @@ async fn connect_and_disconnect(shared: Arc<Shared>, gateways: Vec<String>, mut 
             while bytes.next().await.transpose()?.is_some() {}
             Ok::<_, reqwest::Error>(())
         };
-        // The next stream begins whether this one ended by itself, by an error or by the timeout.
+        // The stream may end by itself, by an error or by the timeout. The next one begins in any case.
         let _ended = tokio::time::timeout(stay, stream).await;
         shared.connected.fetch_sub(1, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(random.random_range(10..200))).await;

@@ -61,8 +61,8 @@ pub async fn long_transactions(
     rows.push(("none", stretch(&mut system, step).await?));
 
     log("two writing transactions are open");
-    let (writer, rolled_back) =
-        (system.database.open_session().await?, system.database.open_session().await?);
+    let writer = system.database.open_session().await?;
+    let rolled_back = system.database.open_session().await?;
     for client in [&writer, &rolled_back] {
         client.batch_execute(&own_rows(world.parents.base_item)).await?;
     }
@@ -114,7 +114,8 @@ pub async fn long_transactions(
     }
     // Compared with the time without open transactions, and the second half with the first.
     for (earlier, later) in [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (3, 4)] {
-        let (first, last) = (rows[earlier].1.tick, rows[later].1.tick);
+        let first = rows[earlier].1.tick;
+        let last = rows[later].1.tick;
         if last > first * SLOWER_FACTOR + SLOWER_MILLISECONDS {
             problems.push(format!("ticks got slower: {first:.2} ms, then {last:.2} ms ({})", rows[later].0));
         }
@@ -163,7 +164,8 @@ async fn until_purged(system: &mut System, problems: &mut Vec<String>) -> anyhow
 }
 
 async fn stretch(system: &mut System, time: Duration) -> anyhow::Result<Stretch> {
-    let (before, published) = (metrics(system).await?, system.publications().len());
+    let before = metrics(system).await?;
+    let published = system.publications().len();
     tokio::time::sleep(time).await;
     let after = metrics(system).await?;
     let published = system.publications().len() - published;

@@ -67,7 +67,8 @@ impl RestProducer {
                 self.insert(request, WriteKind::Single).await;
             }
             ProducerKind::Keyed => {
-                let (id, Parents { user, item, .. }) = (Uuid::now_v7(), self.world.parents);
+                let id = Uuid::now_v7();
+                let Parents { user, item, .. } = self.world.parents;
                 let request = RowRequest {
                     table: Table::Transfers,
                     id,
@@ -102,7 +103,8 @@ impl RestProducer {
     /// A POST of a new row.
     fn row(&mut self, table: Table) -> RowRequest {
         let Parents { base_item, user, item } = self.world.parents;
-        let (id, time) = (Uuid::now_v7(), time(&mut self.random));
+        let id = Uuid::now_v7();
+        let time = time(&mut self.random);
         let text = time.and_then(|time| time.format(&Rfc3339).ok());
         if let Some(time) = time {
             self.world.history.note_time(table, id, time.into());
@@ -202,7 +204,8 @@ impl RestProducer {
     async fn bulk(&mut self) {
         let history = Arc::clone(&self.world.history);
         let table = Table::ALL[self.random.random_range(0..2)];
-        let (mut body, mut ids) = (String::new(), Vec::new());
+        let mut body = String::new();
+        let mut ids = Vec::new();
         for _ in 0..self.random.random_range(1..40) {
             let RowRequest { id, body: mut line, .. } = self.row(table);
             if self.random.random_bool(0.02) {

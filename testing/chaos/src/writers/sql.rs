@@ -82,8 +82,8 @@ impl SqlProducer {
         let history = Arc::clone(&self.world.history);
         let _in_flight = history.begin().await;
         let isolation = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"][self.random.random_range(0..3)];
-        let (mut statements, mut effects) =
-            (vec![Statement::Control(format!("BEGIN ISOLATION LEVEL {isolation}"))], RowChanges::default());
+        let mut statements = vec![Statement::Control(format!("BEGIN ISOLATION LEVEL {isolation}"))];
+        let mut effects = RowChanges::default();
         for _ in 0..self.random.random_range(1..4) {
             self.change(&mut statements, &mut effects, own);
         }
@@ -100,7 +100,7 @@ impl SqlProducer {
         let mut end = if rolled_back { "ROLLBACK" } else { "COMMIT" }.to_owned();
         if self.random.random_bool(0.1) {
             // A two-phase transaction. If its second phase fails, the next connection rolls it
-            // back, or the next rest does. Postgres refuses the first phase after a NOTIFY.
+            // back, or the next pause does. Postgres refuses the first phase after a NOTIFY.
             let name = Uuid::now_v7();
             self.prepared = Some(name);
             statements.push(Statement::Control(format!("PREPARE TRANSACTION '{name}'")));
@@ -230,7 +230,8 @@ impl SqlProducer {
             }
             10 => {
                 if let Some((table, id)) = own.last() {
-                    let (name, column) = (table.name(), table.time());
+                    let name = table.name();
+                    let column = table.time();
                     let update = format!("UPDATE {name} SET {column} = {time} WHERE id = '{id}'");
                     statements.push(Statement::Rows(update, 1));
                     if !undone {

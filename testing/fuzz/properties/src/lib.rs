@@ -10,7 +10,6 @@
 pub mod ndjson;
 pub mod queries;
 pub mod resume;
-pub mod settings;
 pub mod stream;
 pub mod variations;
 
@@ -18,12 +17,11 @@ pub mod variations;
 pub type Check = fn(&[u8]);
 
 /// Every check, with the name of its target and corpus.
-pub const CHECKS: [(&str, Check); 5] = [
+pub const CHECKS: [(&str, Check); 4] = [
     ("ndjson", ndjson::check),
     ("queries", queries::check),
     ("resume", resume::check),
     ("stream", stream::check),
-    ("settings", settings::check),
 ];
 
 /// The longest input that is split into single bytes. Longer ones would be slow, because a parser
@@ -38,7 +36,8 @@ pub(crate) fn cuts(bytes: &[u8]) -> [Vec<&[u8]>; 4] {
         sum.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(*byte))
     });
     let mut some = |longest: u64| {
-        let (mut parts, mut rest) = (Vec::new(), bytes);
+        let mut parts = Vec::new();
+        let mut rest = bytes;
         while !rest.is_empty() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let length = usize::try_from(1 + (state >> 33) % longest).unwrap_or(1).min(rest.len());
@@ -48,7 +47,8 @@ pub(crate) fn cuts(bytes: &[u8]) -> [Vec<&[u8]>; 4] {
         }
         parts
     };
-    let (short, long) = (some(4), some(100));
+    let short = some(4);
+    let long = some(100);
     let every = if bytes.len() <= CUT_EVERYWHERE { bytes.chunks(1).collect() } else { around_ends(bytes) };
     [vec![bytes], every, short, long]
 }
@@ -58,7 +58,8 @@ pub(crate) fn cuts(bytes: &[u8]) -> [Vec<&[u8]>; 4] {
 fn around_ends(bytes: &[u8]) -> Vec<&[u8]> {
     let end = |at: usize| bytes.get(at).is_some_and(|byte| matches!(byte, b'\r' | b'\n'));
     let near = |at: usize| end(at) || end(at + 1) || at.checked_sub(1).is_some_and(end);
-    let (mut parts, mut start) = (Vec::new(), 0);
+    let mut parts = Vec::new();
+    let mut start = 0;
     for at in 1..=bytes.len() {
         if at == bytes.len() || near(at) || near(at - 1) {
             parts.push(&bytes[start..at]);

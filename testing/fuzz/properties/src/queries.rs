@@ -1,6 +1,6 @@
 //! The query strings of sse-gateway and ingest-api.
 
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroUsize};
 
 use actix_web::ResponseError;
 use actix_web::body::MessageBody;
@@ -183,7 +183,7 @@ fn history_limits() -> HistorySettings {
         page_buckets_default: NonZeroUsize::MIN,
         page_buckets_max: NonZeroUsize::MIN.saturating_add(9_999),
         concurrent_requests: NonZeroUsize::MIN,
-        timeout_milliseconds: NonZeroU64::MIN,
+        timeout: service_kit::settings::NonZeroDuration::from_millis(1),
         max_page_bytes: 1,
     }
 }
@@ -192,11 +192,11 @@ fn page_limits() -> Limits {
     Limits {
         connections_per_worker: NonZeroUsize::MIN,
         request_body_bytes: 1,
-        body_idle_timeout_milliseconds: 1,
-        request_body_timeout_milliseconds: 1,
-        query_timeout_milliseconds: 1,
+        body_idle_timeout: service_kit::settings::NonZeroDuration::from_millis(1),
+        request_body_timeout: service_kit::settings::NonZeroDuration::from_millis(1),
+        query_timeout: service_kit::settings::NonZeroDuration::from_millis(1),
         page_rows_default: NonZeroU32::MIN,
         page_rows_max: NonZeroU32::MIN.saturating_add(999),
-        ahead_seconds: 0,
+        ahead: std::time::Duration::ZERO,
     }
 }

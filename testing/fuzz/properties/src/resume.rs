@@ -29,7 +29,8 @@ static TOPICS: LazyLock<Vec<Topic>> = LazyLock::new(|| Topic::all().collect());
 /// This does not hold.
 pub fn check(bytes: &[u8]) {
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
-    let (header, steps) = (&bytes[..end], bytes.get(end + 1..).unwrap_or_default());
+    let header = &bytes[..end];
+    let steps = bytes.get(end + 1..).unwrap_or_default();
     let id = std::str::from_utf8(header).ok().and_then(|text| {
         let id = text.parse::<Version>().ok()?;
         assert_eq!(id.to_string(), text, "an id must be written as it was read");
@@ -129,7 +130,8 @@ fn check_resumed(gateway: &Statistics, present: &[TopicFrame], held: &Statistics
 
 /// The decision for any id, also one that no gateway has sent.
 fn check_decision(gateway: &Statistics, id: Version) {
-    let (present, resume) = (gateway.version(), gateway.resume(id));
+    let present = gateway.version();
+    let resume = gateway.resume(id);
     let frame = gateway.frame_since(Some(id), &TOPICS);
     match resume {
         Resume::Ahead => {

@@ -25,13 +25,13 @@ static UNBOUNDED: LazyLock<EventDecoder> = LazyLock::new(|| EventDecoder::new(us
 /// This does not hold.
 pub fn check(bytes: &[u8]) {
     let [whole, others @ ..] = cuts(bytes);
-    let (told, error) = decoded_by(&BOUNDED, &whole, LARGEST);
+    let (events, error) = decoded_by(&BOUNDED, &whole, LARGEST);
     for parts in others {
         let (events_of_parts, error_of_parts) = decoded_by(&BOUNDED, &parts, LARGEST);
-        assert_eq!(events_of_parts, told, "the events of {} parts", parts.len());
+        assert_eq!(events_of_parts, events, "the events of {} parts", parts.len());
         assert_eq!(error_of_parts, error, "the error of {} parts", parts.len());
     }
-    let frames = told.into_iter().filter_map(|told| match told {
+    let frames = events.into_iter().filter_map(|event| match event {
         Told::Frame(frame) => Some(frame),
         Told::Status(_) | Told::Unknown => None,
     });
@@ -45,13 +45,14 @@ pub(crate) fn decoded(event: &str) -> (Vec<Told>, Option<String>) {
 
 /// The events that are decoded before the bytes end or an error occurs, and the error.
 fn decoded_by(decoder: &EventDecoder, parts: &[&[u8]], largest: usize) -> (Vec<Told>, Option<String>) {
-    let (mut decoder, mut source) = (decoder.clone(), BytesMut::new());
+    let mut decoder = decoder.clone();
+    let mut source = BytesMut::new();
     let mut all = Vec::new();
     for part in parts {
         source.extend_from_slice(part);
         loop {
             match decoder.decode(&mut source) {
-                Ok(Some(told)) => all.push(told),
+                Ok(Some(event)) => all.push(event),
                 Ok(None) => break,
                 Err(error) => return (all, Some(error.to_string())),
             }
@@ -60,7 +61,7 @@ fn decoded_by(decoder: &EventDecoder, parts: &[&[u8]], largest: usize) -> (Vec<T
     }
     loop {
         match decoder.decode_eof(&mut source) {
-            Ok(Some(told)) => all.push(told),
+            Ok(Some(event)) => all.push(event),
             Ok(None) => return (all, None),
             Err(error) => return (all, Some(error.to_string())),
         }

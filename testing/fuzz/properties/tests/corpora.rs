@@ -61,11 +61,6 @@ fn streams() {
 }
 
 #[test]
-fn settings() {
-    replay("settings");
-}
-
-#[test]
 fn every_corpus_has_a_check_and_a_target() {
     let names = |folder: &str| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);

@@ -25,12 +25,12 @@ use crate::wire::{Talk, connect, talk};
 
 /// Short limits, so that no test takes minutes.
 const BOUNDS: [(&str, &str); 7] = [
-    ("NEWCYCLE__HTTP__IDLE_TIMEOUT_MILLISECONDS", "1000"),
-    ("NEWCYCLE__HTTP__UNREAD_TIMEOUT_MILLISECONDS", "2000"),
-    ("NEWCYCLE__INTERNAL__IDLE_TIMEOUT_MILLISECONDS", "1000"),
+    ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "1s"),
+    ("NEWCYCLE__HTTP__UNREAD_TIMEOUT", "2s"),
+    ("NEWCYCLE__INTERNAL__IDLE_TIMEOUT", "1s"),
     ("NEWCYCLE__INTERNAL__CONNECTIONS", "500"),
-    ("NEWCYCLE__LIMITS__BODY_IDLE_TIMEOUT_MILLISECONDS", "1000"),
-    ("NEWCYCLE__LIMITS__REQUEST_BODY_TIMEOUT_MILLISECONDS", "2000"),
+    ("NEWCYCLE__LIMITS__BODY_IDLE_TIMEOUT", "1s"),
+    ("NEWCYCLE__LIMITS__REQUEST_BODY_TIMEOUT", "2s"),
     ("NEWCYCLE__BULK__CONCURRENT_UPLOADS", "3"),
 ];
 
@@ -162,7 +162,8 @@ fn knows(service: ServiceKind, variable: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_requests_are_refused_and_leave_nothing_behind() {
     let mut abused = Abused::start().await;
-    let (malformed, bodies) = (malformed(), bodies());
+    let malformed = malformed();
+    let bodies = bodies();
     let stored = bodies.iter().filter(|(name, ..)| name.starts_with("stored")).count();
     let ingest = ("ingest-api", abused.port("ingest-api"));
     let mut before = Vec::new();
@@ -220,7 +221,8 @@ async fn slow_clients_are_cut_off_in_time() {
     let post = |kind: &str, more: &str| {
         head("POST /users HTTP/1.1", &["host: x", &format!("content-type: application/{kind}"), more])
     };
-    let (length, chunks) = ("content-length: 60000", "transfer-encoding: chunked");
+    let length = "content-length: 60000";
+    let chunks = "transfer-encoding: chunked";
     let whole = Duration::from_secs(2);
     let much = [b"f4240\r\n".to_vec(), b"\n".repeat(1_000_000), b"\r\n".to_vec()].concat();
     let bodies: [Slow; 6] = [
@@ -282,7 +284,8 @@ async fn many_idle_connections_keep_other_clients_out_only_briefly() {
 async fn a_stream_ends_when_its_client_is_gone() {
     let mut abused = Abused::start().await;
     // The snapshot is large enough to fill the smallest buffers of a client.
-    let (ingest, base_item) = (abused.stack.url(ServiceKind::IngestApi), Uuid::now_v7());
+    let ingest = abused.stack.url(ServiceKind::IngestApi);
+    let base_item = Uuid::now_v7();
     let items = (0..1_000).map(|milliseconds| {
         let time = format!("2026-01-01T00:00:00.{milliseconds:03}Z");
         json!({ "base_item_id": base_item, "created_at": time }).to_string()

@@ -30,8 +30,8 @@ const PAIR: Replicas = Replicas { stats_notifier: 2, ingest_api: 1, sse_gateway:
 
 /// The time for which a pool uses a connection: one second in these tests.
 const CONNECTION_SECONDS: [(ServiceKind, &str); 2] = [
-    (ServiceKind::IngestApi, "NEWCYCLE__POOL__CONNECTION_SECONDS"),
-    (ServiceKind::StatsNotifier, "NEWCYCLE__HISTORY__POOL__CONNECTION_SECONDS"),
+    (ServiceKind::IngestApi, "NEWCYCLE__POOL__CONNECTION_LIFETIME"),
+    (ServiceKind::StatsNotifier, "NEWCYCLE__HISTORY__POOL__CONNECTION_LIFETIME"),
 ];
 
 /// How long it may take until the services use the promoted server, although nothing ends their
@@ -63,7 +63,7 @@ impl Pair {
         let address = Link::to("services to Postgres".to_owned(), primary.settings.port).await.unwrap();
         let database = DatabaseSettings { port: address.port(), ..primary.database() };
         let variables = [1, 2].into_iter().flat_map(|number| {
-            CONNECTION_SECONDS.map(|(service, variable)| (service.replica(number), variable, "1".to_owned()))
+            CONNECTION_SECONDS.map(|(service, variable)| (service.replica(number), variable, "1s".to_owned()))
         });
         let services = Services::start_on(database, PAIR, "", variables.collect()).await;
         let mut pair = Self { services, address, first, _second: second, primary, standby };
@@ -102,8 +102,10 @@ struct Persistent {
 impl Persistent {
     fn start(services: &Services) -> Self {
         let acknowledged = Arc::new(Mutex::new(Vec::new()));
-        let (url, base_item) = (services.stack.url(ServiceKind::IngestApi), services.parents.base_item);
-        let (list, stop) = (Arc::clone(&acknowledged), CancellationToken::new());
+        let url = services.stack.url(ServiceKind::IngestApi);
+        let base_item = services.parents.base_item;
+        let list = Arc::clone(&acknowledged);
+        let stop = CancellationToken::new();
         let stopped = stop.clone();
         let posting = tokio::spawn(async move {
             let client = reqwest::Client::new();
@@ -212,7 +214,8 @@ async fn events_that_an_asynchronous_failover_loses_are_subtracted() {
     }
     pair.services.until_exact(&subscriber, "on the primary").await;
     pair.services.until_rolled_up().await;
-    let (lost, before) = (subscriber.state(), items(&pair.services.client).await);
+    let lost = subscriber.state();
+    let before = items(&pair.services.client).await;
     let lost_transaction = next_transaction(&pair.services.client).await;
 
     let frozen = pair.services.stack.freeze(leader).await.unwrap();
@@ -262,7 +265,8 @@ async fn the_services_leave_a_primary_that_hangs() {
     pair.address.set(LinkMode::Hung);
     pair.fail_over().await;
     let failed_over = Instant::now();
-    let (interval, mut ignore) = (Duration::from_millis(100), |_| ());
+    let interval = Duration::from_millis(100);
+    let mut ignore = |_| ();
     let checked = check.verify_here(Way::OneSnapshot, &database, interval, &mut ignore);
     let checked = tokio::time::timeout(DEADLINE, checked).await.expect("a check must end too");
     assert!(matches!(checked, Err(StoreError::LeftBehind)), "{checked:?}");
@@ -334,13 +338,11 @@ async fn a_rebuild_and_a_verification_end_if_the_server_hangs() {
     superuser.batch_execute(event).await.unwrap();
     let mut settings = stats_notifier::settings::Settings::load().unwrap();
     settings.database = database.notifier();
-    settings.leader.address_check_interval_milliseconds = 100.try_into().unwrap();
+    settings.leader.address_check_interval = service_kit::settings::NonZeroDuration::from_millis(100);
     take_over_and_rebuild(&settings, &mut |_| ()).await.unwrap();
     for command in ["rebuild", "verify"] {
-        let (address, hung) = (
-            Link::to("services to Postgres".to_owned(), database.notifier().port).await.unwrap(),
-            Notify::new(),
-        );
+        let address = Link::to("services to Postgres".to_owned(), database.notifier().port).await.unwrap();
+        let hung = Notify::new();
         settings.database.port = address.port();
         let mut hang = |_| {
             address.set(LinkMode::Hung);
@@ -351,7 +353,8 @@ async fn a_rebuild_and_a_verification_end_if_the_server_hangs() {
                 "rebuild" => take_over_and_rebuild(&settings, &mut hang).await.map(|_| ()),
                 _ => {
                     let check = Verifier::connect(&settings.database).await?;
-                    let (way, interval) = (Way::OneSnapshot, Duration::from_millis(100));
+                    let way = Way::OneSnapshot;
+                    let interval = Duration::from_millis(100);
                     check.verify_here(way, &settings.database, interval, &mut hang).await.map(|_| ())
                 }
             }

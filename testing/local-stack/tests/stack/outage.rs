@@ -14,7 +14,7 @@ use crate::subscriber::Subscriber;
 use crate::support::{DEADLINE, settings, start_with};
 
 /// How long ingest-api may take to respond that Postgres cannot be reached.
-const REFUSAL: Duration = Duration::from_secs(2);
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 async fn post(stack: &Stack, path: &str, body: &Value) -> reqwest::Response {
     let request = reqwest::Client::new().post(format!("{}{path}", stack.url(ServiceKind::IngestApi)));
@@ -71,7 +71,7 @@ async fn without_postgres_writes_are_refused_and_numbers_are_stale_until_it_retu
     cluster.stop();
     let asked = Instant::now();
     let refused = post(&stack, "/items", &item).await;
-    assert!(asked.elapsed() < REFUSAL, "the refusal took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < REFUSAL_TIMEOUT, "the refusal took {:?}", asked.elapsed());
     assert_eq!(refused.status(), 503);
     assert!(refused.headers().contains_key("retry-after"));
     let problem: Value = serde_json::from_str(&refused.text().await.unwrap()).unwrap();

@@ -50,7 +50,8 @@ impl OwnPostgres {
     /// Creates the cluster as a base backup of another one that runs. With `--write-recovery-conf`
     /// as a further argument it will be a standby of that one.
     pub(crate) fn copy(&self, running: &Self, further: &[&str]) {
-        let (port, data) = (running.settings.port.to_string(), self.settings.data());
+        let port = running.settings.port.to_string();
+        let data = self.settings.data();
         let mut arguments =
             vec!["--no-sync", "--port", &port, "--checkpoint=fast", "--pgdata", data.to_str().unwrap()];
         arguments.extend(further);
@@ -75,7 +76,7 @@ impl OwnPostgres {
             name: "newcycle".to_owned(),
             user: self.settings.user.clone(),
             password: SecretString::from(self.settings.password.as_str()),
-            connect_timeout_milliseconds: 5_000,
+            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
         }
     }
 

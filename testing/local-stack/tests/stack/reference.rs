@@ -1,39 +1,78 @@
-//! `docs/configuration.md` is generated from the services' default settings.
+//! `docs/configuration.md` is written from the programs' own defaults, and holds for the programs.
 
 use std::fmt::Write;
+use std::process::Command;
 
-use service_kit::settings::Layers;
+use local_stack::stack::built_programs;
+use service_kit::settings::Defaults;
 
 const HEAD: &str = "# Configuration
 
-Each service reads its settings from four places; each overrides those before it:
+Each program reads its settings from four places; each overrides those before it:
 
 1. its embedded defaults, listed below: every setting has one;
-2. the TOML file that the variable `NEWCYCLE_CONFIG` names, where it is set;
-3. the short variables below, which the services share where they mean the same;
-4. `NEWCYCLE__SECTION__KEY`, which reaches every setting: `NEWCYCLE__HTTP__WORKERS=4` sets `http.workers`.
+2. the TOML file that the variable `NEWCYCLE_CONFIG` names, if it is set;
+3. libpq's variables `PGHOST`, `PGPORT` and `PGDATABASE` (`migrate` also reads `PGUSER` and
+   `PGPASSWORD`), if the program connects to Postgres;
+4. `NEWCYCLE__SECTION__KEY`, which reaches every setting: `NEWCYCLE__HTTP__WORKERS=4` sets
+   `http.workers`.
 
-Whatever else a file or a variable names is refused at the start, with what may be meant. `print-settings`, as in
-`sse-gateway print-settings`, prints what is in effect and the source of each; passwords are not shown.
+A name that is not listed here is refused at startup, with a suggestion. Durations have a unit:
+`\"250ms\"`, `\"5s\"`, `\"1h\"`. `print-settings`, as in `sse-gateway print-settings`, prints the
+settings in effect and the origin of each; passwords are redacted. The short names in `.env`, such as
+`INGEST_PORT`, belong to `cargo xtask up` and Compose, which translate them; the programs do not read
+them.
 
-Every queue, pool, body, window and wait is bounded, and each bound is a setting here, named with its unit.
-This page is made from the defaults, and a test compares the two.
+This page is generated from the defaults, and a test compares the two.
 ";
 
+const PROGRAMS: [(&str, Defaults); 5] = [
+    ("ingest-api", ingest_api::settings::DEFAULTS),
+    ("stats-notifier", stats_notifier::settings::DEFAULTS),
+    ("sse-gateway", sse_gateway::settings::DEFAULTS),
+    ("dashboard", dashboard::settings::DEFAULTS),
+    ("migrate", migrate::settings::DEFAULTS),
+];
+
+/// What Kubernetes sets for services with the names of ours, and what `.env` sets for `cargo xtask up`.
+const FOREIGN_VARIABLES: [&str; 13] = [
+    "INGEST_PORT",
+    "INGEST_INTERNAL_PORT",
+    "GATEWAY_PORT",
+    "GATEWAY_INTERNAL_PORT",
+    "NOTIFIER_PORT",
+    "DASHBOARD_PORT",
+    "DASHBOARD_INTERNAL_PORT",
+    "NEWCYCLE_PORT",
+    "NEWCYCLE_UPSTREAMS",
+    "INGEST_ALLOWED_ORIGINS",
+    "INGEST_DATABASE_PASSWORD",
+    "NOTIFIER_DATABASE_PASSWORD",
+    "DASHBOARD_GATEWAY_URL",
+];
+
 #[test]
-fn the_reference_of_settings_is_that_of_the_defaults() {
-    let services: [(&str, Layers); 5] = [
-        ("ingest-api", ingest_api::settings::LAYERS),
-        ("stats-notifier", stats_notifier::settings::LAYERS),
-        ("sse-gateway", sse_gateway::settings::LAYERS),
-        ("dashboard", dashboard::settings::LAYERS),
-        ("migrate", migrate::settings::LAYERS),
-    ];
+fn the_reference_is_generated_from_the_defaults() {
     let mut text = HEAD.to_owned();
-    for (name, layers) in services {
-        write!(text, "\n## {name}\n\n{}", layers.reference()).unwrap();
+    for (name, defaults) in PROGRAMS {
+        write!(text, "\n## {name}\n\n{}", defaults.reference()).unwrap();
     }
     let unexplained: Vec<&str> = text.lines().filter(|line| line.ends_with("|  |")).collect();
     assert!(unexplained.is_empty(), "settings without a comment above them: {unexplained:#?}");
     expect_test::expect_file!["../../../../docs/configuration.md"].assert_eq(&text);
+}
+
+#[test]
+fn variables_of_other_systems_do_not_reach_a_program() {
+    let programs = built_programs().unwrap();
+    for (name, _) in PROGRAMS {
+        let print = |variables: &[&str]| {
+            let mut command = Command::new(programs.join(name));
+            command.arg("print-settings").envs(variables.iter().map(|name| (name, "tcp://10.0.0.1:80")));
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{name}: {output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert_eq!(print(&FOREIGN_VARIABLES), print(&[]), "{name}");
+    }
 }

@@ -179,8 +179,9 @@ impl Services {
 
     /// Posts events until [`Producer::finish`].
     pub(crate) fn produce(&self) -> Producer {
-        let (url, parents, stop) =
-            (self.stack.url(ServiceKind::IngestApi), self.parents, CancellationToken::new());
+        let url = self.stack.url(ServiceKind::IngestApi);
+        let parents = self.parents;
+        let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let mut pace = tokio::time::interval(Duration::from_millis(20));
@@ -268,7 +269,8 @@ impl Producer {
 }
 
 async fn post(ingest_api: &str, parents: Parents, events: usize) {
-    let (mut items, mut transfers) = (String::new(), String::new());
+    let mut items = String::new();
+    let mut transfers = String::new();
     for _ in 0..events {
         let id = Uuid::now_v7();
         writeln!(items, "{}", json!({ "id": id, "base_item_id": parents.base_item })).unwrap();
@@ -309,7 +311,9 @@ pub(crate) struct Observed {
 
 /// Summarises what a client received. Checks that no count fell or vanished.
 pub(crate) fn observed(received: &[Received]) -> Observed {
-    let (mut observed, mut live, mut last) = (Observed::default(), false, None::<&Vec<TopicFrame>>);
+    let mut observed = Observed::default();
+    let mut live = false;
+    let mut last = None::<&Vec<TopicFrame>>;
     for event in received {
         match event {
             Received::Opened => observed.streams += 1,
@@ -337,7 +341,9 @@ fn assert_grown(before: &TopicFrame, after: &[TopicFrame]) {
     for bucket in &before.buckets {
         let now = after.buckets.iter().find(|now| now.time == bucket.time);
         let evicted = oldest.is_some_and(|oldest| bucket.time < oldest.time);
-        let (topic, time, count) = (before.topic, bucket.time, bucket.count);
+        let topic = before.topic;
+        let time = bucket.time;
+        let count = bucket.count;
         assert!(
             evicted || now.is_some_and(|now| now.count >= count),
             "{topic} at {time} had {count}: {now:?}"

@@ -52,8 +52,8 @@ fn operate(folder: &Path, programs: &Installation, database: &DatabaseSettings, 
         .env("PGUSER", &database.user)
         .env("PGPASSWORD", database.password.expose_secret())
         .env("PGDATABASE", &database.name)
-        .env("INGEST_DATABASE_PASSWORD", roles.ingest_password.expose_secret())
-        .env("NOTIFIER_DATABASE_PASSWORD", roles.notifier_password.expose_secret())
+        .env("NEWCYCLE__ROLES__INGEST_PASSWORD", roles.ingest_password.expose_secret())
+        .env("NEWCYCLE__ROLES__NOTIFIER_PASSWORD", roles.notifier_password.expose_secret())
         .output()
         .unwrap()
 }
@@ -113,8 +113,10 @@ async fn dump_and_restore(from: &Services, of: &OwnPostgres, to: &OwnPostgres, p
 /// first lower and then higher than the cluster's own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dump_is_exact_in_clusters_with_higher_and_with_lower_transaction_ids() {
-    let (young, old) = (OwnPostgres::new(installation(), "young"), OwnPostgres::new(installation(), "old"));
-    let (_young, _old) = (young.start_migrated().await, old.start());
+    let young = OwnPostgres::new(installation(), "young");
+    let old = OwnPostgres::new(installation(), "old");
+    let _young = young.start_migrated().await;
+    let _old = old.start();
     let maintenance = connect(&DatabaseSettings { name: "postgres".to_owned(), ..old.database() }).await;
     consume_transaction_ids(&maintenance, 20_000).await;
 
@@ -141,9 +143,10 @@ async fn a_newer_version_continues_from_a_dump_of_an_older_one() {
         println!("SKIPPED: an upgrade needs two versions of Postgres, and there is one");
         return;
     };
-    let (before, after) =
-        (OwnPostgres::new(older.clone(), "before"), OwnPostgres::new(newer.clone(), "after"));
-    let (_before, _after) = (before.start_migrated().await, after.start());
+    let before = OwnPostgres::new(older.clone(), "before");
+    let after = OwnPostgres::new(newer.clone(), "after");
+    let _before = before.start_migrated().await;
+    let _after = after.start();
     let services = Services::start_on(before.database(), ONE, "", Vec::new()).await;
     dump_and_restore(&services, &before, &after, newer).await;
     drop(services);
@@ -156,8 +159,8 @@ async fn a_newer_version_continues_from_a_dump_of_an_older_one() {
 /// moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_base_backup_continues_from_its_own_moment() {
-    let (original, copy) =
-        (OwnPostgres::new(installation(), "original"), OwnPostgres::new(installation(), "copy"));
+    let original = OwnPostgres::new(installation(), "original");
+    let copy = OwnPostgres::new(installation(), "copy");
     let _original = original.start_migrated().await;
     let services = Services::start_on(original.database(), ONE, "", Vec::new()).await;
     let producer = services.produce();
@@ -284,10 +287,12 @@ async fn a_rebuild_under_load_delays_no_writer_and_is_exact() {
     let mut services = Services::start_with(ONE, &before).await;
     services.stack.until_ready(ServiceKind::SseGateway, DEADLINE).await.unwrap();
     let subscriber = services.subscribe(ServiceKind::SseGateway).await;
-    let (stop, mut writing) = (CancellationToken::new(), tokio::task::JoinSet::new());
+    let stop = CancellationToken::new();
+    let mut writing = tokio::task::JoinSet::new();
     let writers: [Arc<AtomicUsize>; 6] = Default::default();
     for statements in &writers {
-        let (client, base_item) = (services.connect().await, services.parents.base_item);
+        let client = services.connect().await;
+        let base_item = services.parents.base_item;
         writing.spawn(write(client, base_item, Arc::clone(statements), stop.clone()));
     }
     let producer = services.produce();

@@ -14,15 +14,16 @@ async fn refusal(service: ServiceKind, change: &str) -> String {
     let database = TestDatabase::create().await;
     database.connect().await.batch_execute(change).await.unwrap();
     let roles = TestDatabase::roles();
-    let (settings, ports) = (database.superuser(), Ports::reserve().unwrap());
+    let password =
+        if service == ServiceKind::IngestApi { roles.ingest_password } else { roles.notifier_password };
+    let settings = database.superuser();
+    let ports = Ports::reserve().unwrap();
     let variables = [
         ("PGHOST", settings.host),
         ("PGPORT", settings.port.to_string()),
         ("PGDATABASE", settings.name),
-        ("INGEST_DATABASE_PASSWORD", roles.ingest_password.expose_secret().to_owned()),
-        ("NOTIFIER_DATABASE_PASSWORD", roles.notifier_password.expose_secret().to_owned()),
-        ("INGEST_PORT", ports.ingest_api.to_string()),
-        ("NOTIFIER_PORT", ports.stats_notifier.to_string()),
+        ("NEWCYCLE__DATABASE__PASSWORD", password.expose_secret().to_owned()),
+        ("NEWCYCLE__INTERNAL__PORT", ports.internal(service).to_string()),
     ];
     let logged = Arc::new(Mutex::new(String::new()));
     let lines = Arc::clone(&logged);

@@ -75,7 +75,8 @@ async fn a_frozen_leader_is_replaced_and_thaws_as_a_standby() {
 
     // Gateways that connect while the leader is frozen get a response when it thaws. It may not
     // know yet that its term has ended.
-    let (producer, url) = (services.produce(), services.stack.internal_url(leader));
+    let producer = services.produce();
+    let url = services.stack.internal_url(leader);
     let mut gateways = Vec::new();
     for _ in 0..20 {
         let mut gateway = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
@@ -210,7 +211,7 @@ async fn a_leader_frozen_while_rows_are_sent_to_it_is_replaced() {
     services.until_rolled_up().await;
 }
 
-/// Even if the server is still working for it.
+/// The server may still be executing the leader's flush.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_leader_is_replaced_at_once() {
     let mut services = Services::start_with(PAIR, &hold_in_flush()).await;
@@ -243,7 +244,8 @@ async fn a_leader_that_gets_sigterm_hands_over_unnoticed() {
     let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     let producer = services.produce();
     services.post(20).await;
-    let (asking, url) = (Instant::now(), services.stack.internal_url(standby));
+    let asking = Instant::now();
+    let url = services.stack.internal_url(standby);
     let handed_over = async {
         until_leads(&url).await;
         asking.elapsed()

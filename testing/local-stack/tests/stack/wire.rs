@@ -67,7 +67,8 @@ fn answers(mut bytes: &[u8]) -> Result<Vec<u16>, String> {
         let status = line.get(9..12).and_then(|status| status.parse().ok());
         let status: u16 =
             status.filter(|_| line[12..].starts_with(' ')).ok_or_else(|| wrong("there is no status"))?;
-        let (mut length, mut chunked) = (None, false);
+        let mut length = None;
+        let mut chunked = false;
         for line in lines {
             let (name, value) = line.split_once(": ").ok_or_else(|| wrong("a header has no colon"))?;
             let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';

@@ -1,5 +1,0 @@
-#![no_main]
-
-use newcycle_fuzz as _;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz_properties::settings::check(bytes));
