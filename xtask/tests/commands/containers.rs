@@ -86,7 +86,8 @@ fn the_missing_part_of_docker_is_named() {
         assert!(text.contains(message), "{finds}: {text}");
         assert_eq!(docker.asked(), [""; 0]);
     }
-    let text = text_of(&place.command(&["up", "--with", "compose"]).env("PATH", "/nowhere").output().unwrap()).1;
+    let text =
+        text_of(&place.command(&["up", "--with", "compose"]).env("PATH", "/nowhere").output().unwrap()).1;
     assert!(text.contains("cannot be run"), "{text}");
 }
 

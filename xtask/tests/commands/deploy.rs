@@ -119,8 +119,7 @@ fn the_containers_have_the_ports_of_the_defaults() {
 fn a_container_may_take_longer_to_stop_than_its_program_does() {
     let compose = read("docker-compose.yml");
     for part in ServiceKind::ALL {
-        let drain =
-            default(part, "http", "drain").or_else(|| default(part, "stream", "drain"));
+        let drain = default(part, "http", "drain").or_else(|| default(part, "stream", "drain"));
         // The gateway ends its streams first, and then lets its servers stop.
         let times = if part == ServiceKind::SseGateway { 2 } else { 1 };
         let needed = Duration::from_secs(drain.unwrap() * times + 1);

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::proxy::{Cable, RETRY_AFTER, Trouble, Troublemaker};
-use crate::support::{Place, root, text_of};
+use crate::support::{Place, node, root, text_of};
 
 /// The longest time for the client to show what is expected.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ fn compiled(place: &Place) -> PathBuf {
     assert!(compiler.exists(), "there is no TypeScript compiler: run the tests with `cargo xtask test`");
     let folder = place.folder.join("javascript");
     let project = example("tsconfig.json");
-    let mut command = Command::new("node");
+    let mut command = Command::new(node());
     let (succeeded, text) =
         text_of(&command.arg(compiler).arg("-p").arg(project).arg("--outDir").arg(&folder).output().unwrap());
     assert!(succeeded, "{text}");
@@ -49,22 +49,21 @@ fn get(url: &str) -> Value {
 }
 
 /// The producers in each language, with their interpreters.
-fn producers(place: &Place) -> [(&'static str, PathBuf); 4] {
+fn producers(place: &Place) -> [(PathBuf, PathBuf); 4] {
     let program = built_programs().unwrap().join("examples/producer");
     assert!(program.exists(), "the examples are not built: run the tests with `cargo xtask test`");
     [
-        ("bash", example("producer.sh")),
-        ("python3", example("producer.py")),
-        ("node", compiled(place).join("producer.js")),
+        ("bash".into(), example("producer.sh")),
+        ("python3".into(), example("producer.py")),
+        (node(), compiled(place).join("producer.js")),
         // A program that runs its arguments.
-        ("env", program),
+        ("env".into(), program),
     ]
 }
 
 fn post(url: &str, body: &Value) {
     let (body, header) = (body.to_string(), "content-type: application/json");
-    let (succeeded, text) =
-        text_of(
+    let (succeeded, text) = text_of(
         &Command::new("curl")
             .args(["-sS", "--fail-with-body", "-H", header, "-d", &body, url])
             .output()
@@ -80,7 +79,8 @@ fn every_producer_stores_its_events_exactly_once() {
     for (number, (interpreter, producer)) in (1..).zip(producers(&place)) {
         let trouble = Troublemaker::before(place.value("INGEST_PORT"), &TROUBLE);
         let (succeeded, text) =
-        text_of(&Command::new(interpreter).arg(&producer).arg(&trouble.url).output().unwrap());
+            text_of(&Command::new(&interpreter).arg(&producer).arg(&trouble.url).output().unwrap());
+        let interpreter = interpreter.display();
         assert!(succeeded, "{interpreter} {}: {text}", producer.display());
 
         let requests: Vec<_> = trouble.requests.try_iter().collect();
@@ -117,7 +117,7 @@ fn a_producer_prints_what_was_refused() {
         // The gateway accepts no events.
         let url = place.url("GATEWAY_PORT");
         let (succeeded, text) =
-        text_of(&Command::new(interpreter).arg(producer).arg(&url).output().unwrap());
+            text_of(&Command::new(&interpreter).arg(producer).arg(&url).output().unwrap());
         assert!(!succeeded && text.contains("404") && text.contains("There is nothing at"), "{text}");
     }
 }
@@ -130,7 +130,7 @@ struct Client {
 
 impl Client {
     fn start(script: &Path, url: &str) -> Self {
-        let mut process = Command::new("node").arg(script).arg(url).stdout(Stdio::piped()).spawn().unwrap();
+        let mut process = Command::new(node()).arg(script).arg(url).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use local_stack::ports::reserve_port;
+use local_stack::stack::built_programs;
 
 /// The longest time for the gateway to show what was sent.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -108,6 +109,13 @@ impl Drop for Place {
 pub(crate) fn text_of(output: &Output) -> (bool, String) {
     let text = [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned());
     (output.status.success(), text.concat())
+}
+
+/// Node: the one that xtask has installed below `target/`, else the one on PATH.
+pub(crate) fn node() -> PathBuf {
+    let programs = built_programs().unwrap();
+    let local = programs.parent().unwrap().join("python-node/bin/node");
+    if local.exists() { local } else { PathBuf::from("node") }
 }
 
 /// The checkout.
