@@ -1,6 +1,7 @@
 //! How soon a commit is seen if its transaction did not notify.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use domain::{Statistics, Topic};
@@ -15,6 +16,7 @@ use stats_notifier::store::Statements;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::{DEADLINE, Parents, insert_parents, settings};
 
@@ -59,6 +61,37 @@ impl Running {
     }
 }
 
+/// Measures how long a busy machine holds up what is due, so that the bounds of these tests hold for
+/// the notifier and not for the scheduler.
+struct PauseProbe {
+    longest_microseconds: Arc<AtomicU64>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl PauseProbe {
+    /// Does what a tick does: waits for a timer, then for a query.
+    fn start(client: Client) -> Self {
+        const TIMER: Duration = Duration::from_millis(1);
+        let longest_microseconds = Arc::new(AtomicU64::new(0));
+        let longest = Arc::clone(&longest_microseconds);
+        let task = tokio::spawn(async move {
+            loop {
+                let started = Instant::now();
+                tokio::time::sleep(TIMER).await;
+                client.query_one("SELECT 1", &[]).await.unwrap();
+                let pause = started.elapsed().saturating_sub(TIMER).as_micros();
+                longest.fetch_max(pause.try_into().unwrap(), Ordering::Relaxed);
+            }
+        });
+        Self { longest_microseconds, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// The longest pause so far: a few milliseconds on an idle machine.
+    fn longest(&self) -> Duration {
+        Duration::from_micros(self.longest_microseconds.load(Ordering::Relaxed))
+    }
+}
+
 async fn gate_is_shut(client: &Client) -> bool {
     client.query_opt(FIND_HOLDERS, &[&GATE.class, &GATE.purpose]).await.unwrap().is_some()
 }
@@ -88,6 +121,7 @@ async fn a_commit_of_age_t_that_did_not_notify_is_seen_within_a_sixteenth_of_t()
     let (producer, holder) = (database.connect().await, database.connect().await);
     let Parents { base_item, .. } = insert_parents(&producer).await;
     let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
+    let probe = PauseProbe::start(database.connect().await);
     let running = run(settings(&database)).await;
     let mut expected = 1;
     for age in [50, 300, 1_000, 3_000, 8_000].map(Duration::from_millis) {
@@ -103,7 +137,7 @@ async fn a_commit_of_age_t_that_did_not_notify_is_seen_within_a_sixteenth_of_t()
         holder.batch_execute("COMMIT").await.unwrap();
         expected += 1;
         let seen = running.until_items(expected).await;
-        let bound = age / 16 + Duration::from_millis(50);
+        let bound = age / 16 + Duration::from_millis(50) + probe.longest();
         assert!(seen <= bound, "committed at age {age:?}, seen after {seen:?}, which is more than {bound:?}");
     }
 }
@@ -115,11 +149,13 @@ async fn counts_arrive_within_the_floor_without_a_listener() {
     let Parents { base_item, .. } = insert_parents(&producer).await;
     let mut settings = settings(&database);
     settings.tick.listen = false;
+    let probe = PauseProbe::start(database.connect().await);
     let running = run(settings).await;
     let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
     for count in 2..6 {
         producer.batch_execute(&insert).await.unwrap();
         let seen = running.until_items(count).await;
-        assert!(seen <= Duration::from_millis(1_100), "seen after {seen:?}");
+        let bound = Duration::from_millis(1_100) + probe.longest();
+        assert!(seen <= bound, "seen after {seen:?}, which is more than {bound:?}");
     }
 }
