@@ -7,6 +7,7 @@ use std::time::Duration;
 use domain::TimeUnit;
 use postgres_kit::settings::{DATABASE, DatabaseSettings, POOL, PoolSettings};
 use serde::Deserialize;
+use service_kit::command::ServiceSettings;
 use service_kit::settings::sections::{INTERNAL, InternalSettings, LOG, LogSettings};
 use service_kit::settings::{Defaults, NonZeroDuration, SettingsError, duration};
 use time::Time;
@@ -159,6 +160,16 @@ impl Settings {
             )?;
         }
         Ok(())
+    }
+}
+
+impl ServiceSettings for Settings {
+    fn internal(&self) -> &InternalSettings {
+        &self.internal
+    }
+
+    fn log(&self) -> &LogSettings {
+        &self.log
     }
 }
 
