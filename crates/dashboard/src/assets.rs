@@ -19,7 +19,8 @@ pub(crate) struct Asset {
     pub(crate) media_type: &'static str,
     /// A hash of the content.
     pub(crate) tag: String,
-    /// Whether its name contains a hash of its content, so that the content behind the name never changes.
+    /// Whether its name contains a hash of its content, so that the content behind the name never
+    /// changes.
     pub(crate) immutable: bool,
 }
 

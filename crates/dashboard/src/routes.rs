@@ -43,8 +43,8 @@ impl Addresses {
     }
 }
 
-/// The host that the page was requested from, without its port. It comes from the client and goes into a
-/// policy, so anything but a plain name or address is replaced.
+/// The host that the page was requested from, without its port. It comes from the client and goes
+/// into a policy, so anything but a plain name or address is replaced.
 fn host(request: &HttpRequest) -> String {
     let connection = request.connection_info();
     let host = connection.host();
@@ -94,8 +94,8 @@ async fn file(
     if unchanged { answer.finish() } else { answer.body(asset.content.into_owned()) }
 }
 
-/// What the page may load: its own files, and everything of the services. A path that ends in a slash
-/// includes everything below it (<https://www.w3.org/TR/CSP3/#path-part-match>).
+/// What the page may load: its own files, and everything of the services. A path that ends in a
+/// slash includes everything below it (<https://www.w3.org/TR/CSP3/#path-part-match>).
 fn policy(addresses: &Addresses) -> String {
     let Addresses { gateway, ingest } = addresses;
     format!(

@@ -69,8 +69,8 @@ pub fn build(settings: Settings, clock: Clock, shutdown: CancellationToken) -> a
     Ok(application)
 }
 
-/// Fails if this release does not know the database's schema. The service may start before the database
-/// does, so this waits until the schema version can be read.
+/// Fails if this release does not know the database's schema. The service may start before the
+/// database does, so this waits until the schema version can be read.
 async fn check_schema(
     service: Arc<IngestService>,
     checked: Arc<AtomicBool>,

@@ -1,11 +1,11 @@
 //! Migrates a database to the schema of this release, from any earlier release or from nothing.
 //!
-//! Reading order: [`settings`] names the database and the roles' passwords. [`migrate`] creates the database if
-//! it does not exist, then the [`roles`], and then applies `migrations/` in order.
+//! Reading order: [`settings`] names the database and the roles' passwords. [`migrate`] creates the
+//! database if it does not exist, then the [`roles`], and then applies `migrations/` in order.
 //!
-//! Invariant: running it twice, or from two places at once, is safe. A session advisory lock serialises the
-//! migrations of one database. Roles belong to the whole cluster and are created so that two runs do not
-//! collide.
+//! Invariant: running it twice, or from two places at once, is safe. A session advisory lock
+//! serialises the migrations of one database. Roles belong to the whole cluster and are created so
+//! that two runs do not collide.
 
 pub mod roles;
 pub mod settings;
@@ -27,7 +27,8 @@ mod embedded {
 pub struct Migration {
     /// Whether the database was created.
     pub created: bool,
-    /// The applied migrations, oldest first, such as `V1__events`; empty if the schema was up to date.
+    /// The applied migrations, oldest first, such as `V1__events`; empty if the schema was up to
+    /// date.
     pub applied: Vec<String>,
     /// The schema version now.
     pub version: i32,
@@ -80,8 +81,8 @@ pub enum MigrateError {
 /// [`MigrateError`], which names what was attempted.
 pub async fn migrate(database: &DatabaseSettings, roles: &RoleSettings) -> Result<Migration, MigrateError> {
     let (mut client, created) = connect_or_create(database).await?;
-    // Held until the session ends, so that a crash releases it. Another run may be applying a long migration,
-    // so there is no time limit.
+    // Held until the session ends, so that a crash releases it. Another run may be applying a long
+    // migration, so there is no time limit.
     let lock = format!("SELECT pg_advisory_lock({}, {})", MIGRATE.class, MIGRATE.purpose);
     statement(&client, "waiting for another migrate to finish", &lock).await?;
     roles::ensure(&client, roles).await?;
@@ -105,8 +106,8 @@ async fn connect_or_create(database: &DatabaseSettings) -> Result<(Client, bool)
             let create = format!("CREATE DATABASE {}", roles::identifier(&database.name));
             let created = match maintenance.batch_execute(&create).await {
                 Ok(()) => true,
-                // Another run created it between our two connections. The error depends on whether the other
-                // run had committed.
+                // Another run created it between our two connections. The error depends on whether
+                // the other run had committed.
                 Err(error)
                     if matches!(
                         error.code(),

@@ -1,8 +1,9 @@
-//! The roles that the services connect as, one for each, so that Postgres enforces which service writes what.
+//! The roles that the services connect as, one for each, so that Postgres enforces which service
+//! writes what.
 //!
-//! Roles belong to the whole cluster, but an advisory lock belongs to one database: two databases of a cluster
-//! may be migrated at the same time, and then both runs create the same role. The run that loses the race finds
-//! the role and continues.
+//! Roles belong to the whole cluster, but an advisory lock belongs to one database: two databases
+//! of a cluster may be migrated at the same time, and then both runs create the same role. The run
+//! that loses the race finds the role and continues.
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::Client;
@@ -11,7 +12,8 @@ use tokio_postgres::error::SqlState;
 use crate::MigrateError;
 use crate::settings::RoleSettings;
 
-/// How often a collision with the run of another database is tolerated. Each time, one of the two succeeds.
+/// How often a collision with the run of another database is tolerated. Each time, one of the two
+/// succeeds.
 const ATTEMPTS: usize = 20;
 
 /// Creates the roles that do not exist, and sets all passwords.
@@ -33,8 +35,8 @@ async fn ensure_one(
         return Err(MigrateError::EmptyPassword(setting));
     }
     let role = identifier(role);
-    // The verifier instead of the password, so that a statement in the server's log reveals nothing. It consists
-    // of base64, `$` and `:`.
+    // The verifier instead of the password, so that a statement in the server's log reveals
+    // nothing. It consists of base64, `$` and `:`.
     let verifier = postgres_protocol::password::scram_sha_256(password.expose_secret().as_bytes());
     let create = format!("CREATE ROLE {role} LOGIN");
     let alter = format!("ALTER ROLE {role} LOGIN PASSWORD '{verifier}'");
@@ -55,8 +57,8 @@ async fn ensure_one(
     Ok(())
 }
 
-/// Whether two sessions wrote the same row of the catalog at once: both created the role, or both set its
-/// password, which Postgres reports as an internal error ("tuple concurrently updated").
+/// Whether two sessions wrote the same row of the catalog at once: both created the role, or both
+/// set its password, which Postgres reports as an internal error ("tuple concurrently updated").
 fn is_collision(error: &tokio_postgres::Error) -> bool {
     matches!(error.code(), Some(&SqlState::UNIQUE_VIOLATION | &SqlState::INTERNAL_ERROR))
 }

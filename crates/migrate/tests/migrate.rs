@@ -72,8 +72,8 @@ async fn connect(database: &DatabaseSettings) -> Result<Client, tokio_postgres::
     Ok(client)
 }
 
-/// Sixteen runs at once, on two databases, in a cluster without any database or role of Newcycle: all possible
-/// collisions of databases, roles, passwords and migrations.
+/// Sixteen runs at once, on two databases, in a cluster without any database or role of Newcycle:
+/// all possible collisions of databases, roles, passwords and migrations.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_runs_migrate_each_database_once() {
     let fresh = Fresh::start("many");

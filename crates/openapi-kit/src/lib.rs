@@ -1,8 +1,8 @@
-//! The description of a service's paths in [OpenAPI 3.2](https://spec.openapis.org/oas/v3.2.0): for programs at
-//! `/openapi.json`, and for people at `/docs`.
+//! The description of a service's paths in [OpenAPI 3.2](https://spec.openapis.org/oas/v3.2.0): for
+//! programs at `/openapi.json`, and for people at `/docs`.
 //!
-//! Invariant: an [`Endpoint`] both answers a path and describes it, so every served path is described, and every
-//! described path is served. `/docs` loads nothing from another host.
+//! Invariant: an [`Endpoint`] both answers a path and describes it, so every served path is
+//! described, and every described path is served. `/docs` loads nothing from another host.
 
 use actix_web::http::Method;
 use actix_web::http::header::LOCATION;

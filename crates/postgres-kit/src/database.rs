@@ -24,16 +24,18 @@ pub enum Unavailable {
     NoAnswer(Duration),
 }
 
-/// Whether the same work may succeed a little later: the server is gone, full, stopping or not yet promoted,
-/// or transactions got in each other's way. Other errors will repeat: a statement that was refused, and an
-/// answer that cannot be read.
+/// Whether the same work may succeed a little later: the server is gone, full, stopping or not yet
+/// promoted, or transactions got in each other's way. Other errors will repeat: a statement that
+/// was refused, and an answer that cannot be read.
 #[must_use]
 pub fn is_away(error: &tokio_postgres::Error) -> bool {
     match error.code() {
-        // Classes 08, 53 and 57: the server is going away, full or stopping. 40: deadlock or serialization
-        // failure. 25006: a standby (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+        // Classes 08, 53 and 57: the server is going away, full or stopping. 40: deadlock or
+        // serialization failure. 25006: a standby
+        // (https://www.postgresql.org/docs/current/errcodes-appendix.html).
         Some(code) => ["08", "40", "53", "57", "25006"].iter().any(|class| code.code().starts_with(class)),
-        // Without an answer of the server: the connection is lost, or the client cannot read the answer.
+        // Without an answer of the server: the connection is lost, or the client cannot read the
+        // answer.
         None => error.is_closed() || error.source().is_some_and(is_connection_failure),
     }
 }
@@ -57,8 +59,8 @@ pub struct PoolUse {
     pub waiting: usize,
 }
 
-/// Closes its connection when dropped, instead of returning it to the pool. The next user would have to
-/// wait for the statement that this one left running.
+/// Closes its connection when dropped, instead of returning it to the pool. The next user would
+/// have to wait for the statement that this one left running.
 struct ClosedUnlessTaken(Option<Object>);
 
 impl Drop for ClosedUnlessTaken {
@@ -67,8 +69,8 @@ impl Drop for ClosedUnlessTaken {
     }
 }
 
-/// Connections to one database, with a time limit on each use. They are established when first needed, so
-/// that a service can start while the database is down.
+/// Connections to one database, with a time limit on each use. They are established when first
+/// needed, so that a service can start while the database is down.
 #[derive(Debug, Clone)]
 pub struct Connections {
     pool: Pool,
@@ -106,11 +108,12 @@ impl Connections {
         Ok(Self { pool })
     }
 
-    /// Runs `work` on a connection. If it does not end in time, or the caller drops it before, the connection
-    /// is closed, because its statement may still be running.
+    /// Runs `work` on a connection. If it does not end in time, or the caller drops it before, the
+    /// connection is closed, because its statement may still be running.
     ///
     /// # Errors
-    /// [`Unavailable`] after `timeout`, which includes the wait for a connection; and the errors of `work`.
+    /// [`Unavailable`] after `timeout`, which includes the wait for a connection; and the errors of
+    /// `work`.
     pub async fn run<T, E: From<Unavailable>>(
         &self,
         timeout: Duration,
@@ -142,7 +145,8 @@ mod tests {
 
     use super::*;
 
-    /// The error of a connection to a server that reads the startup message, and answers with these bytes.
+    /// The error of a connection to a server that reads the startup message, and answers with these
+    /// bytes.
     async fn error_after(answer: &[u8]) -> tokio_postgres::Error {
         let (client, mut server) = tokio::io::duplex(1_024);
         let mut config = tokio_postgres::Config::new();

@@ -5,7 +5,8 @@
 //! - [`locks`]: the advisory locks;
 //! - [`schema`]: the schema version that this release needs.
 //!
-//! It is separate from [`service_kit`] because sse-gateway and dashboard must not link a Postgres client.
+//! It is separate from [`service_kit`] because sse-gateway and dashboard must not link a Postgres
+//! client.
 
 pub mod database;
 pub mod locks;

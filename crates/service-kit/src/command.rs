@@ -20,8 +20,8 @@ pub enum Command {
     /// Runs the service until SIGTERM or Ctrl-C. This is the default.
     #[default]
     Run,
-    /// Checks whether the service with these settings is ready: exits with 0 if it is, and with 1 if not. For the
-    /// health check of a container, which then needs no shell.
+    /// Checks whether the service with these settings is ready: exits with 0 if it is, and with 1
+    /// if not. For the health check of a container, which then needs no shell.
     Healthcheck,
     /// Prints the settings in effect and the origin of each. Passwords are redacted.
     PrintSettings,

@@ -13,10 +13,10 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// The size of the pieces in which an answer is handed to the connection. The server copies each piece into
-/// the connection's buffer, and takes the next one only when there is room. So a client that does not read
-/// costs one piece and not a whole answer, and a request lasts until nearly all of its answer is sent: a
-/// slow client is not idle.
+/// The size of the pieces in which an answer is handed to the connection. The server copies each
+/// piece into the connection's buffer, and takes the next one only when there is room. So a client
+/// that does not read costs one piece and not a whole answer, and a request lasts until nearly all
+/// of its answer is sent: a slow client is not idle.
 const PIECE_BYTES: usize = 16_384;
 
 /// The requests of one connection.
@@ -109,15 +109,16 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// `idle_timeout` is how long the connection may have no request. `unread` is how long the client may
-    /// accept none of the data sent to it, and `unsent_bytes` is how much of it the operating system buffers
-    /// before sending.
+    /// `idle_timeout` is how long the connection may have no request. `unread` is how long the
+    /// client may accept none of the data sent to it, and `unsent_bytes` is how much of it the
+    /// operating system buffers before sending.
     ///
-    /// Without the last two, Linux buffers some megabytes for a slow client, for as long as the client likes.
-    /// No setting would bound that memory, and a stream's buffer would hold minutes of outdated states instead
-    /// of one conflated frame. Data that was sent and awaits its acknowledgement is not bounded in bytes, so a
-    /// fast client far away loses nothing. Only Linux has these bounds (`TCP_NOTSENT_LOWAT` and
-    /// `TCP_USER_TIMEOUT`, <https://man7.org/linux/man-pages/man7/tcp.7.html>); elsewhere nothing is set.
+    /// Without the last two, Linux buffers some megabytes for a slow client, for as long as the
+    /// client likes. No setting would bound that memory, and a stream's buffer would hold minutes
+    /// of outdated states instead of one conflated frame. Data that was sent and awaits its
+    /// acknowledgement is not bounded in bytes, so a fast client far away loses nothing. Only Linux
+    /// has these bounds (`TCP_NOTSENT_LOWAT` and `TCP_USER_TIMEOUT`,
+    /// <https://man7.org/linux/man-pages/man7/tcp.7.html>); elsewhere nothing is set.
     pub(crate) fn new(
         stream: TcpStream,
         idle_timeout: Duration,
@@ -136,8 +137,9 @@ impl Connection {
         self.requests.clone()
     }
 
-    /// Fails if the connection has been idle for too long. The dispatcher flushes whenever it cannot make
-    /// progress, so it calls this at the end of each request, and the timer wakes it here.
+    /// Fails if the connection has been idle for too long. The dispatcher flushes whenever it
+    /// cannot make progress, so it calls this at the end of each request, and the timer wakes it
+    /// here.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let counts = &self.requests.0;
         if counts.active.get() > 0 {
@@ -166,8 +168,8 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // A client that still receives its answer is not idle, even if its request has ended. The timer is
-        // checked when everything is sent.
+        // A client that still receives its answer is not idle, even if its request has ended. The
+        // timer is checked when everything is sent.
         Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
     }
 

@@ -25,8 +25,8 @@ pub fn print(error: &(dyn Error + 'static)) {
     let _closed = std::io::stderr().write_all(text(error).as_bytes());
 }
 
-/// What failed, then each cause on a line of its own. Many errors quote their source already, so a cause
-/// that was quoted before is left out.
+/// What failed, then each cause on a line of its own. Many errors quote their source already, so a
+/// cause that was quoted before is left out.
 fn text(error: &(dyn Error + 'static)) -> String {
     let mut text = format!("error: {error}\n");
     let mut source = error.source();

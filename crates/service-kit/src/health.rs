@@ -1,4 +1,5 @@
-//! `GET /livez`: the process serves requests. `GET /readyz`: it can do its work, or the reasons why not.
+//! `GET /livez`: the process serves requests. `GET /readyz`: it can do its work, or the reasons why
+//! not.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,8 +40,8 @@ type Check = dyn Fn() -> Pin<Box<dyn Future<Output = ReadinessReport> + Send>> +
 pub struct Readiness(Arc<Check>);
 
 impl Readiness {
-    /// Readiness as `check` determines it. A service that is stopping is never ready, whatever `check`
-    /// returns.
+    /// Readiness as `check` determines it. A service that is stopping is never ready, whatever
+    /// `check` returns.
     pub fn new<F>(check: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output: Into<ReadinessReport>> + Send + 'static,

@@ -1,12 +1,13 @@
 //! What every service needs, independent of what it serves.
 //!
-//! A program starts with [`command`], which reads the [`settings`] and starts the logs ([`telemetry`]). Its
-//! `startup.rs` puts the service together with [`service`]: a public and an internal port ([`server`]),
-//! [`health`], [`metrics`] and tasks under one [`supervisor`]. [`shutdown`] and [`limits`] are about the
-//! process, [`observe`] about each request, [`problem`] about answers that report errors, and [`failure`]
-//! about a program that fails.
+//! A program starts with [`command`], which reads the [`settings`] and starts the logs
+//! ([`telemetry`]). Its `startup.rs` puts the service together with [`service`]: a public and an
+//! internal port ([`server`]), [`health`], [`metrics`] and tasks under one [`supervisor`].
+//! [`shutdown`] and [`limits`] are about the process, [`observe`] about each request, [`problem`]
+//! about answers that report errors, and [`failure`] about a program that fails.
 //!
-//! Invariant: nothing in this crate knows an event, a count or a frame, and it links no Postgres client.
+//! Invariant: nothing in this crate knows an event, a count or a frame, and it links no Postgres
+//! client.
 
 pub mod command;
 mod connection;

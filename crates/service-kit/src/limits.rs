@@ -2,8 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises this process's limit of open files as far as it may, and returns the limit, or `None` if there is
-/// none. Each client is an open file, and the initial limit of many systems is 1,024.
+/// Raises this process's limit of open files as far as it may, and returns the limit, or `None` if
+/// there is none. Each client is an open file, and the initial limit of many systems is 1,024.
 ///
 /// If the limit cannot be raised, this logs a warning and keeps it.
 pub fn raise_open_files() -> Option<u64> {

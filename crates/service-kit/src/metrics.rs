@@ -1,9 +1,9 @@
 //! Metrics in Prometheus' text format
 //! (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 //!
-//! Each service declares its own metrics in its `metrics.rs`; their names end in the unit. There is no global
-//! recorder: each service records to its own [`Metrics`], so that two services in one process, as in tests,
-//! do not add up.
+//! Each service declares its own metrics in its `metrics.rs`; their names end in the unit. There is
+//! no global recorder: each service records to its own [`Metrics`], so that two services in one
+//! process, as in tests, do not add up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use metrics_exporter_prometheus::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often samples are folded into their buckets if the metrics are not requested. Until then, each sample
-/// takes memory.
+/// How often samples are folded into their buckets if the metrics are not requested. Until then,
+/// each sample takes memory.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The upper bounds of the buckets for durations, in seconds.
@@ -45,8 +45,8 @@ impl Metrics {
         Ok(Self { recorder: Arc::new(recorder), handle })
     }
 
-    /// Runs `record`, in which the macros of the `metrics` crate record to these metrics. So do the handles
-    /// that the macros return, even later.
+    /// Runs `record`, in which the macros of the `metrics` crate record to these metrics. So do the
+    /// handles that the macros return, even later.
     pub fn with<T>(&self, record: impl FnOnce() -> T) -> T {
         metrics::with_local_recorder(&*self.recorder, record)
     }

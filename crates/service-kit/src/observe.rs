@@ -13,7 +13,8 @@ use tracing::Instrument;
 
 use crate::metrics::Metrics;
 
-/// The header with the request's id. The client's id is used if it sends one, and the answer has it, too.
+/// The header with the request's id. The client's id is used if it sends one, and the answer has
+/// it, too.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The maximum length of a client's id, in bytes.
@@ -34,7 +35,8 @@ pub fn describe(metrics: &Metrics) {
     });
 }
 
-/// Middleware for [`actix_web::middleware::from_fn`]. The application's data must contain [`Metrics`].
+/// Middleware for [`actix_web::middleware::from_fn`]. The application's data must contain
+/// [`Metrics`].
 ///
 /// # Errors
 /// The errors of the wrapped service.
@@ -74,8 +76,8 @@ pub async fn requests(
     answer
 }
 
-/// The label of a method. HEAD counts as GET. Unknown methods become "other": clients can send arbitrary
-/// names, and each would create a new time series.
+/// The label of a method. HEAD counts as GET. Unknown methods become "other": clients can send
+/// arbitrary names, and each would create a new time series.
 const fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

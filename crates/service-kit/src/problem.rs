@@ -22,14 +22,15 @@ pub struct Problem {
     retry_after_seconds: Option<u64>,
 }
 
-/// The maximum length of a problem's detail in characters, because it may quote what the client sent.
+/// The maximum length of a problem's detail in characters, because it may quote what the client
+/// sent.
 pub const DETAIL_CHARACTERS: usize = 500;
 
 /// The maximum length of a field's name in characters, because the client may have made it up.
 pub const FIELD_CHARACTERS: usize = 100;
 
-/// The text, or its beginning and end if it is longer than `characters`. Quoted input is in the middle of
-/// messages, so the middle is cut.
+/// The text, or its beginning and end if it is longer than `characters`. Quoted input is in the
+/// middle of messages, so the middle is cut.
 #[must_use]
 pub fn excerpt(text: &str, characters: usize) -> String {
     let all = text.chars().count();
@@ -42,8 +43,8 @@ pub fn excerpt(text: &str, characters: usize) -> String {
 }
 
 impl Problem {
-    /// A problem. `kind` is its stable type for programs, a path such as `/problems/not-found`. `detail` is for
-    /// people, and explains what is wrong in this request.
+    /// A problem. `kind` is its stable type for programs, a path such as `/problems/not-found`.
+    /// `detail` is for people, and explains what is wrong in this request.
     pub fn new(
         status: StatusCode,
         kind: &'static str,
@@ -54,8 +55,8 @@ impl Problem {
         Self { status, kind, title, detail, members: Map::new(), retry_after_seconds: None }
     }
 
-    /// The service cannot answer now, and the client should try again in a few seconds. The answer does not
-    /// reveal what failed inside.
+    /// The service cannot answer now, and the client should try again in a few seconds. The answer
+    /// does not reveal what failed inside.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self::new(status, "/problems/unavailable", "The service cannot answer now", detail).retry_after(2)

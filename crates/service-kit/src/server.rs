@@ -1,12 +1,13 @@
 //! The HTTP server of every port.
 //!
-//! It is built from the parts of [`actix_web::HttpServer`], because that one bounds only the time for the head
-//! of a connection's first request. It bounds neither later heads nor the rest of a body whose request was
-//! answered early, so a client could keep such a connection open as long as it likes.
+//! It is built from the parts of [`actix_web::HttpServer`], because that one bounds only the time
+//! for the head of a connection's first request. It bounds neither later heads nor the rest of a
+//! body whose request was answered early, so a client could keep such a connection open as long as
+//! it likes.
 //!
-//! Invariant: a connection on which no request is being processed is closed within [`Bounds::idle`] plus
-//! `CLOSE_TIMEOUT`, whatever the client sends meanwhile, unless the client is still receiving an answer. A
-//! connection whose client accepts no data is closed within [`Bounds::unread`].
+//! Invariant: a connection on which no request is being processed is closed within [`Bounds::idle`]
+//! plus `CLOSE_TIMEOUT`, whatever the client sends meanwhile, unless the client is still receiving
+//! an answer. A connection whose client accepts no data is closed within [`Bounds::unread`].
 
 use std::fmt::Debug;
 use std::future::ready;
@@ -27,9 +28,9 @@ use crate::connection::{Connection, CountedBody, Requests};
 /// How long the client has to close its side of a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The maximum number of connections that wait to be accepted; the system may allow fewer. Further ones are
-/// lost in ways that clients may not notice, so there is room for all clients that reconnect at once after
-/// another replica has stopped.
+/// The maximum number of connections that wait to be accepted; the system may allow fewer. Further
+/// ones are lost in ways that clients may not notice, so there is room for all clients that
+/// reconnect at once after another replica has stopped.
 const BACKLOG: i32 = 4_096;
 
 /// The bounds of a server and its connections.
@@ -39,15 +40,16 @@ pub struct Bounds {
     pub workers: usize,
     /// The maximum number of connections per thread; further ones wait to be accepted.
     pub connections_per_worker: usize,
-    /// Idle timeout: closes a connection on which no request is being processed. Slow request heads, and the
-    /// rest of a body whose request was answered early, count as idle.
+    /// Idle timeout: closes a connection on which no request is being processed. Slow request
+    /// heads, and the rest of a body whose request was answered early, count as idle.
     pub idle: Duration,
     /// How long a client may accept none of the data sent to it (Linux only).
     pub unread: Duration,
-    /// How many unsent bytes the operating system buffers (Linux only); `None` leaves that to the system.
+    /// How many unsent bytes the operating system buffers (Linux only); `None` leaves that to the
+    /// system.
     pub unsent_bytes: Option<u32>,
-    /// Whether a client that closed its sending side still gets its answer. If it does, a client that is gone
-    /// is noticed only at the second write, so this must be off for streams.
+    /// Whether a client that closed its sending side still gets its answer. If it does, a client
+    /// that is gone is noticed only at the second write, so this must be off for streams.
     pub answers_half_closed: bool,
     /// How long open requests may take to finish after the server is asked to stop.
     pub drain: Duration,

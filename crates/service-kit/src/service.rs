@@ -1,7 +1,8 @@
-//! The frame of every service: a public port if it has one, an internal port, tasks, and an orderly end.
+//! The frame of every service: a public port if it has one, an internal port, tasks, and an orderly
+//! end.
 //!
-//! The internal port serves `/livez`, `/readyz`, `/metrics` and `/version`, and what only other services
-//! may request.
+//! The internal port serves `/livez`, `/readyz`, `/metrics` and `/version`, and what only other
+//! services may request.
 
 use std::fmt::Debug;
 use std::io;
@@ -51,7 +52,8 @@ pub struct ListenError {
     source: io::Error,
 }
 
-/// A service that is being put together: first its public port if it has one, then its internal port.
+/// A service that is being put together: first its public port if it has one, then its internal
+/// port.
 pub struct ServiceBuilder {
     about: About,
     drain: Duration,
@@ -62,8 +64,8 @@ pub struct ServiceBuilder {
 }
 
 impl ServiceBuilder {
-    /// A service that `shutdown` stops, and whose open requests then have `drain` to finish. Must be called
-    /// within a tokio runtime.
+    /// A service that `shutdown` stops, and whose open requests then have `drain` to finish. Must
+    /// be called within a tokio runtime.
     ///
     /// # Errors
     /// Never, see [`Metrics::new`].
@@ -75,7 +77,8 @@ impl ServiceBuilder {
         Ok(Self { about, drain, shutdown, metrics, supervisor, public_port: None })
     }
 
-    /// Gives all tasks together this long to end, if they do more than the servers after each other.
+    /// Gives all tasks together this long to end, if they do more than the servers after each
+    /// other.
     #[must_use]
     pub fn drain_all(mut self, drain: Duration) -> Self {
         self.supervisor.set_drain(drain + SHUTDOWN_MARGIN);
@@ -118,8 +121,8 @@ impl ServiceBuilder {
         Ok(())
     }
 
-    /// Serves the internal port, with `routes` in addition to those of every service. `sample` runs before
-    /// metrics are rendered, and records those that are not recorded as they change.
+    /// Serves the internal port, with `routes` in addition to those of every service. `sample` runs
+    /// before metrics are rendered, and records those that are not recorded as they change.
     ///
     /// # Errors
     /// The port cannot be listened on.

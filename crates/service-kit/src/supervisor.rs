@@ -1,7 +1,7 @@
 //! Runs the tasks of a service, which start and end together.
 //!
-//! Invariant: if one task fails, the service does not go on without it. The other tasks are cancelled and
-//! get time to drain, and the process exits with an error.
+//! Invariant: if one task fails, the service does not go on without it. The other tasks are
+//! cancelled and get time to drain, and the process exits with an error.
 
 use std::error::Error;
 use std::time::Duration;
@@ -70,8 +70,8 @@ impl Supervisor {
         self.tasks.spawn(async move { (name, task.await.map_err(Into::into)) });
     }
 
-    /// Starts an HTTP server. When the service is asked to stop, it accepts no more connections and lets the
-    /// open requests finish.
+    /// Starts an HTTP server. When the service is asked to stop, it accepts no more connections and
+    /// lets the open requests finish.
     pub fn serve(&mut self, name: &'static str, server: Server) {
         let shutdown = self.shutdown.clone();
         self.spawn(name, async move {

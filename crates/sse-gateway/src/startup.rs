@@ -22,11 +22,12 @@ use crate::{metrics, routes};
 
 const ABOUT: About = About { service: "sse-gateway", version: env!("CARGO_PKG_VERSION"), schema: None };
 
-/// The share of the drain time within which the hub ends the streams; the rest is for their last bytes.
+/// The share of the drain time within which the hub ends the streams; the rest is for their last
+/// bytes.
 const STREAMS_SHARE: f64 = 0.8;
 
-/// Listens, and starts everything. The clients' streams come from `hub`. Must be called within a tokio
-/// runtime.
+/// Listens, and starts everything. The clients' streams come from `hub`. Must be called within a
+/// tokio runtime.
 ///
 /// # Errors
 /// A port cannot be listened on.

@@ -21,15 +21,15 @@ struct Arguments {
 enum Command {
     #[command(flatten)]
     Common(CommonCommand),
-    /// Recounts all events, and is the leader meanwhile. Producers can write, and viewers keep their counts, marked
-    /// as stale.
+    /// Recounts all events, and is the leader meanwhile. Producers can write, and viewers keep
+    /// their counts, marked as stale.
     Rebuild {
         /// Prints the result as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Compares all counts with the events, and changes nothing. Exits with 0 if they are equal, with 1 if a count is
-    /// wrong, and with 2 if the check failed.
+    /// Compares all counts with the events, and changes nothing. Exits with 0 if they are equal,
+    /// with 1 if a count is wrong, and with 2 if the check failed.
     Verify {
         /// Prints the result as JSON.
         #[arg(long)]

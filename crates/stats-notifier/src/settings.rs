@@ -143,8 +143,9 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The server ends a session that is silent for the session timeout, so a replica must use its session
-    /// more often: a standby when it tries to become the leader, a leader when it polls and flushes.
+    /// The server ends a session that is silent for the session timeout, so a replica must use its
+    /// session more often: a standby when it tries to become the leader, a leader when it polls and
+    /// flushes.
     fn check(&self) -> Result<(), SettingsError> {
         let standby = ("leader.attempt_interval", self.leader.attempt_interval);
         let leader = if self.gate.floor.get() < self.flush.interval.get() {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use std::process::Command;
+
 use dashboard::settings::Settings;
 use dashboard::startup;
 use reqwest::header::HeaderMap;
@@ -101,4 +103,31 @@ async fn the_page_is_revalidated_and_its_files_are_cached_forever() {
     );
     let ready = reqwest::get(format!("{}/readyz", dashboard.internal_url)).await.unwrap();
     assert_eq!(ready.status(), 200);
+}
+
+/// Runs the program with these variables, which must make it fail, and returns what it reports.
+fn failure(variables: &[(&str, &str)]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dashboard"));
+    let output = command.env("RUST_BACKTRACE", "1").envs(variables.iter().copied()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_failure_is_reported_with_its_causes_and_without_a_backtrace() {
+    assert_eq!(
+        failure(&[("NEWCYCLE__HTTP__PORT", "eighty")]),
+        "error: NEWCYCLE__HTTP__PORT sets http.port, which must be a whole number from 0 to 9007199254740992\n"
+    );
+    assert_eq!(
+        failure(&[("NEWCYCLE_CONFIG", "/does/not/exist.toml")]),
+        "error: NEWCYCLE_CONFIG names /does/not/exist.toml, which cannot be read\n  \
+         caused by: No such file or directory (os error 2)\n"
+    );
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let reported = failure(&[("NEWCYCLE__HTTP__PORT", &port)]);
+    let expected =
+        format!("error: cannot listen on 127.0.0.1:{port}, which http.port sets: Address already in use");
+    assert!(reported.starts_with(&expected) && reported.lines().count() == 1, "{reported}");
 }
