@@ -153,7 +153,7 @@ pub fn components() -> ComponentsBuilder {
 /// It cannot be written as JSON.
 pub fn routes(
     description: &OpenApi,
-) -> serde_json::Result<impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static> {
+) -> serde_json::Result<impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static + use<>> {
     let json = Bytes::from(description.to_pretty_json()?);
     Ok(move |routes: &mut web::ServiceConfig| {
         let json = json.clone();

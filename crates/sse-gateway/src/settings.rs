@@ -100,14 +100,13 @@ impl Settings {
             max_subscribers: stream.max_clients,
             retry_min: stream.retry_min.min(stream.retry_max),
             retry_max: stream.retry_max,
-            ..HubSettings::default()
         }
     }
 
     #[must_use]
-    pub fn upstream(&self) -> upstream::UpstreamSettings {
+    pub fn upstream(&self) -> upstream::FollowSettings {
         let settings = &self.upstream;
-        upstream::UpstreamSettings {
+        upstream::FollowSettings {
             addresses: comma_separated(&settings.addresses)
                 .map(|address| address.trim_end_matches('/').to_owned())
                 .collect(),

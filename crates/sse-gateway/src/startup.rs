@@ -18,10 +18,10 @@ use service_kit::{observe, problem, server};
 use statistics_stream::{Hub, upstream};
 use tokio_util::sync::CancellationToken;
 
-use crate::history::History;
-use crate::routes::Service;
+use crate::handlers::Gateway;
+use crate::history::HistoryClient;
 use crate::settings::Settings;
-use crate::{metrics, openapi, routes};
+use crate::{metrics, routes};
 
 /// The service, listening but not yet running.
 pub struct Application {
@@ -44,12 +44,12 @@ impl Application {
         let readiness = readiness(Arc::clone(&hub), shutdown.clone());
         let metrics = Metrics::new()?;
         metrics::describe(&metrics);
-        let history = History::new(&settings.upstream, &settings.history)?;
-        let service = Service { hub: Arc::clone(&hub), history, history_limits: settings.history.clone() };
-        let (served, origins) = (web::Data::new(service), settings.cors.allowed_origins.clone());
-        let limits = settings.history.clone();
-        let docs = openapi_kit::routes(&openapi::document(&limits))?;
-        let (shared, recorded) = (served.clone(), web::Data::new(metrics.clone()));
+        let history = HistoryClient::new(&settings.upstream, &settings.history)?;
+        let page_limits = (&settings.history).into();
+        let gateway = web::Data::new(Gateway { hub: Arc::clone(&hub), history, page_limits });
+        let public = routes::public(gateway.clone())?;
+        let origins = settings.cors.allowed_origins.clone();
+        let recorded = web::Data::new(metrics.clone());
         let bounds = Bounds {
             unsent_bytes: Some(settings.stream.unsent_bytes.get()),
             answers_half_closed: false,
@@ -60,10 +60,8 @@ impl Application {
                 .wrap(CatchPanic::default())
                 .wrap(cors(&origins))
                 .wrap(from_fn(observe::requests))
-                .app_data(served.clone())
                 .app_data(recorded.clone())
-                .configure(|routes| routes::configure(routes, &limits))
-                .configure(docs.clone())
+                .configure(public.clone())
                 .default_service(web::to(problem::not_found))
         })?;
         tracing::info!(http.port = port, "listening");
@@ -72,9 +70,7 @@ impl Application {
         let sample = Arc::new(move || metrics::sample(&sampled, &sampled_hub));
         let internal = Internal { about, readiness, metrics: metrics.clone(), sample };
         let (internal_port, internal_server) =
-            internal.serve(&settings.internal, settings.http.drain, move |routes| {
-                routes.app_data(shared.clone()).configure(routes::configure_internal);
-            })?;
+            internal.serve(&settings.internal, settings.http.drain, routes::internal(gateway))?;
         // The server's own drain is what ends a request that does not end; the supervisor's comes after.
         let mut supervisor = Supervisor::new(shutdown.clone(), drain * 2 + Duration::from_secs(1));
         supervisor.serve("http server", server);
@@ -130,12 +126,12 @@ fn cors(origins: &str) -> Cors {
     })
 }
 
-/// Ready once there are numbers, and until it is asked to stop: stale numbers, marked so, are better than none.
+/// Ready once there are numbers, and until it is asked to stop: stale numbers, marked so, are
+/// better than none.
 fn readiness(hub: Arc<Hub>, shutdown: CancellationToken) -> Readiness {
     Readiness::new(move || {
-        let (has_data, _) = hub.condition();
         let mut reasons = Vec::new();
-        if !has_data {
+        if !hub.has_data() {
             reasons.push("no upstream has answered yet".to_owned());
         }
         if shutdown.is_cancelled() {

@@ -8,7 +8,7 @@ use service_kit::health::{Readiness, Report};
 use service_kit::internal::{About, Internal};
 use service_kit::metrics::Metrics;
 use service_kit::supervisor::{Supervisor, SupervisorError};
-use statistics_stream::{Hub, HubSettings};
+use statistics_stream::{Deliveries, Hub, HubSettings};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,8 @@ impl Application {
         let (sampled, sampled_role) = (metrics.clone(), roles.clone());
         let history = HistoryReader::new(&settings.database, &settings.history)?;
         let hub = hub_settings(&settings);
-        let (sampled_history, deliveries) = (history.clone(), Arc::clone(&hub.deliveries));
+        let (sampled_history, deliveries) = (history.clone(), Arc::<Deliveries>::default());
+        let counted = Arc::clone(&deliveries);
         let internal = Internal {
             about: About {
                 service: "stats-notifier",
@@ -78,7 +79,7 @@ impl Application {
         let verify = settings.clone();
         let candidate = Candidate {
             settings,
-            new_hub: Box::new(move || Hub::new(hub.clone())),
+            new_hub: Box::new(move || Hub::with_deliveries(hub.clone(), Arc::clone(&counted))),
             role,
             metrics: leader_metrics,
             statements,

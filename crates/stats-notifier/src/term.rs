@@ -34,7 +34,7 @@ pub struct Term {
 impl Drop for Term {
     /// Ends the streams of this term, so that gateways connect to the next leader.
     fn drop(&mut self) {
-        self.hub.end();
+        self.hub.close();
     }
 }
 
@@ -73,7 +73,7 @@ impl Term {
         // Before any subscriber can see the version.
         term.log_version(version);
         term.hub.start(statistics);
-        term.hub.live_at(load_started);
+        term.hub.mark_live_at(load_started);
         tracing::info!(term.number = number, "leading");
         Ok(term)
     }
@@ -92,10 +92,10 @@ impl Term {
         let result = store.tick(&self.cursor, self.retention).await?;
         self.cursor = result.snapshot;
         // Live as of the start of the tick: the answer may be read long after the session was lost.
-        self.hub.live_at(started);
+        self.hub.mark_live_at(started);
         if result.rows > 0 {
             // Before any subscriber can see the version.
-            if let Some(Version { nonce, tick }) = self.hub.read(Statistics::version) {
+            if let Some(Version { nonce, tick }) = self.hub.with_state(Statistics::version) {
                 self.log_version(Version { nonce, tick: tick + 1 });
             }
             self.hub.advance(&result.changes);

@@ -27,7 +27,7 @@ async fn a_snapshot_and_then_patches() {
     assert_eq!(message.id.as_deref(), Some(second.to_string().as_str()));
     assert!(!message.data.contains("transfers"), "a patch names only what changed: {}", message.data);
     apply(&mut client.state, &message);
-    assert_eq!(content(&client.state.unwrap()), publisher.hub.read(content).unwrap());
+    assert_eq!(content(&client.state.unwrap()), publisher.hub.with_state(content).unwrap());
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn a_client_cut_at_any_byte_ends_in_the_same_state() {
             received.extend_from_slice(&body.next().await.unwrap().unwrap());
         }
     }
-    let last = publisher.hub.read(Statistics::version).unwrap();
+    let last = publisher.hub.with_state(Statistics::version).unwrap();
     let mut kinds = std::collections::BTreeSet::new();
     for cut in 0..=received.len() {
         let mut bytes = received[..cut].into();
@@ -62,7 +62,7 @@ async fn a_client_cut_at_any_byte_ends_in_the_same_state() {
         let state = client.state.unwrap();
         assert_eq!(state.version(), last, "cut after {cut} bytes");
         for topic in ["transfers/second", "item-creation/day"].map(|topic| topic.parse().unwrap()) {
-            let whole = publisher.hub.read(|publisher| publisher.snapshot(topic, usize::MAX));
+            let whole = publisher.hub.with_state(|publisher| publisher.snapshot(topic, usize::MAX));
             assert_eq!(Some(state.snapshot(topic, usize::MAX)), whole, "cut after {cut} bytes");
         }
     }
@@ -99,10 +99,10 @@ async fn a_new_term_replaces_the_state_at_once() {
     gateway.until(last).await;
     let mut client = Client::connect(&everything(&gateway), None).await;
     client.until(last).await;
-    old.hub.end();
+    old.hub.close();
     old.stop().await;
     client.until(first).await;
-    assert_eq!(content(&client.state.unwrap()), new.hub.read(content).unwrap());
+    assert_eq!(content(&client.state.unwrap()), new.hub.with_state(content).unwrap());
 }
 
 #[tokio::test]
@@ -119,5 +119,5 @@ async fn gateways_form_trees() {
         }
         client.as_mut().unwrap().until(version).await;
     }
-    assert_eq!(content(&client.unwrap().state.unwrap()), publisher.hub.read(content).unwrap());
+    assert_eq!(content(&client.unwrap().state.unwrap()), publisher.hub.with_state(content).unwrap());
 }

@@ -26,7 +26,7 @@ async fn publish(publisher: &Publisher, reader: &mut Client, versions: std::ops:
         let start = 1_700_000_000_000 + version * 200;
         let times = (start..start + 200).map(|time| BucketTime::from_unix_milliseconds(time).unwrap());
         let changes: Changes = times.map(|time| (Metric::Transfers, time, 1)).collect();
-        publisher.hub.live();
+        publisher.hub.mark_live();
         reader.until(publisher.hub.advance(&changes).unwrap()).await;
     }
 }
@@ -112,7 +112,7 @@ async fn a_stalled_client_costs_nothing_that_grows() {
     assert!(grown < 5_000_000, "1,000 versions for a client that does not read took {grown} bytes");
 
     // Reading again, it gets what was on the way and then the rest in one frame.
-    let last = publisher.hub.read(|statistics| statistics.version().to_string()).unwrap();
+    let last = publisher.hub.with_state(|statistics| statistics.version().to_string()).unwrap();
     let (mut text, mut buffer) = (String::new(), vec![0; 65_536]);
     while !text.contains(&last) {
         let count = stalled.read(&mut buffer).await.unwrap();

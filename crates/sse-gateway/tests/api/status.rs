@@ -47,7 +47,7 @@ async fn a_silent_upstream_is_stale_and_comes_back_without_a_snapshot() {
         }
     };
     until(&mut client, "stale").await;
-    publisher.hub.live();
+    publisher.hub.mark_live();
     until(&mut client, "live").await;
     assert_eq!(content(client.state.as_ref().unwrap()), before);
 }
@@ -72,7 +72,7 @@ async fn a_publisher_that_hangs_says_that_it_is_stale() {
     publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z");
     let url = format!("{}/internal/v1/stream", publisher.url);
     crate::support::until("the publisher must be stale", || {
-        publisher.hub.condition().1 == statistics_stream::Upstream::Stale
+        publisher.hub.upstream() == statistics_stream::Upstream::Stale
     })
     .await;
     let mut client = Client::connect(&url, None).await;
@@ -83,7 +83,7 @@ async fn a_publisher_that_hangs_says_that_it_is_stale() {
         }
     };
     assert!(status.contains(r#""upstream":"stale""#), "{status}");
-    publisher.hub.live();
+    publisher.hub.mark_live();
     assert!(client.next().await.data.contains(r#""upstream":"live""#));
 }
 
@@ -99,7 +99,7 @@ async fn a_client_may_ask_for_a_quicker_heartbeat() {
             let mut often = tokio::time::interval(std::time::Duration::from_millis(50));
             loop {
                 often.tick().await;
-                hub.live();
+                hub.mark_live();
             }
         }
     });

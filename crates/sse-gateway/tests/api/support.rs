@@ -36,7 +36,7 @@ impl Publisher {
             HubSettings { internal_heartbeat: Duration::from_millis(100), ..HubSettings::default() };
         let hub = Hub::new(settings);
         hub.start(Statistics::new(Version { nonce: Nonce::new(nonce), tick: 0 }));
-        hub.live();
+        hub.mark_live();
         let served = web::Data::new(Arc::clone(&hub));
         let server = HttpServer::new(move || {
             App::new()
@@ -55,7 +55,7 @@ impl Publisher {
     /// Counts one event at a time, and returns the version that has it.
     pub(crate) fn count(&self, metric: Metric, time: &str) -> Version {
         let time: BucketTime = time.parse().unwrap();
-        self.hub.live();
+        self.hub.mark_live();
         self.hub.advance(&Changes::from_iter([(metric, time, 1)])).unwrap()
     }
 
@@ -66,13 +66,13 @@ impl Publisher {
 }
 
 async fn stream(request: HttpRequest, hub: web::Data<Arc<Hub>>) -> HttpResponse {
-    internal_stream_response(&hub, sse_gateway::request::last_event_id(&request)).unwrap()
+    internal_stream_response(&hub, statistics_stream::last_event_id(&request)).unwrap()
 }
 
 /// The history of a publisher: three transfers on each of the first 25 days of November; seconds are kept since the
 /// tenth, and minutes make trouble.
 async fn page(request: HttpRequest) -> HttpResponse {
-    let query = history::Query::of(&request).unwrap();
+    let query = history::HistoryQuery::from_request(&request).unwrap();
     let since: BucketTime = "2026-11-10T00:00:00Z".parse().unwrap();
     match query.topic.unit {
         TimeUnit::Second if query.from.is_none_or(|from| from < since) => {
@@ -89,7 +89,7 @@ async fn page(request: HttpRequest) -> HttpResponse {
     let next = buckets.get(query.limit).map(|bucket| bucket.time);
     buckets.truncate(query.limit);
     let from = query.from.unwrap_or(BucketTime::MIN);
-    HttpResponse::Ok().json(history::Page { topic: query.topic, from, to: query.to, buckets, next })
+    HttpResponse::Ok().json(history::HistoryPage { topic: query.topic, from, to: query.to, buckets, next })
 }
 
 /// A gateway of this process.
@@ -127,7 +127,7 @@ impl Gateway {
     /// Waits until it has a version.
     pub(crate) async fn until(&self, version: Version) {
         until("the gateway must have the version", || {
-            self.hub.read(Statistics::version).is_some_and(|held| held == version)
+            self.hub.with_state(Statistics::version).is_some_and(|held| held == version)
         })
         .await;
     }

@@ -62,7 +62,7 @@ impl Store {
         let mut stream = std::pin::pin!(stream);
         let mut snapshot = None;
         let mut rows = 0;
-        let mut changes = Changes::within(retention);
+        let mut changes = Changes::with_retention(retention);
         while let Some(row) = stream.try_next().await? {
             match column::<Option<&str>>(&row, 0)? {
                 Some(text) => snapshot = Some(text.parse()?),

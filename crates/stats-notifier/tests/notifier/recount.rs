@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use local_stack::test_database::TestDatabase;
-use statistics_stream::history::Query;
+use statistics_stream::history::HistoryQuery;
 use stats_notifier::history::{HistoryError, HistoryReader};
 use stats_notifier::rebuild::take_over_and_rebuild;
 use stats_notifier::settings::Settings;
@@ -86,7 +86,7 @@ async fn counts_of_another_cluster_are_not_shown() {
     drop(lead(&settings, Statements::default()).await);
     let history = HistoryReader::new(&settings.database, &settings.history).unwrap();
     let topic = "item-creation/day".parse().unwrap();
-    let query = Query { topic, from: None, to: None, limit: 10 };
+    let query = HistoryQuery { topic, from: None, to: None, limit: 10 };
     assert_eq!(history.page(query).await.unwrap().buckets.len(), 1);
     for elsewhere in ["system_identifier = 1", "database_oid = 1", "snapshot = '4000000000:4000000000:'"] {
         client.batch_execute(&format!("UPDATE rollup_cursor SET {elsewhere}")).await.unwrap();

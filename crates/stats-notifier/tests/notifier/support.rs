@@ -87,7 +87,7 @@ pub(crate) fn shown(hub: &Hub) -> Counts {
         let counts = topics.flat_map(|part| part.buckets.into_iter().map(bucket(part.topic)));
         counts.filter(|(_, count)| *count != 0).collect()
     };
-    hub.read(all).expect("the term has begun")
+    hub.with_state(all).expect("the term has begun")
 }
 
 /// The counts in the rollups: all units but the millisecond.

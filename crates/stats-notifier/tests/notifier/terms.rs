@@ -138,8 +138,13 @@ async fn a_long_log_is_folded_before_a_term_begins_and_without_a_time_limit() {
     let counted = coarser(&counted_from_events(&producer).await);
     assert_eq!(rolled_up(&producer).await, counted, "the log must be folded before the term begins");
     let day = "item-creation/day".parse().unwrap();
-    let days: i64 =
-        hub.read(|all| all.snapshot(day, usize::MAX)).unwrap().buckets.iter().map(|one| one.count).sum();
+    let days: i64 = hub
+        .with_state(|all| all.snapshot(day, usize::MAX))
+        .unwrap()
+        .buckets
+        .iter()
+        .map(|one| one.count)
+        .sum();
     assert_eq!(days, 20_001, "each event must be shown once");
     // A flush has the time limit that this fold would have missed.
     assert!(matches!(term.flush(&store).await, Err(StoreError::Timeout(_))));
@@ -207,7 +212,7 @@ async fn milliseconds_are_loaded_from_the_newest_events() {
     producer.batch_execute(&insert).await.unwrap();
     let (_store, _term, hub) = lead(&settings(&database), Statements::default()).await;
     let topic = "item-creation/millisecond".parse().unwrap();
-    let newest = hub.read(|statistics| statistics.snapshot(topic, usize::MAX)).unwrap();
+    let newest = hub.with_state(|statistics| statistics.snapshot(topic, usize::MAX)).unwrap();
     assert_eq!(newest.buckets.len(), 1_000);
     assert!(newest.buckets.iter().all(|bucket| bucket.count == 2));
     assert_eq!(newest.buckets[999].time.to_string(), "2024-01-01T00:00:01.500Z");
