@@ -1,5 +1,6 @@
 //! Services on a database of their own in a test cluster, for tests from outside.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,16 @@ pub(crate) async fn start(
     database: &str,
     replicas: Replicas,
 ) -> anyhow::Result<Stack> {
+    start_built(cluster, database, replicas, &built_programs()?).await
+}
+
+/// [`start`], with the programs of another folder.
+pub(crate) async fn start_built(
+    cluster: &ClusterSettings,
+    database: &str,
+    replicas: Replicas,
+    programs: &Path,
+) -> anyhow::Result<Stack> {
     let database = DatabaseSettings {
         host: "127.0.0.1".to_owned(),
         port: cluster.port,
@@ -32,7 +43,8 @@ pub(crate) async fn start(
     };
     let roles = TestDatabase::roles();
     migrate::migrate(&database, &roles).await?;
-    let (programs, ports) = (built_programs()?, vec![Ports::reserve()?]);
+    let programs = programs.to_owned();
+    let ports = vec![Ports::reserve()?];
     let settings = StackSettings { programs, database, roles, replicas, ports, variables: Vec::new() };
     let log = Arc::new(|instance: Instance, line: &str| {
         if line.contains(" ERROR ") || line.contains(" WARN ") {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a command line tool prints its results")]
 
+mod bench;
 mod browser;
 mod chaos;
 mod check;
@@ -112,6 +113,9 @@ enum Command {
         #[arg(long)]
         stop: bool,
     },
+    /// Measure, as ratios within one run.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Inject faults while producers write and subscribers follow, and check that nothing is lost and
     /// nothing counts twice. `--help` lists the options.
     #[command(disable_help_flag = true)]
@@ -157,6 +161,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Ci(options) => ci::run(options).await,
         Command::Db { stop: false } => db::start().await,
         Command::Db { stop: true } => db::stop(),
+        Command::Bench(bench) => bench::run(bench).await,
         Command::Chaos { arguments } => chaos::run(&arguments).await,
         Command::Soak { arguments } => chaos::soak(&arguments).await,
         Command::Fuzz(options) => fuzz::run(options).await,

@@ -37,9 +37,29 @@ pub(crate) async fn with_cluster<T>(
     installation: &Installation,
     work: impl AsyncFnOnce(&Cluster, &ClusterSettings) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    println!("== starting Postgres {} for the tests", installation.version());
-    let folder = temporary_folder("test")?;
-    let settings = test_cluster(folder.clone())?;
+    let settings = test_cluster(temporary_folder("test")?)?;
+    with_cluster_of(installation, settings, work).await
+}
+
+/// [`with_cluster`], whose commits survive a crash of the machine, as in production.
+///
+/// # Errors
+/// As [`with_cluster`].
+pub(crate) async fn with_durable_cluster<T>(
+    installation: &Installation,
+    work: impl AsyncFnOnce(&Cluster, &ClusterSettings) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let settings = ClusterSettings { durable: true, ..test_cluster(temporary_folder("bench")?)? };
+    with_cluster_of(installation, settings, work).await
+}
+
+async fn with_cluster_of<T>(
+    installation: &Installation,
+    settings: ClusterSettings,
+    work: impl AsyncFnOnce(&Cluster, &ClusterSettings) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    println!("== starting Postgres {}", installation.version());
+    let folder = settings.folder.clone();
     let outcome = {
         let cluster = Cluster::start(installation, &settings)?;
         tokio::select! {

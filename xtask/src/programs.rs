@@ -28,6 +28,13 @@ pub(crate) async fn services_and_chaos() -> anyhow::Result<()> {
     programs("building the services and chaos", &all).await
 }
 
+/// The arguments with which cargo builds the services for release.
+pub(crate) fn release_arguments() -> Vec<&'static str> {
+    let mut arguments = vec!["build", "--locked", "--release"];
+    arguments.extend(SERVICES.iter().flat_map(|program| ["--bin", program]));
+    arguments
+}
+
 async fn programs(name: &str, programs: &[&str]) -> anyhow::Result<()> {
     let mut build = cargo(&["build", "--locked"]);
     for program in programs {

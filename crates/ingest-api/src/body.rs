@@ -50,29 +50,50 @@ pub(crate) fn parts(body: Payload, idle_timeout: Duration) -> impl Stream<Item =
 /// The same parts. Ends with an error if they arrive more slowly than `min_bytes_per_second`.
 ///
 /// Only the time spent waiting for the client counts, not the time in which the service commits
-/// rows. The pace is measured over each `window` of waiting on its own, because otherwise a fast
-/// start would let the client hold one of the few upload slots for long afterwards.
+/// rows.
 pub(crate) fn paced(
     parts: impl Stream<Item = Result<Bytes, BodyError>>,
     min_bytes_per_second: u32,
     window: Duration,
 ) -> impl Stream<Item = Result<Bytes, BodyError>> {
-    let start = (Box::pin(parts), Duration::ZERO, 0_u64);
-    futures_util::stream::try_unfold(start, move |(mut parts, mut waited, mut bytes)| async move {
+    let start = (Box::pin(parts), Pace::new(min_bytes_per_second, window));
+    futures_util::stream::try_unfold(start, |(mut parts, mut pace)| async move {
         let since = Instant::now();
         let Some(part) = parts.next().await else { return Ok(None) };
         let part = part?;
-        waited += since.elapsed();
-        bytes = bytes.saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
-        if waited > window {
-            if bytes < u64::from(min_bytes_per_second).saturating_mul(waited.as_secs()) {
-                return Err(BodyError::TooSlow(min_bytes_per_second));
-            }
-            waited = Duration::ZERO;
-            bytes = 0;
-        }
-        Ok(Some((part, (parts, waited, bytes))))
+        pace.record(part.len(), since.elapsed())?;
+        Ok(Some((part, (parts, pace))))
     })
+}
+
+/// How fast a body arrives. Each `window` of waiting is measured on its own, because otherwise a
+/// client could send much at first, and then hold one of the few upload slots for long.
+struct Pace {
+    min_bytes_per_second: u32,
+    window: Duration,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    const fn new(min_bytes_per_second: u32, window: Duration) -> Self {
+        Self { min_bytes_per_second, window, waited: Duration::ZERO, bytes: 0 }
+    }
+
+    fn record(&mut self, bytes: usize, waited: Duration) -> Result<(), BodyError> {
+        self.waited += waited;
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if self.waited <= self.window {
+            return Ok(());
+        }
+        let seconds = self.waited.as_secs();
+        if self.bytes < u64::from(self.min_bytes_per_second).saturating_mul(seconds) {
+            return Err(BodyError::TooSlow(self.min_bytes_per_second));
+        }
+        self.waited = Duration::ZERO;
+        self.bytes = 0;
+        Ok(())
+    }
 }
 
 /// The whole body of a request for a single row.
@@ -94,4 +115,22 @@ pub(crate) async fn whole(body: Payload, limits: &Limits) -> Result<Vec<u8>, Bod
         Ok(whole)
     };
     timeout(deadline, read).await.map_err(|_| BodyError::Late(deadline))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_body_is_refused_after_the_window_even_if_it_was_fast_before() {
+        let mut pace = Pace::new(100, Duration::from_secs(10));
+        for _ in 0..10 {
+            pace.record(0, Duration::from_secs(1)).unwrap();
+        }
+        pace.record(1_000_000, Duration::from_secs(1)).unwrap();
+        for _ in 0..10 {
+            pace.record(99, Duration::from_secs(1)).unwrap();
+        }
+        assert!(matches!(pace.record(99, Duration::from_secs(1)), Err(BodyError::TooSlow(100))));
+    }
 }

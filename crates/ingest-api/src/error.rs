@@ -1,8 +1,9 @@
 //! Answers requests that fail, as RFC 9457 problem details.
 //!
-//! The layers below have errors of their own, which know nothing of HTTP. `ApiError::kind` is the
-//! one place that gives each of them its status and its problem type. Answers of 5xx never show
-//! what failed inside: it is logged here.
+//! The layers below have errors of their own, which know nothing of HTTP. `ApiError::status` is the
+//! one place that decides whether an error becomes a 400, a 422 or a 503, and
+//! `ApiError::problem_type` gives it its type. A 5xx does not show what failed: this is logged
+//! here.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
@@ -30,7 +31,7 @@ pub enum ApiError {
         .0.counts.rejected, .0.counts.accepted, .0.counts.repeated
     )]
     RejectedLines(UploadReport),
-    /// The path has no UUID where it must have one.
+    /// The id in the path is not a UUID.
     #[error("{0:?} in the path is not a UUID")]
     PathId(String),
     /// A query parameter is wrong.
@@ -44,7 +45,7 @@ pub enum ApiError {
         /// What is wrong, in words that follow the name of the header.
         detail: &'static str,
     },
-    /// The body has another media type than those named here.
+    /// The body is not of a media type that this path takes. Holds the names of these.
     #[error("the body must be {0}")]
     MediaType(&'static str),
     /// The body could not be read.
@@ -68,77 +69,90 @@ impl From<UploadError> for ApiError {
     }
 }
 
-/// A kind of problem, as clients see it.
-struct ProblemKind {
-    status: StatusCode,
+/// What kind of problem it is, as clients see it.
+struct ProblemType {
     /// The `type`, which is stable: programs compare it.
     uri: &'static str,
     /// The `title`, for people.
     title: &'static str,
 }
 
-impl ProblemKind {
-    const fn new(status: StatusCode, uri: &'static str, title: &'static str) -> Self {
-        Self { status, uri, title }
+impl ProblemType {
+    const fn new(uri: &'static str, title: &'static str) -> Self {
+        Self { uri, title }
     }
 }
 
 impl ApiError {
-    const fn kind(&self) -> ProblemKind {
-        use StatusCode as Status;
+    const fn status(&self) -> StatusCode {
+        match self {
+            // 400
+            Self::Rejected(Rejection::Malformed(_))
+            | Self::PathId(_)
+            | Self::Query(_)
+            | Self::Header { .. }
+            | Self::Body(
+                BodyError::Broken(_) | BodyError::Idle(_) | BodyError::Late(_) | BodyError::TooSlow(_),
+            ) => StatusCode::BAD_REQUEST,
+            // 404
+            Self::Store(StoreError::NotFound(_)) => StatusCode::NOT_FOUND,
+            // 409
+            Self::Rejected(Rejection::Conflict) | Self::Store(StoreError::HasTransfers) => {
+                StatusCode::CONFLICT
+            }
+            // 413
+            Self::Body(BodyError::TooLong(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+            // 415
+            Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            // 422
+            Self::Rejected(Rejection::Field { .. } | Rejection::UnknownReference { .. })
+            | Self::RejectedLines(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            // 500: a retry fails in the same way.
+            Self::Store(StoreError::Refused(_) | StoreError::Unreadable { .. }) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            // 503: a retry may succeed.
+            Self::TooManyUploads | Self::Store(StoreError::Away(_) | StoreError::Contended) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+
+    const fn problem_type(&self) -> ProblemType {
         match self {
             Self::Rejected(Rejection::Malformed(_))
             | Self::Body(
                 BodyError::Broken(_) | BodyError::Idle(_) | BodyError::Late(_) | BodyError::TooSlow(_),
-            ) => ProblemKind::new(Status::BAD_REQUEST, "/problems/malformed-body", "The body cannot be read"),
-            Self::PathId(_) => {
-                ProblemKind::new(Status::BAD_REQUEST, "/problems/invalid-path", "The path is wrong")
-            }
-            Self::Query(_) => {
-                ProblemKind::new(Status::BAD_REQUEST, "/problems/invalid-query", "A query parameter is wrong")
-            }
-            Self::Header { .. } => {
-                ProblemKind::new(Status::BAD_REQUEST, "/problems/invalid-header", "A header is wrong")
-            }
-            Self::Store(StoreError::NotFound(_)) => {
-                ProblemKind::new(Status::NOT_FOUND, "/problems/not-found", "Not found")
-            }
-            Self::Rejected(Rejection::Conflict) => {
-                ProblemKind::new(Status::CONFLICT, "/problems/conflict", "The id is taken")
-            }
+            ) => ProblemType::new("/problems/malformed-body", "The body cannot be read"),
+            Self::PathId(_) => ProblemType::new("/problems/invalid-path", "The path is wrong"),
+            Self::Query(_) => ProblemType::new("/problems/invalid-query", "A query parameter is wrong"),
+            Self::Header { .. } => ProblemType::new("/problems/invalid-header", "A header is wrong"),
+            Self::Store(StoreError::NotFound(_)) => ProblemType::new("/problems/not-found", "Not found"),
+            Self::Rejected(Rejection::Conflict) => ProblemType::new("/problems/conflict", "The id is taken"),
             Self::Store(StoreError::HasTransfers) => {
-                ProblemKind::new(Status::CONFLICT, "/problems/has-transfers", "The item has transfers")
+                ProblemType::new("/problems/has-transfers", "The item has transfers")
             }
             Self::Body(BodyError::TooLong(_)) => {
-                ProblemKind::new(Status::PAYLOAD_TOO_LARGE, "/problems/too-large", "The body is too long")
+                ProblemType::new("/problems/too-large", "The body is too long")
             }
-            Self::MediaType(_) => ProblemKind::new(
-                Status::UNSUPPORTED_MEDIA_TYPE,
+            Self::MediaType(_) => ProblemType::new(
                 "/problems/unsupported-media-type",
                 "The media type of the body is not supported",
             ),
             Self::Rejected(Rejection::Field { .. }) => {
-                ProblemKind::new(Status::UNPROCESSABLE_ENTITY, "/problems/invalid-field", "A field is wrong")
+                ProblemType::new("/problems/invalid-field", "A field is wrong")
             }
-            Self::Rejected(Rejection::UnknownReference { .. }) => ProblemKind::new(
-                Status::UNPROCESSABLE_ENTITY,
-                "/problems/unknown-reference",
-                "A field refers to a row that does not exist",
-            ),
-            Self::RejectedLines(_) => ProblemKind::new(
-                Status::UNPROCESSABLE_ENTITY,
-                "/problems/rejected-lines",
-                "Some lines were rejected",
-            ),
+            Self::Rejected(Rejection::UnknownReference { .. }) => {
+                ProblemType::new("/problems/unknown-reference", "A field refers to a row that does not exist")
+            }
+            Self::RejectedLines(_) => {
+                ProblemType::new("/problems/rejected-lines", "Some lines were rejected")
+            }
             Self::Store(StoreError::Refused(_) | StoreError::Unreadable { .. }) => {
-                ProblemKind::new(Status::INTERNAL_SERVER_ERROR, "/problems/internal", "The service failed")
+                ProblemType::new("/problems/internal", "The service failed")
             }
             Self::TooManyUploads | Self::Store(StoreError::Away(_) | StoreError::Contended) => {
-                ProblemKind::new(
-                    Status::SERVICE_UNAVAILABLE,
-                    "/problems/unavailable",
-                    "The service cannot answer now",
-                )
+                ProblemType::new("/problems/unavailable", "The service cannot answer now")
             }
         }
     }
@@ -158,7 +172,7 @@ impl ApiError {
         }
     }
 
-    /// Logs what operators must know of: the client sees only that the service failed.
+    /// Logs why the database failed, because the answer does not show it.
     fn log(&self) {
         match self {
             Self::Store(StoreError::Away(source)) => {
@@ -168,7 +182,7 @@ impl ApiError {
                 tracing::error!(error = ?source, "the database refused a statement");
             }
             Self::Store(StoreError::Unreadable { column, source }) => {
-                tracing::error!(column, error = %source, "a stored row cannot be read");
+                tracing::error!(database.column = column, error = %source, "a stored row cannot be read");
             }
             _ => {}
         }
@@ -177,12 +191,13 @@ impl ApiError {
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
-        self.kind().status
+        self.status()
     }
 
     fn error_response(&self) -> HttpResponse {
         self.log();
-        let ProblemKind { status, uri, title } = self.kind();
+        let status = self.status();
+        let ProblemType { uri, title } = self.problem_type();
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             return Problem::internal().response();
         }

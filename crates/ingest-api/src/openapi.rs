@@ -1,8 +1,8 @@
 //! The OpenAPI description of the service.
 //!
-//! Invariant: the paths come from [`endpoints`], so they are exactly those that are served; schemas
-//! come from the types that bodies are parsed into and answers are written from; limits come from
-//! the settings. `cargo xtask ci` tests the service against the description.
+//! Invariant: the paths come from [`endpoints`], so they are exactly the paths that are served;
+//! schemas come from the types that bodies are parsed into and answers are written from; limits
+//! come from the settings. `cargo xtask ci` tests the service against the description.
 
 use openapi_kit::{PROBLEM, components, schema_of};
 use utoipa::openapi::schema::Components;

@@ -1,11 +1,11 @@
-//! The database: every SQL statement of this service, and the functions that run them.
+//! The tables: all SQL that reads or writes them, and the functions that run it.
 //!
 //! [`sql`] has the statements, [`rows`] connects the types of [`crate::model`] with them,
 //! [`insert`] stores rows, [`queries`] reads and deletes them. All of them fail with a
 //! [`StoreError`], which knows nothing of HTTP.
 //!
-//! Invariant: what is answered is committed. Each statement is a transaction of its own, and an
-//! insert can be repeated without harm.
+//! Invariant: an answer is sent after the commit. Each statement is a transaction of its own, and
+//! an insert can be repeated without harm.
 
 mod error;
 mod insert;

@@ -11,6 +11,7 @@ pub mod roles;
 pub mod settings;
 
 use postgres_kit::database::DatabaseSettings;
+use postgres_kit::locks::MIGRATE;
 use postgres_kit::schema;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
@@ -81,8 +82,8 @@ pub async fn migrate(database: &DatabaseSettings, roles: &RoleSettings) -> Resul
     let (mut client, created) = connect_or_create(database).await?;
     // Held until the session ends, so that a crash lets go of it. The other one may be at a long migration, so
     // there is no deadline.
-    statement(&client, "waiting for another migrate to finish", "SELECT pg_advisory_lock(1315208537, 3)")
-        .await?;
+    let lock = format!("SELECT pg_advisory_lock({}, {})", MIGRATE.class, MIGRATE.purpose);
+    statement(&client, "waiting for another migrate to finish", &lock).await?;
     roles::ensure(&client, roles).await?;
     let found = schema::version(&client)
         .await

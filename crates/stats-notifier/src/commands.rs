@@ -1,4 +1,4 @@
-//! `stats-notifier rebuild` and `stats-notifier verify`: what an operator asks for, and what is shown of it.
+//! The commands `stats-notifier rebuild` and `stats-notifier verify`, and their output.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -7,76 +7,75 @@ use std::time::Instant;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::days::Progress;
-use crate::rebuild::take_over_and_rebuild;
+use crate::rebuild::{RebuildReport, take_over_and_rebuild};
 use crate::settings::Settings;
-use crate::verify::{Verified, Verifier, Way};
+use crate::store::Progress;
+use crate::verify::{Verifier, VerifyMode, VerifyReport};
 
 /// The exit code of a check that found a wrong count.
 const DIFFERENT: u8 = 1;
-/// The exit code of a check that could not be carried out.
-const TROUBLE: u8 = 2;
+/// The exit code of a check that failed.
+const FAILED: u8 = 2;
 
-/// Recounts all events.
+/// Counts all events again.
 ///
 /// # Errors
-/// Postgres fails, or the lead is not given up; nothing was then changed.
+/// Postgres fails, or the leader keeps the lead. Then the counts are as before.
 pub async fn rebuild(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    let bar = bar(json)?;
-    let rebuilt = take_over_and_rebuild(settings, &mut |progress| show(&bar, progress)).await;
+    let bar = progress_bar(json)?;
+    let report = take_over_and_rebuild(settings, &mut |progress| update(&bar, progress)).await;
     bar.finish_and_clear();
-    let rebuilt = rebuilt.context("the events were not counted anew, and the counts are as before")?;
+    let report = report.context("the events were not counted again, and the counts are as before")?;
     let mut output = std::io::stdout();
     if json {
-        writeln!(output, "{}", serde_json::to_string(&rebuilt)?)?;
+        writeln!(output, "{}", serde_json::to_string(&report)?)?;
     } else {
-        let (events, days, seconds) = (rebuilt.events, rebuilt.days, started.elapsed().as_secs_f64());
-        writeln!(output, "counted {events} events on {days} days anew in {seconds:.1} s")?;
+        let RebuildReport { events, days, .. } = report;
+        let seconds = started.elapsed().as_secs_f64();
+        writeln!(output, "counted {events} events on {days} days again in {seconds:.1} s")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Compares what is counted with the events: exits 0 where all is right, 1 where a count is wrong, 2 where it could not
-/// be told.
+/// Compares all counts with the events. The exit code is 0 if they are equal, 1 if a count is wrong,
+/// and 2 if the check failed.
 ///
 /// # Errors
 /// Standard output is closed.
 pub async fn verify(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
-    let bar = bar(json)?;
+    let bar = progress_bar(json)?;
     let verified = async {
         let Settings { database, leader, .. } = settings;
         let interval = leader.address_check_interval.get();
-        let mut report = |progress| show(&bar, progress);
-        Verifier::connect(database)
-            .await?
-            .verify_here(Way::OneSnapshot, database, interval, &mut report)
+        let mut on_progress = |progress| update(&bar, progress);
+        let verifier = Verifier::connect(database).await?;
+        verifier
+            .verify_unless_left_behind(VerifyMode::OneSnapshot, database, interval, &mut on_progress)
             .await
     };
     let verified = verified.await;
     bar.finish_and_clear();
-    let verified = match verified {
-        Ok(verified) => verified,
+    let report = match verified {
+        Ok(report) => report,
         Err(error) => {
             writeln!(std::io::stderr(), "Error: the counts could not be verified: {error}")?;
-            return Ok(ExitCode::from(TROUBLE));
+            return Ok(ExitCode::from(FAILED));
         }
     };
     let mut output = std::io::stdout();
     if json {
-        writeln!(output, "{}", serde_json::to_string(&verified)?)?;
+        writeln!(output, "{}", serde_json::to_string(&report)?)?;
     } else {
-        write!(output, "{}", in_words(&verified))?;
+        write!(output, "{}", describe(&report))?;
     }
-    Ok(if verified.mismatches == 0 { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) })
+    Ok(if report.mismatches == 0 { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) })
 }
 
-fn in_words(verified: &Verified) -> String {
-    let Verified { events, days, buckets, mismatches, first_mismatches } = verified;
+fn describe(report: &VerifyReport) -> String {
+    let VerifyReport { events, days, buckets, mismatches, first_mismatches } = report;
     if *mismatches == 0 {
-        return format!(
-            "every count is that of the events: {events} events, {days} days, {buckets} buckets\n"
-        );
+        return format!("all counts match the events: {events} events, {days} days, {buckets} buckets\n");
     }
     let mut text = format!("{mismatches} of {buckets} buckets are wrong:\n");
     for wrong in first_mismatches {
@@ -88,11 +87,11 @@ fn in_words(verified: &Verified) -> String {
     if *mismatches > first_mismatches.len() as u64 {
         text += "  …\n";
     }
-    text + "`stats-notifier rebuild` counts all events anew\n"
+    text + "run `stats-notifier rebuild` to count all events again\n"
 }
 
-/// Shown on standard error, where that is a terminal; never beside JSON.
-fn bar(json: bool) -> anyhow::Result<ProgressBar> {
+/// A bar on standard error, if that is a terminal and the output is text.
+fn progress_bar(json: bool) -> anyhow::Result<ProgressBar> {
     if json {
         return Ok(ProgressBar::hidden());
     }
@@ -101,8 +100,7 @@ fn bar(json: bool) -> anyhow::Result<ProgressBar> {
     Ok(bar)
 }
 
-/// Moves the bar to the day just counted.
-fn show(bar: &ProgressBar, progress: Progress) {
+fn update(bar: &ProgressBar, progress: Progress) {
     let days = |from: domain::BucketTime, to: domain::BucketTime| {
         u64::try_from((to.unix_milliseconds() - from.unix_milliseconds()) / 86_400_000).unwrap_or(0)
     };

@@ -1,20 +1,29 @@
-//! When the log is read, and whether producers need to notify.
+//! Decides when producers need not notify.
 //!
-//! A notification makes commits serial, so while the log is polled anyway producers are told not to: the gate is
-//! shut. It works as a network card's interrupts do. This is the decision alone, without a clock or a database;
-//! the [leader](crate::leader) holds the lock that shuts the gate.
+//! A commit that notifies holds a lock of the whole database cluster, so notifications make commits
+//! run one after another. While the leader polls the log often anyway, it shuts the gate, and the
+//! triggers do not notify. A network card's interrupts are turned off in the same way under load.
 //!
-//! Invariant: a transaction whose trigger found the gate shut, and which commits at age t, is seen within t/16
-//! (or the shortest interval), although nobody is notified of it. Its trigger ran before the gate was opened, so
-//! whenever it commits, the time since the opening is at most t, and polls are at most a sixteenth of that time
-//! apart. Where the gate was shut and opened again since, the time is shorter still.
+//! Whether one transaction notifies is decided by the `IF` at the end of the trigger functions
+//! `log_item_creation` and `log_transfers` in `migrations/V2__counts.sql`: the gate is an advisory
+//! lock, and they notify if the lock is free. The [leader](crate::leader) takes and releases it as
+//! this module decides. This module has no clock and no database.
+//!
+//! Invariant: a transaction whose trigger found the gate shut, and which commits at age t, is seen
+//! within t/16 (or the shortest interval), although it does not notify. Its trigger ran before the
+//! gate was opened. So at its commit the gate has been open for at most t, and polls are at most a
+//! sixteenth of that time apart. If the gate was shut and opened again since, that time is even
+//! shorter.
 
 use std::time::Duration;
 
 use crate::settings::{GateSettings, TickSettings};
 
-/// How polls slow down: the time between two is this part of the time since the gate was opened.
+/// The interval between polls is the time since the gate was opened, divided by this.
 const SLOWDOWN: u32 = 16;
+
+/// Ticks that find rows at most this many shortest intervals apart are a steady flow.
+const FLOW_INTERVALS: u32 = 4;
 
 /// Whether producers notify, and what the latest ticks found.
 #[derive(Debug, Clone)]
@@ -24,25 +33,25 @@ pub struct Gate {
     shut_after_ticks: u32,
     open_after_ticks: u32,
     shut: bool,
-    /// Ticks in a row that found something.
+    /// Ticks in a row that found rows.
     busy: u32,
-    /// Ticks in a row that found nothing.
+    /// Ticks in a row that found no rows.
     idle: u32,
 }
 
-/// What the leader should do with the lock before it waits.
+/// What the leader should do with the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Move {
-    /// Leave it as it is.
-    Stay,
-    /// Try to take it: notifications come faster than they are needed.
+pub enum GateAction {
+    /// Nothing.
+    Keep,
+    /// Try to take the lock: notifications come faster than they are needed.
     Shut,
-    /// Give it back: the flow has ebbed.
+    /// Release the lock: the flow has ended.
     Open,
 }
 
 impl Gate {
-    /// An open gate.
+    /// The gate is open at first.
     #[must_use]
     pub fn new(tick: &TickSettings, gate: &GateSettings) -> Self {
         Self {
@@ -56,10 +65,10 @@ impl Gate {
         }
     }
 
-    /// Takes note of what a tick found, and how long it came after the one before: ticks far apart are no flow.
-    pub fn ticked(&mut self, found_something: bool, since_last: Duration) {
-        if found_something {
-            let flows = since_last <= self.shortest * 4;
+    /// Records whether a tick found rows, and how long after the last tick it began.
+    pub fn record_tick(&mut self, found_rows: bool, since_last: Duration) {
+        if found_rows {
+            let flows = since_last <= self.shortest * FLOW_INTERVALS;
             self.busy = if flows { self.busy.saturating_add(1) } else { 1 };
             self.idle = 0;
         } else {
@@ -70,26 +79,27 @@ impl Gate {
 
     /// What to do with the lock now.
     #[must_use]
-    pub const fn next_move(&self) -> Move {
+    pub const fn next_action(&self) -> GateAction {
         match self.shut {
-            false if self.busy >= self.shut_after_ticks => Move::Shut,
-            true if self.idle >= self.open_after_ticks => Move::Open,
-            _ => Move::Stay,
+            false if self.busy >= self.shut_after_ticks => GateAction::Shut,
+            true if self.idle >= self.open_after_ticks => GateAction::Open,
+            _ => GateAction::Keep,
         }
     }
 
-    /// The lock was taken, or given back.
-    pub const fn moved(&mut self, shut: bool) {
+    /// Records whether the leader now holds the lock.
+    pub const fn set_shut(&mut self, shut: bool) {
         self.shut = shut;
     }
 
-    /// Whether producers are told not to notify.
+    /// Whether the leader holds the lock, so that producers do not notify.
     #[must_use]
     pub const fn is_shut(&self) -> bool {
         self.shut
     }
 
-    /// When to poll next, where nobody notifies: `since_open` is the time since the gate was last opened.
+    /// How long to wait for the next poll if no notification comes. `since_open` is the time since
+    /// the gate was last opened.
     #[must_use]
     pub fn poll_interval(&self, since_open: Duration) -> Duration {
         if self.shut {
@@ -117,30 +127,30 @@ mod tests {
     }
 
     #[test]
-    fn shuts_under_a_flow_and_opens_when_it_ebbs() {
+    fn a_flow_shuts_the_gate_and_its_end_opens_it() {
         let mut gate = gate();
         for _ in 0..3 {
-            gate.ticked(true, NEXT);
-            assert_eq!(gate.next_move(), Move::Stay);
+            gate.record_tick(true, NEXT);
+            assert_eq!(gate.next_action(), GateAction::Keep);
         }
-        gate.ticked(true, NEXT);
-        assert_eq!(gate.next_move(), Move::Shut);
-        gate.moved(true);
+        gate.record_tick(true, NEXT);
+        assert_eq!(gate.next_action(), GateAction::Shut);
+        gate.set_shut(true);
         for _ in 0..19 {
-            gate.ticked(false, NEXT);
-            assert_eq!(gate.next_move(), Move::Stay);
+            gate.record_tick(false, NEXT);
+            assert_eq!(gate.next_action(), GateAction::Keep);
         }
-        gate.ticked(false, NEXT);
-        assert_eq!(gate.next_move(), Move::Open);
+        gate.record_tick(false, NEXT);
+        assert_eq!(gate.next_action(), GateAction::Open);
     }
 
     #[test]
     fn ticks_far_apart_are_no_flow() {
         let mut gate = gate();
         for _ in 0..10 {
-            gate.ticked(true, Duration::from_secs(1));
+            gate.record_tick(true, Duration::from_secs(1));
         }
-        assert_eq!(gate.next_move(), Move::Stay);
+        assert_eq!(gate.next_action(), GateAction::Keep);
     }
 
     #[test]

@@ -1,27 +1,38 @@
-//! Folds the change log into exact aggregates and publishes each version of them.
+//! Turns the change log into exact counts, and publishes each version of them.
 //!
-//! The data's way: a producer's trigger logs a change and notifies; [`listener`] wakes the [`leader`], which
-//! reads the log past its [`snapshot`] by the SQL in [`store`] and publishes the next version on the stream that
-//! [`routes`] serve. About once a second the same log is folded into the [`rollups`], from which the next leader
-//! begins. [`gate`] decides when producers need not notify. [`startup`] puts it together from [`settings`].
+//! How a change travels:
 //!
-//! Invariant: one version is one snapshot of the database, and nothing but a snapshot says what was counted: no
-//! clock, no order of commits, no notification.
+//! 1. A trigger (`migrations/V2__counts.sql`) logs the change. The `IF` at its end decides whether
+//!    the transaction notifies: only while the [`gate`] is open. [`gate`] decides when it is.
+//! 2. [`listener`] wakes the [`leader`].
+//! 3. A tick of the [`term`] reads the log past the [`snapshot`] that memory has counted, and
+//!    publishes the next version on the stream that [`routes`] serves.
+//! 4. About once a second a flush folds the same log into the rollups, with which the next term
+//!    begins, and a purge deletes log rows that memory and rollups have counted.
+//!
+//! All SQL is in [`store`]. [`history`] answers queries for a period, on every replica. [`rebuild`]
+//! counts all events again; [`verify`] compares them with the counts, on request
+//! ([`commands`]) and daily ([`daily_verify`]). [`failover`] ends a session whose server was
+//! replaced. [`startup`] puts the service together from [`settings`].
+//!
+//! Invariant: one version is one snapshot of the database. Only snapshots determine what was counted:
+//! no clock, no commit order and no notification does. `tests/notifier/terms.rs` compares versions
+//! with the events after each kind of statement; `testing/chaos/src/checker.rs` recomputes every
+//! version from an audit, under faults.
 
-mod address;
 pub mod commands;
-pub mod days;
+pub mod daily_verify;
+mod failover;
 pub mod gate;
 pub mod history;
 pub mod leader;
 pub mod listener;
 pub mod metrics;
 pub mod rebuild;
-pub mod rollups;
 pub mod routes;
-pub mod schedule;
 pub mod settings;
 pub mod snapshot;
 pub mod startup;
 pub mod store;
+pub mod term;
 pub mod verify;

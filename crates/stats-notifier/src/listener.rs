@@ -1,9 +1,10 @@
-//! Wakes the leader when producers notify.
+//! Wakes the leader when a producer notifies.
 //!
-//! Invariant: a notification only wakes. Whatever is lost here makes a count come later, never wrong, for the
-//! leader polls anyway. It is a connection of its own that does nothing but read: a listener that does not read
-//! fills the server's queue for everybody.
+//! Invariant: a notification only wakes. If one is lost, a count comes later but never wrong, because
+//! the leader also polls. The listener has a connection of its own that only reads: a session that
+//! listens and does not read would fill the notification queue of the whole server.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,80 +16,83 @@ use tokio::sync::Notify;
 use tokio_postgres::{AsyncMessage, NoTls};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::store::{StoreError, within};
+use crate::store::StoreError;
+use crate::store::channels::{LISTEN, NOTIFY_SELF, SELF_CHECK_CHANNEL};
+use crate::store::connection::with_timeout;
 
-/// How often the listener sends itself a notification, to see that it still hears.
+/// How often the listener notifies itself, to check that it still receives notifications.
 const SELF_CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// How long such a notification may take.
+/// The longest time until such a notification must arrive.
 const SELF_CHECK_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the server keeps the session of a listener that says nothing, which is longer than any that is well
-/// does: one that was frozen reads nothing, so that the server's queue would fill up for everybody.
+/// The idle timeout of the session on the server, longer than the interval of the self-check. It ends
+/// the session of a frozen listener, which would otherwise fill the notification queue.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it waits before it connects anew.
+/// The pause before the listener connects again.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(250);
-
-/// The channel of the self-check.
-const SELF_CHECK: &str = "newcycle_self_check";
 
 /// Listens on the channels that the triggers notify.
 pub struct Listener {
     database: DatabaseSettings,
-    woken: Arc<Notify>,
+    wake: Arc<Notify>,
     notifications: Counter,
 }
 
 impl Listener {
-    /// A listener that wakes `woken`, and counts what it hears.
+    /// Each notification wakes `wake`, and counts in `notifications`.
     #[must_use]
-    pub const fn new(database: DatabaseSettings, woken: Arc<Notify>, notifications: Counter) -> Self {
-        Self { database, woken, notifications }
+    pub const fn new(database: DatabaseSettings, wake: Arc<Notify>, notifications: Counter) -> Self {
+        Self { database, wake, notifications }
     }
 
-    /// Listens, and connects anew whenever it no longer hears.
+    /// Listens, and connects again whenever the connection fails.
     pub async fn run(&self) {
         loop {
             let Err(error) = self.listen().await;
-            tracing::warn!(error = %error, "not listening; connecting anew, and polling meanwhile");
+            tracing::warn!(error = %error, "not listening for notifications; polling, and connecting again");
             tokio::time::sleep(RECONNECT_INTERVAL).await;
         }
     }
 
-    async fn listen(&self) -> Result<std::convert::Infallible, StoreError> {
+    async fn listen(&self) -> Result<Infallible, StoreError> {
         let mut config = self.database.connection("stats-notifier listener");
-        let (idle, unread) = (SESSION_TIMEOUT.as_millis(), SELF_CHECK_TIMEOUT.as_millis());
+        let idle = SESSION_TIMEOUT.as_millis();
+        let unread = SELF_CHECK_TIMEOUT.as_millis();
         config
             .options(format!("-c TimeZone=UTC -c idle_session_timeout={idle} -c tcp_user_timeout={unread}"));
         let connecting = async { Ok(config.connect(NoTls).await?) };
-        let (client, mut connection) = within(self.database.connect_timeout.get(), connecting).await?;
-        let (woken, heard) = (Arc::clone(&self.woken), Arc::new(Notify::new()));
-        let (heard_self, notifications) = (Arc::clone(&heard), self.notifications.clone());
+        let (client, mut connection) = with_timeout(self.database.connect_timeout.get(), connecting).await?;
+        let self_check = Arc::new(Notify::new());
+        let received_self_check = Arc::clone(&self_check);
+        let wake = Arc::clone(&self.wake);
+        let notifications = self.notifications.clone();
         let _driver = AbortOnDropHandle::new(tokio::spawn(async move {
             let mut messages = poll_fn(move |context| connection.poll_message(context));
             while let Some(Ok(message)) = messages.next().await {
                 match message {
-                    AsyncMessage::Notification(notification) if notification.channel() == SELF_CHECK => {
-                        heard_self.notify_one();
+                    AsyncMessage::Notification(notification)
+                        if notification.channel() == SELF_CHECK_CHANNEL =>
+                    {
+                        received_self_check.notify_one();
                     }
                     AsyncMessage::Notification(_) => {
                         notifications.increment(1);
-                        woken.notify_one();
+                        wake.notify_one();
                     }
                     _ => {}
                 }
             }
         }));
-        let listen = format!("LISTEN item_creation; LISTEN item_transfer; LISTEN {SELF_CHECK}");
-        within(SELF_CHECK_TIMEOUT, async { Ok(client.batch_execute(&listen).await?) }).await?;
-        // Listen first, then look: what was committed in between is seen by that tick.
-        self.woken.notify_one();
+        with_timeout(SELF_CHECK_TIMEOUT, async { Ok(client.batch_execute(LISTEN).await?) }).await?;
+        // Wake the leader only after LISTEN: its tick sees what was committed before that.
+        self.wake.notify_one();
         loop {
             tokio::time::sleep(SELF_CHECK_INTERVAL).await;
             let check = async {
-                client.batch_execute(&format!("NOTIFY {SELF_CHECK}")).await?;
-                heard.notified().await;
+                client.batch_execute(NOTIFY_SELF).await?;
+                self_check.notified().await;
                 Ok(())
             };
-            within(SELF_CHECK_TIMEOUT, check).await?;
+            with_timeout(SELF_CHECK_TIMEOUT, check).await?;
         }
     }
 }

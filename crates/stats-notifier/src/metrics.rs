@@ -1,4 +1,4 @@
-//! The names of this service's metrics, and what they mean. Those of requests are service-kit's.
+//! The metrics of this service. Those of HTTP requests are in service-kit.
 
 use std::time::Duration;
 
@@ -10,8 +10,7 @@ use postgres_kit::database::PoolUse;
 use service_kit::metrics::Metrics;
 use statistics_stream::{Deliveries, Hub};
 
-use crate::store::StoreError;
-use crate::verify::Verified;
+use crate::store::{StoreError, VerifyReport};
 
 const LEADING: &str = "notifier_leading";
 const TERMS: &str = "notifier_terms_total";
@@ -31,62 +30,62 @@ const CONFLATED: &str = "notifier_stream_conflated_frames_total";
 const CONNECTIONS: &str = "notifier_history_pool_connections";
 const WAITING: &str = "notifier_history_pool_waiting_requests";
 
-/// What a leader records.
+/// The metrics of a leader.
 #[derive(Clone)]
 pub struct LeaderMetrics {
-    /// Whether this replica leads: 1 or 0.
+    /// 1 if this replica leads, else 0.
     pub leading: Gauge,
     /// Terms begun.
     pub terms: Counter,
-    /// Ticks that found something.
+    /// Ticks that found rows.
     pub ticks_found: Counter,
-    /// Ticks that found nothing.
+    /// Ticks that found no rows.
     pub ticks_empty: Counter,
-    /// The time of a tick.
+    /// In seconds.
     pub tick_duration: Histogram,
     /// Log rows that ticks found.
     pub tick_rows: Counter,
-    /// The time of a flush.
+    /// In seconds.
     pub flush_duration: Histogram,
-    /// The time of a purge.
+    /// In seconds.
     pub purge_duration: Histogram,
-    /// Transactions between what the rollups have counted for certain and what the memory has seen.
+    /// In transactions, as [`crate::term::Term::lag`].
     pub cursor_lag: Gauge,
-    /// The size of the log.
+    /// In bytes, with the index.
     pub log_size: Gauge,
-    /// Whether producers are told not to notify: 1 or 0.
+    /// 1 if producers need not notify, else 0.
     pub gate_shut: Gauge,
-    /// Notifications heard.
+    /// Notifications received, without those of the self-check.
     pub notifications: Counter,
 }
 
 impl LeaderMetrics {
-    /// Those of `metrics`.
+    /// Registers the metrics.
     #[must_use]
-    pub fn of(metrics: &Metrics) -> Self {
+    pub fn register(metrics: &Metrics) -> Self {
         service_kit::observe::describe(metrics);
         metrics.with(|| {
             describe_gauge!(LEADING, "Whether this replica leads.");
             describe_counter!(TERMS, "Terms begun by this replica.");
-            describe_counter!(TICKS, "Ticks, by whether they found anything.");
-            describe_histogram!(TICK_DURATION, "Time of a tick.");
+            describe_counter!(TICKS, "Ticks, by whether they found rows.");
+            describe_histogram!(TICK_DURATION, "Duration of a tick.");
             describe_counter!(TICK_ROWS, "Log rows that ticks found.");
-            describe_histogram!(FLUSH_DURATION, "Time of a flush of the log into the rollups.");
-            describe_histogram!(PURGE_DURATION, "Time of a purge of the log.");
+            describe_histogram!(FLUSH_DURATION, "Duration of a flush of the log into the rollups.");
+            describe_histogram!(PURGE_DURATION, "Duration of a purge of the log.");
             describe_gauge!(
                 CURSOR_LAG,
-                "Transactions between the oldest that the rollups may lack and the newest that the memory has seen; \
-                 a transaction held open for long raises it."
+                "Transactions between the oldest that the rollups may lack and the newest that memory has seen. \
+                 A long transaction raises it."
             );
-            describe_gauge!(LOG_SIZE, "Size of the change log on disk, its index included.");
-            describe_gauge!(GATE_SHUT, "Whether producers are told not to notify, for the log is polled anyway.");
-            describe_counter!(NOTIFICATIONS, "Notifications heard.");
+            describe_gauge!(LOG_SIZE, "Size of the change log on disk, with its index.");
+            describe_gauge!(GATE_SHUT, "Whether producers need not notify, because the log is polled anyway.");
+            describe_counter!(NOTIFICATIONS, "Notifications received.");
             describe_gauge!(VERSION_AGE, "Time since the published version changed.");
-            describe_gauge!(SUBSCRIBERS, "Gateways that follow.");
-            describe_gauge!(CONNECTIONS, "Connections that history is read from, by whether one is in use.");
-            describe_gauge!(WAITING, "Requests for history that wait for a connection.");
-            describe_counter!(DELIVERIES, "Frames handed to them.");
-            describe_counter!(CONFLATED, "Frames that they got within a later one, because they were not ready to read.");
+            describe_gauge!(SUBSCRIBERS, "Gateways that are subscribed to the stream.");
+            describe_gauge!(CONNECTIONS, "Connections for history queries, by state.");
+            describe_gauge!(WAITING, "History queries that wait for a connection.");
+            describe_counter!(DELIVERIES, "Frames delivered to gateways.");
+            describe_counter!(CONFLATED, "Frames merged into a later one, because the gateway was not ready to read.");
             Self {
                 leading: gauge!(LEADING),
                 terms: counter!(TERMS),
@@ -104,8 +103,7 @@ impl LeaderMetrics {
         })
     }
 
-    /// A tick found `rows` log rows.
-    pub(crate) fn ticked(&self, rows: u64, took: Duration) {
+    pub(crate) fn record_tick(&self, rows: u64, took: Duration) {
         if rows > 0 { &self.ticks_found } else { &self.ticks_empty }.increment(1);
         self.tick_rows.increment(rows);
         self.tick_duration.record(took.as_secs_f64());
@@ -117,47 +115,43 @@ const VERIFY_MISMATCHES: &str = "notifier_verify_mismatched_buckets";
 const VERIFY_BUCKETS: &str = "notifier_verify_compared_buckets";
 const VERIFY_TIME: &str = "notifier_verify_last_success_timestamp_seconds";
 
-/// What is recorded of scheduled checks.
+/// The metrics of the daily check.
 #[derive(Clone)]
 pub struct VerifyMetrics(Metrics);
 
 impl VerifyMetrics {
-    /// Those of `metrics`.
+    /// Registers the metrics.
     #[must_use]
-    pub fn of(metrics: &Metrics) -> Self {
+    pub fn register(metrics: &Metrics) -> Self {
         metrics.with(|| {
-            describe_counter!(VERIFY_RUNS, "Scheduled checks by their result: equal, different or failed.");
+            describe_counter!(VERIFY_RUNS, "Daily checks, by result: equal, different or failed.");
             describe_gauge!(VERIFY_MISMATCHES, "Buckets that the last check found wrong.");
             describe_gauge!(VERIFY_BUCKETS, "Buckets that the last check compared.");
-            describe_gauge!(
-                VERIFY_TIME,
-                "When the last check that could be carried out ended, as Unix time."
-            );
+            describe_gauge!(VERIFY_TIME, "End of the last check that did not fail, as Unix time.");
         });
         Self(metrics.clone())
     }
 
-    /// A check has ended.
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and need not be exact above 2^52")]
-    pub(crate) fn verified(&self, outcome: &Result<Verified, StoreError>) {
+    pub(crate) fn record(&self, result: &Result<VerifyReport, StoreError>) {
         self.0.with(|| {
-            let result = match outcome {
-                Ok(verified) if verified.mismatches == 0 => "equal",
+            let label = match result {
+                Ok(report) if report.mismatches == 0 => "equal",
                 Ok(_) => "different",
                 Err(_) => "failed",
             };
-            counter!(VERIFY_RUNS, "result" => result).increment(1);
-            if let Ok(verified) = outcome {
-                gauge!(VERIFY_MISMATCHES).set(verified.mismatches as f64);
-                gauge!(VERIFY_BUCKETS).set(verified.buckets as f64);
+            counter!(VERIFY_RUNS, "result" => label).increment(1);
+            if let Ok(report) = result {
+                gauge!(VERIFY_MISMATCHES).set(report.mismatches as f64);
+                gauge!(VERIFY_BUCKETS).set(report.buckets as f64);
                 gauge!(VERIFY_TIME).set(time::OffsetDateTime::now_utc().unix_timestamp() as f64);
             }
         });
     }
 }
 
-/// What is not recorded as it happens: of the hub of the present term, where there is one; of what all terms delivered;
-/// and of the connections that history is read from.
+/// Reads what is not recorded as it happens: the hub of the current term, what all terms delivered,
+/// and the connections for history queries.
 #[expect(clippy::cast_precision_loss, reason = "gateways and connections are few")]
 pub(crate) fn sample(metrics: &Metrics, hub: Option<&Hub>, deliveries: &Deliveries, pool: PoolUse) {
     metrics.with(|| {

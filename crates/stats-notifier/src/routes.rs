@@ -1,32 +1,33 @@
-//! What gateways ask: the stream of every version of all topics, and pages of history.
+//! What gateways request: the stream of all topics, and pages of history.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
-use postgres_kit::database::is_away;
 use service_kit::problem::{self, Problem};
 use statistics_stream::history::{self, HistoryQuery};
 use statistics_stream::{Hub, internal_stream_response, last_event_id, upstream};
 use tokio::sync::watch;
 
-use crate::history::{History, HistoryError};
+use crate::history::{HistoryError, HistoryReader};
 use crate::leader::Role;
 use crate::store::StoreError;
 
-/// Tells whether this replica leads.
+/// Whether this replica leads.
 #[derive(Debug, Clone)]
 pub struct Leading {
-    /// Its role, as far as it knows.
+    /// The role, as far as this replica knows.
     pub roles: watch::Receiver<Role>,
-    /// How long after a tick nobody else can lead: the server ends the session of a silent leader no sooner.
+    /// How long after a tick this replica is certainly the only leader. The server ends the session
+    /// of a silent leader no sooner than this.
     pub lease: Duration,
 }
 
 impl Leading {
-    /// The hub of the present term, where this replica leads for certain. One that was frozen may have been replaced
-    /// without knowing: what it shows would take whoever has already followed its successor back in time.
+    /// The hub of the current term, if this replica certainly leads. A leader that was frozen may
+    /// have been replaced without knowing it, and would take subscribers of its successor back in
+    /// time.
     fn hub(&self) -> Option<Arc<Hub>> {
         match &*self.roles.borrow() {
             Role::Leader(hub) if hub.was_live_within(self.lease) => Some(Arc::clone(hub)),
@@ -35,7 +36,7 @@ impl Leading {
     }
 }
 
-/// Adds the routes.
+/// Registers the routes.
 pub fn configure(routes: &mut web::ServiceConfig) {
     let stream = web::resource(upstream::PATH)
         .route(web::get().to(stream))
@@ -46,7 +47,7 @@ pub fn configure(routes: &mut web::ServiceConfig) {
     routes.service(stream).service(history);
 }
 
-async fn page(request: HttpRequest, history: web::Data<History>) -> HttpResponse {
+async fn page(request: HttpRequest, history: web::Data<HistoryReader>) -> HttpResponse {
     let query = match HistoryQuery::from_request(&request) {
         Ok(query) => query,
         Err(error) => {
@@ -56,21 +57,24 @@ async fn page(request: HttpRequest, history: web::Data<History>) -> HttpResponse
     };
     match history.page(query).await {
         Ok(page) => HttpResponse::Ok().json(page),
-        Err(error @ HistoryError::NotKept { kept_since, .. }) => {
+        Err(error) => history_problem(&error).response(),
+    }
+}
+
+fn history_problem(error: &HistoryError) -> Problem {
+    match error {
+        HistoryError::NotKept { kept_since, .. } => {
             Problem::new(StatusCode::GONE, history::NOT_KEPT, "Not kept any more", error.to_string())
                 .member("kept_since", kept_since.to_string())
-                .response()
         }
-        Err(HistoryError::Store(error @ StoreError::NeverCounted)) => {
-            Problem::unavailable(error.to_string()).response()
+        HistoryError::Store(StoreError::NeverCounted) => Problem::unavailable(error.to_string()),
+        HistoryError::Store(error) if !error.is_temporary() => {
+            tracing::error!(error = ?error, "history cannot be read from the database");
+            Problem::internal()
         }
-        Err(HistoryError::Store(StoreError::Postgres(error))) if !is_away(&error) => {
-            tracing::error!(error = ?error, "the database refused to read history");
-            Problem::internal().response()
-        }
-        Err(error) => {
-            tracing::warn!(error = %error, "no history");
-            Problem::unavailable("the database does not answer").response()
+        HistoryError::Unavailable(_) | HistoryError::Store(_) => {
+            tracing::warn!(error = %error, "no history, because the database does not answer");
+            Problem::unavailable("the database does not answer")
         }
     }
 }
@@ -78,10 +82,10 @@ async fn page(request: HttpRequest, history: web::Data<History>) -> HttpResponse
 async fn stream(request: HttpRequest, leading: web::Data<Leading>) -> HttpResponse {
     let Some(hub) = leading.hub() else {
         let (status, kind) = (StatusCode::SERVICE_UNAVAILABLE, "/problems/not-leading");
-        let detail = "This replica does not lead; another may, or this one will.";
+        let detail = "This replica does not lead. Another one does, or this one soon will.";
         return Problem::new(status, kind, "Not leading", detail).retry_after(1).response();
     };
-    // An id that is none of ours is no error: the client gets snapshots.
+    // An unknown id is no error: the client gets snapshots.
     match internal_stream_response(&hub, last_event_id(&request)) {
         Ok(response) => response,
         Err(error) => Problem::unavailable(error.to_string()).response(),

@@ -1,4 +1,4 @@
-//! A snapshot of the database: which transactions it sees.
+//! A snapshot of the database determines which transactions are visible.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// A `pg_snapshot`, written `xmin:xmax:xip,xip,…`
 /// (<https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT>).
 ///
-/// Transaction ids have 64 bits here and never wrap.
+/// Transaction ids have 64 bits here, so they never wrap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     xmin: u64,
@@ -15,19 +15,19 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Every transaction below this one had ended when the snapshot was taken.
+    /// All transactions below this one had ended when the snapshot was taken.
     #[must_use]
     pub const fn xmin(&self) -> u64 {
         self.xmin
     }
 
-    /// No transaction from this one on had started.
+    /// This transaction and all above it had not started.
     #[must_use]
     pub const fn xmax(&self) -> u64 {
         self.xmax
     }
 
-    /// Whether the snapshot sees the rows of a transaction, provided that it committed.
+    /// Whether the snapshot sees the rows of a transaction, if the transaction committed.
     #[must_use]
     pub fn sees(&self, transaction: u64) -> bool {
         transaction < self.xmax && !self.in_progress.contains(&transaction)
@@ -37,17 +37,17 @@ impl Snapshot {
 impl fmt::Display for Snapshot {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}:{}:", self.xmin, self.xmax)?;
-        for (place, transaction) in self.in_progress.iter().enumerate() {
-            let comma = if place == 0 { "" } else { "," };
+        for (index, transaction) in self.in_progress.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
             write!(formatter, "{comma}{transaction}")?;
         }
         Ok(())
     }
 }
 
-/// The text is no `pg_snapshot`.
+/// The text is not a `pg_snapshot`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no pg_snapshot")]
+#[error("{0:?} is not a pg_snapshot")]
 pub struct InvalidSnapshot(String);
 
 impl FromStr for Snapshot {
@@ -56,7 +56,9 @@ impl FromStr for Snapshot {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parse = || {
             let mut parts = text.split(':');
-            let (xmin, xmax, list) = (parts.next()?, parts.next()?, parts.next()?);
+            let xmin = parts.next()?;
+            let xmax = parts.next()?;
+            let list = parts.next()?;
             let in_progress = list.split(',').filter(|id| !id.is_empty()).map(|id| id.parse().ok());
             Some(Self {
                 xmin: xmin.parse().ok()?,
@@ -73,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sees_what_had_ended() {
+    fn a_snapshot_sees_the_transactions_that_had_ended() {
         let snapshot: Snapshot = "10:20:10,14,15".parse().unwrap();
         assert_eq!(snapshot.to_string(), "10:20:10,14,15");
         let seen: Vec<u64> = (8..22).filter(|id| snapshot.sees(*id)).collect();

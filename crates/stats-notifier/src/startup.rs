@@ -12,11 +12,11 @@ use statistics_stream::{Deliveries, Hub, HubSettings};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::history::History;
+use crate::daily_verify::{self, LastVerify};
+use crate::history::HistoryReader;
 use crate::leader::{self, Candidate, Role};
 use crate::metrics::{self, LeaderMetrics, VerifyMetrics};
 use crate::routes;
-use crate::schedule::{self, LastVerify};
 use crate::settings::Settings;
 use crate::store::Statements;
 
@@ -48,10 +48,10 @@ impl Application {
         let (role, roles) = watch::channel(Role::default());
         let (last_verify, verified) = watch::channel(None::<LastVerify>);
         let metrics = Metrics::new()?;
-        let leader_metrics = LeaderMetrics::of(&metrics);
-        let (verify_roles, verify_metrics) = (roles.clone(), VerifyMetrics::of(&metrics));
+        let leader_metrics = LeaderMetrics::register(&metrics);
+        let (verify_roles, verify_metrics) = (roles.clone(), VerifyMetrics::register(&metrics));
         let (sampled, sampled_role) = (metrics.clone(), roles.clone());
-        let history = History::new(&settings.database, &settings.history)?;
+        let history = HistoryReader::new(&settings.database, &settings.history)?;
         let hub = hub_settings(&settings);
         let (sampled_history, deliveries) = (history.clone(), Arc::<Deliveries>::default());
         let counted = Arc::clone(&deliveries);
@@ -90,7 +90,7 @@ impl Application {
         supervisor.spawn("metrics", metrics.keep_up(shutdown.clone()));
         supervisor.spawn("leader", leader::run(candidate, shutdown.clone()));
         supervisor
-            .spawn("verify", schedule::run(verify, verify_roles, last_verify, verify_metrics, shutdown));
+            .spawn("verify", daily_verify::run(verify, verify_roles, last_verify, verify_metrics, shutdown));
         Ok(Self { port, supervisor })
     }
 

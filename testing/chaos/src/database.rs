@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use domain::{BucketTime, TimeUnit};
+use postgres_kit::locks::{FIND_HOLDERS, LEAD};
 use tokio_postgres::{Client, Config, NoTls};
 use uuid::Uuid;
 
@@ -48,13 +49,6 @@ const AUDIT: &str = "
 pub(crate) const HOLD_FLUSHES: &str = "SELECT pg_advisory_lock(77)";
 /// Lets flushes commit again.
 pub(crate) const RELEASE_FLUSHES: &str = "SELECT pg_advisory_unlock(77)";
-
-/// The backend of the session that leads.
-const LEADER: &str = "
-    SELECT pid
-    FROM pg_locks
-    WHERE locktype = 'advisory' AND granted AND classid = 1315208537 AND objid = 1
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
 /// A superuser's connection. It is opened again if the server has closed it.
 pub(crate) struct Database {
@@ -118,7 +112,8 @@ impl Database {
     /// # Errors
     /// Postgres does not respond.
     pub(crate) async fn leading_backend(&mut self) -> anyhow::Result<Option<i32>> {
-        Ok(self.client().await?.query_opt(LEADER, &[]).await?.map(|row| row.get(0)))
+        let holder = self.client().await?.query_opt(FIND_HOLDERS, &[&LEAD.class, &LEAD.purpose]).await?;
+        Ok(holder.map(|row| row.get(0)))
     }
 
     /// Whether a backend is in a state, such as `wait_event = 'ClientRead'`.

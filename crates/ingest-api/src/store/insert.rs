@@ -1,6 +1,6 @@
 //! Stores rows, and finds out what became of each.
 //!
-//! All rows are sent in one statement, which stores those whose id is new and whose parents exist.
+//! All rows are sent in one statement, which stores a row if its id is new and its parents exist.
 //! For the others, the stored rows and the parents are looked up afterwards: the row is a
 //! repetition, a conflict, or refers to a row that does not exist. Other transactions may delete or
 //! create these rows in between, so an insert takes as many rounds as it needs until every row has
@@ -19,8 +19,8 @@ use crate::store::error::StoreError;
 use crate::store::queries::find_rows;
 use crate::store::rows::{Parent, ParentTable, StoredRow, column};
 
-/// The maximum number of rounds in a row that decide nothing for some row that was sent. More would
-/// only mean that others change the same rows without pause.
+/// The maximum number of consecutive rounds that leave a row without an outcome although it was
+/// sent. After that many, other requests must be changing the same rows all the time.
 const MAX_UNDECIDED_ROUNDS: usize = 5;
 
 /// What became of a row.
@@ -60,7 +60,7 @@ pub(crate) async fn insert<R: StoredRow>(
         if first.iter().all(|index| insert.outcomes[*index].is_some()) {
             undecided_rounds = 0;
         } else {
-            // A row that was in the way, or a parent, vanished or appeared between the statements.
+            // The stored row or a parent was deleted or created between the statements.
             undecided_rounds += 1;
             if undecided_rounds >= MAX_UNDECIDED_ROUNDS {
                 return Err(StoreError::Contended);
@@ -131,7 +131,7 @@ impl<R: StoredRow> Insert<'_, R> {
         self.reject_orphans(&not_stored).await
     }
 
-    /// Sends rows in one statement and returns the ids of those that it stored, or nothing if the
+    /// Sends rows in one statement and returns the ids of the stored rows, or nothing if the
     /// statement met another transaction and stored none: a parent was deleted meanwhile, or the
     /// two deadlocked after all.
     async fn send(&self, indexes: &[usize]) -> Result<Option<HashSet<Uuid>>, StoreError> {
@@ -153,7 +153,7 @@ impl<R: StoredRow> Insert<'_, R> {
         }
     }
 
-    /// Rejects those of the rows that refer to a row that does not exist. This includes rows that
+    /// Rejects each row that refers to a row that does not exist. This includes rows that
     /// were not sent: otherwise many rows with the same id, each with another unknown parent, would
     /// be sent one by one.
     async fn reject_orphans(&mut self, indexes: &[usize]) -> Result<(), StoreError> {
@@ -170,7 +170,7 @@ impl<R: StoredRow> Insert<'_, R> {
     }
 }
 
-/// Those of the parents that do not exist.
+/// The parents that do not exist.
 async fn missing_parents(
     client: &Client,
     parents: impl Iterator<Item = Parent>,

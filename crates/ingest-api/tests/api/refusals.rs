@@ -37,7 +37,12 @@ async fn a_wrong_body_names_the_field_and_stores_nothing() {
             Some("created_at"),
         ),
         ("/transfers", &format!(r#"{{"item_id":"{unknown_id}","owner_id":"{user}"}}"#), 422, Some("item_id")),
-        ("/transfers", &format!(r#"{{"item_id":"{item}","owner_id":"{unknown_id}"}}"#), 422, Some("owner_id")),
+        (
+            "/transfers",
+            &format!(r#"{{"item_id":"{item}","owner_id":"{unknown_id}"}}"#),
+            422,
+            Some("owner_id"),
+        ),
         ("/transfers", &transfer("2026-11-23T09:42:00.123457Z"), 422, Some("timestamp")),
         ("/transfers", &transfer("0000-12-31T23:59:59Z"), 422, Some("timestamp")),
         ("/transfers", &transfer("infinity"), 422, Some("timestamp")),

@@ -69,7 +69,7 @@ fn parse(text: &str) -> Result<Duration, String> {
 }
 
 fn in_range(duration: Duration, least: Duration) -> Result<Duration, String> {
-    if (least..=DURATION_MAX).contains(&duration) && duration.subsec_nanos() % 1_000_000 == 0 {
+    if (least..=DURATION_MAX).contains(&duration) && duration.subsec_nanos().is_multiple_of(1_000_000) {
         return Ok(duration);
     }
     let [duration, least, most] = [duration, least, DURATION_MAX].map(format_duration);

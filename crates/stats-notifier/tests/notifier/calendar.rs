@@ -1,4 +1,4 @@
-//! The domain and Postgres agree where each bucket begins.
+//! `domain` and Postgres agree on where each bucket begins.
 
 use domain::{BucketTime, TimeUnit};
 use local_stack::test_database::TestDatabase;
@@ -7,7 +7,7 @@ use proptest::test_runner::TestRunner;
 use time::OffsetDateTime;
 
 #[tokio::test]
-async fn truncation_is_that_of_date_trunc() {
+async fn buckets_begin_where_date_trunc_says() {
     let database = TestDatabase::create().await;
     let client = database.connect().await;
     let mut times: Vec<BucketTime> = [

@@ -1,10 +1,11 @@
-//! When a commit is seen whose producer notified nobody.
+//! How soon a commit is seen if its transaction did not notify.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::{Statistics, Topic};
 use local_stack::test_database::TestDatabase;
+use postgres_kit::locks::{FIND_HOLDERS, GATE};
 use service_kit::metrics::Metrics;
 use statistics_stream::{Hub, HubSettings};
 use stats_notifier::leader::{self, Candidate, Role};
@@ -15,9 +16,9 @@ use tokio::sync::watch;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{DEADLINE, parents, settings};
+use crate::support::{DEADLINE, Parents, insert_parents, settings};
 
-/// A notifier that leads; ends with the test.
+/// A stats-notifier that leads, until the end of the test.
 struct Running {
     hub: Arc<Hub>,
     _stop: tokio_util::sync::DropGuard,
@@ -26,19 +27,19 @@ struct Running {
 async fn run(settings: Settings) -> Running {
     let (role, mut roles) = watch::channel(Role::default());
     let new_hub = Box::new(|| Hub::new(HubSettings::default()));
-    let metrics = LeaderMetrics::of(&Metrics::new().unwrap());
+    let metrics = LeaderMetrics::register(&Metrics::new().unwrap());
     let statements = Statements::default();
     let candidate = Candidate { settings, new_hub, role, metrics, statements };
     let stop = CancellationToken::new();
     tokio::spawn(leader::run(candidate, stop.clone()));
     let leads = roles.wait_for(|role| matches!(role, Role::Leader(_)));
-    let led = tokio::time::timeout(DEADLINE, leads).await.expect("must lead in time").unwrap().clone();
-    let Role::Leader(hub) = led else { unreachable!("it was waited for") };
+    let led = tokio::time::timeout(DEADLINE, leads).await.expect("it must lead in time").unwrap().clone();
+    let Role::Leader(hub) = led else { unreachable!("the role was waited for") };
     Running { hub, _stop: stop.drop_guard() }
 }
 
 impl Running {
-    /// How many items were created in all years, as shown now.
+    /// The number of created items that is shown now.
     fn items(&self) -> i64 {
         let topic: Topic = "item-creation/year".parse().unwrap();
         let sum = |statistics: &Statistics| {
@@ -47,7 +48,7 @@ impl Running {
         self.hub.with_state(sum).unwrap()
     }
 
-    /// How long it takes until so many are shown.
+    /// The time until `count` items are shown.
     async fn until_items(&self, count: i64) -> Duration {
         let started = Instant::now();
         while self.items() != count {
@@ -59,10 +60,7 @@ impl Running {
 }
 
 async fn gate_is_shut(client: &Client) -> bool {
-    let held = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 1315208537 \
-                AND objid = 2 AND mode = 'ExclusiveLock' \
-                AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))";
-    client.query_one(held, &[]).await.unwrap().get(0)
+    client.query_opt(FIND_HOLDERS, &[&GATE.class, &GATE.purpose]).await.unwrap().is_some()
 }
 
 async fn until_gate(client: &Client, shut: bool) {
@@ -72,7 +70,7 @@ async fn until_gate(client: &Client, shut: bool) {
     }
 }
 
-/// Commits one event after another until the notifier polls on its own; returns how many.
+/// Commits one event after another until the gate is shut. Returns their number.
 async fn flow_until_shut(client: &Client, insert: &str) -> i64 {
     let started = Instant::now();
     let mut count = 0;
@@ -85,16 +83,16 @@ async fn flow_until_shut(client: &Client, insert: &str) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_of_age_t_that_notified_nobody_is_seen_within_a_sixteenth_of_t() {
+async fn a_commit_of_age_t_that_did_not_notify_is_seen_within_a_sixteenth_of_t() {
     let database = TestDatabase::create().await;
     let (producer, holder) = (database.connect().await, database.connect().await);
-    let (base_item, ..) = parents(&producer).await;
+    let Parents { base_item, .. } = insert_parents(&producer).await;
     let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
     let running = run(settings(&database)).await;
     let mut expected = 1;
     for age in [50, 300, 1_000, 3_000, 8_000].map(Duration::from_millis) {
         expected += flow_until_shut(&producer, &insert).await;
-        // Its trigger finds the gate shut, so it notifies nobody when it commits.
+        // Its trigger finds the gate shut, so its commit does not notify.
         holder.batch_execute("BEGIN").await.unwrap();
         let begun = Instant::now();
         holder.batch_execute(&insert).await.unwrap();
@@ -111,10 +109,10 @@ async fn a_commit_of_age_t_that_notified_nobody_is_seen_within_a_sixteenth_of_t(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn counts_arrive_within_the_floor_though_nobody_listens() {
+async fn counts_arrive_within_the_floor_without_a_listener() {
     let database = TestDatabase::create().await;
     let producer = database.connect().await;
-    let (base_item, ..) = parents(&producer).await;
+    let Parents { base_item, .. } = insert_parents(&producer).await;
     let mut settings = settings(&database);
     settings.tick.listen = false;
     let running = run(settings).await;

@@ -1,16 +1,17 @@
-//! Pages of history, and that they show what the live windows show.
+//! Pages of history show the same counts as the live windows.
 
 use domain::{Bucket, BucketTime, TimeUnit, Topic};
 use local_stack::test_database::TestDatabase;
 use statistics_stream::history::HistoryQuery;
-use stats_notifier::history::History;
+use stats_notifier::history::HistoryReader;
 use stats_notifier::store::Statements;
 
-use crate::support::{DEADLINE, lead, parents, settings};
+use crate::support::{DEADLINE, Parents, insert_parents, lead, settings};
 
-/// All pages of a period, of so many buckets each.
-async fn pages(history: &History, query: HistoryQuery) -> Vec<Bucket> {
-    let (mut buckets, mut query) = (Vec::new(), query);
+/// Reads all pages of a period, one after another.
+async fn pages(history: &HistoryReader, query: HistoryQuery) -> Vec<Bucket> {
+    let mut buckets = Vec::new();
+    let mut query = query;
     loop {
         let page = history.page(query).await.unwrap();
         assert!(page.buckets.len() <= query.limit);
@@ -23,22 +24,22 @@ async fn pages(history: &History, query: HistoryQuery) -> Vec<Bucket> {
     }
 }
 
-/// Nor does the server go on with a page that nobody waits for.
+/// The server must stop working on a page whose time limit has passed.
 #[tokio::test]
 async fn a_page_that_takes_too_long_ends_in_the_server_too() {
     let database = TestDatabase::create().await;
     let mut settings = settings(&database);
     settings.history.timeout = service_kit::settings::NonZeroDuration::from_millis(300);
-    let history = History::new(&settings.database, &settings.history).unwrap();
+    let history = HistoryReader::new(&settings.database, &settings.history).unwrap();
     let (blocker, observer) = (database.connect().await, database.connect().await);
     blocker.batch_execute("BEGIN; LOCK TABLE count_log, rollup, items").await.unwrap();
     let topic = "item-creation/day".parse().unwrap();
     history.page(HistoryQuery { topic, from: None, to: None, limit: 1 }).await.unwrap_err();
     let waiting =
         "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let given_up = std::time::Instant::now();
+    let timed_out = std::time::Instant::now();
     while !observer.query(waiting, &[]).await.unwrap().is_empty() {
-        assert!(given_up.elapsed() < DEADLINE, "a page that was given up must end");
+        assert!(timed_out.elapsed() < DEADLINE, "the query of the page must end");
     }
 }
 
@@ -46,10 +47,10 @@ async fn a_page_that_takes_too_long_ends_in_the_server_too() {
 async fn history_is_what_the_windows_show_at_every_version() {
     let database = TestDatabase::create().await;
     let producer = database.connect().await;
-    let (base_item, user, item) = parents(&producer).await;
+    let Parents { base_item, user, item } = insert_parents(&producer).await;
     let settings = settings(&database);
     let (store, mut term, hub) = lead(&settings, Statements::default()).await;
-    let history = History::new(&settings.database, &settings.history).unwrap();
+    let history = HistoryReader::new(&settings.database, &settings.history).unwrap();
     let time = "'2024-02-28 23:00Z'::timestamptz + n * interval '17 min 3.0007 s'";
     let statements = [
         format!(
@@ -67,8 +68,9 @@ async fn history_is_what_the_windows_show_at_every_version() {
         term.tick(&store).await.unwrap();
         for topic in Topic::all() {
             let window = hub.with_state(|statistics| statistics.snapshot(topic, usize::MAX)).unwrap();
-            assert!(window.buckets.len() < window.window, "the whole history fits into each window");
-            // A count that fell to zero stays where it was counted; milliseconds are read from the events.
+            assert!(window.buckets.len() < window.window, "all events fit into each window");
+            // A count that fell to zero stays, except for milliseconds, which are read from the
+            // events.
             let mut expected = window.buckets;
             if topic.unit == TimeUnit::Millisecond {
                 expected.retain(|bucket| bucket.count != 0);
@@ -88,7 +90,7 @@ async fn history_is_what_the_windows_show_at_every_version() {
                 assert_eq!(pages(&history, half_open).await, inner, "{topic} after {statement}");
             }
         }
-        // Of half the steps, what was counted is in the log; of the others, in the rollups.
+        // The counts of half of the steps are in the log, the others in the rollups.
         if place % 2 == 1 {
             term.flush(&store).await.unwrap();
             while term.purge(&store, 50).await.unwrap() {}
@@ -97,17 +99,17 @@ async fn history_is_what_the_windows_show_at_every_version() {
 }
 
 #[tokio::test]
-async fn the_ends_of_time_are_no_trouble() {
+async fn the_first_and_the_last_year_have_history() {
     let database = TestDatabase::create().await;
     let producer = database.connect().await;
-    let (base_item, ..) = parents(&producer).await;
+    let Parents { base_item, .. } = insert_parents(&producer).await;
     for time in ["0001-01-01 00:00:00Z", "9999-12-31 23:59:59.999999Z"] {
         let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', '{time}')");
         producer.batch_execute(&insert).await.unwrap();
     }
     let settings = settings(&database);
     let _leading = lead(&settings, Statements::default()).await;
-    let history = History::new(&settings.database, &settings.history).unwrap();
+    let history = HistoryReader::new(&settings.database, &settings.history).unwrap();
     for unit in TimeUnit::ALL {
         let topic = Topic::new(domain::Metric::ItemCreation, unit);
         let all = HistoryQuery { topic, from: Some(BucketTime::MIN), to: None, limit: 1 };

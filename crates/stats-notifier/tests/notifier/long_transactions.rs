@@ -1,20 +1,22 @@
-//! Transactions that are held open for long: what they hold back costs ticks and flushes nothing.
+//! A transaction that stays open for long does not make ticks and flushes slower.
 
 use local_stack::test_database::TestDatabase;
 use stats_notifier::store::{PLANNING, Statements};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::support::{DEADLINE, coarser, counted_from_events, lead, parents, rolled_up, settings, shown};
+use crate::support::{
+    DEADLINE, Parents, coarser, counted_from_events, insert_parents, lead, rolled_up, settings, shown,
+};
 
-/// More blocks than a tick or a flush with nothing new reads, with a few for each transaction of another test that is
-/// in progress; the rows below fill many times as many.
+/// More blocks than a tick or a flush reads if there is nothing new. A transaction in progress in
+/// another test costs a few. [`MANY_ROWS`] fills many times as many.
 const FEW_BLOCKS: u64 = 100;
 
-/// Log rows of one transaction.
+/// Writes the log rows of one transaction.
 const MANY_ROWS: &str = "INSERT INTO count_log (metric, bucket, delta) \
      SELECT 'transfers', now(), 1 FROM generate_series(1, 30000)";
 
-/// The blocks that a statement reads, cached or not, where it is given a snapshot.
+/// The number of blocks that a statement reads for a snapshot, cached or not.
 async fn blocks_read(client: &Client, statement: &str, snapshot: &str) -> u64 {
     let statement = statement.replace("$1", &format!("'{snapshot}'"));
     let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}");
@@ -37,21 +39,21 @@ async fn log_rows(client: &Client) -> i64 {
 }
 
 #[tokio::test]
-async fn ticks_and_flushes_read_neither_the_log_that_cannot_be_purged_nor_what_is_not_committed() {
+async fn ticks_and_flushes_read_neither_counted_rows_nor_rows_that_are_not_committed() {
     let database = TestDatabase::create().await;
     let (slow, quick) = (database.connect().await, database.connect().await);
-    let (base_item, ..) = parents(&quick).await;
+    let Parents { base_item, .. } = insert_parents(&quick).await;
     let (store, mut term, _) = lead(&settings(&database), Statements::default()).await;
-    // A writer of many rows, who is not done, and of whom nothing can be counted.
+    // A transaction that has written many rows and is still open, so nothing of it can be counted.
     slow.batch_execute(&format!("BEGIN; {MANY_ROWS}")).await.unwrap();
-    // The newest transaction of all, and then one that others have overtaken.
+    // At first it is the newest transaction; then a later one commits before it.
     let newest = snapshot(&quick).await;
     quick.batch_execute(MANY_ROWS).await.unwrap();
     let overtaken = snapshot(&quick).await;
     term.tick(&store).await.unwrap();
     term.flush(&store).await.unwrap();
     while term.purge(&store, 1_000).await.unwrap() {}
-    assert!(log_rows(&quick).await >= 30_000, "what is after the open transaction must be kept");
+    assert!(log_rows(&quick).await >= 30_000, "rows of later transactions than the open one must be kept");
 
     let planned: Vec<&str> = PLANNING.split("-c ").filter(|setting| !setting.is_empty()).collect();
     quick.batch_execute(&format!("SET {}", planned.join("; SET "))).await.unwrap();
@@ -59,7 +61,7 @@ async fn ticks_and_flushes_read_neither_the_log_that_cannot_be_purged_nor_what_i
     for (name, statement) in [("tick", &tick), ("flush", &fold)] {
         let read = blocks_read(&quick, statement, &overtaken).await;
         assert!(read < FEW_BLOCKS, "a {name} with nothing new read {read} blocks");
-        // All that was committed since, and nothing of the open transaction: as much as is new.
+        // Reads what was committed since, and nothing of the open transaction.
         let read_new = blocks_read(&quick, statement, &newest).await;
         assert!(read_new > 2 * FEW_BLOCKS, "a {name} with much that is new read only {read_new} blocks");
     }
@@ -71,12 +73,12 @@ async fn ticks_and_flushes_read_neither_the_log_that_cannot_be_purged_nor_what_i
 }
 
 #[tokio::test]
-async fn counts_move_on_beside_long_transactions_and_their_own_come_with_the_commit_alone() {
+async fn a_long_transaction_holds_up_no_other_and_counts_when_it_commits() {
     let database = TestDatabase::create().await;
     let (first, second, reader) =
         (database.connect().await, database.connect().await, database.connect().await);
     let quick = database.connect().await;
-    let (base_item, ..) = parents(&quick).await;
+    let Parents { base_item, .. } = insert_parents(&quick).await;
     let (store, mut term, hub) = lead(&settings(&database), Statements::default()).await;
     let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
     reader
@@ -92,14 +94,14 @@ async fn counts_move_on_beside_long_transactions_and_their_own_come_with_the_com
             term.flush(&store).await.unwrap();
             while term.purge(&store, 1).await.unwrap() {}
         }
-        assert!(log_rows(&quick).await >= 3, "what is after the open transaction must be kept");
+        assert!(log_rows(&quick).await >= 3, "rows of later transactions than the open one must be kept");
         long.batch_execute(end).await.unwrap();
         assert_eq!(term.tick(&store).await.unwrap(), if end == "COMMIT" { 2 } else { 0 });
         assert_eq!(shown(&hub), counted_from_events(&quick).await, "after {end}");
         term.flush(&store).await.unwrap();
         assert_eq!(rolled_up(&quick).await, coarser(&shown(&hub)), "after {end}");
     }
-    // Beside the reader, who is still there. A writer of another test may keep the last rows a while.
+    // The reader is still open. A transaction of another test may keep the last rows for a while.
     let purge = async {
         while log_rows(&quick).await > 0 {
             term.flush(&store).await.unwrap();

@@ -8,5 +8,6 @@ mod history;
 mod long_transactions;
 mod recount;
 mod retention;
+mod routes;
 mod support;
 mod terms;

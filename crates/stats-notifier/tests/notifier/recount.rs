@@ -1,31 +1,33 @@
-//! Comparing the counts with the events, and counting anew.
+//! Verifying the counts, and counting all events again.
 
 use std::collections::BTreeSet;
 
 use local_stack::test_database::TestDatabase;
 use statistics_stream::history::HistoryQuery;
-use stats_notifier::history::{History, HistoryError};
+use stats_notifier::history::{HistoryError, HistoryReader};
 use stats_notifier::rebuild::take_over_and_rebuild;
 use stats_notifier::settings::Settings;
 use stats_notifier::store::{Statements, StoreError};
-use stats_notifier::verify::{Verified, Verifier, Way};
+use stats_notifier::verify::{Verifier, VerifyMode, VerifyReport};
 use uuid::Uuid;
 
-use crate::support::{DEADLINE, coarser, counted_from_events, lead, parents, rolled_up, settings};
+use crate::support::{
+    DEADLINE, Parents, coarser, counted_from_events, insert_parents, lead, rolled_up, settings,
+};
 
-async fn verified(settings: &Settings, way: Way) -> Verified {
+async fn verified(settings: &Settings, mode: VerifyMode) -> VerifyReport {
     let verifier = Verifier::connect(&settings.database).await.unwrap();
-    verifier.verify(way, &mut |_| ()).await.unwrap()
+    verifier.verify(mode, &mut |_| ()).await.unwrap()
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_is_found_and_cured() {
+async fn a_check_finds_each_kind_of_wrong_count_and_a_rebuild_corrects_it() {
     let database = TestDatabase::create().await;
     let client = database.connect().await;
-    let (base_item, user, item) = parents(&client).await;
+    let Parents { base_item, user, item } = insert_parents(&client).await;
     let settings = settings(&database);
     let never = Verifier::connect(&settings.database).await.unwrap();
-    let refused = never.verify(Way::OneSnapshot, &mut |_| ()).await;
+    let refused = never.verify(VerifyMode::OneSnapshot, &mut |_| ()).await;
     assert!(matches!(refused, Err(StoreError::NeverCounted)), "{refused:?}");
 
     let (store, mut term, _) = lead(&settings, Statements::default()).await;
@@ -36,9 +38,9 @@ async fn whatever_is_wrong_is_found_and_cured() {
     );
     client.batch_execute(&written).await.unwrap();
     for _ in 0..2 {
-        let whole = verified(&settings, Way::OneSnapshot).await;
-        assert_eq!((whole.mismatches, whole.events), (0, 81), "in the log or in the rollups");
-        assert_eq!(verified(&settings, Way::DayByDay { load_percent: 50 }).await, whole);
+        let whole = verified(&settings, VerifyMode::OneSnapshot).await;
+        assert_eq!((whole.mismatches, whole.events), (0, 81), "first in the log, then in the rollups");
+        assert_eq!(verified(&settings, VerifyMode::DayByDay { load_percent: 50 }).await, whole);
         term.flush(&store).await.unwrap();
     }
     drop((term, store));
@@ -58,29 +60,31 @@ async fn whatever_is_wrong_is_found_and_cured() {
     ];
     for (fault, at_least) in faults {
         client.batch_execute(&fault).await.unwrap();
-        for way in [Way::OneSnapshot, Way::DayByDay { load_percent: 100 }] {
-            let found = verified(&settings, way).await;
+        for mode in [VerifyMode::OneSnapshot, VerifyMode::DayByDay { load_percent: 100 }] {
+            let found = verified(&settings, mode).await;
             assert!(found.mismatches >= at_least, "{fault}: {found:?}");
-            let named: BTreeSet<_> = found.first_mismatches.iter().map(|one| (one.topic, one.time)).collect();
-            assert_eq!(named.len() as u64, found.mismatches.min(100), "{fault}: each is named once");
+            let reported: BTreeSet<_> =
+                found.first_mismatches.iter().map(|one| (one.topic, one.time)).collect();
+            assert_eq!(reported.len() as u64, found.mismatches.min(100), "{fault}: each is reported once");
         }
         let mut days = 0;
         let rebuilt = take_over_and_rebuild(&settings, &mut |_| days += 1).await.unwrap();
         assert_eq!(rebuilt.days, days);
-        assert_eq!(verified(&settings, Way::OneSnapshot).await.mismatches, 0, "{fault}");
+        assert_eq!(verified(&settings, VerifyMode::OneSnapshot).await.mismatches, 0, "{fault}");
         assert_eq!(rolled_up(&client).await, coarser(&counted_from_events(&client).await), "{fault}");
     }
 }
 
-/// Restored into another cluster, the cursor says nothing of what is counted here: until the recount, nobody may answer.
+/// After a restore into another cluster, the cursor means nothing. No query may be answered from the
+/// rollups before all events are counted again.
 #[tokio::test]
-async fn nothing_is_answered_from_the_counts_of_another_cluster() {
+async fn counts_of_another_cluster_are_not_shown() {
     let database = TestDatabase::create().await;
     let client = database.connect().await;
-    parents(&client).await;
+    insert_parents(&client).await;
     let settings = settings(&database);
     drop(lead(&settings, Statements::default()).await);
-    let history = History::new(&settings.database, &settings.history).unwrap();
+    let history = HistoryReader::new(&settings.database, &settings.history).unwrap();
     let topic = "item-creation/day".parse().unwrap();
     let query = HistoryQuery { topic, from: None, to: None, limit: 10 };
     assert_eq!(history.page(query).await.unwrap().buckets.len(), 1);
@@ -89,19 +93,19 @@ async fn nothing_is_answered_from_the_counts_of_another_cluster() {
         let page = history.page(query).await;
         assert!(matches!(page, Err(HistoryError::Store(StoreError::NeverCounted))), "{elsewhere}: {page:?}");
         let verifier = Verifier::connect(&settings.database).await.unwrap();
-        let verified = verifier.verify(Way::OneSnapshot, &mut |_| ()).await;
+        let verified = verifier.verify(VerifyMode::OneSnapshot, &mut |_| ()).await;
         assert!(matches!(verified, Err(StoreError::NeverCounted)), "{elsewhere}: {verified:?}");
         take_over_and_rebuild(&settings, &mut |_| ()).await.unwrap();
         assert_eq!(history.page(query).await.unwrap().buckets.len(), 1, "{elsewhere}");
     }
 }
 
-/// What is committed while all events are counted is past the new cursor, and counted by the next flush.
+/// Events that are committed during a rebuild are past the new cursor, so the next flush counts them.
 #[tokio::test]
-async fn writers_go_on_while_all_is_counted_anew() {
+async fn writers_continue_during_a_rebuild() {
     let database = TestDatabase::create().await;
     let client = database.connect().await;
-    let (base_item, ..) = parents(&client).await;
+    let Parents { base_item, .. } = insert_parents(&client).await;
     let settings = settings(&database);
     drop(lead(&settings, Statements::default()).await);
     let insert = format!("INSERT INTO items VALUES ('{}', '{base_item}', '2024-02-29Z')", Uuid::now_v7());
@@ -110,14 +114,14 @@ async fn writers_go_on_while_all_is_counted_anew() {
     slow.batch_execute(&insert).await.unwrap();
     take_over_and_rebuild(&settings, &mut |_| ()).await.unwrap();
     slow.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(verified(&settings, Way::OneSnapshot).await.mismatches, 0, "it is in the log");
-    let store = crate::support::led_anew(&settings).await;
+    assert_eq!(verified(&settings, VerifyMode::OneSnapshot).await.mismatches, 0, "the event is in the log");
+    let store = crate::support::lead_again(&settings).await;
     let term = store.begin_term().await.unwrap();
     store.flush(term).await.unwrap();
     assert_eq!(rolled_up(&client).await, coarser(&counted_from_events(&client).await));
 }
 
-/// A lock that another session holds stands for a server that hangs once it has accepted the connection.
+/// A lock of another session simulates a server that hangs after it has accepted the connection.
 #[tokio::test]
 async fn a_check_does_not_wait_for_a_server_that_hangs() {
     let database = TestDatabase::create().await;

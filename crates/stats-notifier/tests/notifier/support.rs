@@ -1,4 +1,4 @@
-//! A database, producers in plain SQL, and what must be counted of them.
+//! Settings and sessions for the tests, producers in plain SQL, and the counts to expect.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,56 +7,64 @@ use std::time::Duration;
 use domain::{BucketTime, Metric, TimeUnit, Topic};
 use local_stack::test_database::TestDatabase;
 use statistics_stream::{Hub, HubSettings};
-use stats_notifier::leader::Term;
 use stats_notifier::settings::Settings;
 use stats_notifier::store::{Statements, Store};
+use stats_notifier::term::Term;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-/// The longest that any condition is waited for.
+/// The time limit of every wait for a condition.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Counts by topic and bucket, those of zero left out.
+/// Counts by topic and bucket, without zeros.
 pub(crate) type Counts = BTreeMap<(usize, BucketTime), i64>;
 
-/// The settings of a notifier of this database, on a free port.
+/// The settings of a stats-notifier for this database, on a free port.
 pub(crate) fn settings(database: &TestDatabase) -> Settings {
     let mut settings = Settings::load().unwrap();
     settings.database = database.notifier();
     settings.internal.port = 0;
-    // Tests count in all units what happened at any time, unless retention is what they are about.
+    // No retention, so that all units count events of any time. Tests of retention set it.
     (settings.retention.second_days, settings.retention.minute_days) = (0, 0);
     settings
 }
 
-/// A session that leads, and its term.
+/// Takes the lead and begins a term.
 pub(crate) async fn lead(settings: &Settings, statements: Statements) -> (Store, Term, Arc<Hub>) {
     let store = Store::connect(&settings.database, &settings.leader, statements).await.unwrap();
-    assert!(store.try_lead().await.unwrap(), "nobody else may lead yet");
+    assert!(store.try_lead().await.unwrap(), "no other session may lead yet");
     let hub = Hub::new(HubSettings::default());
     let term = Term::begin(&store, Arc::clone(&hub), settings).await.unwrap();
     (store, term, hub)
 }
 
-/// A session that leads as soon as the server has noticed that the former leader's is gone.
-pub(crate) async fn led_anew(settings: &Settings) -> Store {
+/// Takes the lead as soon as the server has noticed that the session of the old leader is gone.
+pub(crate) async fn lead_again(settings: &Settings) -> Store {
     let store = Store::connect(&settings.database, &settings.leader, Statements::default()).await.unwrap();
     let lead = async { while !store.try_lead().await.unwrap() {} };
     tokio::time::timeout(DEADLINE, lead).await.expect("the lead must become free");
     store
 }
 
-/// A base item, two users and one item in the far past, for the events of a test to refer to.
-pub(crate) async fn parents(client: &Client) -> (Uuid, Uuid, Uuid) {
-    let (base_item, user, item) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+/// The rows that the events of a test refer to.
+pub(crate) struct Parents {
+    pub(crate) base_item: Uuid,
+    pub(crate) user: Uuid,
+    /// Created long before the events of the test.
+    pub(crate) item: Uuid,
+}
+
+/// Inserts a base item, a user and an item.
+pub(crate) async fn insert_parents(client: &Client) -> Parents {
+    let [base_item, user, item] = [(); 3].map(|()| Uuid::now_v7());
     client.execute("INSERT INTO base_items VALUES ($1, 'a thing')", &[&base_item]).await.unwrap();
     client.execute("INSERT INTO users VALUES ($1)", &[&user]).await.unwrap();
     let old = "INSERT INTO items VALUES ($1, $2, '1999-12-31 23:59:59.999+00')";
     client.execute(old, &[&item, &base_item]).await.unwrap();
-    (base_item, user, item)
+    Parents { base_item, user, item }
 }
 
-/// What the events say, counted by this test alone.
+/// Counts the events without the SQL of the product.
 pub(crate) async fn counted_from_events(client: &Client) -> Counts {
     let events = "SELECT 'item-creation', created_at FROM items UNION ALL SELECT 'transfers', \"timestamp\" FROM transfers";
     let mut counts = Counts::new();
@@ -70,7 +78,7 @@ pub(crate) async fn counted_from_events(client: &Client) -> Counts {
     counts
 }
 
-/// What the hub holds; all windows of these tests are large enough for everything.
+/// The counts that the hub shows. The windows are large enough for all events of these tests.
 pub(crate) fn shown(hub: &Hub) -> Counts {
     let all = |statistics: &domain::Statistics| {
         let topics = Topic::all().map(|topic| statistics.snapshot(topic, usize::MAX));
@@ -82,7 +90,7 @@ pub(crate) fn shown(hub: &Hub) -> Counts {
     hub.with_state(all).expect("the term has begun")
 }
 
-/// What the rollups hold, of all units but the millisecond.
+/// The counts in the rollups: all units but the millisecond.
 pub(crate) async fn rolled_up(client: &Client) -> Counts {
     let rollup = "SELECT metric, unit, bucket, count FROM rollup WHERE count <> 0";
     let mut counts = Counts::new();

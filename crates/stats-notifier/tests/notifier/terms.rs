@@ -1,24 +1,25 @@
-//! Terms, step by step: what is shown and what is stored after each.
+//! Drives terms step by step, and compares what they show and store after each step with the events.
 
 use std::sync::Arc;
 
 use local_stack::test_database::TestDatabase;
 use statistics_stream::{Hub, HubSettings};
-use stats_notifier::leader::Term;
 use stats_notifier::store::{Statements, Store, StoreError};
+use stats_notifier::term::Term;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use crate::support::{
-    DEADLINE, coarser, counted_from_events, lead, led_anew, parents, rolled_up, settings, shown,
+    DEADLINE, Parents, coarser, counted_from_events, insert_parents, lead, lead_again, rolled_up, settings,
+    shown,
 };
 
 #[tokio::test]
 async fn every_kind_of_statement_is_counted_once() {
     let database = TestDatabase::create().await;
     let producer = database.connect().await;
-    let (base_item, user, item) = parents(&producer).await;
-    // The item is there before the first term: it is counted by the load.
+    let Parents { base_item, user, item } = insert_parents(&producer).await;
+    // The item exists before the first term, so the load counts it.
     let (store, mut term, hub) = lead(&settings(&database), Statements::default()).await;
     assert_eq!(shown(&hub), counted_from_events(&producer).await);
 
@@ -53,7 +54,8 @@ async fn every_kind_of_statement_is_counted_once() {
         assert_eq!(rolled_up(&producer).await, coarser(&shown(&hub)), "after {statement}");
         while term.purge(&store, 20).await.unwrap() {}
     }
-    // A transaction of another test may keep the last rows a while: snapshots are of the whole cluster.
+    // A transaction of another test may keep the last rows for a while, because snapshots are of the
+    // whole cluster.
     let purge = async {
         let count = "SELECT count(*) FROM count_log";
         while producer.query_one(count, &[]).await.unwrap().get::<_, i64>(0) > 0 {
@@ -62,14 +64,16 @@ async fn every_kind_of_statement_is_counted_once() {
             term.purge(&store, 20).await.unwrap();
         }
     };
-    tokio::time::timeout(DEADLINE, purge).await.expect("what was ticked and flushed must be purged");
+    tokio::time::timeout(DEADLINE, purge)
+        .await
+        .expect("rows that ticks and flushes have counted must be purged");
 }
 
 #[tokio::test]
 async fn a_transaction_held_open_across_ticks_and_flushes_is_counted_when_it_commits() {
     let database = TestDatabase::create().await;
     let (slow, quick) = (database.connect().await, database.connect().await);
-    let (base_item, ..) = parents(&quick).await;
+    let Parents { base_item, .. } = insert_parents(&quick).await;
     let (store, mut term, hub) = lead(&settings(&database), Statements::default()).await;
     let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
     slow.batch_execute(&format!("BEGIN; {insert}")).await.unwrap();
@@ -91,7 +95,7 @@ async fn a_transaction_held_open_across_ticks_and_flushes_is_counted_when_it_com
 async fn a_new_leader_shows_what_the_old_one_had_not_flushed() {
     let database = TestDatabase::create().await;
     let producer = database.connect().await;
-    let (base_item, ..) = parents(&producer).await;
+    let Parents { base_item, .. } = insert_parents(&producer).await;
     let settings = settings(&database);
     let (store, mut term, _) = lead(&settings, Statements::default()).await;
     let insert = format!(
@@ -100,7 +104,7 @@ async fn a_new_leader_shows_what_the_old_one_had_not_flushed() {
     producer.batch_execute(&insert).await.unwrap();
     term.tick(&store).await.unwrap();
     drop((term, store));
-    let store = led_anew(&settings).await;
+    let store = lead_again(&settings).await;
     let hub = Hub::new(HubSettings::default());
     let mut term = Term::begin(&store, Arc::clone(&hub), &settings).await.unwrap();
     assert_eq!(shown(&hub), counted_from_events(&producer).await);
@@ -108,12 +112,12 @@ async fn a_new_leader_shows_what_the_old_one_had_not_flushed() {
     assert_eq!(rolled_up(&producer).await, coarser(&shown(&hub)));
 }
 
-/// However long the fold takes: a deadline would end each term before it could begin.
+/// A time limit would end each term before it could begin, if the log takes longer to fold.
 #[tokio::test]
-async fn a_long_log_is_folded_before_a_term_begins_and_without_a_deadline() {
+async fn a_long_log_is_folded_before_a_term_begins_and_without_a_time_limit() {
     let database = TestDatabase::create().await;
     let producer = database.connect().await;
-    let (base_item, ..) = parents(&producer).await;
+    let Parents { base_item, .. } = insert_parents(&producer).await;
     let mut settings = settings(&database);
     drop(lead(&settings, Statements::default()).await);
     let long = "CREATE FUNCTION take_long() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -127,12 +131,12 @@ async fn a_long_log_is_folded_before_a_term_begins_and_without_a_deadline() {
     producer.batch_execute(&insert).await.unwrap();
     settings.leader.statement_timeout = service_kit::settings::NonZeroDuration::from_millis(1_000);
     settings.flush.long_log_bytes = 1_000_000;
-    let store = led_anew(&settings).await;
+    let store = lead_again(&settings).await;
     assert!(store.log_bytes().await.unwrap() > settings.flush.long_log_bytes);
     let hub = Hub::new(HubSettings::default());
     let mut term = Term::begin(&store, Arc::clone(&hub), &settings).await.unwrap();
     let counted = coarser(&counted_from_events(&producer).await);
-    assert_eq!(rolled_up(&producer).await, counted, "it is folded before the term has begun");
+    assert_eq!(rolled_up(&producer).await, counted, "the log must be folded before the term begins");
     let day = "item-creation/day".parse().unwrap();
     let days: i64 = hub
         .with_state(|all| all.snapshot(day, usize::MAX))
@@ -141,8 +145,8 @@ async fn a_long_log_is_folded_before_a_term_begins_and_without_a_deadline() {
         .iter()
         .map(|one| one.count)
         .sum();
-    assert_eq!(days, 20_001, "and shown once");
-    // A flush has the deadline that the fold would have missed.
+    assert_eq!(days, 20_001, "each event must be shown once");
+    // A flush has the time limit that this fold would have missed.
     assert!(matches!(term.flush(&store).await, Err(StoreError::Timeout(_))));
 }
 
@@ -150,7 +154,7 @@ async fn a_long_log_is_folded_before_a_term_begins_and_without_a_deadline() {
 async fn a_deposed_leader_writes_nothing() {
     let database = TestDatabase::create().await;
     let producer = database.connect().await;
-    let (base_item, ..) = parents(&producer).await;
+    let Parents { base_item, .. } = insert_parents(&producer).await;
     let settings = settings(&database);
     let (old_store, mut old_term, _) = lead(&settings, Statements::default()).await;
     let new_store =
@@ -169,10 +173,10 @@ async fn a_deposed_leader_writes_nothing() {
 }
 
 #[tokio::test]
-async fn events_restored_into_another_database_are_recounted() {
+async fn events_restored_into_another_database_are_counted_again() {
     let database = TestDatabase::create().await;
     let producer = database.connect().await;
-    let (base_item, ..) = parents(&producer).await;
+    let Parents { base_item, .. } = insert_parents(&producer).await;
     let settings = settings(&database);
     drop(lead(&settings, Statements::default()).await);
     let insert = format!("INSERT INTO items VALUES ('{}', '{base_item}', now())", Uuid::now_v7());
@@ -181,12 +185,12 @@ async fn events_restored_into_another_database_are_recounted() {
         "UPDATE rollup_cursor SET database_oid = 1",
         "UPDATE rollup_cursor SET snapshot = '4000000000:4000000000:'",
     ] {
-        // What a restore brings: counts that are those of another moment.
+        // A restore brings counts of another moment.
         producer.batch_execute("DELETE FROM items WHERE created_at > '2001-01-01'").await.unwrap();
         producer.batch_execute(&insert).await.unwrap();
         producer.batch_execute("UPDATE rollup SET count = 77; DELETE FROM count_log").await.unwrap();
         producer.batch_execute(elsewhere).await.unwrap();
-        let store = led_anew(&settings).await;
+        let store = lead_again(&settings).await;
         let hub = Hub::new(HubSettings::default());
         let term = Term::begin(&store, Arc::clone(&hub), &settings).await.unwrap();
         assert_eq!(shown(&hub), counted_from_events(&producer).await, "{elsewhere}");
@@ -195,12 +199,12 @@ async fn events_restored_into_another_database_are_recounted() {
     }
 }
 
-/// More milliseconds than a window holds: the newest are found by probing the index.
+/// There are more milliseconds than a window holds.
 #[tokio::test]
 async fn milliseconds_are_loaded_from_the_newest_events() {
     let database = TestDatabase::create().await;
     let producer = database.connect().await;
-    let (base_item, ..) = parents(&producer).await;
+    let Parents { base_item, .. } = insert_parents(&producer).await;
     let insert = format!(
         "INSERT INTO items SELECT gen_random_uuid(), '{base_item}', '2024-01-01'::timestamptz + n * interval '500 us' \
          FROM generate_series(0, 3001) AS n"
@@ -215,9 +219,9 @@ async fn milliseconds_are_loaded_from_the_newest_events() {
     assert_eq!(newest.buckets[0].time.to_string(), "2024-01-01T00:00:00.501Z");
 }
 
-/// It says why, and not that nothing could be rolled back any more.
+/// The error is not that the rollback failed as well.
 #[tokio::test]
-async fn a_transaction_that_fails_says_what_went_wrong_first() {
+async fn a_transaction_that_fails_reports_its_first_error() {
     let database = TestDatabase::create().await;
     let mut settings = settings(&database);
     settings.leader.lock_timeout = service_kit::settings::NonZeroDuration::from_millis(60_000);

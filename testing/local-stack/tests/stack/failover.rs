@@ -13,7 +13,7 @@ use postgres_kit::database::DatabaseSettings;
 use serde_json::{Value, json};
 use stats_notifier::rebuild::take_over_and_rebuild;
 use stats_notifier::store::StoreError;
-use stats_notifier::verify::{Verifier, Way};
+use stats_notifier::verify::{Verifier, VerifyMode};
 use tokio::sync::Notify;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -267,7 +267,7 @@ async fn the_services_leave_a_primary_that_hangs() {
     let failed_over = Instant::now();
     let interval = Duration::from_millis(100);
     let mut ignore = |_| ();
-    let checked = check.verify_here(Way::OneSnapshot, &database, interval, &mut ignore);
+    let checked = check.verify_unless_left_behind(VerifyMode::OneSnapshot, &database, interval, &mut ignore);
     let checked = tokio::time::timeout(DEADLINE, checked).await.expect("a check must end too");
     assert!(matches!(checked, Err(StoreError::LeftBehind)), "{checked:?}");
     let producer = Persistent::start(&pair.services);
@@ -353,9 +353,12 @@ async fn a_rebuild_and_a_verification_end_if_the_server_hangs() {
                 "rebuild" => take_over_and_rebuild(&settings, &mut hang).await.map(|_| ()),
                 _ => {
                     let check = Verifier::connect(&settings.database).await?;
-                    let way = Way::OneSnapshot;
+                    let way = VerifyMode::OneSnapshot;
                     let interval = Duration::from_millis(100);
-                    check.verify_here(way, &settings.database, interval, &mut hang).await.map(|_| ())
+                    check
+                        .verify_unless_left_behind(way, &settings.database, interval, &mut hang)
+                        .await
+                        .map(|_| ())
                 }
             }
         };

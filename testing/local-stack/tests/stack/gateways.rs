@@ -2,11 +2,17 @@
 
 use domain::FrameKind;
 use local_stack::stack::{Replicas, ServiceKind};
+use postgres_kit::locks::LEAD;
 use statistics_stream::Upstream;
 
 use crate::replicas::{Observed, Services, observed};
 use crate::subscriber::Received;
 use crate::support::{DEADLINE, until};
+
+/// Calls a function of Postgres for the lock of the lead.
+fn lead(function: &str) -> String {
+    format!("SELECT {function}({}, {})", LEAD.class, LEAD.purpose)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_tries_every_address_for_the_leader() {
@@ -55,7 +61,7 @@ async fn a_client_resumes_at_another_gateway_with_a_patch() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_finds_only_standbys_is_stale_until_one_leads() {
     let replicas = Replicas { stats_notifier: 2, ingest_api: 0, sse_gateway: 1, dashboard: 0 };
-    let mut services = Services::start_with(replicas, "SELECT pg_advisory_lock(1315208537, 1)").await;
+    let mut services = Services::start_with(replicas, &lead("pg_advisory_lock")).await;
     for number in [1, 2] {
         services.stack.until_ready(ServiceKind::StatsNotifier.replica(number), DEADLINE).await.unwrap();
     }
@@ -71,7 +77,7 @@ async fn a_gateway_that_finds_only_standbys_is_stale_until_one_leads() {
     let once = reqwest::Client::new().get(url).header("accept", "application/json").send().await.unwrap();
     assert_eq!(once.status(), 503);
 
-    services.client.execute("SELECT pg_advisory_unlock(1315208537, 1)", &[]).await.unwrap();
+    services.client.batch_execute(&lead("pg_advisory_unlock")).await.unwrap();
     services.stack.until_ready(ServiceKind::SseGateway, DEADLINE).await.unwrap();
     services.until_exact(&subscriber, "after one leads").await;
     let received = subscriber.received();

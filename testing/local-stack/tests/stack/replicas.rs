@@ -8,6 +8,7 @@ use domain::{Bucket, BucketTime, FrameKind, Statistics, TimeUnit, Topic, TopicFr
 use local_stack::stack::{Instance, Replicas, ServiceKind, Stack, StackSettings};
 use local_stack::test_database::TestDatabase;
 use postgres_kit::database::DatabaseSettings;
+use postgres_kit::locks::{FIND_HOLDERS, LEAD};
 use serde_json::{Value, json};
 use statistics_stream::Upstream;
 use tokio::time::MissedTickBehavior;
@@ -130,10 +131,9 @@ impl Services {
 
     /// Waits until a session other than `former` leads, and returns its backend.
     pub(crate) async fn leading_backend(&self, former: Option<i32>) -> i32 {
-        let holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = 1315208537 \
-             AND objid = 1 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
         until("another session must lead", async || {
-            let holder = self.client.query_opt(holder, &[]).await.unwrap().map(|row| row.get(0));
+            let holder = self.client.query_opt(FIND_HOLDERS, &[&LEAD.class, &LEAD.purpose]).await.unwrap();
+            let holder = holder.map(|row| row.get(0));
             holder.filter(|_| holder != former)
         })
         .await

@@ -1,0 +1,29 @@
+//! Opens a connection, and limits how long the database may take.
+
+use std::time::Duration;
+
+use tokio_postgres::{Client, Config, NoTls};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::error::StoreError;
+
+/// Drives a connection in the background; dropping it closes the connection.
+pub(crate) type ConnectionDriver = AbortOnDropHandle<()>;
+
+pub(crate) async fn open(config: &Config) -> Result<(Client, ConnectionDriver), StoreError> {
+    let (client, connection) = config.connect(NoTls).await?;
+    let name = config.get_application_name().unwrap_or_default().to_owned();
+    let driver = AbortOnDropHandle::new(tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = %error, connection.name = name, "a connection to Postgres ended");
+        }
+    }));
+    Ok((client, driver))
+}
+
+pub(crate) async fn with_timeout<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, work).await.map_err(|_| StoreError::Timeout(limit))?
+}

@@ -1,0 +1,133 @@
+//! Reads one page of a period by one snapshot of the database, so it shows what the live windows of
+//! that snapshot show.
+
+use deadpool_postgres::Client;
+use domain::{Bucket, BucketTime, Topic};
+use time::OffsetDateTime;
+
+use super::error::StoreError;
+use super::row::{bucket, column, time};
+
+/// The first buckets of a period, from the rollups and the log rows that are not in them yet, and the
+/// time since when the unit keeps buckets. Returns no row if the rollups do not belong to this
+/// database, and one row without a bucket if the period is empty.
+///
+/// `$1` is the metric, `$2` the unit, `$3` the start of the period or null, `$4` its end or null, and
+/// `$5` the most buckets to return.
+const READ_ROLLUPS: &str = "
+    WITH bounds AS MATERIALIZED (
+        SELECT kept_since,
+               greatest(kept_since, $3::timestamptz) AS lower,
+               coalesce($4::timestamptz, 'infinity') AS upper
+        FROM public.valid_rollup_cursor, public.rollup_unit
+        WHERE unit = $2
+    ), stored AS (
+        SELECT bucket, count
+        FROM public.rollup
+        WHERE metric = $1
+          AND unit = $2
+          AND bucket >= (SELECT lower FROM bounds)
+          AND bucket < (SELECT upper FROM bounds)
+        ORDER BY bucket
+        LIMIT $5
+    ), logged AS (
+        SELECT date_trunc($2, bucket, 'UTC') AS bucket, delta
+        FROM public.unfolded_count_log
+        WHERE metric = $1
+    ), page AS (
+        SELECT bucket, sum(count)::bigint AS count
+        FROM (
+            SELECT bucket, count FROM stored
+            UNION ALL
+            SELECT bucket, delta FROM logged, bounds WHERE bucket >= lower AND bucket < upper
+        ) AS rolled_up_or_logged
+        GROUP BY bucket
+        ORDER BY bucket
+        LIMIT $5
+    )
+    SELECT bucket, count, kept_since
+    FROM bounds
+    LEFT JOIN page ON true
+    ORDER BY bucket";
+
+/// The first milliseconds of a period that have events. Each is found by one probe of the index above
+/// the one before.
+///
+/// `$1` is the metric, `$2` the start of the period, `$3` its end or null, and `$4` the most buckets
+/// to return.
+const READ_MILLISECONDS: &str = "
+    WITH RECURSIVE buckets (bucket) AS (
+        SELECT date_bin('1 millisecond', min(time), '0001-01-01 00:00:00+00')
+        FROM public.events
+        WHERE metric = $1 AND time >= $2 AND time < coalesce($3::timestamptz, 'infinity')
+        UNION ALL
+        SELECT date_bin('1 millisecond', above.nearest, '0001-01-01 00:00:00+00')
+        FROM buckets, LATERAL (
+            SELECT min(time) AS nearest
+            FROM public.events
+            WHERE metric = $1
+              AND time >= buckets.bucket + interval '1 millisecond'
+              AND time < coalesce($3::timestamptz, 'infinity')
+        ) AS above
+        WHERE above.nearest IS NOT NULL
+    )
+    SELECT bucket, (
+        SELECT count(*)
+        FROM public.events
+        WHERE metric = $1 AND time >= bucket AND time < bucket + interval '1 millisecond'
+    )
+    FROM buckets
+    WHERE bucket IS NOT NULL
+    LIMIT $4";
+
+/// Half-open; `None` is unbounded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Period {
+    pub(crate) from: Option<BucketTime>,
+    pub(crate) to: Option<BucketTime>,
+}
+
+#[derive(Debug)]
+pub(crate) struct KeptBuckets {
+    /// The unit has no buckets before this time.
+    pub(crate) kept_since: BucketTime,
+    /// Oldest first.
+    pub(crate) buckets: Vec<Bucket>,
+}
+
+/// Reads at most `limit` buckets of a unit longer than the millisecond.
+pub(crate) async fn read_rollups(
+    client: &Client,
+    topic: Topic,
+    period: Period,
+    limit: i64,
+) -> Result<KeptBuckets, StoreError> {
+    let read = client.prepare_cached(READ_ROLLUPS).await?;
+    let Topic { metric, unit } = topic;
+    let [from, to] = [period.from, period.to].map(|time| time.map(OffsetDateTime::from));
+    let rows = client.query(&read, &[&metric.as_str(), &unit.as_str(), &from, &to, &limit]).await?;
+    let kept_since = time(rows.first().ok_or(StoreError::NeverCounted)?, 2)?;
+    let mut buckets = Vec::with_capacity(rows.len());
+    for row in &rows {
+        // The row of an empty period has no count.
+        if column::<Option<i64>>(row, 1)?.is_some() {
+            buckets.push(bucket(row)?);
+        }
+    }
+    Ok(KeptBuckets { kept_since, buckets })
+}
+
+/// Reads at most `limit` milliseconds of a period. They are kept as long as their events.
+pub(crate) async fn read_milliseconds(
+    client: &Client,
+    topic: Topic,
+    period: Period,
+    limit: i64,
+) -> Result<KeptBuckets, StoreError> {
+    let read = client.prepare_cached(READ_MILLISECONDS).await?;
+    let from = OffsetDateTime::from(period.from.unwrap_or(BucketTime::MIN));
+    let to = period.to.map(OffsetDateTime::from);
+    let rows = client.query(&read, &[&topic.metric.as_str(), &from, &to, &limit]).await?;
+    let buckets = rows.iter().map(bucket).collect::<Result<_, StoreError>>()?;
+    Ok(KeptBuckets { kept_since: BucketTime::MIN, buckets })
+}

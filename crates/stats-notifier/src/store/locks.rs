@@ -1,0 +1,83 @@
+//! The advisory locks of the leader's session. Postgres releases them when the session ends.
+
+use std::time::Duration;
+
+use postgres_kit::locks::{AdvisoryLock, GATE, LEAD};
+use tokio_postgres::error::SqlState;
+
+use super::error::StoreError;
+use super::row::column;
+use super::session::Store;
+
+/// `$1` is the class of the lock, `$2` its purpose.
+const TRY_LOCK: &str = "SELECT pg_try_advisory_lock($1, $2)";
+/// `$1` is the class of the lock, `$2` its purpose.
+const WAIT_FOR_LOCK: &str = "SELECT pg_advisory_lock($1, $2)";
+/// `$1` is the class of the lock, `$2` its purpose.
+const UNLOCK: &str = "SELECT pg_advisory_unlock($1, $2)";
+
+/// `$1` is a time as text, such as `5000ms`.
+const SET_LOCK_TIMEOUT: &str = "SELECT set_config('lock_timeout', $1, false)";
+const RESET_LOCK_TIMEOUT: &str = "RESET lock_timeout";
+
+impl Store {
+    /// Tries to take the lead.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn try_lead(&self) -> Result<bool, StoreError> {
+        self.call(TRY_LOCK, LEAD).await
+    }
+
+    /// Sets how long statements of this session may wait for a lock, until [`Store::wait_for_lead`]
+    /// has taken the lead.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_lock_timeout(&self, timeout: Duration) -> Result<(), StoreError> {
+        let timeout = format!("{}ms", timeout.as_millis());
+        self.client.query_one(SET_LOCK_TIMEOUT, &[&timeout]).await?;
+        Ok(())
+    }
+
+    /// Waits for the lead, for at most the lock timeout. Returns whether this session now leads.
+    ///
+    /// A session that waits gets the lock before all sessions that only try.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn wait_for_lead(&self) -> Result<bool, StoreError> {
+        match self.client.query_one(WAIT_FOR_LOCK, &[&LEAD.class, &LEAD.purpose]).await {
+            Ok(_) => {
+                self.client.batch_execute(RESET_LOCK_TIMEOUT).await?;
+                Ok(true)
+            }
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Tries to shut the gate. Fails while a trigger tests the lock.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn try_shut_gate(&self) -> Result<bool, StoreError> {
+        self.call(TRY_LOCK, GATE).await
+    }
+
+    /// Opens the gate, so that producers notify again.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open_gate(&self) -> Result<bool, StoreError> {
+        self.call(UNLOCK, GATE).await
+    }
+
+    async fn call(&self, function: &str, lock: AdvisoryLock) -> Result<bool, StoreError> {
+        let call = async {
+            let row = self.client.query_one(function, &[&lock.class, &lock.purpose]).await?;
+            column(&row, 0)
+        };
+        self.with_timeout(call).await
+    }
+}

@@ -1,0 +1,140 @@
+//! The session of a leader, or of a standby that tries to lead.
+
+use std::time::Duration;
+
+use postgres_kit::database::DatabaseSettings;
+use tokio_postgres::Client;
+use tokio_postgres::config::TargetSessionAttrs;
+
+use super::connection::{ConnectionDriver, open, with_timeout};
+use super::error::StoreError;
+use super::row::column;
+use super::statements::Statements;
+use crate::settings::LeaderSettings;
+
+/// Identifies this session.
+const READ_SESSION_ID: &str = "
+    SELECT pid, backend_start::text
+    FROM pg_stat_activity
+    WHERE pid = pg_backend_pid()";
+
+/// Finds a session on the server that runs the statement.
+///
+/// `$1` is the process id of the backend, `$2` the time of its start, as text.
+const FIND_SESSION: &str = "
+    SELECT
+    FROM pg_stat_activity
+    WHERE pid = $1 AND backend_start::text = $2";
+
+/// Every statement until [`COMMIT`] or [`ROLLBACK`] reads by one snapshot.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ";
+const COMMIT: &str = "COMMIT";
+const ROLLBACK: &str = "ROLLBACK";
+
+/// How the leader's statements are planned.
+///
+/// JIT would compile a statement that runs for a tenth of a millisecond. A sequential scan of the
+/// log is never wanted, but the planner may choose one, because the table is nearly empty whenever
+/// it is analyzed.
+pub const PLANNING: &str = "-c jit=off -c enable_seqscan=off";
+
+/// Distinguishes a session from every other session of any server.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionId {
+    process: i32,
+    started: String,
+}
+
+impl SessionId {
+    pub(crate) async fn read(client: &Client) -> Result<Self, StoreError> {
+        let row = client.query_one(READ_SESSION_ID, &[]).await?;
+        Ok(Self { process: column(&row, 0)?, started: column(&row, 1)? })
+    }
+
+    /// Whether the server that `client` is connected to has this session.
+    pub(crate) async fn is_known_to(&self, client: &Client) -> Result<bool, StoreError> {
+        Ok(client.query_opt(FIND_SESSION, &[&self.process, &self.started]).await?.is_some())
+    }
+}
+
+/// The session of a leader, or of a standby that tries to lead.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) client: Client,
+    pub(super) statements: Statements,
+    id: SessionId,
+    statement_timeout: Duration,
+    _driver: ConnectionDriver,
+}
+
+impl Store {
+    /// Connects, and checks that the schema is the one that this release needs.
+    ///
+    /// # Errors
+    /// [`StoreError`] if Postgres does not answer in time, is read-only, or has another schema.
+    pub async fn connect(
+        database: &DatabaseSettings,
+        leader: &LeaderSettings,
+        statements: Statements,
+    ) -> Result<Self, StoreError> {
+        let session_timeout = leader.session_timeout.get();
+        let mut config = database.connection("stats-notifier");
+        // The timeouts end the session of a leader that is frozen or cut off, so that another can
+        // take over. When a leader falls silent, its backend is in one of these states:
+        // - It waits for the next statement, inside or outside a transaction: the idle timeouts end it.
+        // - It waits for a lock: first lock_timeout, then the idle timeout of the failed transaction.
+        //   Together they are the longest time that a silent leader keeps the lead.
+        // - It waits for the leader to read rows, because all buffers are full: tcp_user_timeout ends
+        //   it, because Linux also counts the time in which the peer's window stays closed.
+        // - It runs a statement, and is then in one of the states above. A new leader would have to do
+        //   the same work. If the leader's host is gone, client_connection_check_interval ends it.
+        // It never waits between the messages of one statement, because they are sent together.
+        let idle = session_timeout.as_millis();
+        let lock = leader.lock_timeout.get().as_millis();
+        let check = leader.attempt_interval.get().as_millis();
+        config.options(format!(
+            "{PLANNING} -c TimeZone=UTC -c idle_session_timeout={idle} \
+             -c idle_in_transaction_session_timeout={idle} -c tcp_user_timeout={idle} \
+             -c lock_timeout={lock} -c client_connection_check_interval={check}"
+        ));
+        config.tcp_user_timeout(session_timeout);
+        // The snapshots of a standby server lack the transactions in progress.
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        let (client, driver) = with_timeout(database.connect_timeout.get(), open(&config)).await?;
+        let statement_timeout = leader.statement_timeout.get();
+        with_timeout(statement_timeout, async { Ok(postgres_kit::schema::check(&client).await?) }).await?;
+        let id = with_timeout(statement_timeout, SessionId::read(&client)).await?;
+        Ok(Self { client, statements, id, statement_timeout, _driver: driver })
+    }
+
+    pub(crate) const fn session_id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// Runs `work` within the time limit of one statement.
+    pub(super) async fn with_timeout<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        with_timeout(self.statement_timeout, work).await
+    }
+
+    /// Runs `work` in a REPEATABLE READ transaction, so that all of it sees one snapshot.
+    pub(super) async fn in_one_snapshot<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.client.batch_execute(BEGIN).await?;
+        match work.await {
+            Ok(done) => {
+                self.client.batch_execute(COMMIT).await?;
+                Ok(done)
+            }
+            // Reports why the work failed. If the session is lost, the rollback fails as well.
+            Err(error) => {
+                let _rolled_back = self.client.batch_execute(ROLLBACK).await;
+                Err(error)
+            }
+        }
+    }
+}
