@@ -80,8 +80,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// A gateway that follows this one most likely has the same settings, so it must get a heartbeat more
-    /// often than it tolerates silence.
+    /// A gateway that follows this one most likely has the same settings, so it must get a
+    /// heartbeat more often than it tolerates silence.
     fn check(&self) -> Result<(), SettingsError> {
         SettingsError::unless_at_most_half(
             ("stream.internal_heartbeat", self.stream.internal_heartbeat),

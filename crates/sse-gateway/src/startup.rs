@@ -71,7 +71,8 @@ impl Application {
         let internal = Internal { about, readiness, metrics: metrics.clone(), sample };
         let (internal_port, internal_server) =
             internal.serve(&settings.internal, settings.http.drain, routes::internal(gateway))?;
-        // The server's own drain is what ends a request that does not end; the supervisor's comes after.
+        // The server's own drain is what ends a request that does not end; the supervisor's comes
+        // after.
         let mut supervisor = Supervisor::new(shutdown.clone(), drain * 2 + Duration::from_secs(1));
         supervisor.serve("http server", server);
         supervisor.serve("internal server", internal_server);

@@ -60,9 +60,10 @@ impl HistoryQuery {
     /// The path and query string of this request.
     #[must_use]
     pub fn path(&self) -> String {
-        let time =
+        let parameter =
             |name, time: Option<BucketTime>| time.map_or_else(String::new, |time| format!("&{name}={time}"));
-        let (from, to) = (time("from", self.from), time("to", self.to));
+        let from = parameter("from", self.from);
+        let to = parameter("to", self.to);
         format!("/internal/v1/history/{}?limit={}{from}{to}", self.topic, self.limit)
     }
 }
