@@ -1,6 +1,6 @@
 // This tab's copy of the counts, whether they are live, and the server's time.
 //
-// Invariant: the condition is "live" only if the hub said so within the last `SILENCE`. A hub that
+// Invariant: the condition is "live" only if the hub reported it within the last `SILENCE`. A hub that
 // stops responding is replaced.
 
 import { type Condition, type Frame, Statistics, type Topic } from "./statistics-stream";
