@@ -77,7 +77,7 @@ pub struct HistoryPage {
     pub from: BucketTime,
     /// The requested end; `None` for an open end.
     pub to: Option<BucketTime>,
-    /// Oldest first. Buckets without any event are left out.
+    /// Oldest first. Buckets that never had an event are left out.
     pub buckets: Vec<Bucket>,
     /// The start of the next page; `None` on the last one.
     pub next: Option<BucketTime>,
