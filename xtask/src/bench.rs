@@ -146,7 +146,10 @@ mod tests {
 
     #[test]
     fn the_rate_is_read_from_a_report() {
-        assert_eq!(rate("  10 requests in 1.00s\nRequests/sec:   4321.09\nTransfer/sec: 1MB\n"), Some(4321.09));
+        assert_eq!(
+            rate("  10 requests in 1.00s\nRequests/sec:   4321.09\nTransfer/sec: 1MB\n"),
+            Some(4321.09)
+        );
         assert_eq!(rate("unable to connect"), None);
     }
 

@@ -4,6 +4,7 @@
 
 mod containers;
 mod demo;
+mod dependencies;
 mod deploy;
 mod documents;
 mod examples;

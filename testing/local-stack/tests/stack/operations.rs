@@ -290,8 +290,5 @@ fn print_settings_names_each_source_and_unknown_settings_are_refused() {
     }
     let (printed, text) = gateway(&[("NEWCYCLE__STREAM__PACE_SECONDS", "1")]);
     assert!(!printed && text.contains("NEWCYCLE__STREAM__PACE_SECONDS sets stream.pace_seconds"), "{text}");
-    assert!(
-        text.contains("did you mean stream.pace (NEWCYCLE__STREAM__PACE)?"),
-        "{text}"
-    );
+    assert!(text.contains("did you mean stream.pace (NEWCYCLE__STREAM__PACE)?"), "{text}");
 }
