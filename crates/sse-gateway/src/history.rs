@@ -86,7 +86,7 @@ impl HistoryClient {
                         tracing::warn!(upstream.address = address, error = %error, "no history from this upstream");
                     }
                     Err(_) => {
-                        tracing::warn!(upstream.address = address, "no history from this upstream: timeout")
+                        tracing::warn!(upstream.address = address, "no history from this upstream: timeout");
                     }
                 }
             }

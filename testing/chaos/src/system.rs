@@ -18,6 +18,7 @@ use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::SecretString;
 use serde_json::Value;
+use service_kit::settings::NonZeroDuration;
 use tokio::task::block_in_place;
 
 use crate::checker::Publication;
@@ -111,7 +112,7 @@ impl System {
             name: DATABASE.to_owned(),
             user: USER.to_owned(),
             password: SecretString::from(PASSWORD),
-            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
+            connect_timeout: NonZeroDuration::from_millis(5_000),
         };
         let roles = RoleSettings {
             ingest_password: SecretString::from("chaos-ingest"),

@@ -146,7 +146,8 @@ impl Ports {
         })
     }
 
-    /// The environment variables that name these ports.
+    /// The short environment variables of `cargo xtask up` and Compose for these ports. The services
+    /// do not read them.
     #[must_use]
     pub const fn variables(self) -> [(&'static str, u16); 7] {
         [

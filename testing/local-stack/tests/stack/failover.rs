@@ -11,6 +11,7 @@ use local_stack::stack::{Replicas, ServiceKind};
 use local_stack::test_database::{TestDatabase, installation};
 use postgres_kit::database::DatabaseSettings;
 use serde_json::{Value, json};
+use service_kit::settings::NonZeroDuration;
 use stats_notifier::rebuild::take_over_and_rebuild;
 use stats_notifier::store::StoreError;
 use stats_notifier::verify::{Verifier, VerifyMode};
@@ -29,7 +30,7 @@ use local_stack::link::{Link, LinkMode};
 const PAIR: Replicas = Replicas { stats_notifier: 2, ingest_api: 1, sse_gateway: 1, dashboard: 0 };
 
 /// The time for which a pool uses a connection: one second in these tests.
-const CONNECTION_SECONDS: [(ServiceKind, &str); 2] = [
+const CONNECTION_LIFETIME: [(ServiceKind, &str); 2] = [
     (ServiceKind::IngestApi, "NEWCYCLE__POOL__CONNECTION_LIFETIME"),
     (ServiceKind::StatsNotifier, "NEWCYCLE__HISTORY__POOL__CONNECTION_LIFETIME"),
 ];
@@ -63,7 +64,8 @@ impl Pair {
         let address = Link::to("services to Postgres".to_owned(), primary.settings.port).await.unwrap();
         let database = DatabaseSettings { port: address.port(), ..primary.database() };
         let variables = [1, 2].into_iter().flat_map(|number| {
-            CONNECTION_SECONDS.map(|(service, variable)| (service.replica(number), variable, "1s".to_owned()))
+            CONNECTION_LIFETIME
+                .map(|(service, variable)| (service.replica(number), variable, "1s".to_owned()))
         });
         let services = Services::start_on(database, PAIR, "", variables.collect()).await;
         let mut pair = Self { services, address, first, _second: second, primary, standby };
@@ -338,7 +340,7 @@ async fn a_rebuild_and_a_verification_end_if_the_server_hangs() {
     superuser.batch_execute(event).await.unwrap();
     let mut settings = stats_notifier::settings::Settings::load().unwrap();
     settings.database = database.notifier();
-    settings.leader.address_check_interval = service_kit::settings::NonZeroDuration::from_millis(100);
+    settings.leader.address_check_interval = NonZeroDuration::from_millis(100);
     take_over_and_rebuild(&settings, &mut |_| ()).await.unwrap();
     for command in ["rebuild", "verify"] {
         let address = Link::to("services to Postgres".to_owned(), database.notifier().port).await.unwrap();

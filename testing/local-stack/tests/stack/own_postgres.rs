@@ -7,6 +7,7 @@ use local_stack::postgres::{Cluster, ClusterSettings, Installation};
 use local_stack::test_database::TestDatabase;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::SecretString;
+use service_kit::settings::NonZeroDuration;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
@@ -76,7 +77,7 @@ impl OwnPostgres {
             name: "newcycle".to_owned(),
             user: self.settings.user.clone(),
             password: SecretString::from(self.settings.password.as_str()),
-            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
+            connect_timeout: NonZeroDuration::from_millis(5_000),
         }
     }
 

@@ -1,4 +1,5 @@
-//! `docs/configuration.md` is written from the programs' own defaults, and holds for the programs.
+//! `docs/configuration.md` is generated from the programs' default settings, and the programs read
+//! only the variables that it names.
 
 use std::fmt::Write;
 use std::process::Command;
@@ -34,7 +35,7 @@ const PROGRAMS: [(&str, Defaults); 5] = [
     ("migrate", migrate::settings::DEFAULTS),
 ];
 
-/// What Kubernetes sets for services with the names of ours, and what `.env` sets for `cargo xtask up`.
+/// Variables that Kubernetes sets for services with our names, or `.env` for `cargo xtask up`.
 const FOREIGN_VARIABLES: [&str; 13] = [
     "INGEST_PORT",
     "INGEST_INTERNAL_PORT",
