@@ -1,6 +1,6 @@
 //! The project's own commands: `cargo xtask …`.
 
-#![expect(clippy::print_stdout, reason = "a command line tool prints its results")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints its results")]
 
 mod bench;
 mod browser;
@@ -34,6 +34,7 @@ mod test_cluster;
 mod up;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -143,8 +144,18 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let Arguments { no_install, command } = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The `Debug` form would add a stack backtrace if RUST_BACKTRACE is set.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(Arguments { no_install, command }: Arguments) -> anyhow::Result<()> {
     install::set_refused(no_install);
     match command {
         Command::Up { with, detach } => match compose::choose(with).await? {
