@@ -49,7 +49,10 @@ const PLANTED_RECOVERY_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::parse();
+    execute(Arguments::parse()).await
+}
+
+async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let kinds = match (arguments.only, arguments.planted) {
         (only, _) if !only.is_empty() => only,
         (_, Some(planted)) => planted.faults().to_vec(),

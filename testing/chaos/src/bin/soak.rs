@@ -28,7 +28,10 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::parse();
+    execute(&Arguments::parse()).await
+}
+
+async fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let duration = Duration::from_secs(arguments.seconds);
     let log = |line: &str| println!("{line}");
     let run = async {
