@@ -1,8 +1,8 @@
-# Lists what there is.
+# Lists the commands.
 default:
     @just --list
 
-# Starts the whole stack until Ctrl-C: in containers where a Docker engine answers, else on this machine.
+# Starts the whole stack, until Ctrl-C: in containers if Docker is running, natively otherwise.
 up *arguments:
     cargo xtask up --with auto {{ arguments }}
 
@@ -10,42 +10,54 @@ up *arguments:
 up-compose *arguments:
     cargo xtask up --with compose {{ arguments }}
 
-# Starts the whole stack on this machine.
+# Starts the whole stack natively.
 up-native *arguments:
     cargo xtask up --with native {{ arguments }}
 
-# Stops a stack that was left running, in containers or on this machine; its data stay.
+# Stops the stack, in containers or native, and keeps its data.
 down:
     cargo xtask down --with auto
 
-# Deletes the data of the stack, in containers and on this machine.
+# Deletes the data of the stack, in containers and native.
 reset:
     cargo xtask reset --with auto
 
-# Says what runs, and where.
+# Shows what runs, and where.
 status *arguments:
     cargo xtask status --with auto {{ arguments }}
 
-# Posts the events of a folder to ingest-api.
+# Uploads a folder of events to ingest-api.
 import folder:
     cargo xtask import {{ folder }}
 
-# Lets a small company work: events to look at, until Ctrl-C.
+# Simulates a small company that sends events, until Ctrl-C.
 demo *arguments:
     cargo xtask demo {{ arguments }}
 
-# Checks formatting, lints and documentation, then runs every test.
+# Checks what needs no database: formatting, spelling, lints, unit tests.
+check:
+    cargo xtask check
+
+# Runs everything that a change needs; with a test's name, runs that test.
 test *arguments:
     cargo xtask test {{ arguments }}
 
-# Kills, freezes and cuts off whatever there is, and checks that nothing is lost or counts twice.
+# Runs everything that continuous integration runs.
+ci *arguments:
+    cargo xtask ci {{ arguments }}
+
+# Starts a Postgres for tests that stays, until `just db --stop`.
+db *arguments:
+    cargo xtask db {{ arguments }}
+
+# Injects faults, and checks that nothing is lost and nothing counts twice.
 chaos *arguments:
     cargo xtask chaos {{ arguments }}
 
-# Uses and disturbs everything for some minutes, and says what grew.
+# Runs everything for some minutes, and checks that nothing grows.
 soak *arguments:
     cargo xtask soak {{ arguments }}
 
-# Looks for bad input that does what no input may do; needs a nightly compiler.
+# Runs the fuzz targets (needs a nightly toolchain).
 fuzz *arguments:
     cargo xtask fuzz {{ arguments }}

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: figures as ratios within one run, because machines differ and are noisy.
 //!
 //! Invariant: the candidates take turns on the same Postgres, which keeps commits as in production
-//! (`fsync` and `synchronous_commit` on). No figure is judged here: a bench prints, a reader decides.
+//! (`fsync` and `synchronous_commit` on). No figure is judged here: a bench prints, a reader
+//! decides.
 
 use std::path::Path;
 
@@ -146,7 +147,10 @@ mod tests {
 
     #[test]
     fn the_rate_is_read_from_a_report() {
-        assert_eq!(rate("  10 requests in 1.00s\nRequests/sec:   4321.09\nTransfer/sec: 1MB\n"), Some(4321.09));
+        assert_eq!(
+            rate("  10 requests in 1.00s\nRequests/sec:   4321.09\nTransfer/sec: 1MB\n"),
+            Some(4321.09)
+        );
         assert_eq!(rate("unable to connect"), None);
     }
 

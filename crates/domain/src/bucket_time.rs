@@ -1,4 +1,4 @@
-//! The start of a bucket.
+//! When a bucket starts.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,21 +8,21 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::datetime;
 use time::{Date, OffsetDateTime};
 
-/// A time of UTC at a whole millisecond, within years 1 to 9999: the range that the database's checks allow
-/// and that RFC 3339 can write.
+/// A UTC time in whole milliseconds, in years 1 to 9999. The database's checks allow exactly this
+/// range, and RFC 3339 can write all of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BucketTime(i64);
 
-/// The time lies outside years 1 to 9999, or is not RFC 3339.
+/// Why a time cannot be a [`BucketTime`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OutOfRange {
-    /// The time lies outside the range.
+pub enum InvalidTime {
+    /// The year is before 1 or after 9999.
     #[error("time outside years 1 to 9999")]
-    Year,
+    OutOfRange,
     /// The text is not an RFC 3339 time.
     #[error("{0:?} is not an RFC 3339 time, such as 2026-11-23T09:37:00Z")]
-    Form(String),
+    NotRfc3339(String),
 }
 
 impl BucketTime {
@@ -34,25 +34,29 @@ impl BucketTime {
     /// The time `milliseconds` after 1970-01-01T00:00:00Z.
     ///
     /// # Errors
-    /// [`OutOfRange::Year`] outside years 1 to 9999.
-    pub fn from_unix_milliseconds(milliseconds: i64) -> Result<Self, OutOfRange> {
+    /// [`InvalidTime::OutOfRange`].
+    pub fn from_unix_milliseconds(milliseconds: i64) -> Result<Self, InvalidTime> {
         let time = Self(milliseconds);
-        if (Self::MIN..=Self::MAX).contains(&time) { Ok(time) } else { Err(OutOfRange::Year) }
+        if (Self::MIN..=Self::MAX).contains(&time) { Ok(time) } else { Err(InvalidTime::OutOfRange) }
     }
 
-    /// A time that was rounded down from one in range to the start of a unit. Every unit has a boundary at
-    /// [`BucketTime::MIN`], so the result is in range too.
+    /// A valid time rounded down to the start of a unit. The result is in range too, because every
+    /// unit has a bucket that starts at [`BucketTime::MIN`].
     pub(crate) const fn floored(milliseconds: i64) -> Self {
         Self(milliseconds)
     }
 
-    /// The first time that is not before a time of RFC 3339, which may be finer than a millisecond: where a period that
-    /// begins or ends at that time begins or ends in terms of buckets. [`BucketTime::MAX`] where there is none.
+    /// Parses an RFC 3339 time and rounds it up to a whole millisecond, at most
+    /// [`BucketTime::MAX`].
+    ///
+    /// The bounds of a period need this: a period that begins (or ends) within a millisecond begins
+    /// (or ends) at the next bucket.
     ///
     /// # Errors
-    /// [`OutOfRange`]
-    pub fn not_before(text: &str) -> Result<Self, OutOfRange> {
-        let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| OutOfRange::Form(text.to_owned()))?;
+    /// [`InvalidTime`].
+    pub fn parse_rounded_up(text: &str) -> Result<Self, InvalidTime> {
+        let time =
+            OffsetDateTime::parse(text, &Rfc3339).map_err(|_| InvalidTime::NotRfc3339(text.to_owned()))?;
         let floor = Self::try_from(time)?;
         let finer = OffsetDateTime::from(floor) < time;
         Ok(Self((floor.0 + i64::from(finer)).min(Self::MAX.0)))
@@ -82,22 +86,22 @@ impl From<BucketTime> for OffsetDateTime {
 }
 
 impl TryFrom<OffsetDateTime> for BucketTime {
-    type Error = OutOfRange;
+    type Error = InvalidTime;
 
     /// Rounds down to a whole millisecond.
     fn try_from(time: OffsetDateTime) -> Result<Self, Self::Error> {
         let milliseconds = time.unix_timestamp_nanos().div_euclid(1_000_000);
-        Self::from_unix_milliseconds(i64::try_from(milliseconds).map_err(|_| OutOfRange::Year)?)
+        Self::from_unix_milliseconds(i64::try_from(milliseconds).map_err(|_| InvalidTime::OutOfRange)?)
     }
 }
 
-/// RFC 3339 with `Z`, and with three decimals where the time is not at a whole second.
+/// RFC 3339 with `Z`, and with three decimals unless the time is a whole second.
 impl fmt::Display for BucketTime {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = self.to_utc();
-        let (year, month, day) = (time.year(), u8::from(time.month()), time.day());
-        let (hour, minute, second) = time.to_hms();
-        write!(formatter, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")?;
+        let month = u8::from(time.month());
+        write!(formatter, "{:04}-{month:02}-{:02}T", time.year(), time.day())?;
+        write!(formatter, "{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second())?;
         match time.millisecond() {
             0 => formatter.write_str("Z"),
             millisecond => write!(formatter, ".{millisecond:03}Z"),
@@ -112,16 +116,17 @@ impl fmt::Debug for BucketTime {
 }
 
 impl FromStr for BucketTime {
-    type Err = OutOfRange;
+    type Err = InvalidTime;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| OutOfRange::Form(text.to_owned()))?;
+        let time =
+            OffsetDateTime::parse(text, &Rfc3339).map_err(|_| InvalidTime::NotRfc3339(text.to_owned()))?;
         Self::try_from(time)
     }
 }
 
 impl TryFrom<String> for BucketTime {
-    type Error = OutOfRange;
+    type Error = InvalidTime;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
@@ -139,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writes_decimals_only_where_there_are_some() {
+    fn whole_seconds_are_written_without_decimals() {
         for text in ["2026-11-23T09:37:00Z", "1969-12-31T23:59:59.007Z", "0001-01-01T00:00:00Z"] {
             assert_eq!(text.parse::<BucketTime>().unwrap().to_string(), text);
         }
@@ -147,20 +152,20 @@ mod tests {
     }
 
     #[test]
-    fn a_finer_time_is_rounded_up_where_a_period_begins_or_ends() {
-        let rounded = |text| BucketTime::not_before(text).map(|time| time.to_string());
+    fn the_bounds_of_a_period_are_rounded_up_to_a_millisecond() {
+        let rounded = |text| BucketTime::parse_rounded_up(text).map(|time| time.to_string());
         assert_eq!(rounded("2026-11-23T09:37:00Z").as_deref(), Ok("2026-11-23T09:37:00Z"));
         assert_eq!(rounded("2026-11-23T09:37:00.0000001Z").as_deref(), Ok("2026-11-23T09:37:00.001Z"));
         assert_eq!(rounded("1969-12-31T23:59:59.9991Z").as_deref(), Ok("1970-01-01T00:00:00Z"));
         assert_eq!(rounded("9999-12-31T23:59:59.9999Z").as_deref(), Ok("9999-12-31T23:59:59.999Z"));
-        assert_eq!(rounded("0000-12-31T23:59:59.9999Z"), Err(OutOfRange::Year));
+        assert_eq!(rounded("0000-12-31T23:59:59.9999Z"), Err(InvalidTime::OutOfRange));
     }
 
     #[test]
-    fn refuses_what_lies_outside_the_range() {
-        assert_eq!("0000-12-31T23:59:59Z".parse::<BucketTime>(), Err(OutOfRange::Year));
+    fn times_outside_the_range_are_refused() {
+        assert_eq!("0000-12-31T23:59:59Z".parse::<BucketTime>(), Err(InvalidTime::OutOfRange));
         let above = BucketTime::MAX.unix_milliseconds() + 1;
-        assert_eq!(BucketTime::from_unix_milliseconds(above), Err(OutOfRange::Year));
-        assert!(matches!("yesterday".parse::<BucketTime>(), Err(OutOfRange::Form(_))));
+        assert_eq!(BucketTime::from_unix_milliseconds(above), Err(InvalidTime::OutOfRange));
+        assert!(matches!("yesterday".parse::<BucketTime>(), Err(InvalidTime::NotRfc3339(_))));
     }
 }

@@ -1,4 +1,4 @@
-//! What one tick adds to the counts.
+//! By how much one tick changes the counts.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +6,9 @@ use crate::{BucketTime, Metric, Retention, TimeUnit, Topic};
 
 /// Changes of counts, summed by topic and bucket.
 ///
-/// Bounded as the windows are, however much happened: of each topic only the newest buckets touched are kept, as
-/// many as its window holds. A bucket older than these cannot be in the window once they are in it, so nothing is
-/// lost that a window would show.
+/// Bounded like the windows, however many events there are: each topic keeps only the newest
+/// buckets that were touched, at most as many as its window holds. A window that contains these has
+/// no room for an older one, so nothing is lost that the window would show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {
     retention: Retention,
@@ -17,26 +17,26 @@ pub struct Changes {
 
 impl Default for Changes {
     fn default() -> Self {
-        Self::within(Retention::default())
+        Self::with_retention(Retention::default())
     }
 }
 
 impl Changes {
-    /// No changes yet, and none ever of buckets that are not kept.
+    /// No changes yet. Changes of buckets that `retention` does not keep will be ignored.
     #[must_use]
-    pub fn within(retention: Retention) -> Self {
+    pub fn with_retention(retention: Retention) -> Self {
         Self { retention, topics: Topic::all().map(|_| BTreeMap::new()).collect() }
     }
 
-    /// Adds events: their metric, the millisecond in which they happened, and by how much the number of such events
-    /// grew or, below zero, shrank.
+    /// Adds to the counts of `metric` in every unit. `time` is the millisecond of the events,
+    /// `delta` how many were added (positive) or removed (negative).
     pub fn add(&mut self, metric: Metric, time: BucketTime, delta: i64) {
         for unit in TimeUnit::ALL {
-            let (topic, start) = (Topic::new(metric, unit), unit.truncate(time));
+            let start = unit.truncate(time);
             if !self.retention.keeps(unit, start) {
                 continue;
             }
-            let buckets = &mut self.topics[topic.index()];
+            let buckets = &mut self.topics[Topic::new(metric, unit).index()];
             if let Some(sum) = buckets.get_mut(&start) {
                 *sum = sum.saturating_add(delta);
                 continue;
@@ -51,8 +51,8 @@ impl Changes {
         }
     }
 
-    /// What was added to a topic, oldest first.
-    pub(crate) fn of(&self, topic: Topic) -> impl Iterator<Item = (BucketTime, i64)> + '_ {
+    /// The changes of one topic, oldest bucket first.
+    pub(crate) fn in_topic(&self, topic: Topic) -> impl Iterator<Item = (BucketTime, i64)> + '_ {
         self.topics[topic.index()].iter().map(|(&time, &delta)| (time, delta))
     }
 }
@@ -72,13 +72,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_unit_does_not_keep_is_counted_by_the_others() {
+    fn a_unit_ignores_a_time_that_only_longer_units_keep() {
         let midnight: BucketTime = "2026-08-27T00:00:00Z".parse().unwrap();
-        let mut changes = Changes::within(Retention::default().since(TimeUnit::Second, midnight));
+        let mut changes = Changes::with_retention(Retention::default().since(TimeUnit::Second, midnight));
         changes.add(Metric::Transfers, "2026-08-26T23:59:59.999Z".parse().unwrap(), 1);
         changes.add(Metric::Transfers, midnight, 1);
-        let sum =
-            |unit| -> i64 { changes.of(Topic::new(Metric::Transfers, unit)).map(|(_, delta)| delta).sum() };
+        let sum = |unit| -> i64 {
+            changes.in_topic(Topic::new(Metric::Transfers, unit)).map(|(_, delta)| delta).sum()
+        };
         assert_eq!((sum(TimeUnit::Second), sum(TimeUnit::Minute), sum(TimeUnit::Year)), (1, 2, 2));
     }
 }

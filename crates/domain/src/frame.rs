@@ -1,4 +1,4 @@
-//! What carries a state, or a change of it, to the next hop.
+//! Frames: how a state, or a change of it, travels to the next hop.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,38 +6,33 @@ use crate::{BucketTime, Topic, Version};
 
 /// One bucket and its absolute count.
 ///
-/// A count below zero means that rows which no trigger counted were deleted under the triggers' eyes; a
-/// recount from the events cures it.
+/// A count can be negative: rows that no trigger had counted were deleted, and the triggers counted
+/// the deletion. A recount from the events (`stats-notifier rebuild`) corrects it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Bucket {
     /// The start of the bucket.
-    #[cfg_attr(test, ts(type = "string"))]
     pub time: BucketTime,
-    /// How many events it holds.
+    /// How many events happened in it.
     pub count: i64,
 }
 
 /// Some buckets of one topic, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct TopicFrame {
     /// The topic, written `transfers/minute`.
-    #[serde(with = "topic_as_text")]
-    #[cfg_attr(test, ts(type = "string"))]
     pub topic: Topic,
-    /// How many buckets the receiver keeps at most; beyond it the oldest go.
+    /// How many buckets the receiver keeps. Beyond that it drops the oldest.
     pub window: usize,
     /// The buckets, oldest first.
     pub buckets: Vec<Bucket>,
 }
 
-/// How the receiver takes a frame.
+/// How the receiver applies a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FrameKind {
     /// Replaces the whole state of the topics that it names.
     Snapshot,
-    /// Sets the buckets that it names and leaves the others.
+    /// Sets the buckets that it names and leaves the others unchanged.
     Patch,
 }
 
@@ -52,30 +47,16 @@ impl FrameKind {
     }
 }
 
-/// One server-sent event: whoever has applied the frames up to `version` holds exactly that version's state
-/// of the topics followed.
+/// One server-sent event. A receiver that has applied all frames up to `version` holds exactly the
+/// state of that version, for the topics that it follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// Whether the frame replaces or changes the state.
     pub kind: FrameKind,
-    /// The state that the receiver then has.
+    /// The version of the state that the receiver then holds.
     pub version: Version,
-    /// The topics; a patch names only those that changed.
+    /// A snapshot names every topic that the receiver follows, a patch only those that changed.
     pub topics: Vec<TopicFrame>,
-}
-
-mod topic_as_text {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    use crate::Topic;
-
-    pub(super) fn serialize<S: Serializer>(topic: &Topic, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(topic)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Topic, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
 }
 
 #[cfg(test)]

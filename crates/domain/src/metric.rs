@@ -1,19 +1,19 @@
-//! What is counted.
+//! The kinds of events that are counted.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A kind of event whose occurrences are counted.
+/// A kind of event that is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Metric {
-    /// An item came into being: one row of `items`, at its `created_at`.
+    /// An item was created: one row of `items`, at its `created_at`.
     ItemCreation,
-    /// An item passed to a user: one row of `transfers`, at its `timestamp`.
+    /// An item was transferred to a user: one row of `transfers`, at its `timestamp`.
     Transfers,
 }
 
 impl Metric {
-    /// Every metric, in the order of their topics.
+    /// Every metric, in the order that [`Topic::all`](crate::Topic::all) uses.
     pub const ALL: [Self; 2] = [Self::ItemCreation, Self::Transfers];
 
     /// The name in paths, frames and the `metric` columns of the database.
@@ -32,7 +32,7 @@ impl fmt::Display for Metric {
     }
 }
 
-/// The text names no [`Metric`].
+/// The text is not the name of a [`Metric`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown metric {0:?}: expected item-creation or transfers")]
 pub struct UnknownMetric(String);

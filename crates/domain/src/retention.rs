@@ -1,9 +1,11 @@
-//! Since when the buckets of each unit are kept.
+//! How far back each unit keeps its buckets.
 
 use crate::{BucketTime, TimeUnit};
 
-/// The start of the oldest bucket of each unit that is kept; whatever happened before it is not counted by that
-/// unit, so that a bucket whose count was given up does not come back with a part of it.
+/// The start of the oldest bucket that each unit keeps.
+///
+/// Units do not count events from before it: an expired bucket would otherwise come back with only
+/// its newest events counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention([BucketTime; TimeUnit::ALL.len()]);
 
@@ -15,14 +17,15 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Keeps the buckets of `unit` that begin at `time` or later; `time` is the start of one.
+    /// Keeps the buckets of `unit` that start at `time` or later. `time` must be the start of a
+    /// bucket.
     #[must_use]
     pub fn since(mut self, unit: TimeUnit, time: BucketTime) -> Self {
         self.0[unit as usize] = time;
         self
     }
 
-    /// Whether the bucket of `unit` that begins at `start` is kept.
+    /// Whether the bucket of `unit` that starts at `start` is kept.
     #[must_use]
     pub fn keeps(&self, unit: TimeUnit, start: BucketTime) -> bool {
         start >= self.0[unit as usize]

@@ -1,4 +1,4 @@
-//! The lengths of time over which events are counted.
+//! The bucket lengths: millisecond to year.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,10 +7,11 @@ use time::{Date, Month, OffsetDateTime, Time};
 
 use crate::BucketTime;
 
-/// The length of a bucket. All units are of UTC and of the proleptic Gregorian calendar, as Postgres has it.
+/// The length of a bucket. All units follow UTC and the proleptic Gregorian calendar, as Postgres
+/// does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TimeUnit {
-    /// A thousandth of a second: the finest unit, in which the change log counts.
+    /// A thousandth of a second. The finest unit, and the one that the change log uses.
     Millisecond,
     /// A second.
     Second,
@@ -24,7 +25,7 @@ pub enum TimeUnit {
     Week,
     /// A calendar month.
     Month,
-    /// A quarter of a year, from January, April, July or October.
+    /// Three calendar months, from January, April, July or October.
     Quarter,
     /// A calendar year.
     Year,
@@ -44,9 +45,11 @@ impl TimeUnit {
         Self::Year,
     ];
 
-    /// The name in paths and frames, in the `unit` column, and the field name of Postgres' `date_trunc`
-    /// (<https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-TRUNC>),
-    /// which says `milliseconds` for the finest but is never asked for it: the change log already counts so.
+    /// The name in paths, frames and the `unit` column. It is also the field name for Postgres'
+    /// [`date_trunc`], except that Postgres spells the finest unit `milliseconds`. The code never
+    /// asks for that one, because the change log already counts in milliseconds.
+    ///
+    /// [`date_trunc`]: https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-TRUNC
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -62,7 +65,7 @@ impl TimeUnit {
         }
     }
 
-    /// How many buckets a live window holds at most: the newest ever touched.
+    /// The most buckets that a live window holds: the newest that were ever touched.
     #[must_use]
     pub const fn window(self) -> usize {
         match self {
@@ -78,7 +81,7 @@ impl TimeUnit {
         }
     }
 
-    /// The start of the bucket that `time` lies in.
+    /// The start of the bucket that contains `time`.
     #[must_use]
     pub fn truncate(self, time: BucketTime) -> BucketTime {
         let milliseconds = time.unix_milliseconds();
@@ -89,7 +92,7 @@ impl TimeUnit {
             Self::Minute => floor(60_000),
             Self::Hour => floor(3_600_000),
             Self::Day => floor(86_400_000),
-            // The first of January of year 1 is a Monday, so no week reaches below the range.
+            // January 1 of year 1 is a Monday, so no week starts before the range.
             Self::Week => {
                 let since_monday = i64::from(time.date().weekday().number_days_from_monday());
                 let midnight = milliseconds - milliseconds.rem_euclid(86_400_000);
@@ -110,7 +113,7 @@ impl TimeUnit {
     }
 }
 
-/// Midnight on the first day of a month whose year lies in the range of [`BucketTime`].
+/// Midnight on the first day of a month. The year must be in the range of [`BucketTime`].
 fn first_of(year: i32, month: Month) -> BucketTime {
     #[expect(clippy::expect_used, reason = "every month of years 1 to 9999 has a first day")]
     let date = Date::from_calendar_date(year, month, 1).expect("a month has a first day");
@@ -124,7 +127,7 @@ impl fmt::Display for TimeUnit {
     }
 }
 
-/// The text names no [`TimeUnit`].
+/// The text is not the name of a [`TimeUnit`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown unit {0:?}: expected millisecond, second, minute, hour, day, week, month, quarter or year")]
 pub struct UnknownTimeUnit(String);
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn truncates_before_1970_downwards() {
+    fn times_before_1970_are_rounded_down_too() {
         assert_eq!(truncated(TimeUnit::Second, "1969-12-31T23:59:59.001Z"), "1969-12-31T23:59:59Z");
         assert_eq!(truncated(TimeUnit::Week, "1969-12-31T00:00:00Z"), "1969-12-29T00:00:00Z");
     }
@@ -180,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn stays_in_range_at_both_ends() {
+    fn the_ends_of_the_range_stay_in_range() {
         for unit in TimeUnit::ALL {
             assert_eq!(unit.truncate(BucketTime::MIN), BucketTime::MIN, "{unit}");
             assert!(unit.truncate(BucketTime::MAX) <= BucketTime::MAX, "{unit}");

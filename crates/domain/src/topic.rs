@@ -1,11 +1,13 @@
-//! What a subscriber follows.
+//! Topics: what a subscriber follows.
 
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::{Metric, TimeUnit};
 
-/// One metric counted by one unit, written `transfers/minute`.
+/// One metric counted in buckets of one unit, written `transfers/minute`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic {
     /// What is counted.
@@ -15,10 +17,10 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// How many topics there are.
+    /// The number of topics.
     pub const COUNT: usize = Metric::ALL.len() * TimeUnit::ALL.len();
 
-    /// The topic of `metric` by `unit`.
+    /// Counts of `metric` per `unit`.
     #[must_use]
     pub const fn new(metric: Metric, unit: TimeUnit) -> Self {
         Self { metric, unit }
@@ -31,7 +33,7 @@ impl Topic {
             .flat_map(|metric| TimeUnit::ALL.into_iter().map(move |unit| Self::new(metric, unit)))
     }
 
-    /// The topic's place in [`Topic::all`], below [`Topic::COUNT`].
+    /// The topic's position in [`Topic::all`], less than [`Topic::COUNT`].
     #[must_use]
     pub const fn index(self) -> usize {
         self.metric as usize * TimeUnit::ALL.len() + self.unit as usize
@@ -44,16 +46,28 @@ impl fmt::Display for Topic {
     }
 }
 
-/// The text names no [`Topic`].
+impl Serialize for Topic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Topic {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The text is not the name of a [`Topic`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownTopic {
-    /// There is no slash between a metric and a unit.
+    /// The text has no slash between a metric and a unit.
     #[error("unknown topic {0:?}: expected metric/unit, as in transfers/minute")]
-    Form(String),
-    /// The part before the slash is no metric.
+    NoSlash(String),
+    /// The part before the slash is not a metric.
     #[error(transparent)]
     Metric(#[from] crate::UnknownMetric),
-    /// The part after the slash is no unit.
+    /// The part after the slash is not a unit.
     #[error(transparent)]
     TimeUnit(#[from] crate::UnknownTimeUnit),
 }
@@ -62,7 +76,7 @@ impl FromStr for Topic {
     type Err = UnknownTopic;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (metric, unit) = text.split_once('/').ok_or_else(|| UnknownTopic::Form(text.to_owned()))?;
+        let (metric, unit) = text.split_once('/').ok_or_else(|| UnknownTopic::NoSlash(text.to_owned()))?;
         Ok(Self::new(metric.parse()?, unit.parse()?))
     }
 }
@@ -73,15 +87,15 @@ mod tests {
 
     #[test]
     fn every_topic_has_its_own_index_and_name() {
-        for (place, topic) in Topic::all().enumerate() {
-            assert_eq!(topic.index(), place);
+        for (position, topic) in Topic::all().enumerate() {
+            assert_eq!(topic.index(), position);
             assert_eq!(topic.to_string().parse(), Ok(topic));
         }
         assert_eq!(Topic::all().count(), Topic::COUNT);
     }
 
     #[test]
-    fn a_wrong_name_says_which_part_is_wrong() {
+    fn the_error_says_which_part_of_a_name_is_wrong() {
         let message = |text: &str| text.parse::<Topic>().unwrap_err().to_string();
         assert!(message("minute").starts_with("unknown topic"));
         assert!(message("items/minute").starts_with("unknown metric \"items\""));

@@ -1,10 +1,10 @@
-//! The name of one state of all topics.
+//! Versions: the name of one state of all topics.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Tells one term of one publisher from every other. Drawn at random at each takeover, so that versions of a
-/// lost history are never taken for those of the present one.
+/// Identifies one term of one publisher. Each takeover draws a random one, so versions of a lost
+/// history are never mistaken for versions of the current one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Nonce(u64);
 
@@ -16,14 +16,15 @@ impl Nonce {
     }
 }
 
-/// One state of all topics: the `tick`-th of the term `nonce`, written `nonce.tick` as the `id:` of a frame.
+/// One state of all topics: tick number `tick` of the term `nonce`. A frame's `id:` is
+/// `nonce.tick`.
 ///
-/// Versions of one nonce are ordered by their tick; versions of two nonces are not comparable.
+/// Versions of one nonce are ordered by their tick. Versions of different nonces have no order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Version {
     /// The term that the state belongs to.
     pub nonce: Nonce,
-    /// The place within the term, from 0.
+    /// The number within the term, from 0.
     pub tick: u64,
 }
 
@@ -33,7 +34,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// The text is no [`Version`].
+/// The text is not a [`Version`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not an event id of this service")]
 pub struct InvalidVersion;
@@ -43,7 +44,8 @@ impl FromStr for Version {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (nonce, tick) = text.split_once('.').ok_or(InvalidVersion)?;
-        // `from_str_radix` takes a sign, and `parse` a leading zero: only what `Display` writes is an id.
+        // `from_str_radix` accepts a sign, and `parse` leading zeros, but only what `Display`
+        // writes is an id. Hence the comparison at the end.
         let version = Self {
             nonce: Nonce(u64::from_str_radix(nonce, 16).map_err(|_| InvalidVersion)?),
             tick: tick.parse().map_err(|_| InvalidVersion)?,
@@ -57,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parses_only_what_it_writes() {
+    fn only_the_text_that_display_writes_is_parsed() {
         let version = Version { nonce: Nonce::new(0xab), tick: 7 };
         assert_eq!(version.to_string(), "00000000000000ab.7");
         assert_eq!(version.to_string().parse(), Ok(version));

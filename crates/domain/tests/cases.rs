@@ -1,5 +1,5 @@
-//! Histories of frames and the state after each, as a file: clients that are not written in Rust hold their state
-//! machine against it.
+//! Writes test cases for clients in other languages: sequences of frames, and the state after each.
+//! The page's TypeScript state machine runs the same file.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -9,27 +9,27 @@ use domain::{
 };
 use serde_json::{Value, json};
 
-/// One receiver's history, written down as it goes.
-struct History {
+/// The frames that one receiver gets, and its state after each.
+struct Case {
     name: &'static str,
     state: Option<Statistics>,
     steps: Vec<Value>,
 }
 
-impl History {
+impl Case {
     const fn new(name: &'static str) -> Self {
         Self { name, state: None, steps: Vec::new() }
     }
 
-    /// The receiver gets a frame.
-    fn take(mut self, frame: &Frame) -> Self {
-        // What has no state yet has that of no term: only a snapshot fits.
+    /// The receiver applies a frame.
+    fn apply(mut self, frame: &Frame) -> Self {
+        // A receiver without a state is in no term, so only a snapshot fits.
         let state = self.state.get_or_insert_with(|| Statistics::new(version(0, 0)));
         let refused = match state.apply(frame) {
             Ok(()) => Value::Null,
             Err(ApplyError::Backward { .. }) => json!("backward"),
             Err(ApplyError::OtherTerm { .. }) => json!("other term"),
-            Err(error) => panic!("no case is of frames that no publisher sends: {error}"),
+            Err(error) => panic!("no publisher sends such a frame: {error}"),
         };
         let windows = Topic::all().map(|topic| state.snapshot(topic, usize::MAX));
         let windows = windows.filter(|window| !window.buckets.is_empty());
@@ -73,69 +73,69 @@ fn days(topic: &str, window: usize, days: &[(u8, i64)]) -> TopicFrame {
     part(topic, window, &days)
 }
 
-fn written() -> Vec<History> {
+fn hand_written() -> Vec<Case> {
     let transfers = |window, of: &[(u8, i64)]| vec![days("transfers/day", window, of)];
     vec![
-        History::new("a snapshot, then patches")
-            .take(&snapshot(version(1, 5), transfers(400, &[(1, 3), (2, 4)])))
-            .take(&patch(version(1, 6), transfers(400, &[(2, 5)])))
-            .take(&patch(version(1, 9), transfers(400, &[(1, 2), (3, 1)]))),
-        History::new("a frame applied twice is harmless")
-            .take(&snapshot(version(1, 5), transfers(400, &[(1, 3)])))
-            .take(&patch(version(1, 6), transfers(400, &[(1, 4), (2, 1)])))
-            .take(&patch(version(1, 6), transfers(400, &[(1, 4), (2, 1)]))),
-        History::new("a count of zero stays")
-            .take(&snapshot(version(1, 0), transfers(400, &[(1, 1)])))
-            .take(&patch(version(1, 1), transfers(400, &[(1, 0), (2, -1)]))),
-        History::new("the oldest of a full window goes")
-            .take(&snapshot(version(1, 0), transfers(3, &[(1, 1), (2, 2), (3, 3)])))
-            .take(&patch(version(1, 1), transfers(3, &[(4, 4), (6, 6)])))
-            .take(&patch(version(1, 2), transfers(3, &[(5, 5)]))),
-        History::new("a time older than the oldest of a full window is ignored")
-            .take(&snapshot(version(1, 0), transfers(2, &[(5, 5), (6, 6)])))
-            .take(&patch(version(1, 1), transfers(2, &[(4, 4)])))
-            .take(&patch(version(1, 2), transfers(2, &[(4, 4), (7, 7)]))),
-        History::new("a window that is not full takes what is older")
-            .take(&snapshot(version(1, 0), transfers(3, &[(5, 5)])))
-            .take(&patch(version(1, 1), transfers(3, &[(4, 4)]))),
-        History::new("a patch names only what changed")
-            .take(&snapshot(
+        Case::new("a snapshot, then patches")
+            .apply(&snapshot(version(1, 5), transfers(400, &[(1, 3), (2, 4)])))
+            .apply(&patch(version(1, 6), transfers(400, &[(2, 5)])))
+            .apply(&patch(version(1, 9), transfers(400, &[(1, 2), (3, 1)]))),
+        Case::new("a frame applied twice is harmless")
+            .apply(&snapshot(version(1, 5), transfers(400, &[(1, 3)])))
+            .apply(&patch(version(1, 6), transfers(400, &[(1, 4), (2, 1)])))
+            .apply(&patch(version(1, 6), transfers(400, &[(1, 4), (2, 1)]))),
+        Case::new("a count of zero stays")
+            .apply(&snapshot(version(1, 0), transfers(400, &[(1, 1)])))
+            .apply(&patch(version(1, 1), transfers(400, &[(1, 0), (2, -1)]))),
+        Case::new("a full window drops its oldest bucket")
+            .apply(&snapshot(version(1, 0), transfers(3, &[(1, 1), (2, 2), (3, 3)])))
+            .apply(&patch(version(1, 1), transfers(3, &[(4, 4), (6, 6)])))
+            .apply(&patch(version(1, 2), transfers(3, &[(5, 5)]))),
+        Case::new("a time older than the oldest of a full window is ignored")
+            .apply(&snapshot(version(1, 0), transfers(2, &[(5, 5), (6, 6)])))
+            .apply(&patch(version(1, 1), transfers(2, &[(4, 4)])))
+            .apply(&patch(version(1, 2), transfers(2, &[(4, 4), (7, 7)]))),
+        Case::new("a window with room accepts an older time")
+            .apply(&snapshot(version(1, 0), transfers(3, &[(5, 5)])))
+            .apply(&patch(version(1, 1), transfers(3, &[(4, 4)]))),
+        Case::new("a patch names only what changed")
+            .apply(&snapshot(
                 version(1, 0),
                 vec![days("transfers/day", 400, &[(1, 1)]), days("item-creation/day", 400, &[(1, 9)])],
             ))
-            .take(&patch(version(1, 1), transfers(400, &[(2, 2)])))
-            .take(&patch(version(1, 2), vec![days("item-creation/day", 400, &[(2, 8)])])),
-        History::new("a snapshot replaces the topics that it names, and no other of its term")
-            .take(&snapshot(
+            .apply(&patch(version(1, 1), transfers(400, &[(2, 2)])))
+            .apply(&patch(version(1, 2), vec![days("item-creation/day", 400, &[(2, 8)])])),
+        Case::new("a snapshot replaces only the topics that it names")
+            .apply(&snapshot(
                 version(1, 0),
                 vec![
                     days("transfers/day", 400, &[(1, 1), (2, 2)]),
                     days("item-creation/day", 400, &[(1, 9)]),
                 ],
             ))
-            .take(&snapshot(version(1, 4), transfers(400, &[(2, 3)]))),
-        History::new("a snapshot may bring a narrower or a wider window")
-            .take(&snapshot(version(1, 0), transfers(3, &[(1, 1), (2, 2), (3, 3)])))
-            .take(&snapshot(version(1, 1), transfers(2, &[(2, 2), (3, 3)])))
-            .take(&patch(version(1, 2), transfers(2, &[(4, 4)])))
-            .take(&snapshot(version(1, 3), transfers(4, &[(1, 1), (2, 2), (3, 3), (4, 4)])))
-            .take(&patch(version(1, 4), transfers(4, &[(5, 5)]))),
-        History::new("a snapshot of another term forgets all topics")
-            .take(&snapshot(
+            .apply(&snapshot(version(1, 4), transfers(400, &[(2, 3)]))),
+        Case::new("a snapshot may make a window narrower or wider")
+            .apply(&snapshot(version(1, 0), transfers(3, &[(1, 1), (2, 2), (3, 3)])))
+            .apply(&snapshot(version(1, 1), transfers(2, &[(2, 2), (3, 3)])))
+            .apply(&patch(version(1, 2), transfers(2, &[(4, 4)])))
+            .apply(&snapshot(version(1, 3), transfers(4, &[(1, 1), (2, 2), (3, 3), (4, 4)])))
+            .apply(&patch(version(1, 4), transfers(4, &[(5, 5)]))),
+        Case::new("a snapshot of another term clears all topics")
+            .apply(&snapshot(
                 version(1, 7),
                 vec![days("transfers/day", 400, &[(1, 1)]), days("item-creation/day", 400, &[(1, 9)])],
             ))
-            .take(&snapshot(version(2, 0), transfers(400, &[(1, 1)])))
-            .take(&patch(version(2, 1), vec![days("item-creation/day", 400, &[(3, 1)])])),
-        History::new("what does not fit changes nothing")
-            .take(&patch(version(1, 4), transfers(400, &[(1, 1)])))
-            .take(&snapshot(version(1, 5), transfers(400, &[(1, 1)])))
-            .take(&patch(version(1, 4), transfers(400, &[(1, 9)])))
-            .take(&snapshot(version(1, 4), transfers(400, &[(1, 9)])))
-            .take(&patch(version(2, 6), transfers(400, &[(1, 9)])))
-            .take(&patch(version(1, 6), transfers(400, &[(1, 2)]))),
-        History::new("times with and without decimals, before 1970, and of every unit")
-            .take(&snapshot(
+            .apply(&snapshot(version(2, 0), transfers(400, &[(1, 1)])))
+            .apply(&patch(version(2, 1), vec![days("item-creation/day", 400, &[(3, 1)])])),
+        Case::new("a frame that does not fit changes nothing")
+            .apply(&patch(version(1, 4), transfers(400, &[(1, 1)])))
+            .apply(&snapshot(version(1, 5), transfers(400, &[(1, 1)])))
+            .apply(&patch(version(1, 4), transfers(400, &[(1, 9)])))
+            .apply(&snapshot(version(1, 4), transfers(400, &[(1, 9)])))
+            .apply(&patch(version(2, 6), transfers(400, &[(1, 9)])))
+            .apply(&patch(version(1, 6), transfers(400, &[(1, 2)]))),
+        Case::new("times with and without decimals, before 1970, and at both ends of the range")
+            .apply(&snapshot(
                 version(1, 0),
                 vec![
                     part(
@@ -146,7 +146,7 @@ fn written() -> Vec<History> {
                     part("transfers/year", 100, &[("0001-01-01T00:00:00Z", 1), ("9999-01-01T00:00:00Z", 1)]),
                 ],
             ))
-            .take(&patch(
+            .apply(&patch(
                 version(1, 1),
                 vec![
                     part("transfers/millisecond", 1_000, &[("2026-11-23T09:37:00.007Z", 3)]),
@@ -156,11 +156,11 @@ fn written() -> Vec<History> {
     ]
 }
 
-/// A publisher counts whatever comes, is replaced now and then, and a receiver of the newest few buckets follows it,
-/// missing some versions and getting others twice.
-fn drawn() -> History {
+/// A publisher counts random events, and another one takes over now and then. A receiver follows
+/// the newest few buckets. It misses some versions and gets others twice.
+fn random() -> Case {
     const WINDOW: usize = 6;
-    // A fixed sequence of numbers that look drawn (Knuth's MMIX), so that the file stays as it is.
+    // A fixed pseudo-random sequence (Knuth's MMIX), so that the file stays the same.
     let mut last: u64 = 2_026;
     let mut draw = |below: u64| {
         last = last.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -172,7 +172,7 @@ fn drawn() -> History {
         Topic::new(Metric::Transfers, TimeUnit::Quarter),
     ];
     let mut publisher = Statistics::new(version(1, 0));
-    let mut history = History::new("whatever a publisher counts");
+    let mut case = Case::new("random events");
     let mut held: Option<Version> = None;
     for _ in 0..120 {
         let events = (0..draw(4)).map(|_| {
@@ -204,16 +204,16 @@ fn drawn() -> History {
             continue;
         }
         for _ in 0..=draw(2) {
-            history = history.take(&frame);
+            case = case.apply(&frame);
         }
         held = Some(publisher.version());
     }
-    history
+    case
 }
 
 #[test]
-fn the_cases_for_other_clients_are_those_of_this_state_machine() {
-    let cases: Vec<Value> = written().into_iter().chain([drawn()]).map(History::into_json).collect();
+fn the_case_file_matches_this_state_machine() {
+    let cases: Vec<Value> = hand_written().into_iter().chain([random()]).map(Case::into_json).collect();
     let mut text = String::from("[\n");
     for (place, case) in cases.iter().enumerate() {
         text.push_str(if place == 0 { "" } else { ",\n" });

@@ -1,5 +1,5 @@
-//! Properties of the state machine that every hop holds: whatever way the frames took, whoever has applied
-//! those up to a version holds the publisher's state of that version.
+//! Properties of the state machine that every hop runs. Whichever way the frames took, a receiver
+//! that has applied them up to a version holds the publisher's state of that version.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -13,8 +13,8 @@ use proptest::prelude::*;
 
 type Change = (Metric, BucketTime, i64);
 
-/// Times crowd around a few places, so that buckets are hit again, and reach far enough to overflow the
-/// windows of years, quarters and milliseconds.
+/// Times cluster, so that buckets are hit repeatedly, and spread far enough to overflow the windows
+/// of years, quarters and milliseconds.
 fn time() -> impl Strategy<Value = BucketTime> {
     let milliseconds = prop_oneof![
         0_i64..1_500,
@@ -45,10 +45,11 @@ fn content(statistics: &Statistics) -> Vec<TopicFrame> {
     Topic::all().map(|topic| statistics.snapshot(topic, usize::MAX)).collect()
 }
 
-/// What the windows hold when every bucket ever touched is kept apart in one map and cut off at the end.
+/// A simpler implementation of the windows: per topic, one map of every bucket that was ever
+/// touched.
 ///
-/// Cutting at the end is right only while no change comes in below a full window: such a one is ignored for
-/// good, so the model drops it when it arrives.
+/// It drops the oldest bucket after each change, not at the end, because a full window ignores a
+/// change older than its oldest bucket for good.
 #[derive(Default)]
 struct Model {
     topics: BTreeMap<usize, BTreeMap<BucketTime, i64>>,
@@ -75,16 +76,16 @@ impl Model {
     }
 }
 
-/// What may happen on the way from the publisher to the last receiver of a chain.
+/// An event in a chain of hops that follow each other.
 #[derive(Debug, Clone)]
 enum Step {
-    /// The publisher counts the next changes.
+    /// The publisher adds the next changes.
     Tick(Vec<Change>),
-    /// The publisher is replaced: same counts, another nonce.
+    /// Another publisher takes over: same counts, another nonce.
     Takeover,
-    /// A hop asks the one before it for what it lacks, and applies it, this many times over.
+    /// A hop gets a frame from the hop before it, and applies it this many times.
     Pull { hop: usize, times: usize },
-    /// A hop forgets everything.
+    /// A hop restarts without any state.
     Restart { hop: usize },
 }
 
@@ -99,7 +100,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// One receiver, which is itself the upstream of the next.
+/// One receiver, which is also the upstream of the next one.
 #[derive(Default, Clone)]
 struct Hop(Option<Statistics>);
 
@@ -118,7 +119,7 @@ impl Hop {
 
 proptest! {
     #[test]
-    fn the_windows_are_the_newest_buckets_ever_touched(ticks in ticks()) {
+    fn a_window_holds_the_newest_buckets_ever_touched(ticks in ticks()) {
         let mut publisher = Statistics::new(version(1, 0));
         let mut model = Model::default();
         for changes in &ticks {
@@ -132,7 +133,7 @@ proptest! {
         }
     }
 
-    /// However the ticks are conflated into patches, and however often each is applied.
+    /// Any number of ticks may be conflated into one patch, and any patch may be applied twice.
     #[test]
     fn any_split_into_patches_gives_the_same_state(
         ticks in ticks(),
@@ -151,7 +152,7 @@ proptest! {
         prop_assert_eq!(content(receiver.0.as_ref().unwrap()), content(&publisher));
     }
 
-    /// A receiver of the newest few buckets ends with the publisher's newest few.
+    /// A receiver that follows only the newest few buckets ends with the publisher's newest few.
     #[test]
     fn a_narrow_window_is_the_end_of_the_wide_one(ticks in ticks(), window in 1_usize..20) {
         let mut publisher = Statistics::new(version(1, 0));
@@ -179,10 +180,10 @@ proptest! {
         }
     }
 
-    /// Through a chain of hops with restarts and changes of term, each hop at each moment holds the state that
-    /// the publisher had at the version it claims.
+    /// Hops restart, and terms change. At every moment, each hop holds the state that the publisher
+    /// had at the hop's version.
     #[test]
-    fn every_hop_of_a_chain_holds_its_versions_state(steps in prop::collection::vec(step(), 1..80)) {
+    fn every_hop_of_a_chain_holds_the_state_of_its_version(steps in prop::collection::vec(step(), 1..80)) {
         let mut nonce = 1;
         let mut publisher = Statistics::new(version(nonce, 0));
         let mut hops = vec![Hop::default(); HOPS];
@@ -246,7 +247,7 @@ fn a_frame_that_does_not_fit_changes_nothing() {
 }
 
 #[test]
-fn a_receiver_resumes_by_its_version() {
+fn the_version_of_a_receiver_decides_how_it_resumes() {
     let state = Statistics::new(version(1, 5));
     assert_eq!(state.resume(version(1, 5)), Resume::Patch);
     assert_eq!(state.resume(version(1, 4)), Resume::Snapshot);
@@ -264,12 +265,13 @@ fn a_count_of_zero_stays() {
     assert_eq!(minute.buckets, [Bucket { time: "2026-11-23T09:37:00Z".parse().unwrap(), count: 0 }]);
 }
 
-/// However many milliseconds one tick touches: what is kept of them is all that the windows show.
+/// One tick may touch more milliseconds than `Changes` keeps: it keeps all that the windows show.
 #[test]
-fn a_tick_of_more_than_a_window_shows_the_newest() {
+fn a_tick_that_overflows_a_window_leaves_the_newest_buckets() {
     let time = |number: i64| BucketTime::from_unix_milliseconds(number * 1_000).unwrap();
-    let (mut at_once, mut one_by_one) = (Statistics::new(version(1, 0)), Statistics::new(version(1, 0)));
-    // Begun with the newest, so that each later one falls below a full window, and then above it.
+    let mut at_once = Statistics::new(version(1, 0));
+    let mut one_by_one = Statistics::new(version(1, 0));
+    // Downwards first, so that each change is older than a full window, and then upwards.
     let order = (5_000..10_000).rev().chain(0..12_000);
     let mut changes = Changes::default();
     for number in order {
@@ -284,7 +286,7 @@ fn a_tick_of_more_than_a_window_shows_the_newest() {
 }
 
 #[test]
-fn who_has_the_last_version_that_there_can_be_is_sent_nothing() {
+fn a_receiver_at_the_maximum_tick_gets_no_frame() {
     let topic = Topic::new(Metric::Transfers, TimeUnit::Year);
     let buckets = vec![Bucket { time: BucketTime::MIN, count: 1 }];
     let topics = vec![TopicFrame { topic, window: 1, buckets }];

@@ -1,95 +1,91 @@
-//! What a client is told when it gets no numbers.
+//! Why a request gets no counts, and the problem details (RFC 9457) that it gets instead.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 use domain::{BucketTime, Topic, UnknownTimeUnit, UnknownTopic};
 use service_kit::problem::Problem;
-use statistics_stream::history::{InvalidQuery, NOT_KEPT};
+use statistics_stream::history::{InvalidHistoryQuery, NOT_KEPT};
 use statistics_stream::{InvalidSelection, StreamError};
 
-use crate::request::Form;
+use crate::media_type::NotAcceptable;
 
-/// Why a request was not served.
+/// Why a request gets no counts.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// The path's last part is no unit.
+    /// The last segment of the path is not a unit.
     #[error(transparent)]
     Unit(#[from] UnknownTimeUnit),
-    /// A `topic` is none.
+    /// A `topic` parameter is not a topic.
     #[error(transparent)]
     Topic(#[from] UnknownTopic),
-    /// The topics cannot be asked for together.
+    /// The topics cannot be selected together.
     #[error(transparent)]
     Selection(#[from] InvalidSelection),
-    /// A query parameter has a value that it cannot have.
+    /// The value of a query parameter is not valid.
     #[error("{name}={value:?}: {expected}")]
     Parameter {
-        /// Its name.
+        /// The name of the parameter.
         name: &'static str,
-        /// Its value.
+        /// The value in the request.
         value: String,
-        /// What it can be.
+        /// The values that are valid.
         expected: String,
     },
-    /// Parameters of a live window stand beside those of a period.
+    /// The query has parameters of the live window and of a history query.
     #[error(
-        "last, payload and heartbeat are of the live window; from, to and limit are of a period, which needs from or to"
+        "last, payload and heartbeat apply to the live window; from, to and limit to a history query, \
+         which needs from or to"
     )]
     Mixed,
-    /// A period ends before it begins.
+    /// The period ends before it begins.
     #[error("from={from} is later than to={to}")]
     Backwards {
-        /// Where it should begin.
+        /// The requested start.
         from: BucketTime,
-        /// Where it should end.
+        /// The requested end.
         to: BucketTime,
     },
-    /// There is no such query parameter here.
-    #[error("there is no query parameter {name:?} here; there are: {known}")]
+    /// The path has no such query parameter.
+    #[error("unknown query parameter {name:?}; this path has: {known}")]
     UnknownParameter {
-        /// Its name.
+        /// The name in the request.
         name: String,
-        /// Those that there are.
+        /// The names that the path has.
         known: &'static str,
     },
-    /// A query parameter is there more than once, and it is not said which is meant.
-    #[error("{0} is there more than once")]
+    /// A query parameter occurs more than once.
+    #[error("the query parameter {0} occurs more than once")]
     Repeated(String),
-    /// The query cannot be parsed.
-    #[error("the query cannot be parsed: {0}")]
+    /// The query string is malformed.
+    #[error("the query string is malformed: {0}")]
     Query(String),
-    /// Nothing that the client accepts can be had.
-    #[error("{} can be had here, not {accepted}", media_types(forms))]
-    NotAcceptable {
-        /// What it accepts.
-        accepted: String,
-        /// What can be had.
-        forms: &'static [Form],
-    },
-    /// The unit gave up the counts of that time.
-    #[error("{topic} is kept since {kept_since}: ask from then on, or a longer unit for what was before")]
+    /// The client accepts no media type that the path offers.
+    #[error(transparent)]
+    NotAcceptable(#[from] NotAcceptable),
+    /// The period has expired: the unit does not keep it any more.
+    #[error("{topic} is kept since {kept_since}; for earlier counts, use a longer unit")]
     NotKept {
-        /// What was asked for.
+        /// The requested topic.
         topic: Topic,
-        /// Since when there is any.
+        /// The oldest time that the unit keeps.
         kept_since: BucketTime,
     },
-    /// No upstream answers.
-    #[error("no upstream answers with history just now")]
+    /// No upstream answers history queries.
+    #[error("no upstream answers history queries now")]
     NoHistory,
-    /// What a gateway asked for makes no sense.
+    /// A gateway sent a history query that is not valid.
     #[error(transparent)]
-    Internal(#[from] InvalidQuery),
-    /// No upstream has answered yet.
-    #[error("there are no numbers yet: no upstream has answered since this service started")]
+    Internal(#[from] InvalidHistoryQuery),
+    /// No upstream has sent counts yet.
+    #[error("there are no counts yet: no upstream has answered since this service started")]
     NoData,
-    /// No more streams are opened.
+    /// The hub accepts no more streams.
     #[error(transparent)]
     Stream(#[from] StreamError),
 }
 
 impl ApiError {
-    /// The stable type of the problem, and what is wrong in a few words.
+    /// The stable problem type, and its title.
     #[must_use]
     pub const fn problem_type(&self) -> (&'static str, &'static str) {
         match self {
@@ -103,7 +99,7 @@ impl ApiError {
             | Self::Backwards { .. }
             | Self::Query(_)
             | Self::Internal(_) => ("/problems/invalid-query", "Invalid query"),
-            Self::NotAcceptable { .. } => ("/problems/not-acceptable", "Not acceptable"),
+            Self::NotAcceptable(_) => ("/problems/not-acceptable", "Not acceptable"),
             Self::NotKept { .. } => (NOT_KEPT, "Not kept any more"),
             Self::NoData | Self::NoHistory | Self::Stream(_) => {
                 ("/problems/unavailable", "The service cannot answer now")
@@ -111,6 +107,7 @@ impl ApiError {
         }
     }
 
+    /// The parameter that is wrong, if it is a single one.
     fn field(&self) -> Option<&str> {
         match self {
             Self::Unit(_) => Some("unit"),
@@ -124,17 +121,12 @@ impl ApiError {
             Self::Query(_)
             | Self::Internal(_)
             | Self::Mixed
-            | Self::NotAcceptable { .. }
+            | Self::NotAcceptable(_)
             | Self::NoData
             | Self::NoHistory
             | Self::Stream(_) => None,
         }
     }
-}
-
-fn media_types(forms: &[Form]) -> String {
-    let names = forms.iter().map(|form| form.media_type()).map(|(kind, subtype)| format!("{kind}/{subtype}"));
-    names.collect::<Vec<_>>().join(", ")
 }
 
 impl ResponseError for ApiError {
@@ -150,7 +142,7 @@ impl ResponseError for ApiError {
             | Self::Backwards { .. }
             | Self::Query(_)
             | Self::Internal(_) => StatusCode::BAD_REQUEST,
-            Self::NotAcceptable { .. } => StatusCode::NOT_ACCEPTABLE,
+            Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Self::NotKept { .. } => StatusCode::GONE,
             Self::NoData | Self::NoHistory | Self::Stream(_) => StatusCode::SERVICE_UNAVAILABLE,
         }

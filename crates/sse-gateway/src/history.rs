@@ -1,4 +1,4 @@
-//! Pages of history, asked of the upstreams: of every stats-notifier, or of other gateways.
+//! Requests pages of history from the upstreams: stats-notifier replicas, or other gateways.
 
 use std::time::Duration;
 
@@ -8,37 +8,37 @@ use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 use service_kit::observe::REQUEST_ID;
 use service_kit::settings::comma_separated;
-use statistics_stream::history::{NOT_KEPT, Page, Query};
+use statistics_stream::history::{HistoryPage, HistoryQuery, NOT_KEPT};
 use tokio::sync::Semaphore;
 
 use crate::error::ApiError;
 use crate::settings::{HistorySettings, UpstreamSettings};
 
-/// Asks the upstreams for pages of history, one after another until one answers.
+/// Requests pages of history from one upstream after another, until one answers.
 #[derive(Debug)]
-pub struct History {
+pub struct HistoryClient {
     client: Client,
     addresses: Vec<String>,
-    /// So many requests at a time; more wait, for as long as a request may take.
-    requests: Semaphore,
+    /// Limits concurrent requests. More wait, and the wait counts towards the timeout.
+    permits: Semaphore,
     timeout: Duration,
     max_page_bytes: usize,
 }
 
-/// Why an upstream gave no page.
+/// Why an upstream gave no page. The next one is tried.
 #[derive(Debug, thiserror::Error)]
 enum UpstreamError {
     #[error("the upstream cannot be reached: {0}")]
     Unreachable(#[from] reqwest::Error),
     #[error("the upstream answered {0}")]
     Refused(StatusCode),
-    #[error("the upstream's answer is longer than {0} bytes")]
+    #[error("the response is longer than {0} bytes")]
     TooLarge(usize),
-    #[error("the upstream's answer cannot be understood: {0}")]
+    #[error("the response is not valid: {0}")]
     Data(#[from] serde_json::Error),
 }
 
-/// What a problem of the upstream says that is passed on.
+/// The members of the upstream's problem details that this service passes on.
 #[derive(Debug, Deserialize)]
 struct NotKept {
     #[serde(rename = "type")]
@@ -46,11 +46,11 @@ struct NotKept {
     kept_since: domain::BucketTime,
 }
 
-impl History {
-    /// Asks where the stream comes from, too.
+impl HistoryClient {
+    /// Uses the same upstreams as the stream.
     ///
     /// # Errors
-    /// The HTTP client cannot be made.
+    /// The HTTP client cannot be built.
     pub fn new(upstream: &UpstreamSettings, settings: &HistorySettings) -> Result<Self, reqwest::Error> {
         let connect_timeout = upstream.connect_timeout.get();
         Ok(Self {
@@ -58,51 +58,59 @@ impl History {
             addresses: comma_separated(&upstream.addresses)
                 .map(|address| address.trim_end_matches('/').to_owned())
                 .collect(),
-            requests: Semaphore::new(settings.concurrent_requests.get()),
+            permits: Semaphore::new(settings.concurrent_requests.get()),
             timeout: settings.timeout.get(),
             max_page_bytes: settings.max_page_bytes,
         })
     }
 
-    /// A page, on behalf of the request of this id.
+    /// Requests a page. `request_id` is passed on, so that the upstream logs it too.
     ///
     /// # Errors
-    /// [`ApiError::NotKept`]; or [`ApiError::NoHistory`] where no upstream answers in time.
-    pub async fn page(&self, query: Query, request_id: Option<&HeaderValue>) -> Result<Page, ApiError> {
-        let share = self.timeout / u32::try_from(self.addresses.len().max(1)).unwrap_or(u32::MAX);
-        let asked = async {
+    /// [`ApiError::NotKept`], or [`ApiError::NoHistory`] if no upstream answers in time.
+    pub async fn page(
+        &self,
+        query: HistoryQuery,
+        request_id: Option<&HeaderValue>,
+    ) -> Result<HistoryPage, ApiError> {
+        // A frozen upstream accepts connections but never answers. It must leave time for the
+        // others.
+        let timeout = self.timeout / u32::try_from(self.addresses.len().max(1)).unwrap_or(u32::MAX);
+        let request_in_turn = async {
             // The semaphore is never closed.
-            let _permit = self.requests.acquire().await;
+            let _permit = self.permits.acquire().await;
             for address in &self.addresses {
-                // One that is frozen accepts connections, but never answers: it must leave time for the others.
-                match tokio::time::timeout(share, self.ask(address, query, request_id)).await {
-                    Ok(Ok(answer)) => return answer,
+                match tokio::time::timeout(timeout, self.request_page(address, query, request_id)).await {
+                    Ok(Ok(page)) => return page,
                     Ok(Err(error)) => {
-                        tracing::warn!(upstream.address = address, error = %error, "no history");
+                        tracing::warn!(upstream.address = address, error = %error, "no history from this upstream");
                     }
-                    Err(_) => tracing::warn!(upstream.address = address, "no history: no answer in time"),
+                    Err(_) => {
+                        tracing::warn!(upstream.address = address, "no history from this upstream: timeout");
+                    }
                 }
             }
             Err(ApiError::NoHistory)
         };
-        tokio::time::timeout(self.timeout, asked).await.unwrap_or(Err(ApiError::NoHistory))
+        tokio::time::timeout(self.timeout, request_in_turn).await.unwrap_or(Err(ApiError::NoHistory))
     }
 
-    async fn ask(
+    /// The inner error is final: every upstream would answer the same.
+    async fn request_page(
         &self,
         address: &str,
-        query: Query,
+        query: HistoryQuery,
         request_id: Option<&HeaderValue>,
-    ) -> Result<Result<Page, ApiError>, UpstreamError> {
+    ) -> Result<Result<HistoryPage, ApiError>, UpstreamError> {
         let mut request = self.client.get(format!("{address}{}", query.path()));
         if let Some(id) = request_id {
             request = request.header(REQUEST_ID.as_str(), id.as_bytes());
         }
         let response = request.send().await?;
         match response.status() {
-            StatusCode::OK => Ok(Ok(serde_json::from_slice(&self.read(response).await?)?)),
+            StatusCode::OK => Ok(Ok(serde_json::from_slice(&self.read_body(response).await?)?)),
             StatusCode::GONE => {
-                let NotKept { kind, kept_since } = serde_json::from_slice(&self.read(response).await?)?;
+                let NotKept { kind, kept_since } = serde_json::from_slice(&self.read_body(response).await?)?;
                 if kind != NOT_KEPT {
                     return Err(UpstreamError::Refused(StatusCode::GONE));
                 }
@@ -112,7 +120,7 @@ impl History {
         }
     }
 
-    async fn read(&self, mut response: Response) -> Result<BytesMut, UpstreamError> {
+    async fn read_body(&self, mut response: Response) -> Result<BytesMut, UpstreamError> {
         let mut body = BytesMut::new();
         while let Some(part) = response.chunk().await? {
             body.extend_from_slice(&part);

@@ -1,9 +1,10 @@
-//! The state that subscribers follow, and the clock that keeps them in step.
+//! The state that subscribers follow, and the pace that keeps them in step.
 //!
-//! There are two states. The working one takes every change at once. The published one is what subscribers see:
-//! it follows the working one at announcements, the first at once and then at most one every
-//! [`HubSettings::pace`], and is constant in between. So clients that were in step at one announcement are in
-//! step at the next, and one event serves them all.
+//! A hub has two states. Every change goes into the working state at once. Subscribers see the
+//! published state: an announcement brings it up to the working state, and it is constant in
+//! between. The first change is announced at once, later ones at most every [`HubSettings::pace`].
+//! Clients that were in step at one announcement are in step at the next, so one encoded event
+//! serves them all.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -12,108 +13,94 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::{ApplyError, Changes, Frame, Statistics, Topic, TopicFrame, Version};
 use parking_lot::RwLock;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::frames::Frames;
+use crate::deliveries::Deliveries;
+use crate::encoder::EventEncoder;
+use crate::liveness::{Audience, Beat, Liveness};
 use crate::selection::Selection;
-use crate::settings::{Deliveries, HubSettings};
+use crate::settings::HubSettings;
 use crate::status::{Status, Upstream};
 
-/// After so many beats for gateways in which its upstream was not seen alive, a hub says that it is stale. Without
-/// that, a publisher whose database hangs would tell whoever connects that it is live.
-const MISSED_BEATS: u32 = 2;
-
-/// Which of its numbers a subscriber has not seen yet.
+/// Counters that tell a subscriber what it has not seen yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Announcement {
-    /// Grows with each published version.
+    /// Increases with each published version.
     pub(crate) version: u64,
-    /// Grows with each status to tell everybody.
+    /// Increases with each status that every subscriber gets.
     pub(crate) status: u64,
-    /// Grows with each status to tell gateways, and clients that asked for a quicker heartbeat.
+    /// Increases with each status that gateways get, and clients that asked for a short heartbeat.
     pub(crate) internal_status: u64,
 }
 
-/// Who follows a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Audience {
-    /// Pages and programs, and gateways beside them.
-    Clients,
-    /// Other gateways, which must notice soon when it falls silent.
-    Gateways,
+/// The period over which the streams of a stopping hub end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drain {
+    pub(crate) begun: Instant,
+    pub(crate) spread: Duration,
 }
 
-/// The state of all topics, and everybody who follows it.
+/// The state of all topics, and its subscribers.
 #[derive(Debug)]
 pub struct Hub {
     pub(crate) settings: HubSettings,
+    pub(crate) deliveries: Arc<Deliveries>,
     state: RwLock<State>,
+    liveness: RwLock<Liveness>,
     announced: watch::Sender<Announcement>,
     subscribers: AtomicUsize,
-    draining: watch::Sender<Option<(Instant, Duration)>>,
-    ended: CancellationToken,
+    drain: watch::Sender<Option<Drain>>,
+    closed: CancellationToken,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     working: Option<Statistics>,
     published: Option<Statistics>,
-    frames: Frames,
+    /// Events of the published version.
+    encoder: EventEncoder,
     announced: Option<Instant>,
-    /// Whether an announcement waits for its time.
+    /// Whether an announcement is scheduled.
     pending: bool,
-    upstream: Upstream,
-    since: OffsetDateTime,
-    /// Whether the upstream was seen alive since the last heartbeat to clients, and to gateways.
-    confirmed: [bool; 2],
-    /// When it was alive, as far as is known.
-    alive: Option<Instant>,
-    /// For how many beats for gateways it was not.
-    missed: u32,
 }
 
 impl Hub {
-    /// A hub without data, whose upstream is stale until [`Hub::live`]. Must be called within a tokio runtime,
-    /// where its heartbeat lives until the hub is dropped or [ended](Hub::end).
+    /// A hub without counts, which is stale until [`Hub::mark_live`]. Must be called within a tokio
+    /// runtime. Its heartbeats run there until the hub is dropped or [closed](Hub::close).
     #[must_use]
     pub fn new(settings: HubSettings) -> Arc<Self> {
-        let state = State {
-            working: None,
-            published: None,
-            frames: Frames::default(),
-            announced: None,
-            pending: false,
-            upstream: Upstream::Stale,
-            since: OffsetDateTime::now_utc(),
-            confirmed: [false; 2],
-            alive: None,
-            missed: 0,
-        };
+        Self::with_deliveries(settings, Arc::default())
+    }
+
+    /// As [`Hub::new`], but adds to existing counters.
+    #[must_use]
+    pub fn with_deliveries(settings: HubSettings, deliveries: Arc<Deliveries>) -> Arc<Self> {
         let hub = Arc::new(Self {
             settings,
-            state: RwLock::new(state),
+            deliveries,
+            state: RwLock::default(),
+            liveness: RwLock::new(Liveness::new()),
             announced: watch::Sender::new(Announcement::default()),
             subscribers: AtomicUsize::new(0),
-            draining: watch::Sender::new(None),
-            ended: CancellationToken::new(),
+            drain: watch::Sender::new(None),
+            closed: CancellationToken::new(),
         });
         for audience in [Audience::Clients, Audience::Gateways] {
-            tokio::spawn(keep_beating(Arc::downgrade(&hub), audience, hub.ended.clone()));
+            tokio::spawn(send_heartbeats(Arc::downgrade(&hub), audience, hub.closed.clone()));
         }
         hub
     }
 
-    /// Begins with the state of a publisher's new term.
+    /// Begins a publisher's new term with this state.
     pub fn start(self: &Arc<Self>, statistics: Statistics) {
         self.state.write().working = Some(statistics);
-        self.changed();
+        self.schedule_announcement();
     }
 
-    /// Counts changes, and returns the version that has them; `None` before [`Hub::start`].
+    /// Adds changes to the counts, and returns the version that includes them. `None` before
+    /// [`Hub::start`].
     pub fn advance(self: &Arc<Self>, changes: &Changes) -> Option<Version> {
         let version = {
             let mut state = self.state.write();
@@ -121,14 +108,14 @@ impl Hub {
             working.advance(changes);
             working.version()
         };
-        self.changed();
+        self.schedule_announcement();
         Some(version)
     }
 
-    /// Takes over a frame of the upstream.
+    /// Applies a frame of the upstream.
     ///
     /// # Errors
-    /// [`ApplyError`] where it does not fit; nothing was then changed.
+    /// [`ApplyError`] if the frame does not fit. The state is then unchanged.
     pub fn apply(self: &Arc<Self>, frame: &Frame) -> Result<(), ApplyError> {
         {
             let mut state = self.state.write();
@@ -141,80 +128,88 @@ impl Hub {
                 }
             }
         }
-        self.changed();
+        self.schedule_announcement();
         Ok(())
     }
 
-    /// The newest state, if there is one.
-    pub fn read<T>(&self, look: impl FnOnce(&Statistics) -> T) -> Option<T> {
+    /// Calls `look` with the working state; `None` if there is none yet.
+    pub fn with_state<T>(&self, look: impl FnOnce(&Statistics) -> T) -> Option<T> {
         self.state.read().working.as_ref().map(look)
     }
 
-    /// The upstream was seen alive just now.
-    pub fn live(&self) {
-        self.live_at(Instant::now());
+    /// Records that the upstream is alive now.
+    pub fn mark_live(&self) {
+        self.mark_live_at(Instant::now());
     }
 
-    /// The upstream was alive at some moment, of which word has come just now.
-    pub fn live_at(&self, moment: Instant) {
-        self.state.write().alive = Some(moment);
-        self.upstream(Upstream::Live);
+    /// Records that the upstream was alive at `moment`.
+    pub fn mark_live_at(&self, moment: Instant) {
+        let changed = self.liveness.write().mark_live(moment);
+        self.announce_status_if(changed);
     }
 
-    /// Whether the upstream was alive so short a time ago.
+    /// Whether the upstream was alive within the last `time`.
     #[must_use]
     pub fn was_live_within(&self, time: Duration) -> bool {
-        self.state.read().alive.is_some_and(|moment| moment.elapsed() < time)
+        self.liveness.read().was_live_within(time)
     }
 
-    /// The upstream is lost, or says of itself that it is stale. Subscribers keep their numbers.
-    pub fn stale(&self) {
-        self.upstream(Upstream::Stale);
+    /// Records that the upstream is lost, or that it reports itself as stale. Subscribers keep
+    /// their counts.
+    pub fn mark_stale(&self) {
+        let changed = self.liveness.write().mark_stale();
+        self.announce_status_if(changed);
     }
 
     /// Ends all streams.
-    pub fn end(&self) {
-        self.ended.cancel();
+    pub fn close(&self) {
+        self.closed.cancel();
     }
 
-    /// Ends all streams, each at a random moment within `spread`, so that not all clients reconnect at once.
+    /// Ends all streams, each at a random moment within `spread`, so that clients do not all
+    /// reconnect at once.
     pub async fn drain(&self, spread: Duration) {
-        self.draining.send_replace(Some((Instant::now(), spread)));
+        self.drain.send_replace(Some(Drain { begun: Instant::now(), spread }));
         tokio::time::sleep(spread).await;
-        self.end();
+        self.close();
     }
 
-    /// Whether there are numbers, and whether they follow the database.
+    /// Whether there are counts to show.
     #[must_use]
-    pub fn condition(&self) -> (bool, Upstream) {
-        let state = self.state.read();
-        (state.published.is_some(), state.upstream)
+    pub fn has_data(&self) -> bool {
+        self.state.read().published.is_some()
     }
 
-    /// How many subscribers there are.
+    /// Whether the counts follow the database.
+    #[must_use]
+    pub fn upstream(&self) -> Upstream {
+        self.liveness.read().upstream()
+    }
+
+    /// The number of subscribers.
     #[must_use]
     pub fn subscribers(&self) -> usize {
         self.subscribers.load(Ordering::Relaxed)
     }
 
-    /// What subscribers got.
+    /// Counters of the frames that subscribers got.
     #[must_use]
     pub fn deliveries(&self) -> &Deliveries {
-        &self.settings.deliveries
+        &self.deliveries
     }
 
-    /// How long ago the published version was published; `None` before there is any.
+    /// The time since the last version was published; `None` before the first.
     #[must_use]
     pub fn version_age(&self) -> Option<Duration> {
         self.state.read().announced.map(|announced| announced.elapsed())
     }
 
-    /// The published state of a selection as JSON; `None` before there is any.
+    /// The published windows of a selection as JSON; `None` before there are any.
     #[must_use]
     pub fn snapshot(&self, selection: &Selection) -> Option<String> {
         let mut state = self.state.write();
-        let State { published, frames, .. } = &mut *state;
-        published.as_ref().map(|published| frames.snapshot(published, selection))
+        let State { published, encoder, .. } = &mut *state;
+        published.as_ref().map(|published| encoder.snapshot(published, selection))
     }
 
     /// The published windows of a selection; `None` before there are any.
@@ -230,33 +225,28 @@ impl Hub {
         self.announced.subscribe()
     }
 
-    pub(crate) fn draining(&self) -> watch::Receiver<Option<(Instant, Duration)>> {
-        self.draining.subscribe()
+    pub(crate) fn draining(&self) -> watch::Receiver<Option<Drain>> {
+        self.drain.subscribe()
     }
 
-    pub(crate) const fn ended(&self) -> &CancellationToken {
-        &self.ended
+    pub(crate) const fn closed(&self) -> &CancellationToken {
+        &self.closed
     }
 
-    /// The event from `from` to the published version, where there is one, and that version.
+    /// The event that brings a subscriber from version `from` to the published one, with the
+    /// version that it reaches. `None` if there is nothing to send.
     pub(crate) fn event(&self, selection: &Selection, from: Option<Version>) -> Option<(Bytes, Version)> {
         let mut state = self.state.write();
-        let State { published, frames, .. } = &mut *state;
+        let State { published, encoder, .. } = &mut *state;
         let published = published.as_ref()?;
-        Some((frames.event(published, selection, from)?, published.version()))
+        Some((encoder.event(published, selection, from)?, published.version()))
     }
 
     pub(crate) fn status(&self) -> Status {
-        let state = self.state.read();
-        let text = |time: OffsetDateTime| {
-            // Whole milliseconds: what is finer says nothing here.
-            let whole = time.replace_millisecond(time.millisecond()).unwrap_or(time);
-            whole.format(&Rfc3339).unwrap_or_default()
-        };
-        Status { upstream: state.upstream, since: text(state.since), now: text(OffsetDateTime::now_utc()) }
+        self.liveness.read().status()
     }
 
-    /// Takes a subscriber's place, where there is one.
+    /// Reserves a subscriber's place. `false` if all are taken.
     pub(crate) fn admit(&self) -> bool {
         let below = |count| (count < self.settings.max_subscribers).then_some(count + 1);
         self.subscribers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).is_ok()
@@ -266,54 +256,37 @@ impl Hub {
         self.subscribers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn upstream(&self, upstream: Upstream) {
-        let mut state = self.state.write();
-        if upstream == Upstream::Live {
-            (state.confirmed, state.missed) = ([true; 2], 0);
-        }
-        if state.upstream != upstream {
-            (state.upstream, state.since) = (upstream, OffsetDateTime::now_utc());
-            drop(state);
-            self.announced.send_modify(|announced| {
-                announced.status += 1;
-                announced.internal_status += 1;
-            });
+    fn announce_status_if(&self, changed: bool) {
+        if changed {
+            self.announce_status(&[Audience::Clients, Audience::Gateways]);
         }
     }
 
-    /// Tells the status again: a lost upstream always, a live one only where it was seen alive since. One that was not
-    /// for too long is lost.
+    fn announce_status(&self, audiences: &[Audience]) {
+        self.announced.send_modify(|announced| {
+            announced.status += u64::from(audiences.contains(&Audience::Clients));
+            announced.internal_status += u64::from(audiences.contains(&Audience::Gateways));
+        });
+    }
+
     fn beat(&self, audience: Audience) {
-        let mut state = self.state.write();
-        let confirmed = std::mem::take(&mut state.confirmed[audience as usize]);
-        let told = state.upstream == Upstream::Stale || confirmed;
-        if !told && audience == Audience::Gateways {
-            state.missed += 1;
-        }
-        let lost = !told && state.missed >= MISSED_BEATS;
-        if lost {
-            // Under the same lock: whoever sees it alive from here on says so after this.
-            (state.upstream, state.since) = (Upstream::Stale, OffsetDateTime::now_utc());
-        }
-        drop(state);
-        if told || lost {
-            self.announced.send_modify(|announced| {
-                announced.status += u64::from(lost || audience == Audience::Clients);
-                announced.internal_status += u64::from(lost || audience == Audience::Gateways);
-            });
+        let beat = self.liveness.write().beat(audience);
+        match beat {
+            Beat::Skip => {}
+            Beat::Repeat => self.announce_status(&[audience]),
+            Beat::Lost => self.announce_status(&[Audience::Clients, Audience::Gateways]),
         }
     }
 
-    /// The working state has changed: announces it now, or when it is time.
-    fn changed(self: &Arc<Self>) {
+    /// Announces the working state now, or as soon as the pace allows.
+    fn schedule_announcement(self: &Arc<Self>) {
         let wait = {
             let mut state = self.state.write();
             if state.pending {
                 return;
             }
-            let wait = state
-                .announced
-                .map_or(Duration::ZERO, |last| self.settings.pace.saturating_sub(last.elapsed()));
+            let elapsed = state.announced.map(|last| last.elapsed());
+            let wait = elapsed.map_or(Duration::ZERO, |elapsed| self.settings.pace.saturating_sub(elapsed));
             state.pending = !wait.is_zero();
             wait
         };
@@ -332,8 +305,9 @@ impl Hub {
 
     fn announce(&self) {
         let mut state = self.state.write();
-        let State { working, published, frames, announced, pending, .. } = &mut *state;
-        (*pending, *announced) = (false, Some(Instant::now()));
+        let State { working, published, encoder, announced, pending } = &mut *state;
+        *pending = false;
+        *announced = Some(Instant::now());
         let Some(working) = working else { return };
         match published {
             None => *published = Some(working.clone()),
@@ -341,20 +315,20 @@ impl Hub {
                 let topics: Vec<_> = Topic::all().collect();
                 let Some(frame) = working.frame_since(Some(published.version()), &topics) else { return };
                 if published.apply(&frame).is_err() {
-                    // The working state never goes back, so its frames always fit; were that ever wrong, its
-                    // whole state would still be right.
+                    // Cannot happen: the working state never goes back, so its frames always fit. A
+                    // full copy is right in any case.
                     *published = working.clone();
                 }
             }
         }
-        *frames = Frames::default();
+        *encoder = EventEncoder::default();
         drop(state);
         self.announced.send_modify(|announced| announced.version += 1);
     }
 }
 
-/// Beats for as long as the hub lives.
-async fn keep_beating(hub: Weak<Hub>, audience: Audience, ended: CancellationToken) {
+/// Runs for as long as the hub exists and is not closed.
+async fn send_heartbeats(hub: Weak<Hub>, audience: Audience, closed: CancellationToken) {
     let interval = match (hub.upgrade(), audience) {
         (None, _) => return,
         (Some(hub), Audience::Clients) => hub.settings.heartbeat,
@@ -365,7 +339,7 @@ async fn keep_beating(hub: Weak<Hub>, audience: Audience, ended: CancellationTok
     loop {
         tokio::select! {
             _ = heartbeat.tick() => {}
-            () = ended.cancelled() => return,
+            () = closed.cancelled() => return,
         }
         let Some(hub) = hub.upgrade() else { return };
         hub.beat(audience);

@@ -1,30 +1,33 @@
-//! Both ends of the stream of statistics.
+//! Both ends of the statistics stream.
 //!
-//! stats-notifier publishes on a [`Hub`]; every sse-gateway [follows](upstream::follow) such a stream, of the
-//! notifier or of another gateway, into a hub of its own, and serves it on. So the two services share this one
-//! implementation of the protocol instead of each having half of it.
+//! stats-notifier publishes on a [`Hub`]. Every sse-gateway [follows](upstream::follow) the stream
+//! of the notifier, or of another gateway, into a hub of its own, and serves it from there. The
+//! services share this one implementation of the protocol, instead of each having one half.
 //!
-//! Reading order: [`Selection`] is what one subscriber asked for; [`Hub`] holds the state and announces its
-//! changes; `frames` encodes an event once for all that are in step; [`stream_response`] is the life of one
-//! subscriber; [`upstream`] is the other end, and [`decoder`] what it understands.
+//! Reading order: a [`Selection`] is what one subscriber asks for. The [`Hub`] holds the state and
+//! announces its changes. `encoder` turns a version into the bytes of a server-sent event, once for
+//! all subscribers in step. [`stream_response`] is the life of one subscriber. [`upstream`] is the
+//! other end, with [`decoder`] as the counterpart of `encoder`.
 //!
-//! Invariant: a subscriber is a version and nothing else. No event is ever queued for anybody: whoever is ready
-//! for more gets one frame from its own version to the published one, so a slow client costs what a quick one does.
+//! Invariant: a subscriber is a version and nothing else. No event is ever queued for a subscriber.
+//! A subscriber that is ready for more gets one frame, from its own version to the published one,
+//! so a slow client costs no more than a fast one.
 
 pub mod decoder;
-mod frames;
+mod deliveries;
+mod encoder;
 pub mod history;
 mod hub;
+mod liveness;
 mod selection;
 mod settings;
 mod status;
 mod subscriber;
 pub mod upstream;
-#[cfg(test)]
-mod wire;
 
+pub use deliveries::Deliveries;
 pub use hub::Hub;
 pub use selection::{InvalidSelection, Payload, Selection};
-pub use settings::{Deliveries, HubSettings};
+pub use settings::HubSettings;
 pub use status::{Status, Upstream};
-pub use subscriber::{StreamError, internal_stream_response, stream_response};
+pub use subscriber::{StreamError, internal_stream_response, last_event_id, stream_response};

@@ -1,57 +1,56 @@
-//! What one subscriber asked for.
+//! What one subscriber asks for.
 
 use domain::Topic;
 
 /// How much each event carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Payload {
-    /// A snapshot first, then what changed.
+    /// A snapshot first, then the changes.
     Changes,
-    /// The whole window each time, newest first, as unnamed messages.
+    /// The whole window each time, newest bucket first, as unnamed messages.
     Full,
 }
 
-/// The topics that a subscriber follows, and in what form.
+/// The topics that a subscriber follows, and the form of its events.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Selection {
     topics: Vec<Topic>,
     last: usize,
     payload: Payload,
-    /// Whether data is an array of topics, or the one topic itself.
     array: bool,
 }
 
-/// Why topics cannot be followed together.
+/// Why topics cannot be selected together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSelection {
-    /// None was named.
+    /// No topic.
     #[error("name at least one topic, as in topic=transfers/minute")]
     Empty,
-    /// One was named twice.
+    /// A topic is listed twice.
     #[error("{0} is named twice")]
     Twice(Topic),
-    /// A window of no buckets.
+    /// A window of 0 buckets.
     #[error("last must be at least 1")]
     NoWindow,
 }
 
 impl Selection {
-    /// One topic by itself.
+    /// One topic. The data of its events is one object.
     #[must_use]
     pub fn one(topic: Topic) -> Self {
         Self { topics: vec![topic], last: usize::MAX, payload: Payload::Changes, array: false }
     }
 
-    /// Several topics, as an array in this order.
+    /// Several topics. The data of their events is an array, in this order.
     ///
     /// # Errors
-    /// [`InvalidSelection`] where there is none, or one twice.
+    /// [`InvalidSelection`] if there is no topic, or one twice.
     pub fn many(topics: Vec<Topic>) -> Result<Self, InvalidSelection> {
         if topics.is_empty() {
             return Err(InvalidSelection::Empty);
         }
-        for (place, topic) in topics.iter().enumerate() {
-            if topics[..place].contains(topic) {
+        for (position, topic) in topics.iter().enumerate() {
+            if topics[..position].contains(topic) {
                 return Err(InvalidSelection::Twice(*topic));
             }
         }
@@ -61,7 +60,8 @@ impl Selection {
     /// Every topic.
     #[must_use]
     pub fn all() -> Self {
-        Self { topics: Topic::all().collect(), last: usize::MAX, payload: Payload::Changes, array: true }
+        let topics = Topic::all().collect();
+        Self { topics, last: usize::MAX, payload: Payload::Changes, array: true }
     }
 
     /// Only the newest `last` buckets of each topic.
@@ -72,19 +72,19 @@ impl Selection {
         if last == 0 { Err(InvalidSelection::NoWindow) } else { Ok(Self { last, ..self }) }
     }
 
-    /// With this payload.
+    /// With this payload instead of [`Payload::Changes`].
     #[must_use]
-    pub fn with(self, payload: Payload) -> Self {
+    pub fn with_payload(self, payload: Payload) -> Self {
         Self { payload, ..self }
     }
 
-    /// The topics, in the order asked.
+    /// The topics, in the order of the request.
     #[must_use]
     pub fn topics(&self) -> &[Topic] {
         &self.topics
     }
 
-    /// How many buckets of each at most.
+    /// The maximum number of buckets per topic.
     #[must_use]
     pub const fn last(&self) -> usize {
         self.last
@@ -96,7 +96,7 @@ impl Selection {
         self.payload
     }
 
-    /// Whether data is an array of topics.
+    /// Whether data is an array of topics, or one topic by itself.
     #[must_use]
     pub const fn is_array(&self) -> bool {
         self.array

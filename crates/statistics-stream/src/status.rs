@@ -1,26 +1,24 @@
-//! What subscribers are told of the upstream.
+//! The `status` event: whether the counts are live.
 
 use serde::{Deserialize, Serialize};
 
-/// Whether the numbers follow the database.
+/// Whether the counts follow the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(test, derive(ts_rs::TS))]
 pub enum Upstream {
-    /// They do.
+    /// The counts follow the database.
     Live,
-    /// They did, until the time that the status names.
+    /// The upstream is lost, or is stale itself. The counts may be old.
     Stale,
 }
 
 /// The data of a `status` event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Status {
-    /// Whether the numbers follow the database.
+    /// Whether the counts follow the database.
     pub upstream: Upstream,
-    /// Since when, RFC 3339.
+    /// When `upstream` last changed, RFC 3339.
     pub since: String,
-    /// The server's time, RFC 3339: a page need not trust its own clock.
+    /// The server's time, RFC 3339. A page can use it instead of its own clock.
     pub now: String,
 }

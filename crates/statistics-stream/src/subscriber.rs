@@ -3,38 +3,46 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, HeaderName};
+use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use domain::Version;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use russe::{Event, Message};
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::frames::encoded;
-use crate::hub::{Announcement, Hub};
+use crate::encoder::encode_event;
+use crate::hub::{Announcement, Drain, Hub};
 use crate::selection::Selection;
 
 /// Why a stream was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
-    /// There are as many subscribers as there may be.
-    #[error("as many clients as this server takes are connected; try again, or another one")]
+    /// The maximum number of subscribers is reached.
+    #[error("the maximum number of clients is connected; try again later, or another server")]
     Full,
-    /// The hub has ended its streams.
-    #[error("this server is stopping; try again, or another one")]
-    Ended,
+    /// The hub is closed.
+    #[error("this server is stopping; try again later, or another server")]
+    Closed,
 }
 
-/// Streams a selection: from the version of `last_event_id`, where that is possible, else from snapshots. A client
-/// that must notice soon when the stream falls silent asks for a `heartbeat` of its own; it is told with every so
-/// many of the beats for gateways, so that no client costs a timer.
+/// The version that the client already has, from its `Last-Event-ID` header. An id that no hub has
+/// written is no error: the client gets snapshots.
+#[must_use]
+pub fn last_event_id(request: &HttpRequest) -> Option<Version> {
+    request.headers().get("last-event-id")?.to_str().ok()?.parse().ok()
+}
+
+/// Streams a selection to a client: from the version of `last_event_id` if possible, otherwise from
+/// snapshots.
+///
+/// A client can ask for a shorter `heartbeat`, to notice sooner when the stream falls silent. It is
+/// rounded down to a multiple of the heartbeat for gateways, so no client needs a timer of its own.
 ///
 /// # Errors
-/// [`StreamError`] where no more subscribers are taken.
+/// [`StreamError`] if the hub accepts no more subscribers.
 pub fn stream_response(
     hub: &Arc<Hub>,
     selection: Selection,
@@ -48,10 +56,10 @@ pub fn stream_response(
     respond(hub, selection, last_event_id, heartbeat.map_or(u64::MAX, beats))
 }
 
-/// Streams all topics to another gateway, with a heartbeat quick enough for it to notice a frozen upstream.
+/// Streams all topics to another gateway, with heartbeats short enough to notice a frozen upstream.
 ///
 /// # Errors
-/// [`StreamError`] where no more subscribers are taken.
+/// [`StreamError`] if the hub accepts no more subscribers.
 pub fn internal_stream_response(
     hub: &Arc<Hub>,
     last_event_id: Option<Version>,
@@ -65,8 +73,8 @@ fn respond(
     last_event_id: Option<Version>,
     beats: u64,
 ) -> Result<HttpResponse, StreamError> {
-    if hub.ended().is_cancelled() {
-        return Err(StreamError::Ended);
+    if hub.closed().is_cancelled() {
+        return Err(StreamError::Closed);
     }
     if !hub.admit() {
         return Err(StreamError::Full);
@@ -75,25 +83,25 @@ fn respond(
     let subscriber = Subscriber {
         announcements: hub.announcements(),
         draining: hub.draining(),
-        leaves: rand::random(),
+        drain_position: rand::random(),
         beats,
         place,
         selection,
         version: last_event_id,
-        looked_at: None,
-        told: None,
-        framed: false,
+        seen_version: None,
+        sent_status: None,
+        sent_frame_last: false,
         opened: false,
     };
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
         .insert_header((CACHE_CONTROL, "no-store"))
-        // Proxies of the nginx family would hold events back otherwise.
+        // nginx and its relatives would buffer the events otherwise.
         .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
         .streaming(subscriber.events()))
 }
 
-/// A subscriber's place in the hub, given back when its connection ends in whatever way.
+/// A subscriber's place in the hub. Dropped, and so given back, however the connection ends.
 struct Place(Arc<Hub>);
 
 impl Drop for Place {
@@ -105,100 +113,106 @@ impl Drop for Place {
 struct Subscriber {
     place: Place,
     announcements: watch::Receiver<Announcement>,
-    draining: watch::Receiver<Option<(Instant, Duration)>>,
-    /// When in the time to drain it ends, from 0 to 1.
-    leaves: f64,
-    /// After how many beats for gateways it is told the status again, at the latest.
+    draining: watch::Receiver<Option<Drain>>,
+    /// When this stream ends while the hub drains: from 0, the beginning of the drain, to 1, its
+    /// end.
+    drain_position: f64,
+    /// The status is repeated after this many heartbeats for gateways, if not sooner.
     beats: u64,
     selection: Selection,
     /// The version that the client has.
     version: Option<Version>,
-    /// The number of the announcement that it looked at last.
-    looked_at: Option<u64>,
-    /// What was announced when it was told the status last.
-    told: Option<Announcement>,
+    /// [`Announcement::version`] when the last frame was made.
+    seen_version: Option<u64>,
+    /// The announcement of the last status that was sent.
+    sent_status: Option<Announcement>,
     /// Whether the last event was a frame.
-    framed: bool,
+    sent_frame_last: bool,
     opened: bool,
 }
 
 impl Subscriber {
     fn events(self) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> {
         unfold(self, |mut subscriber| async move {
-            // The bytes are shared with all who are sent the same, and handed over in pieces by `service_kit::server`.
+            // Subscribers in step share these bytes. `service_kit::server` writes them in pieces.
             let event = subscriber.next().await?;
             Some((Ok(event), subscriber))
         })
     }
 
-    /// The next event, once the client is ready for it. Nothing is prepared before: what changes meanwhile is
-    /// conflated into the one frame that this then makes.
+    /// The next event. Called when the client is ready for it, and not before: all changes until
+    /// then are conflated into one frame.
     async fn next(&mut self) -> Option<Bytes> {
         if !self.opened {
             self.opened = true;
             return self.retry();
         }
         loop {
-            if self.place.0.ended().is_cancelled() {
+            if self.place.0.closed().is_cancelled() {
                 return None;
             }
-            // Marks what is announced as seen before looking at it, so that what is announced later wakes again.
+            // Marked as seen before the state is read, so that a later announcement wakes this loop
+            // again.
             let announced = *self.announcements.borrow_and_update();
-            let due = self.told.is_none_or(|told| {
-                announced.status != told.status
-                    || announced.internal_status - told.internal_status >= self.beats
+            let status_due = self.sent_status.is_none_or(|sent| {
+                announced.status != sent.status
+                    || announced.internal_status - sent.internal_status >= self.beats
             });
-            // A slow client finds a newer version each time that it is ready for one. If frames always came first, it would
-            // never be told that the numbers are live, or stale.
-            if !(due && self.framed) {
-                let looked_at = self.looked_at.replace(announced.version);
+            // A slow client finds a newer version each time that it is ready. If frames always came
+            // first, it would never get the status. So a status that is due follows each frame.
+            if !(status_due && self.sent_frame_last) {
+                let seen_version = self.seen_version.replace(announced.version);
                 if let Some((event, version)) = self.place.0.event(&self.selection, self.version) {
-                    (self.version, self.framed) = (Some(version), true);
-                    let skipped = looked_at.map_or(0, |last| announced.version.saturating_sub(last + 1));
+                    self.version = Some(version);
+                    self.sent_frame_last = true;
+                    let skipped = seen_version.map_or(0, |seen| announced.version.saturating_sub(seen + 1));
                     self.place.0.deliveries().count(skipped);
                     return Some(event);
                 }
             }
-            if due {
-                (self.told, self.framed) = (Some(announced), false);
+            if status_due {
+                self.sent_status = Some(announced);
+                self.sent_frame_last = false;
                 return self.status();
             }
             tokio::select! {
                 changed = self.announcements.changed() => changed.ok()?,
-                () = end(&mut self.draining, self.leaves, self.place.0.ended()) => return None,
+                () = end_of_stream(&mut self.draining, self.drain_position, self.place.0.closed()) => return None,
             }
         }
     }
 
-    /// Clients that lose their server at the same moment must not all come back at the same moment.
+    /// A random delay for the next attempt: clients that lose their server together must not all
+    /// reconnect at once.
     fn retry(&self) -> Option<Bytes> {
         let settings = &self.place.0.settings;
-        encoded(Event::Retry(rand::random_range(settings.retry_min..=settings.retry_max)))
+        encode_event(Event::Retry(rand::random_range(settings.retry_min..=settings.retry_max)))
     }
 
     fn status(&self) -> Option<Bytes> {
         let data = serde_json::to_string(&self.place.0.status()).ok()?;
         let message = Message { id: None, event: Some("status".into()), retry: None, data: data.into() };
-        encoded(Event::Message(message))
+        encode_event(Event::Message(message))
     }
 }
 
-/// Resolves when the stream should end: at once, or at its own moment of the time to drain.
-async fn end(
-    draining: &mut watch::Receiver<Option<(Instant, Duration)>>,
-    leaves: f64,
-    ended: &CancellationToken,
+/// Resolves when the stream should end: when the hub is closed, or at the stream's own moment of
+/// the drain.
+async fn end_of_stream(
+    draining: &mut watch::Receiver<Option<Drain>>,
+    drain_position: f64,
+    closed: &CancellationToken,
 ) {
-    let leave = async {
+    let drained = async {
         if let Ok(drain) = draining.wait_for(Option::is_some).await.map(|drain| *drain)
-            && let Some((begun, spread)) = drain
+            && let Some(Drain { begun, spread }) = drain
         {
-            tokio::time::sleep_until(begun + spread.mul_f64(leaves)).await;
+            tokio::time::sleep_until(begun + spread.mul_f64(drain_position)).await;
         }
     };
     tokio::select! {
-        () = ended.cancelled() => {}
-        () = leave => {}
+        () = closed.cancelled() => {}
+        () = drained => {}
     }
 }
 
@@ -206,6 +220,7 @@ async fn end(
 mod tests {
     use std::future::poll_fn;
     use std::pin::pin;
+    use std::time::Instant;
 
     use actix_web::body::MessageBody;
     use domain::{Bucket, BucketTime, Frame, FrameKind, Nonce, Statistics, Topic, TopicFrame};
@@ -214,7 +229,7 @@ mod tests {
     use crate::settings::HubSettings;
 
     #[tokio::test]
-    async fn whoever_always_finds_a_newer_version_is_told_the_status_as_well() {
+    async fn a_client_that_always_finds_a_newer_version_gets_the_status_too() {
         let beat = Duration::from_millis(10);
         let hub = Hub::new(HubSettings {
             pace: Duration::ZERO,
@@ -224,21 +239,22 @@ mod tests {
         let version = |tick| Version { nonce: Nonce::new(1), tick };
         hub.start(Statistics::new(version(0)));
         let mut body = pin!(internal_stream_response(&hub, None).unwrap().into_body());
-        let (started, mut told) = (Instant::now(), 0);
-        let (topic, time) = ("transfers/year".parse::<Topic>().unwrap(), BucketTime::MIN);
+        let started = Instant::now();
+        let mut statuses = 0;
+        let topic: Topic = "transfers/year".parse().unwrap();
         for tick in 1_u32.. {
-            let buckets = vec![Bucket { time: topic.unit.truncate(time), count: tick.into() }];
+            let buckets = vec![Bucket { time: topic.unit.truncate(BucketTime::MIN), count: tick.into() }];
             let topics = vec![TopicFrame { topic, window: topic.unit.window(), buckets }];
             let version = version(tick.into());
             hub.apply(&Frame { kind: FrameKind::Patch, version, topics }).unwrap();
-            hub.live();
+            hub.mark_live();
             let event = poll_fn(|context| body.as_mut().poll_next(context)).await.unwrap().unwrap();
-            told += usize::from(String::from_utf8_lossy(&event).contains("event: status"));
-            if told == 3 {
+            statuses += usize::from(String::from_utf8_lossy(&event).contains("event: status"));
+            if statuses == 3 {
                 break;
             }
-            assert!(started.elapsed() < Duration::from_secs(10), "{told} times in {tick} events");
-            // So that the hub beats.
+            assert!(started.elapsed() < Duration::from_secs(10), "{statuses} statuses in {tick} events");
+            // Lets the heartbeat task run.
             tokio::task::yield_now().await;
         }
     }

@@ -1,4 +1,4 @@
-//! Follows a stream of statistics into a hub.
+//! Follows the statistics stream of an upstream into a hub.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,30 +11,32 @@ use tokio_util::codec::FramedRead;
 use tokio_util::io::StreamReader;
 use tokio_util::sync::CancellationToken;
 
-use crate::decoder::{DecodeError, EventDecoder, Told};
+use crate::decoder::{DecodeError, EventDecoder, StreamEvent};
 use crate::hub::Hub;
 use crate::status::Upstream;
 
 /// The path of the stream of all topics.
 pub const PATH: &str = "/internal/v1/stream";
 
-/// Whom to follow, and how patiently.
+/// Which upstreams to follow, and when to give one up.
 #[derive(Debug, Clone)]
-pub struct UpstreamSettings {
-    /// The addresses that may have the stream, such as `http://127.0.0.1:8083`, tried in turn.
+pub struct FollowSettings {
+    /// Addresses of possible upstreams, such as `http://127.0.0.1:8083`, tried in turn.
     pub addresses: Vec<String>,
-    /// After how long without a byte the upstream is given up, and the numbers are stale.
+    /// The read timeout. An upstream that sends no byte for this long is lost, and the counts are
+    /// stale.
     pub silence: Duration,
-    /// How long it may take until an upstream answers: one that is frozen accepts connections, but says nothing.
+    /// The timeout for the response head. A frozen upstream accepts connections, but never
+    /// responds.
     pub connect_timeout: Duration,
-    /// The wait before the next address is tried; doubled, up to eight times this, each time that all have been
-    /// tried and none has the stream.
+    /// The delay before the next address is tried. It doubles, up to eight times this, whenever all
+    /// addresses have failed.
     pub retry: Duration,
-    /// The largest event taken, in bytes.
+    /// The maximum size of an event, in bytes.
     pub max_event_bytes: usize,
 }
 
-/// Why an upstream was given up.
+/// Why an upstream was given up. The next address is tried.
 #[derive(Debug, thiserror::Error)]
 enum UpstreamError {
     #[error("the upstream cannot be reached: {0}")]
@@ -44,45 +46,45 @@ enum UpstreamError {
     #[error(transparent)]
     Unreadable(#[from] DecodeError),
     #[error(transparent)]
-    Misfit(#[from] ApplyError),
+    DoesNotFit(#[from] ApplyError),
     #[error("the stream ended")]
     Ended,
     #[error("no answer within {} ms", .0.as_millis())]
     Silent(Duration),
 }
 
-/// Follows one of the addresses after another into `hub`, until asked to stop.
+/// Follows one address after another into `hub`, until `shutdown`.
 ///
 /// # Errors
-/// The HTTP client cannot be made.
+/// The HTTP client cannot be built.
 pub async fn follow(
     hub: Arc<Hub>,
-    settings: UpstreamSettings,
+    settings: FollowSettings,
     shutdown: CancellationToken,
 ) -> Result<(), reqwest::Error> {
     let client =
         Client::builder().connect_timeout(settings.connect_timeout).read_timeout(settings.silence).build()?;
-    let mut position = Position { version: None, heard: Instant::now() };
+    let mut position = Position { version: None, last_event: Instant::now() };
     let mut wait = settings.retry;
-    for (place, address) in settings.addresses.iter().enumerate().cycle() {
+    for (index, address) in settings.addresses.iter().enumerate().cycle() {
         let connected = Instant::now();
         let error = tokio::select! {
             Err(error) = follow_one(&hub, &client, address, &settings, &mut position) => error,
             () = shutdown.cancelled() => return Ok(()),
         };
-        if matches!(error, UpstreamError::Misfit(_) | UpstreamError::Unreadable(DecodeError::Data(_))) {
-            // Whatever the reason, the whole state will fit.
+        if matches!(error, UpstreamError::DoesNotFit(_) | UpstreamError::Unreadable(DecodeError::Data(_))) {
+            // A snapshot fits any state.
             position.version = None;
         }
-        // A leader that hands over within that time is no reason to alarm anybody. The hub's own beats may have said so
-        // sooner.
-        if position.heard.elapsed() >= settings.silence {
-            hub.stale();
+        // A handover to another leader within that time does not make the counts stale. (The hub's
+        // own heartbeats may have marked them stale before.)
+        if position.last_event.elapsed() >= settings.silence {
+            hub.mark_stale();
         }
         tracing::warn!(upstream.address = address, error = %error, "lost the upstream; trying the next address");
-        if position.heard > connected {
+        if position.last_event > connected {
             wait = settings.retry;
-        } else if place + 1 == settings.addresses.len() {
+        } else if index + 1 == settings.addresses.len() {
             wait = (wait * 2).min(settings.retry * 8);
         }
         let jittered = wait.mul_f64(rand::random_range(0.5..1.0));
@@ -94,18 +96,17 @@ pub async fn follow(
     Ok(())
 }
 
-/// How far the stream was followed.
+/// How far the stream has been followed.
 struct Position {
     version: Option<Version>,
-    /// When the last event came.
-    heard: Instant,
+    last_event: Instant,
 }
 
 async fn follow_one(
     hub: &Arc<Hub>,
     client: &Client,
     address: &str,
-    settings: &UpstreamSettings,
+    settings: &FollowSettings,
     position: &mut Position,
 ) -> Result<std::convert::Infallible, UpstreamError> {
     let mut request = client.get(format!("{address}{PATH}")).header(ACCEPT, "text/event-stream");
@@ -120,23 +121,23 @@ async fn follow_one(
     let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
     let mut events = FramedRead::new(body, EventDecoder::new(settings.max_event_bytes));
     loop {
-        // The client's own timeout is for each read, not for an event: a whole state takes its time on a slow line, and
-        // would never arrive where it is begun again and again.
-        let told = events.next().await.ok_or(UpstreamError::Ended)??;
-        take(hub, &told, &mut position.version)?;
-        position.heard = Instant::now();
+        // The client's timeout is per read, not per event. A whole state takes long on a slow line,
+        // and would never arrive if it were started again and again.
+        let event = events.next().await.ok_or(UpstreamError::Ended)??;
+        apply_event(hub, &event, &mut position.version)?;
+        position.last_event = Instant::now();
     }
 }
 
-fn take(hub: &Arc<Hub>, told: &Told, version: &mut Option<Version>) -> Result<(), ApplyError> {
-    match told {
-        Told::Frame(frame) => {
+fn apply_event(hub: &Arc<Hub>, event: &StreamEvent, version: &mut Option<Version>) -> Result<(), ApplyError> {
+    match event {
+        StreamEvent::Frame(frame) => {
             hub.apply(frame)?;
             *version = Some(frame.version);
         }
-        Told::Status(Upstream::Live) => hub.live(),
-        Told::Status(Upstream::Stale) => hub.stale(),
-        Told::Unknown => {}
+        StreamEvent::Status(Upstream::Live) => hub.mark_live(),
+        StreamEvent::Status(Upstream::Stale) => hub.mark_stale(),
+        StreamEvent::Unknown => {}
     }
     Ok(())
 }

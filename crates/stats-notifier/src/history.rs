@@ -8,7 +8,7 @@ use std::time::Duration;
 use deadpool_postgres::Client;
 use domain::{BucketTime, TimeUnit, Topic};
 use postgres_kit::database::{Connections, DatabaseSettings, PoolUse, Unavailable};
-use statistics_stream::history::{Page, Query};
+use statistics_stream::history::{HistoryPage, HistoryQuery};
 
 use crate::settings::HistorySettings;
 use crate::store::StoreError;
@@ -67,8 +67,8 @@ impl HistoryReader {
     ///
     /// # Errors
     /// [`HistoryError`].
-    pub async fn page(&self, query: Query) -> Result<Page, HistoryError> {
-        let Query { topic, from, to, limit } = query;
+    pub async fn page(&self, query: HistoryQuery) -> Result<HistoryPage, HistoryError> {
+        let HistoryQuery { topic, from, to, limit } = query;
         let limit = limit.clamp(1, self.page_buckets);
         // One more bucket shows whether there is a next page, and where it begins.
         let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
@@ -86,6 +86,6 @@ impl HistoryReader {
         }
         let next = buckets.get(limit).map(|bucket| bucket.time);
         buckets.truncate(limit);
-        Ok(Page { topic, from, to, buckets, next })
+        Ok(HistoryPage { topic, from, to, buckets, next })
     }
 }

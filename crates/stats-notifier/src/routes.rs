@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
-use domain::Version;
 use service_kit::problem::{self, Problem};
-use statistics_stream::history::{self, Query};
-use statistics_stream::{Hub, internal_stream_response, upstream};
+use statistics_stream::history::{self, HistoryQuery};
+use statistics_stream::{Hub, internal_stream_response, last_event_id, upstream};
 use tokio::sync::watch;
 
 use crate::history::{HistoryError, HistoryReader};
@@ -49,7 +48,7 @@ pub fn configure(routes: &mut web::ServiceConfig) {
 }
 
 async fn page(request: HttpRequest, history: web::Data<HistoryReader>) -> HttpResponse {
-    let query = match Query::of(&request) {
+    let query = match HistoryQuery::from_request(&request) {
         Ok(query) => query,
         Err(error) => {
             let (status, kind) = (StatusCode::BAD_REQUEST, "/problems/invalid-query");
@@ -87,9 +86,7 @@ async fn stream(request: HttpRequest, leading: web::Data<Leading>) -> HttpRespon
         return Problem::new(status, kind, "Not leading", detail).retry_after(1).response();
     };
     // An unknown id is no error: the client gets snapshots.
-    let last_event_id = request.headers().get("last-event-id");
-    let last_event_id = last_event_id.and_then(|id| id.to_str().ok()?.parse::<Version>().ok());
-    match internal_stream_response(&hub, last_event_id) {
+    match internal_stream_response(&hub, last_event_id(&request)) {
         Ok(response) => response,
         Err(error) => Problem::unavailable(error.to_string()).response(),
     }

@@ -34,13 +34,13 @@ pub struct Term {
 impl Drop for Term {
     /// Ends the streams of this term, so that gateways connect to the next leader.
     fn drop(&mut self) {
-        self.hub.end();
+        self.hub.close();
     }
 }
 
 impl Term {
-    /// Begins the next term and loads its state. The caller must hold the lead. If this database was
-    /// never counted, all events are counted first.
+    /// Begins the next term and loads its state. The caller must hold the lead. If this database
+    /// was never counted, all events are counted first.
     ///
     /// # Errors
     /// [`StoreError`]; then the caller must release the lead, by ending the session.
@@ -73,7 +73,7 @@ impl Term {
         // Before any subscriber can see the version.
         term.log_version(version);
         term.hub.start(statistics);
-        term.hub.live_at(load_started);
+        term.hub.mark_live_at(load_started);
         tracing::info!(term.number = number, "leading");
         Ok(term)
     }
@@ -92,10 +92,10 @@ impl Term {
         let result = store.tick(&self.cursor, self.retention).await?;
         self.cursor = result.snapshot;
         // Live as of the start of the tick: the answer may be read long after the session was lost.
-        self.hub.live_at(started);
+        self.hub.mark_live_at(started);
         if result.rows > 0 {
             // Before any subscriber can see the version.
-            if let Some(Version { nonce, tick }) = self.hub.read(Statistics::version) {
+            if let Some(Version { nonce, tick }) = self.hub.with_state(Statistics::version) {
                 self.log_version(Version { nonce, tick: tick + 1 });
             }
             self.hub.advance(&result.changes);
@@ -107,8 +107,8 @@ impl Term {
 
     /// Folds what was logged since the last flush into the rollups.
     ///
-    /// If nothing new was logged, the stored cursor moves as long as counted rows are not purged yet,
-    /// because a transaction was in progress at the last flush.
+    /// If nothing new was logged, the stored cursor moves as long as counted rows are not purged
+    /// yet, because a transaction was in progress at the last flush.
     ///
     /// # Errors
     /// [`StoreError`]; then the term is over.
@@ -136,8 +136,8 @@ impl Term {
         Ok(self.purged < counted)
     }
 
-    /// Expires buckets that are older than the retention of their unit. Returns whether there are any
-    /// to [delete](Term::delete_expired).
+    /// Expires buckets that are older than the retention of their unit. Returns whether there are
+    /// any to [delete](Term::delete_expired).
     ///
     /// # Errors
     /// [`StoreError`]; then the term is over.

@@ -1,11 +1,11 @@
-//! In containers or on this machine: which is chosen, and that the other commands follow. The Docker of these tests is
-//! the script `fake/docker`.
+//! The choice between containers and a native stack, and the commands that follow it. The Docker of
+//! these tests is the script `fake/docker`.
 
 use std::process::Command;
 
-use crate::support::{Place, root, said};
+use crate::support::{Place, root, text_of};
 
-/// A place that finds a Docker of a kind that the script knows.
+/// A place with the fake Docker in one of its states.
 struct Docker<'a> {
     place: &'a Place,
     finds: &'static str,
@@ -25,18 +25,18 @@ impl Docker<'_> {
     }
 
     fn run(&self, arguments: &[&str]) -> String {
-        let (ended_well, said) = said(&self.command(arguments).output().unwrap());
-        assert!(ended_well, "{arguments:?} failed: {said}");
-        said
+        let (succeeded, text) = text_of(&self.command(arguments).output().unwrap());
+        assert!(succeeded, "{arguments:?} failed: {text}");
+        text
     }
 
     fn refused(&self, arguments: &[&str]) -> String {
-        let (ended_well, said) = said(&self.command(arguments).output().unwrap());
-        assert!(!ended_well, "{arguments:?} must fail, but says: {said}");
-        said
+        let (succeeded, text) = text_of(&self.command(arguments).output().unwrap());
+        assert!(!succeeded, "{arguments:?} must fail, but says: {text}");
+        text
     }
 
-    /// What the commands since the last time asked of it, beside whether it is there.
+    /// The commands that it received since the last call, without the checks whether it runs.
     fn asked(&self) -> Vec<String> {
         let log = self.place.folder.join("docker.log");
         let text = std::fs::read_to_string(&log).unwrap_or_default();
@@ -48,33 +48,33 @@ impl Docker<'_> {
 }
 
 #[test]
-fn containers_are_used_where_an_engine_answers() {
+fn containers_are_used_if_docker_is_running() {
     let place = Place::new("engine");
     let docker = Docker { place: &place, finds: "engine" };
-    let said = docker.run(&["up", "--with", "auto"]);
-    assert!(said.contains("starting in containers") && said.contains("--with native"), "{said}");
+    let text = docker.run(&["up", "--with", "auto"]);
+    assert!(text.contains("starting in containers") && text.contains("--with native"), "{text}");
     assert_eq!(docker.asked(), ["compose up --build"]);
     docker.run(&["up", "--with", "compose", "--detach"]);
     assert_eq!(docker.asked(), ["compose up --build --wait"]);
 }
 
 #[test]
-fn without_an_engine_the_stack_runs_on_this_machine() {
+fn without_docker_the_stack_is_native() {
     let place = Place::new("no-engine");
     let docker = Docker { place: &place, finds: "no engine" };
-    let said = docker.run(&["up", "--with", "auto", "--detach"]);
-    assert!(said.contains("starting on this machine (no Docker engine answers"), "{said}");
-    assert!(said.contains("Cannot connect") && said.contains("--with compose"), "{said}");
+    let text = docker.run(&["up", "--with", "auto", "--detach"]);
+    assert!(text.contains("starting on this machine (no Docker engine answers"), "{text}");
+    assert!(text.contains("Cannot connect") && text.contains("--with compose"), "{text}");
     assert_eq!(place.status()["ready"], true);
-    let said = Docker { place: &place, finds: "engine" }.refused(&["up", "--with", "compose"]);
-    assert!(said.contains("a stack runs on this machine") && said.contains("cargo xtask down"), "{said}");
+    let text = Docker { place: &place, finds: "engine" }.refused(&["up", "--with", "compose"]);
+    assert!(text.contains("a stack runs on this machine") && text.contains("cargo xtask down"), "{text}");
     assert!(docker.run(&["down", "--with", "auto"]).contains("stopped"));
     assert_eq!(docker.asked(), [""; 0]);
     assert_eq!(place.status()["running"], false);
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn the_missing_part_of_docker_is_named() {
     let place = Place::new("missing");
     for (finds, message) in [
         ("no engine", "no Docker engine answers"),
@@ -82,12 +82,13 @@ fn what_is_missing_is_named() {
         ("no Compose", "there is no Docker Compose"),
     ] {
         let docker = Docker { place: &place, finds };
-        let said = docker.refused(&["up", "--with", "compose"]);
-        assert!(said.contains(message), "{finds}: {said}");
+        let text = docker.refused(&["up", "--with", "compose"]);
+        assert!(text.contains(message), "{finds}: {text}");
         assert_eq!(docker.asked(), [""; 0]);
     }
-    let said = said(&place.command(&["up", "--with", "compose"]).env("PATH", "/nowhere").output().unwrap()).1;
-    assert!(said.contains("cannot be run"), "{said}");
+    let text =
+        text_of(&place.command(&["up", "--with", "compose"]).env("PATH", "/nowhere").output().unwrap()).1;
+    assert!(text.contains("cannot be run"), "{text}");
 }
 
 #[test]
@@ -96,13 +97,13 @@ fn the_other_commands_follow_the_containers() {
     let docker = Docker { place: &place, finds: "containers" };
     assert!(docker.run(&["status", "--with", "auto"]).contains("newcycle-ingest-api-1"));
     docker.asked();
-    let said = docker.refused(&["reset", "--with", "auto"]);
-    assert!(said.contains("cargo xtask down --with compose"), "{said}");
+    let text = docker.refused(&["reset", "--with", "auto"]);
+    assert!(text.contains("cargo xtask down --with compose"), "{text}");
     assert_eq!(docker.asked(), ["compose ps --quiet"], "nothing may be deleted");
-    let said = docker.run(&["down", "--with", "auto"]);
-    assert!(!said.contains("nothing runs"), "{said}");
+    let text = docker.run(&["down", "--with", "auto"]);
+    assert!(!text.contains("nothing runs"), "{text}");
     assert_eq!(docker.asked().last().unwrap(), "compose down");
-    // By themselves they are for this machine alone.
+    // Without an option they apply to the native stack only.
     assert!(docker.run(&["down"]).contains("nothing runs"));
     assert!(docker.run(&["status"]).contains("nothing runs"));
     assert_eq!(docker.asked(), [""; 0]);

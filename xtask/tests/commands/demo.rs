@@ -1,4 +1,4 @@
-//! The demo: what it says that it sent is what the gateway shows.
+//! The demo: the gateway shows exactly what it reports as sent.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 use crate::proxy::{Trouble, Troublemaker};
 use crate::support::Place;
 
-/// Accepted, repeated and rejected rows of a kind, of the table that ends what the demo says.
-fn row(said: &str, kind: &str) -> [u64; 3] {
+/// The accepted, repeated and rejected rows of a kind, from the table at the end of the output.
+fn row(text: &str, kind: &str) -> [u64; 3] {
     let line =
-        said.lines().find(|line| line.starts_with(kind)).unwrap_or_else(|| panic!("no {kind}: {said}"));
+        text.lines().find(|line| line.starts_with(kind)).unwrap_or_else(|| panic!("no {kind}: {text}"));
     let numbers: Vec<u64> = line.split_whitespace().skip(1).map(|number| number.parse().unwrap()).collect();
     numbers.try_into().unwrap()
 }
@@ -19,73 +19,74 @@ fn the_gateway_shows_what_the_demo_sent() {
     let place = Place::new("demo");
     place.run(&["up", "--detach"]);
     let past = ["demo", "--backfill", "2d", "--backfill-rate", "0.02", "--events", "0"];
-    let said = place.run(&past);
-    let [items, 0, 0] = row(&said, "items") else { panic!("{said}") };
-    let [transfers, 0, 0] = row(&said, "transfers") else { panic!("{said}") };
-    assert!(items > 500 && transfers > 1_000, "{said}");
-    assert_eq!((row(&said, "base-items"), row(&said, "users")), ([20, 0, 0], [200, 0, 0]));
+    let text = place.run(&past);
+    let [items, 0, 0] = row(&text, "items") else { panic!("{text}") };
+    let [transfers, 0, 0] = row(&text, "transfers") else { panic!("{text}") };
+    assert!(items > 500 && transfers > 1_000, "{text}");
+    assert_eq!((row(&text, "base-items"), row(&text, "users")), ([20, 0, 0], [200, 0, 0]));
     place.until_counted(items, transfers);
 
-    // The same past again adds what happened since, if anything; the present adds to it. Past midnight the first day
-    // is another.
+    // The same past again adds what has happened since, and live events come on top. After midnight
+    // the first day is another one.
     let present =
         ["demo", "--backfill", "2d", "--backfill-rate", "0.02", "--rate", "1000", "--events", "200"];
-    let said = place.run(&present);
-    let [more_items, repeated_items, 0] = row(&said, "items") else { panic!("{said}") };
-    let [more_transfers, repeated_transfers, 0] = row(&said, "transfers") else { panic!("{said}") };
-    assert!(repeated_items > items / 4 && repeated_transfers > transfers / 4, "{said}");
+    let text = place.run(&present);
+    let [more_items, repeated_items, 0] = row(&text, "items") else { panic!("{text}") };
+    let [more_transfers, repeated_transfers, 0] = row(&text, "transfers") else { panic!("{text}") };
+    assert!(repeated_items > items / 4 && repeated_transfers > transfers / 4, "{text}");
     let sent = more_items + more_transfers;
-    assert!((200..220).contains(&sent), "200 events, and what happened meanwhile: {said}");
+    assert!((200..220).contains(&sent), "200 events, and those of the past since the first run: {text}");
     place.until_counted(items + more_items, transfers + more_transfers);
 }
 
 #[test]
-fn a_demo_goes_on_through_trouble_and_says_so() {
-    // After the look whether there is an ingest-api, the base items and the users: with the first events.
+fn a_demo_continues_through_errors_and_prints_each_kind_once() {
+    // The first three requests look for ingest-api and upload base items and users.
     const TROUBLE: [(u32, Trouble); 4] =
         [(3, Trouble::Refused), (4, Trouble::Refused), (5, Trouble::Unavailable), (6, Trouble::Unanswered)];
     let place = Place::new("demo-trouble");
     place.run(&["up", "--detach"]);
     let trouble = Troublemaker::before(place.value("INGEST_PORT"), &TROUBLE);
-    let said = place.run(&["demo", "--rate", "1000", "--events", "50", "--url", &trouble.url]);
+    let text = place.run(&["demo", "--rate", "1000", "--events", "50", "--url", &trouble.url]);
     for once in ["ingest-api answers 503", "ingest-api does not answer", "colour: is grey"] {
-        assert_eq!(said.matches(once).count(), 1, "{once} must be said once: {said}");
+        assert_eq!(text.matches(once).count(), 1, "{once} must be printed once: {text}");
     }
-    let ([items, 0, no_items], [transfers, 0, no_transfers]) = (row(&said, "items"), row(&said, "transfers"))
+    let ([items, 0, no_items], [transfers, 0, no_transfers]) = (row(&text, "items"), row(&text, "transfers"))
     else {
-        panic!("{said}")
+        panic!("{text}")
     };
-    assert_eq!((items + transfers, no_items + no_transfers), (48, 2), "{said}");
+    assert_eq!((items + transfers, no_items + no_transfers), (48, 2), "{text}");
     assert_eq!(trouble.requests.try_iter().count(), 55, "50 events, two of them twice, after three requests");
     place.until_counted(items, transfers);
 
-    // Likewise an upload: what was carried out without an answer was there already when it was repeated.
+    // Likewise an upload: rows that were stored without an answer are repeated ones the second
+    // time.
     let trouble = Troublemaker::before(place.value("INGEST_PORT"), &[(1, Trouble::Unanswered)]);
-    let said = place.run(&["demo", "--seed", "2", "--events", "0", "--url", &trouble.url]);
-    assert_eq!((row(&said, "base-items"), row(&said, "users")), ([0, 20, 0], [200, 0, 0]), "{said}");
+    let text = place.run(&["demo", "--seed", "2", "--events", "0", "--url", &trouble.url]);
+    assert_eq!((row(&text, "base-items"), row(&text, "users")), ([0, 20, 0], [200, 0, 0]), "{text}");
 }
 
 #[test]
-fn an_interrupted_demo_ends_with_what_it_sent() {
+fn an_interrupted_demo_prints_what_it_sent() {
     let place = Place::new("demo-interrupted");
-    let said = place.refused(&["demo"]);
-    assert!(said.contains("cargo xtask up") && said.contains(place.value("INGEST_PORT")), "{said}");
+    let text = place.refused(&["demo"]);
+    assert!(text.contains("cargo xtask up") && text.contains(place.value("INGEST_PORT")), "{text}");
     place.run(&["up", "--detach"]);
-    let said = place.refused(&["demo", "--url", &place.url("GATEWAY_PORT")]);
-    assert!(said.contains("404") && said.contains("is that an ingest-api?"), "{said}");
+    let text = place.refused(&["demo", "--url", &place.url("GATEWAY_PORT")]);
+    assert!(text.contains("404") && text.contains("is that an ingest-api?"), "{text}");
 
     let mut demo = place.command(&["demo", "--rate", "500"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut output = BufReader::new(demo.stdout.take().unwrap());
-    let mut said = String::new();
-    while !said.contains("sending about 500 events a second") {
-        assert_ne!(output.read_line(&mut said).unwrap(), 0, "the demo has ended: {said}");
+    let mut text = String::new();
+    while !text.contains("sending about 500 events a second") {
+        assert_ne!(output.read_line(&mut text).unwrap(), 0, "the demo has ended: {text}");
     }
     place.until_counts("some", |(items, _)| items > 10);
     let interrupted = Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap();
     assert!(interrupted.success());
-    output.read_to_string(&mut said).unwrap();
-    assert!(demo.wait().unwrap().success(), "{said}");
-    let [items, 0, 0] = row(&said, "items") else { panic!("{said}") };
-    let [transfers, 0, 0] = row(&said, "transfers") else { panic!("{said}") };
+    output.read_to_string(&mut text).unwrap();
+    assert!(demo.wait().unwrap().success(), "{text}");
+    let [items, 0, 0] = row(&text, "items") else { panic!("{text}") };
+    let [transfers, 0, 0] = row(&text, "transfers") else { panic!("{text}") };
     place.until_counted(items, transfers);
 }

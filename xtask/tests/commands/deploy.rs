@@ -1,4 +1,5 @@
-//! The containers are those of this release: their settings, ports and times are what the code and `.env.example` say.
+//! The containers match this release: their settings, ports and times are those of the code and of
+//! `.env.example`.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use local_stack::stack::ServiceKind;
 
 use crate::support::root;
 
-/// Variables that mean nothing to Compose, and why.
+/// Variables that Compose does not use, and why.
 const NOT_OF_COMPOSE: [(&str, &str); 6] = [
     ("PGPORT", "Postgres is not published"),
     ("NOTIFIER_PORT", "not published"),
@@ -29,7 +30,7 @@ fn default(part: ServiceKind, section: &str, name: &str) -> Option<u64> {
     Some(value.trim_matches(['"', 's']).parse().unwrap())
 }
 
-/// What follows a line up to the next that is indented no deeper: a block of YAML.
+/// The block of YAML below a name.
 fn block<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     let line = format!("  {name}:");
     let mut lines = text.lines().skip_while(|found| *found != line);
@@ -45,7 +46,7 @@ fn stage<'a>(dockerfile: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn each_variable_means_the_same_to_compose() {
+fn each_variable_has_the_same_meaning_in_compose() {
     let (compose, example) = (read("docker-compose.yml"), read(".env.example"));
     let variables: Vec<(&str, &str)> = example
         .lines()
@@ -63,7 +64,7 @@ fn each_variable_means_the_same_to_compose() {
     for used in compose.split("${").skip(1) {
         let used = used.split('}').next().unwrap();
         let known = variables.iter().any(|(name, value)| used == format!("{name}:-{value}"));
-        assert!(known, "${{{used}}} is not what .env.example says");
+        assert!(known, "${{{used}}} is not in .env.example with this default");
     }
 }
 
@@ -113,13 +114,12 @@ fn the_containers_have_the_ports_of_the_defaults() {
     assert!(block(&compose, "sse-gateway").contains(&upstreams.as_str()));
 }
 
-/// A service that is killed while it drains breaks off what it was doing.
+/// A service that is killed while it drains loses the requests in progress.
 #[test]
 fn a_container_may_take_longer_to_stop_than_its_program_does() {
     let compose = read("docker-compose.yml");
     for part in ServiceKind::ALL {
-        let drain =
-            default(part, "http", "drain").or_else(|| default(part, "stream", "drain"));
+        let drain = default(part, "http", "drain").or_else(|| default(part, "stream", "drain"));
         // The gateway ends its streams first, and then lets its servers stop.
         let times = if part == ServiceKind::SseGateway { 2 } else { 1 };
         let needed = Duration::from_secs(drain.unwrap() * times + 1);

@@ -1,17 +1,17 @@
-//! The documents quote the examples that are tested, and what they point to exists.
+//! The documents quote the tested examples, and what they refer to exists.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::support::root;
 
-/// What is in the folder of examples without being one.
+/// Files in the folder of examples that are not examples.
 const NO_EXAMPLES: [&str; 4] = ["package.json", "package-lock.json", "tsconfig.json", "live-counts.check.ts"];
 
-/// How the names of files end that a document may mention in backquotes.
+/// The extensions of file names in backquotes that are checked.
 const FILES: [&str; 9] = ["rs", "toml", "sql", "md", "py", "ts", "sh", "json", "html"];
 
-/// All documents for people, with their text.
+/// All documents with their text.
 fn documents() -> Vec<(PathBuf, String)> {
     let folders = [root().to_owned(), root().join("docs")];
     let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
@@ -23,12 +23,12 @@ fn documents() -> Vec<(PathBuf, String)> {
     documents
 }
 
-/// The text outside of fenced blocks.
+/// The text outside fenced blocks.
 fn prose(text: &str) -> String {
     text.split("```").step_by(2).collect()
 }
 
-/// The heading's name in links, as GitHub makes it.
+/// The anchor of a heading, as GitHub makes it.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = kept.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
@@ -36,7 +36,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn the_documents_quote_the_examples_as_they_are() {
+fn the_documents_quote_the_examples_exactly() {
     let mut quoted: BTreeMap<String, usize> = BTreeMap::new();
     for (path, text) in documents() {
         for part in text.split("<!-- quotes ").skip(1) {
@@ -45,7 +45,7 @@ fn the_documents_quote_the_examples_as_they_are() {
             let (_, block) = block.split_once('\n').unwrap();
             let block = block.split("\n```").next().unwrap();
             let file = std::fs::read_to_string(path.parent().unwrap().join(name)).unwrap();
-            assert_eq!(block, file.trim_end(), "{} must quote {name} as it is", path.display());
+            assert_eq!(block, file.trim_end(), "{} must quote {name} exactly", path.display());
             *quoted.entry(name.to_owned()).or_default() += 1;
         }
     }
@@ -58,7 +58,7 @@ fn the_documents_quote_the_examples_as_they_are() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_have_a_target() {
     let mut checked = 0;
     for (path, text) in documents() {
         for link in prose(&text).split("](").skip(1) {

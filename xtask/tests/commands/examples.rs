@@ -1,4 +1,4 @@
-//! The examples of the documentation work, against real services and through trouble.
+//! The examples of the documentation work with real services, and through errors.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,29 +14,29 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::proxy::{Cable, RETRY_AFTER, Trouble, Troublemaker};
-use crate::support::{Place, root, said};
+use crate::support::{Place, node, root, text_of};
 
-/// How long the client may take to see what there is to see.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest time for the client to show what is expected.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the first attempts of a producer meet.
+/// The errors of a producer's first attempts.
 const TROUBLE: [(u32, Trouble); 2] = [(0, Trouble::Unavailable), (1, Trouble::Unanswered)];
 
 fn example(name: &str) -> PathBuf {
     root().join("docs/examples").join(name)
 }
 
-/// Compiles the TypeScript examples, which checks their types, and returns where.
+/// Compiles the TypeScript examples, which checks their types, and returns the output folder.
 fn compiled(place: &Place) -> PathBuf {
     let compiler = example("node_modules/typescript/bin/tsc");
     assert!(compiler.exists(), "there is no TypeScript compiler: run the tests with `cargo xtask test`");
     let folder = place.folder.join("javascript");
     let project = example("tsconfig.json");
-    let mut command = Command::new("node");
-    let (ended_well, said) =
-        said(&command.arg(compiler).arg("-p").arg(project).arg("--outDir").arg(&folder).output().unwrap());
-    assert!(ended_well, "{said}");
-    // Says that these are modules.
+    let mut command = Command::new(node());
+    let (succeeded, text) =
+        text_of(&command.arg(compiler).arg("-p").arg(project).arg("--outDir").arg(&folder).output().unwrap());
+    assert!(succeeded, "{text}");
+    // It declares these files as modules.
     std::fs::copy(example("package.json"), folder.join("package.json")).unwrap();
     folder
 }
@@ -48,50 +48,51 @@ fn get(url: &str) -> Value {
     serde_json::from_slice(&output.unwrap().stdout).unwrap()
 }
 
-/// The producers in each language, and what runs them.
-fn producers(place: &Place) -> [(&'static str, PathBuf); 4] {
+/// The producers in each language, with their interpreters.
+fn producers(place: &Place) -> [(PathBuf, PathBuf); 4] {
     let program = built_programs().unwrap().join("examples/producer");
     assert!(program.exists(), "the examples are not built: run the tests with `cargo xtask test`");
     [
-        ("bash", example("producer.sh")),
-        ("python3", example("producer.py")),
-        ("node", compiled(place).join("producer.js")),
-        // Runs what it is given.
-        ("env", program),
+        ("bash".into(), example("producer.sh")),
+        ("python3".into(), example("producer.py")),
+        (node(), compiled(place).join("producer.js")),
+        // A program that runs its arguments.
+        ("env".into(), program),
     ]
 }
 
 fn post(url: &str, body: &Value) {
     let (body, header) = (body.to_string(), "content-type: application/json");
-    let (ended_well, said) = said(
+    let (succeeded, text) = text_of(
         &Command::new("curl")
             .args(["-sS", "--fail-with-body", "-H", header, "-d", &body, url])
             .output()
             .unwrap(),
     );
-    assert!(ended_well, "{said}");
+    assert!(succeeded, "{text}");
 }
 
 #[test]
-fn every_producer_gets_its_events_through_once() {
+fn every_producer_stores_its_events_exactly_once() {
     let place = Place::new("producers");
     place.run(&["up", "--detach"]);
     for (number, (interpreter, producer)) in (1..).zip(producers(&place)) {
         let trouble = Troublemaker::before(place.value("INGEST_PORT"), &TROUBLE);
-        let (ended_well, said) =
-            said(&Command::new(interpreter).arg(&producer).arg(&trouble.url).output().unwrap());
-        assert!(ended_well, "{interpreter} {}: {said}", producer.display());
+        let (succeeded, text) =
+            text_of(&Command::new(&interpreter).arg(&producer).arg(&trouble.url).output().unwrap());
+        let interpreter = interpreter.display();
+        assert!(succeeded, "{interpreter} {}: {text}", producer.display());
 
         let requests: Vec<_> = trouble.requests.try_iter().collect();
-        assert_eq!(requests.len(), 7, "five requests, the first of them three times: {said}");
-        assert_eq!(requests[0].1, requests[1].1, "{interpreter}: what is repeated must be the same");
-        assert_eq!(requests[1].1, requests[2].1, "{interpreter}: what is repeated must be the same");
+        assert_eq!(requests.len(), 7, "five requests, the first of them three times: {text}");
+        assert_eq!(requests[0].1, requests[1].1, "{interpreter}: repetitions must be equal");
+        assert_eq!(requests[1].1, requests[2].1, "{interpreter}: repetitions must be equal");
         let waited = requests[1].0 - requests[0].0;
         assert!(waited >= Duration::from_secs(RETRY_AFTER), "{interpreter} waited {waited:?}");
 
         let id = |name: &str| {
-            let line = said.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_else(|| panic!("no {name}: {said}")).trim().to_owned()
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_else(|| panic!("no {name}: {text}")).trim().to_owned()
         };
         let [base_item, user, item, transfer] = ["base item ", "user ", "item ", "transfer "].map(id);
         for id in [&base_item, &user, &item, &transfer] {
@@ -102,25 +103,26 @@ fn every_producer_gets_its_events_through_once() {
         assert_eq!(get(&format!("{url}/items/{item}"))["base_item_id"], base_item.as_str());
         let owner = get(&format!("{url}/items/{item}/owner"));
         assert_eq!((&owner["owner_id"], &owner["transfer_id"]), (&user.into(), &transfer.into()));
-        assert!(said.contains("rejected") && said.contains("there is no such row"), "{said}");
+        assert!(text.contains("rejected") && text.contains("there is no such row"), "{text}");
         // One item by itself, and the two good lines.
         place.until_counted(3 * number, number);
     }
 }
 
 #[test]
-fn a_producer_says_what_was_refused() {
+fn a_producer_prints_what_was_refused() {
     let place = Place::new("refused-producers");
     place.run(&["up", "--detach"]);
     for (interpreter, producer) in producers(&place) {
-        // The gateway takes no events.
+        // The gateway accepts no events.
         let url = place.url("GATEWAY_PORT");
-        let (ended_well, said) = said(&Command::new(interpreter).arg(producer).arg(&url).output().unwrap());
-        assert!(!ended_well && said.contains("404") && said.contains("There is nothing at"), "{said}");
+        let (succeeded, text) =
+            text_of(&Command::new(&interpreter).arg(producer).arg(&url).output().unwrap());
+        assert!(!succeeded && text.contains("404") && text.contains("There is nothing at"), "{text}");
     }
 }
 
-/// The client, as it says what it requests, which events come, and what its state is.
+/// The client, which prints its requests, the events that it receives, and its state.
 struct Client {
     process: Child,
     lines: Receiver<Value>,
@@ -128,26 +130,27 @@ struct Client {
 
 impl Client {
     fn start(script: &Path, url: &str) -> Self {
-        let mut process = Command::new("node").arg(script).arg(url).stdout(Stdio::piped()).spawn().unwrap();
+        let mut process = Command::new(node()).arg(script).arg(url).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
-        let (said, lines) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             for line in output.lines() {
-                let _test_is_over = said.send(serde_json::from_str(&line.unwrap()).unwrap());
+                let _test_is_over = sender.send(serde_json::from_str(&line.unwrap()).unwrap());
             }
         });
         Self { process, lines }
     }
 
-    /// What it says until, and with, the first line that is as wanted.
+    /// The lines up to and including the first one that meets a condition.
     fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
-        let (mut said, deadline) = (Vec::new(), Instant::now() + PATIENCE);
-        while !said.last().is_some_and(&wanted) {
+        let mut seen = Vec::new();
+        let deadline = Instant::now() + CLIENT_TIMEOUT;
+        while !seen.last().is_some_and(&wanted) {
             let left = deadline.saturating_duration_since(Instant::now());
             let line = self.lines.recv_timeout(left);
-            said.push(line.unwrap_or_else(|error| panic!("{error} after {said:#?}")));
+            seen.push(line.unwrap_or_else(|error| panic!("{error} after {seen:#?}")));
         }
-        said
+        seen
     }
 }
 
@@ -158,10 +161,10 @@ impl Drop for Client {
     }
 }
 
-/// How many buckets of a topic are followed: fewer than there will be, so that the oldest have to go.
+/// The window of the client: smaller than the number of buckets, so that the oldest are dropped.
 const LAST: usize = 20;
 
-/// The state of a topic in one answer, in the form and order in which the client says it.
+/// The state of a topic as the gateway shows it, in the client's format and order.
 fn answered(place: &Place, topic: &str) -> Value {
     let window = get(&format!("{}/statistics/{topic}?last={LAST}", place.url("GATEWAY_PORT")));
     let buckets = window["buckets"].as_array().unwrap().iter();
@@ -178,14 +181,14 @@ fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
         cable.url
     );
     let mut client = Client::start(&compiled(&place).join("live-counts.check.js"), &url);
-    let said = client.until(|line| line["upstream"] == "live");
-    assert_eq!((&said[0]["request"], &said[1]["event"]), (&"".into(), &"snapshot".into()));
+    let seen = client.until(|line| line["upstream"] == "live");
+    assert_eq!((&seen[0]["request"], &seen[1]["event"]), (&"".into(), &"snapshot".into()));
 
     let (mut items, mut transfers) = (0, 0);
     let send = |items: &mut u64, transfers: &mut u64| {
-        let said = place.run(&["demo", "--rate", "1000", "--events", "50"]);
+        let text = place.run(&["demo", "--rate", "1000", "--events", "50"]);
         let sent = |kind: &str| {
-            let line = said.lines().find(|line| line.starts_with(kind)).unwrap();
+            let line = text.lines().find(|line| line.starts_with(kind)).unwrap();
             line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
         };
         (*items, *transfers) = (*items + sent("items"), *transfers + sent("transfers"));
@@ -200,7 +203,8 @@ fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
     let expected = send(&mut items, &mut transfers);
     client.until(|line| shows(line, &expected));
 
-    // The half second comes after the whole one, though not as text. A minute ahead, so that they stay the newest.
+    // The half second comes after the whole one, though not in text order. A minute ahead, so that
+    // they stay the newest.
     let second = (OffsetDateTime::now_utc() + Duration::from_secs(60)).truncate_to_second();
     let url = place.url("INGEST_PORT");
     let base_item = get(&format!("{url}/base-items?limit=1"))["data"][0]["id"].clone();
@@ -210,24 +214,25 @@ fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
         items += 1;
     }
 
-    // While the connection is lost the numbers stay, marked stale; then a patch brings what was missed.
+    // While the connection is lost, the counts stay and are marked stale. Then a patch brings what
+    // was missed.
     cable.cut();
-    let said = client.until(|line| line["upstream"] == "stale");
-    assert_eq!(said.last().unwrap()["topics"]["transfers/minute"], expected.1);
+    let seen = client.until(|line| line["upstream"] == "stale");
+    assert_eq!(seen.last().unwrap()["topics"]["transfers/minute"], expected.1);
     let expected = send(&mut items, &mut transfers);
-    let said = client.until(|line| shows(line, &expected));
-    assert!(said[0]["request"].as_str().is_some_and(|id| !id.is_empty()), "{said:?}");
-    assert!(!said.iter().any(|line| line["event"] == "snapshot"), "{said:?}");
+    let seen = client.until(|line| shows(line, &expected));
+    assert!(seen[0]["request"].as_str().is_some_and(|id| !id.is_empty()), "{seen:?}");
+    assert!(!seen.iter().any(|line| line["event"] == "snapshot"), "{seen:?}");
 
-    // A frozen notifier is noticed by the gateway, which says so; the connection stays.
+    // The gateway detects a frozen notifier and marks the counts stale; the connection stays open.
     let status = place.status();
     let processes = status["processes"].as_array().unwrap();
     let notifier = processes.iter().find(|process| process["name"] == "stats-notifier").unwrap();
     signal("-STOP", &notifier["process_id"]);
     client.until(|line| line["upstream"] == "stale");
     signal("-CONT", &notifier["process_id"]);
-    let said = client.until(|line| line["upstream"] == "live");
-    assert!(!said.iter().any(|line| line.get("request").is_some()), "{said:?}");
+    let seen = client.until(|line| line["upstream"] == "live");
+    assert!(!seen.iter().any(|line| line.get("request").is_some()), "{seen:?}");
     let expected = send(&mut items, &mut transfers);
     client.until(|line| shows(line, &expected));
     assert_eq!(expected.0.as_array().unwrap().len(), LAST, "the window must have been full");
@@ -238,7 +243,7 @@ fn signal(name: &str, process_id: &Value) {
 }
 
 #[tokio::test]
-async fn the_outbox_keeps_what_was_sent_apart_from_what_was_refused() {
+async fn the_outbox_separates_sent_rows_from_refused_ones() {
     let test_database = TestDatabase::create().await;
     let database = test_database.connect().await;
     database.batch_execute(&std::fs::read_to_string(example("outbox.sql")).unwrap()).await.unwrap();
@@ -249,11 +254,11 @@ async fn the_outbox_keeps_what_was_sent_apart_from_what_was_refused() {
 }
 
 #[tokio::test]
-async fn what_another_role_writes_by_sql_is_logged() {
+async fn rows_that_another_role_writes_by_sql_are_logged() {
     let test_database = TestDatabase::create().await;
     let database = test_database.connect().await;
     let script = std::fs::read_to_string(example("by-sql.sql")).unwrap();
-    // Roles are of the whole cluster: this one is to leave no trace.
+    // Roles belong to the whole cluster, so this one is rolled back.
     database.batch_execute(&format!("BEGIN; {script} RESET ROLE")).await.unwrap();
     let log = database.query("SELECT metric, delta FROM count_log ORDER BY metric", &[]).await.unwrap();
     let log: Vec<(String, i64)> = log.iter().map(|row| (row.get(0), row.get(1))).collect();

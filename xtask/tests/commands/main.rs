@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod containers;
+mod db;
 mod demo;
+mod dependencies;
 mod deploy;
 mod documents;
 mod examples;

@@ -1,4 +1,4 @@
-//! What stands between a client and a service, and makes trouble on the way.
+//! Proxies between a client and a service that cause errors.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,33 +7,33 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-/// Makes trouble for some requests, and passes on all others.
+/// A proxy that fails some requests and forwards all others.
 pub(crate) struct Troublemaker {
     pub(crate) url: String,
-    /// When each request came, and its body, where that is of known length.
+    /// The time and the body of each request.
     pub(crate) requests: Receiver<(Instant, Vec<u8>)>,
 }
 
-/// What happens to a request.
+/// A way to fail a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// It is answered with 503.
+    /// The response is 503.
     Unavailable,
-    /// It is carried out, but the answer is lost.
+    /// The request is forwarded, but the response is lost.
     Unanswered,
-    /// It is answered with 422 and a [`REFUSAL`].
+    /// The response is 422 with a [`REFUSAL`].
     Refused,
 }
 
-/// The problem that a refused request is told.
+/// The body of a 422 response.
 const REFUSAL: &str =
     r#"{"type":"/problems/invalid-field","title":"A field is wrong","detail":"colour: is grey"}"#;
 
-/// What the request that is answered with 503 is told to wait, in seconds.
+/// The `Retry-After` of a 503 response, in seconds.
 pub(crate) const RETRY_AFTER: u64 = 1;
 
 impl Troublemaker {
-    /// One before the service of this port, which makes such trouble for the requests of these numbers, from 0.
+    /// A proxy for the service at this port that fails the requests with these numbers, from 0.
     pub(crate) fn before(port: &str, troubles: &'static [(u32, Trouble)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -43,7 +43,7 @@ impl Troublemaker {
         thread::spawn(move || {
             for (number, client) in (0..).zip(listener.incoming()) {
                 let trouble = troubles.iter().find(|(at, _)| *at == number).map(|(_, trouble)| *trouble);
-                // What breaks is what the client sees, and complains about.
+                // The client sees a broken connection, and reports it.
                 let _broken = answer(client.unwrap(), &address, trouble, &seen);
             }
         });
@@ -51,7 +51,7 @@ impl Troublemaker {
     }
 }
 
-/// One request a connection, one connection at a time.
+/// Handles one connection with one request.
 fn answer(
     mut client: TcpStream,
     address: &str,
@@ -77,7 +77,7 @@ fn answer(
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    // The end of a body in chunks is a chunk of no bytes (RFC 9112, section 7.1).
+    // A chunked body ends with an empty chunk (RFC 9112, section 7.1).
     while chunked && !body.ends_with(b"0\r\n\r\n") {
         reader.read_until(b'\n', &mut body)?;
     }
@@ -107,14 +107,14 @@ fn answer(
     if trouble == Some(Trouble::Unanswered) { Ok(()) } else { client.write_all(&answer) }
 }
 
-/// Passes on what comes, until it is cut; connections made later are passed on again.
+/// A proxy whose open connections can be cut. It forwards later ones again.
 pub(crate) struct Cable {
     pub(crate) url: String,
     ends: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Cable {
-    /// One before the service of this port.
+    /// A proxy for the service at this port.
     pub(crate) fn before(port: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

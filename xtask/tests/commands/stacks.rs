@@ -1,11 +1,11 @@
-//! Stacks beside each other, in each other's way, killed, and begun anew.
+//! Native stacks: two at once, port conflicts, killed ones, and restarts.
 
 use std::process::Command;
 use std::thread;
 
-use crate::support::{Place, said};
+use crate::support::{Place, text_of};
 
-/// Real input, and an upload of it in which one line is bad.
+/// Real events.
 const FLIGHTS: &str = "testing/local-stack/tests/data/flights";
 
 #[test]
@@ -14,8 +14,8 @@ fn two_stacks_run_side_by_side() {
     thread::scope(|both| {
         for place in [&one, &other] {
             both.spawn(|| {
-                let said = place.run(&["up", "--detach"]);
-                assert!(said.contains("ready") && said.contains(place.value("INGEST_PORT")), "{said}");
+                let text = place.run(&["up", "--detach"]);
+                assert!(text.contains("ready") && text.contains(place.value("INGEST_PORT")), "{text}");
             });
         }
     });
@@ -28,20 +28,20 @@ fn two_stacks_run_side_by_side() {
         assert_eq!(status["processes"].as_array().unwrap().len(), 5, "{status}");
         assert!(place.run(&["status"]).contains(&format!("{url}   ready")));
     }
-    let said = one.refused(&["up"]);
-    assert!(said.contains("already runs") && said.contains("NEWCYCLE_DATA_DIR"), "{said}");
-    let said = one.refused(&["reset"]);
-    assert!(said.contains("cargo xtask down"), "{said}");
+    let text = one.refused(&["up"]);
+    assert!(text.contains("already runs") && text.contains("NEWCYCLE_DATA_DIR"), "{text}");
+    let text = one.refused(&["reset"]);
+    assert!(text.contains("cargo xtask down"), "{text}");
 
-    let said = one.run(&["import", FLIGHTS]);
-    let transfers = said.lines().find(|line| line.starts_with("transfers")).unwrap();
+    let text = one.run(&["import", FLIGHTS]);
+    let transfers = text.lines().find(|line| line.starts_with("transfers")).unwrap();
     let counts: Vec<&str> = transfers.split_whitespace().collect();
-    assert!(counts[1].parse::<u64>().unwrap() > 1_000, "{said}");
-    assert_eq!(counts[2..], ["0", "0"], "{said}");
-    let said = one.run(&["import", FLIGHTS]);
+    assert!(counts[1].parse::<u64>().unwrap() > 1_000, "{text}");
+    assert_eq!(counts[2..], ["0", "0"], "{text}");
+    let text = one.run(&["import", FLIGHTS]);
     let again: Vec<&str> =
-        said.lines().find(|line| line.starts_with("transfers")).unwrap().split_whitespace().collect();
-    assert_eq!(again[1..], ["0", counts[1], "0"], "{said}");
+        text.lines().find(|line| line.starts_with("transfers")).unwrap().split_whitespace().collect();
+    assert_eq!(again[1..], ["0", counts[1], "0"], "{text}");
 
     assert!(one.run(&["down"]).contains("stats-notifier"));
     assert_eq!(one.status()["running"], false);
@@ -53,29 +53,31 @@ fn two_stacks_run_side_by_side() {
 }
 
 #[test]
-fn a_taken_port_is_named_with_what_to_set() {
+fn a_port_in_use_is_named_with_the_variable_to_set() {
     let place = Place::new("taken");
     let _taken = std::net::TcpListener::bind(format!("127.0.0.1:{}", place.value("GATEWAY_PORT"))).unwrap();
-    let said = place.refused(&["up"]);
-    assert!(said.contains(&format!("port {} is taken", place.value("GATEWAY_PORT"))), "{said}");
-    assert!(said.contains("GATEWAY_PORT"), "{said}");
+    let text = place.refused(&["up"]);
+    assert!(text.contains(&format!("port {} is taken", place.value("GATEWAY_PORT"))), "{text}");
+    assert!(text.contains("GATEWAY_PORT"), "{text}");
     assert_eq!(place.status()["running"], false);
-    let said = self::said(&place.command(&["up"]).env("GATEWAY_PORT", "eighty").output().unwrap()).1;
-    assert!(said.contains("GATEWAY_PORT=eighty is not a port"), "{said}");
-    let said =
-        self::said(&place.command(&["up"]).env("GATEWAY_PORT", place.value("PGPORT")).output().unwrap()).1;
-    assert!(said.contains("is taken: set GATEWAY_PORT"), "{said}");
+    let mut command = place.command(&["up"]);
+    let text = text_of(&command.env("GATEWAY_PORT", "eighty").env("RUST_BACKTRACE", "1").output().unwrap()).1;
+    assert!(text.contains("error: GATEWAY_PORT=eighty is not a port"), "{text}");
+    assert!(!text.contains("backtrace"), "{text}");
+    let text =
+        text_of(&place.command(&["up"]).env("GATEWAY_PORT", place.value("PGPORT")).output().unwrap()).1;
+    assert!(text.contains("is taken: set GATEWAY_PORT"), "{text}");
 }
 
 #[test]
-fn what_a_killed_stack_leaves_behind_is_stopped() {
+fn the_next_stack_stops_what_a_killed_one_left_behind() {
     let place = Place::new("killed");
     place.run(&["up", "--detach"]);
     let before = place.status();
     kill(&before["process_id"]);
-    // Its services and its Postgres are still there, and hold the ports.
-    let said = place.run(&["up", "--detach"]);
-    assert!(said.contains("postgres, which was left behind"), "{said}");
+    // Its services and its Postgres still run, and occupy the ports.
+    let text = place.run(&["up", "--detach"]);
+    assert!(text.contains("postgres, which was left behind"), "{text}");
     let after = place.status();
     assert_eq!(after["ready"], true);
     kill(&after["process_id"]);
@@ -83,9 +85,8 @@ fn what_a_killed_stack_leaves_behind_is_stopped() {
     assert_eq!(place.status()["running"], false);
 }
 
-/// One service dies: the stack says so, and stops as a whole.
 #[test]
-fn a_dead_service_ends_the_stack() {
+fn a_stack_stops_and_prints_the_reason_when_a_service_dies() {
     let place = Place::new("dead");
     place.run(&["up", "--detach"]);
     let status = place.status();
@@ -96,25 +97,25 @@ fn a_dead_service_ends_the_stack() {
     while place.status()["running"] == true {
         assert!(started.elapsed().as_secs() < 60, "the stack must end");
     }
-    // Its last words come after it has let go of the folder.
+    // It prints the reason after it has released the folder.
     let log = || std::fs::read_to_string(place.folder.join("stack.log")).unwrap();
     while !log().contains("sse-gateway has ended (signal: 9") {
-        assert!(started.elapsed().as_secs() < 60, "it must say why it ended: {}", log());
+        assert!(started.elapsed().as_secs() < 60, "it must print the reason: {}", log());
     }
 }
 
 #[test]
-fn an_import_says_what_is_wrong() {
+fn an_import_names_what_is_wrong() {
     let place = Place::new("import");
-    let said = place.refused(&["import", place.folder.to_str().unwrap()]);
-    assert!(said.contains("base-items, users, items or transfers"), "{said}");
+    let text = place.refused(&["import", place.folder.to_str().unwrap()]);
+    assert!(text.contains("base-items, users, items or transfers"), "{text}");
     std::fs::create_dir_all(&place.folder).unwrap();
     std::fs::write(place.folder.join("users.ndjson"), "{}\n{\"name\":1}\n").unwrap();
-    let said = place.refused(&["import", place.folder.to_str().unwrap()]);
-    assert!(said.contains("cargo xtask up"), "{said}");
+    let text = place.refused(&["import", place.folder.to_str().unwrap()]);
+    assert!(text.contains("cargo xtask up"), "{text}");
     place.run(&["up", "--detach"]);
-    let said = place.refused(&["import", place.folder.to_str().unwrap()]);
-    assert!(said.contains("users.ndjson, line 2") && said.contains("1 lines were rejected"), "{said}");
+    let text = place.refused(&["import", place.folder.to_str().unwrap()]);
+    assert!(text.contains("users.ndjson, line 2") && text.contains("1 lines were rejected"), "{text}");
 }
 
 fn kill(process_id: &serde_json::Value) {

@@ -1,15 +1,16 @@
-//! A stack of this test's own, and what is said to it.
+//! A stack for one test, and the commands that it runs.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use local_stack::ports::reserve_port;
+use local_stack::stack::built_programs;
 
-/// How long the counts may take to follow what was sent.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest time for the gateway to show what was sent.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A folder and ports that nobody else has. What runs there is stopped, and the folder deleted, when dropped.
+/// A data folder and ports of its own. Dropping it stops what runs there, and deletes the folder.
 pub(crate) struct Place {
     pub(crate) folder: PathBuf,
     pub(crate) variables: Vec<(&'static str, String)>,
@@ -17,7 +18,8 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(name: &str) -> Self {
-        // Not under the checkout: as root, Postgres runs as another user, who may not be able to enter it.
+        // Not in the checkout: as root, Postgres runs as another user, who may not be able to enter
+        // it.
         let folder = std::env::temp_dir().join(format!("newcycle-{name}-{}", std::process::id()));
         let mut variables = vec![("NEWCYCLE_DATA_DIR", folder.to_str().unwrap().to_owned())];
         let ports = ["PGPORT", "INGEST_PORT", "GATEWAY_PORT", "NOTIFIER_PORT", "DASHBOARD_PORT"];
@@ -35,7 +37,7 @@ impl Place {
         &self.variables.iter().find(|(name, _)| *name == variable).unwrap().1
     }
 
-    /// A command of the project in this place.
+    /// A command of xtask in this place.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.args(arguments).current_dir(root());
@@ -45,30 +47,30 @@ impl Place {
         command
     }
 
-    /// Runs a command that must succeed, and returns what it says.
+    /// Runs a command that must succeed, and returns its output.
     pub(crate) fn run(&self, arguments: &[&str]) -> String {
-        let (ended_well, said) = said(&self.command(arguments).output().unwrap());
-        assert!(ended_well, "{arguments:?} failed: {said}");
-        said
+        let (succeeded, text) = text_of(&self.command(arguments).output().unwrap());
+        assert!(succeeded, "{arguments:?} failed: {text}");
+        text
     }
 
-    /// Runs a command that must fail, and returns what it says.
+    /// Runs a command that must fail, and returns its output.
     pub(crate) fn refused(&self, arguments: &[&str]) -> String {
-        let (ended_well, said) = said(&self.command(arguments).output().unwrap());
-        assert!(!ended_well, "{arguments:?} must fail, but says: {said}");
-        said
+        let (succeeded, text) = text_of(&self.command(arguments).output().unwrap());
+        assert!(!succeeded, "{arguments:?} must fail: {text}");
+        text
     }
 
     pub(crate) fn status(&self) -> serde_json::Value {
         serde_json::from_str(&self.run(&["status", "--json"])).unwrap()
     }
 
-    /// Where a service is, by the variable of its port.
+    /// The URL of a service, by the variable of its port.
     pub(crate) fn url(&self, port: &str) -> String {
         format!("http://127.0.0.1:{}", self.value(port))
     }
 
-    /// What the gateway shows as the sums of all years: items created, and transfers.
+    /// The gateway's counts of all years: items created, and transfers.
     pub(crate) fn counts(&self) -> (u64, u64) {
         let url = self.url("GATEWAY_PORT") + "/statistics?topic=item-creation/year&topic=transfers/year";
         let output = Command::new("curl").args(["-sS", "-H", "accept: application/json", &url]).output();
@@ -85,7 +87,7 @@ impl Place {
         self.until_counts(&format!("{items} and {transfers}"), |counts| counts == (items, transfers));
     }
 
-    /// Waits until the gateway shows counts that are as wanted.
+    /// Waits until the gateway shows counts that meet a condition.
     pub(crate) fn until_counts(&self, wanted: &str, are_wanted: impl Fn((u64, u64)) -> bool) {
         let started = Instant::now();
         loop {
@@ -93,7 +95,7 @@ impl Place {
             if are_wanted(counts) {
                 return;
             }
-            assert!(started.elapsed() < PATIENCE, "{counts:?} must become {wanted}");
+            assert!(started.elapsed() < COUNT_TIMEOUT, "{counts:?} must become {wanted}");
         }
     }
 }
@@ -105,9 +107,16 @@ impl Drop for Place {
     }
 }
 
-pub(crate) fn said(output: &Output) -> (bool, String) {
+pub(crate) fn text_of(output: &Output) -> (bool, String) {
     let text = [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned());
     (output.status.success(), text.concat())
+}
+
+/// Node: the one that xtask has installed below `target/`, else the one on PATH.
+pub(crate) fn node() -> PathBuf {
+    let programs = built_programs().unwrap();
+    let local = programs.parent().unwrap().join("python-node/bin/node");
+    if local.exists() { local } else { PathBuf::from("node") }
 }
 
 /// The checkout.

@@ -1,9 +1,9 @@
-//! The README's tour does what it says.
+//! The commands of the README's tour work.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use crate::support::{Place, root, said};
+use crate::support::{Place, root, text_of};
 
 #[test]
 fn the_tour_of_the_readme_works() {
@@ -21,25 +21,25 @@ fn the_tour_of_the_readme_works() {
     let mut following = shell(&place, &format!("exec {follow}")).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(following.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line == "event: snapshot"), "the stream must begin with a snapshot");
-    let (ended_well, answer) = said(&shell(&place, post).output().unwrap());
-    assert!(ended_well, "{answer}");
+    let (succeeded, answer) = text_of(&shell(&place, post).output().unwrap());
+    assert!(succeeded, "{answer}");
     assert!(lines.any(|line| line == "event: patch"), "the stream must go on with a patch");
     assert!(lines.any(|line| line.contains("\"count\":1")), "the patch must have the count");
     following.kill().unwrap();
     following.wait().unwrap();
-    let (ended_well, table) = said(&shell(&place, look).output().unwrap());
-    assert!(ended_well && table.trim_end().ends_with(",1"), "{table}");
+    let (succeeded, table) = text_of(&shell(&place, look).output().unwrap());
+    assert!(succeeded && table.trim_end().ends_with(",1"), "{table}");
     let words: Vec<&str> = import.split_whitespace().skip(2).collect();
     assert!(place.run(&words).contains("transfers"));
-    let (ended_well, months) = said(&shell(&place, history).output().unwrap());
-    assert!(ended_well && months.contains("transfers/month,2001-01-01T00:00:00Z,6937"), "{months}");
-    // The same services answer what the guide for clients asks, and the period as it stands there.
+    let (succeeded, months) = text_of(&shell(&place, history).output().unwrap());
+    assert!(succeeded && months.contains("transfers/month,2001-01-01T00:00:00Z,6937"), "{months}");
+    // The commands of the guide for clients work too, and the quoted history is what they print.
     let guide = std::fs::read_to_string(root().join("docs/clients.md")).unwrap();
     let commands: Vec<&str> = guide.lines().filter(|line| line.starts_with("curl -s ")).collect();
     assert_eq!(commands.len(), 3, "{commands:#?}");
     for command in commands {
-        let (ended_well, answer) = said(&shell(&place, &in_place(&place, command)).output().unwrap());
-        assert!(ended_well && answer.contains("transfers/"), "{command}: {answer}");
+        let (succeeded, answer) = text_of(&shell(&place, &in_place(&place, command)).output().unwrap());
+        assert!(succeeded && answer.contains("transfers/"), "{command}: {answer}");
         assert!(
             !command.contains("from=") || guide.contains(&format!("\n{answer}\n")),
             "{command}: {answer}"
@@ -47,7 +47,7 @@ fn the_tour_of_the_readme_works() {
     }
 }
 
-/// What the README says, with the ports of this test.
+/// A command of the README with the ports of this test.
 fn in_place(place: &Place, block: &str) -> String {
     block
         .replace(":8080", &format!(":{}", place.value("INGEST_PORT")))

@@ -1,14 +1,11 @@
-// What ingest-api is asked: rows to choose from, and events to store.
+// A client of ingest-api: lists rows, and stores events.
 
-import { refusal } from "./statistics-stream";
-import type { BaseItem } from "./wire/BaseItem";
-import type { Item } from "./wire/Item";
-import type { Transfer } from "./wire/Transfer";
-import type { User } from "./wire/User";
+import { problemOf } from "./statistics-stream";
+import type { BaseItem, Item, Transfer, User } from "./wire/ingest-api";
 
-/** Rows of one request; the API's default setting allows as many. */
+/** Rows per request. ingest-api's default settings allow this many. */
 const PAGE = 1_000;
-/** Requests at most for one list: whoever wants another row can name it by its id. */
+/** Maximum requests per list. Other rows can be picked by pasting an id. */
 const PAGES = 5;
 
 interface Rows<R> {
@@ -18,7 +15,7 @@ interface Rows<R> {
 
 export interface Listing<R> {
   readonly rows: R[];
-  /** Whether there are more rows than were fetched. */
+  /** Whether ingest-api has more rows than these. */
   readonly more: boolean;
 }
 
@@ -39,7 +36,7 @@ export class Api {
     const rows: R[] = [];
     let after = "";
     for (let page = 0; page < PAGES; page += 1) {
-      const { data, next } = await this.#ask<Rows<R>>(`${path}?limit=${PAGE}${after}`, {});
+      const { data, next } = await this.#request<Rows<R>>(`${path}?limit=${PAGE}${after}`, {});
       rows.push(...data);
       if (next === null) return { rows, more: false };
       after = `&after=${next}`;
@@ -49,17 +46,17 @@ export class Api {
 
   #post<R>(path: string, body: object): Promise<R> {
     const headers = { "content-type": "application/json" };
-    return this.#ask(path, { method: "POST", headers, body: JSON.stringify(body) });
+    return this.#request(path, { method: "POST", headers, body: JSON.stringify(body) });
   }
 
-  async #ask<R>(path: string, request: RequestInit): Promise<R> {
+  async #request<R>(path: string, init: RequestInit): Promise<R> {
     let response: Response;
     try {
-      response = await fetch(`${this.address}/${path}`, { ...request, signal: AbortSignal.timeout(10_000) });
+      response = await fetch(`${this.address}/${path}`, { ...init, signal: AbortSignal.timeout(10_000) });
     } catch (error) {
       throw new Error(`ingest-api cannot be reached: ${error instanceof Error ? error.message : String(error)}`);
     }
-    if (!response.ok) throw new Error(await refusal(response));
+    if (!response.ok) throw new Error(await problemOf(response));
     return (await response.json()) as R;
   }
 }

@@ -1,7 +1,8 @@
-// One chart of counts over time, drawn by uPlot: a bar for each bucket, the one that is not over yet paler.
+// A chart of counts over time, drawn by uPlot: one bar per bucket. The current bucket is paler,
+// because it is not complete yet.
 //
-// Invariants: the time axis is a true one, as wide as the period whatever was counted. The chart draws what it is given
-// and changes no view itself: dragging and keys only say which period is wanted.
+// Invariants: the time axis is linear and always spans the whole period. The chart never changes
+// the view by itself: dragging and keys only report which period is wanted.
 
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
@@ -13,28 +14,30 @@ export interface ChartData {
   /** The period, in Unix milliseconds. */
   readonly from: number;
   readonly to: number;
-  /** The starts of the buckets, in Unix milliseconds, and their counts; null where a count is unknown. */
+  /**
+   * The starts of the buckets in Unix milliseconds, and their counts; null if a count is unknown.
+   */
   readonly times: readonly number[];
   readonly counts: readonly (number | null)[];
-  /** The place of the bucket that is not over yet; -1 where none is shown. */
+  /** The index of the current bucket; -1 if it is not shown. */
   readonly current: number;
 }
 
 export interface ChartListener {
-  /** Somebody marked this period, in Unix milliseconds. */
+  /** The viewer selected this period by dragging, in Unix milliseconds. */
   zoomed(from: number, to: number): void;
-  /** The bucket under the cursor, or null. */
-  pointed(place: number | null): void;
+  /** The index of the bucket under the cursor, or null. */
+  pointed(index: number | null): void;
 }
 
-/** What is drawn is so much wider than the gap beside it, as long as there is room for a gap. */
+/** The width of a bar, as a share of its bucket. The rest is the gap. */
 const BAR = 0.84;
-/** Bars of fewer pixels have no gaps: they would only shimmer. */
+/** Narrower bars, in pixels, have no gaps, which would shimmer. */
 const GAPS_FROM = 4;
 
 const { bars } = uPlot.paths;
 
-/** The colours of the page's style, as the canvas needs them. */
+/** The colours and fonts of the page's style, for the canvas. */
 function palette(root: HTMLElement) {
   const style = getComputedStyle(root);
   const colour = (name: string) => style.getPropertyValue(name).trim();
@@ -54,29 +57,29 @@ export class Chart {
   readonly #listener: ChartListener;
   #data: ChartData;
   #plot: uPlot;
-  #look: ReturnType<typeof palette>;
+  #palette: ReturnType<typeof palette>;
 
   constructor(root: HTMLElement, data: ChartData, listener: ChartListener) {
     this.#root = root;
     this.#listener = listener;
     this.#data = data;
-    this.#look = palette(root);
+    this.#palette = palette(root);
     this.#plot = this.#make();
     new ResizeObserver(() => this.#plot.setSize(this.#size())).observe(root);
-    // A change of colours or of the size of letters.
+    // Colours and font sizes may change.
     const redo = () => this.#remake();
     for (const query of ["(prefers-color-scheme: dark)", "(prefers-contrast: more)"]) {
       matchMedia(query).addEventListener("change", redo);
     }
-    let letters = this.#look.size;
+    let fontSize = this.#palette.size;
     addEventListener("resize", () => {
       const size = Number.parseFloat(getComputedStyle(document.documentElement).fontSize);
-      if (Math.abs(size - letters) > 0.5) redo();
-      letters = size;
+      if (Math.abs(size - fontSize) > 0.5) redo();
+      fontSize = size;
     });
   }
 
-  /** Draws this from now on. */
+  /** Draws new data. */
   draw(data: ChartData): void {
     const before = this.#data;
     this.#data = data;
@@ -84,14 +87,14 @@ export class Chart {
       this.#remake();
       return;
     }
-    // Scales follow from the data; the x scale is the period's.
+    // The scales follow from the data, the x scale from the period.
     this.#plot.setData(this.#aligned());
   }
 
-  /** Points at a bucket, or at none. */
-  point(place: number | null): void {
-    const time = place === null ? undefined : this.#data.times[place];
-    const next = place === null ? undefined : (this.#data.times[place + 1] ?? this.#data.to);
+  /** Moves the cursor to a bucket, or hides it. */
+  point(index: number | null): void {
+    const time = index === null ? undefined : this.#data.times[index];
+    const next = index === null ? undefined : (this.#data.times[index + 1] ?? this.#data.to);
     if (time === undefined || next === undefined) {
       this.#plot.setCursor({ left: -10, top: -10 });
       return;
@@ -102,7 +105,7 @@ export class Chart {
 
   #remake(): void {
     this.#plot.destroy();
-    this.#look = palette(this.#root);
+    this.#palette = palette(this.#root);
     this.#plot = this.#make();
   }
 
@@ -110,13 +113,16 @@ export class Chart {
     return { width: Math.max(this.#root.clientWidth, 120), height: Math.max(this.#root.clientHeight, 100) };
   }
 
-  /** uPlot's lists: seconds, what is over, and what is not over yet. What is zero has no bar, which would cost time. */
+  /**
+   * The data as uPlot takes it: seconds, complete buckets, the current bucket. Zero counts become
+   * null, because drawing empty bars would cost time.
+   */
   #aligned(): uPlot.AlignedData {
     const { times, counts, current } = this.#data;
     return [
       times.map((time) => time / 1_000),
-      counts.map((count, place) => (place === current ? null : count || null)),
-      counts.map((count, place) => (place === current ? count || null : null)),
+      counts.map((count, index) => (index === current ? null : count || null)),
+      counts.map((count, index) => (index === current ? count || null : null)),
     ];
   }
 
@@ -135,21 +141,21 @@ export class Chart {
   }
 
   #make(): uPlot {
-    const look = this.#look;
+    const colours = this.#palette;
     const { unit } = this.#data;
-    const rem = look.size;
-    const axis: uPlot.Axis = { stroke: () => look.text, font: look.font, gap: rem * 0.35, ticks: { show: false } };
+    const rem = colours.size;
+    const axis: uPlot.Axis = { stroke: () => colours.text, font: colours.font, gap: rem * 0.35, ticks: { show: false } };
     const options: uPlot.Options = {
       ...this.#size(),
       padding: [rem * 0.6, rem * 1.5, 0, 0],
       legend: { show: false },
-      // Buckets of a day and longer are of UTC: the axis must not put their bars between two of the viewer's days.
+      // Buckets of a day or longer follow UTC. A local axis would put their bars between two days.
       tzDate: isCalendar(unit)
         ? (seconds) => uPlot.tzDate(new Date(seconds * 1_000), "Etc/UTC")
         : (seconds) => new Date(seconds * 1_000),
       scales: {
         x: { time: true, range: () => [this.#data.from / 1_000, this.#data.to / 1_000] },
-        // From zero, and high enough that a single event does not fill the chart.
+        // From zero, and high enough that one event does not fill the chart.
         y: { range: (_plot, low, high) => [Math.min(low ?? 0, 0), Math.max((high ?? 0) * 1.08, 4)] },
       },
       axes: [
@@ -164,15 +170,15 @@ export class Chart {
           ...axis,
           size: rem * 2.9,
           space: rem * 2.6,
-          grid: { stroke: () => look.grid, width: 1 },
+          grid: { stroke: () => colours.grid, width: 1 },
           incrs: [1, 2, 5].flatMap((digit) => Array.from({ length: 15 }, (_, power) => digit * 10 ** power)).sort((one, other) => one - other),
           values: (_plot, splits) => splits.map(shortCount),
         },
       ],
       series: [
         {},
-        this.#series(() => look.bar),
-        this.#series(() => look.pale),
+        this.#series(() => colours.bar),
+        this.#series(() => colours.pale),
       ],
       cursor: {
         sync: { key: "time", setSeries: false, scales: ["x", null] },
@@ -180,24 +186,25 @@ export class Chart {
         points: { show: false },
         x: true,
         y: false,
-        // The bucket that the pointer is in, not the one whose start is nearest.
+        // The bucket that contains the pointer, not the one whose start is nearest.
         dataIdx: (plot, _series, _nearest, seconds) => {
           const times = plot.data[0];
-          let place = times.length - 1;
-          while (place > 0 && (times[place] ?? 0) > seconds) place -= 1;
-          return place;
+          let index = times.length - 1;
+          while (index > 0 && (times[index] ?? 0) > seconds) index -= 1;
+          return index;
         },
       },
       hooks: {
-        draw: [(plot) => this.#ground(plot)],
-        setCursor: [(plot) => this.#listener.pointed(plot.cursor.left === undefined || plot.cursor.left < 0 ? null : this.#placeAt(plot))],
+        draw: [(plot) => this.#drawBaseline(plot)],
+        setCursor: [(plot) => this.#listener.pointed(plot.cursor.left === undefined || plot.cursor.left < 0 ? null : this.#indexAt(plot))],
         setSelect: [
           (plot) => {
             const { left, width } = plot.select;
             if (width < 6) return;
             const [from, to] = [plot.posToVal(left, "x") * 1_000, plot.posToVal(left + width, "x") * 1_000];
             plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-            // The synced chart tells the same; whoever listens sees that it is the same.
+            // The synchronised chart reports the same selection. The listener ignores the second
+            // one.
             this.#listener.zoomed(from, to);
           },
         ],
@@ -206,27 +213,27 @@ export class Chart {
     return new uPlot(options, this.#aligned(), this.#root);
   }
 
-  /** A line at zero, where counts are known: that nothing was counted is not the same as not to know. */
-  #ground(plot: uPlot): void {
+  /** A line at zero wherever counts are known, to distinguish zero from unknown. */
+  #drawBaseline(plot: uPlot): void {
     const { times, counts, to } = this.#data;
-    const place = (time: number) => plot.valToPos(time / 1_000, "x", true);
+    const position = (time: number) => plot.valToPos(time / 1_000, "x", true);
     const y = Math.round(plot.valToPos(0, "y", true));
-    plot.ctx.fillStyle = this.#look.pale;
+    plot.ctx.fillStyle = this.#palette.pale;
     for (let from = 0; from < counts.length; from += 1) {
       if (counts[from] === null) continue;
       let end = from;
       while (end < counts.length && counts[end] !== null) end += 1;
-      const [left, right] = [place(times[from] ?? 0), place(times[end] ?? to)];
+      const [left, right] = [position(times[from] ?? 0), position(times[end] ?? to)];
       plot.ctx.fillRect(left, y, right - left, Math.max(1, Math.round(devicePixelRatio)));
       from = end;
     }
   }
 
-  #placeAt(plot: uPlot): number | null {
+  #indexAt(plot: uPlot): number | null {
     const time = plot.posToVal(plot.cursor.left ?? 0, "x") * 1_000;
     const { times } = this.#data;
-    let place = times.length - 1;
-    while (place >= 0 && (times[place] ?? 0) > time) place -= 1;
-    return place < 0 ? null : place;
+    let index = times.length - 1;
+    while (index >= 0 && (times[index] ?? 0) > time) index -= 1;
+    return index < 0 ? null : index;
   }
 }

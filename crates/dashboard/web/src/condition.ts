@@ -1,13 +1,13 @@
-// Says whether the numbers are live, in words, where everybody sees it.
+// Shows in words whether the counts are live.
 //
 // Invariant: the word "live" is on the page only while they are.
 
 import * as format from "./format";
-import { part, say } from "./page";
+import { element, setText } from "./page";
 import type { Condition } from "./statistics-stream";
 
-/** How the condition reads. */
-function words(condition: Condition): string {
+/** The text of the badge. */
+function label(condition: Condition): string {
   switch (condition.kind) {
     case "connecting":
       return "Connecting";
@@ -22,17 +22,17 @@ function words(condition: Condition): string {
   }
 }
 
-/** Why it is so, where there is something to say. */
+/** An explanation for the note line; empty if there is none. */
 export function reason(condition: Condition): string {
-  if (condition.kind === "stale") return "The gateway hears nothing of the database.";
+  if (condition.kind === "stale") return "The gateway has lost its connection to the database.";
   return "reason" in condition ? `The gateway: ${condition.reason}.` : "";
 }
 
 export function showCondition(condition: Condition): void {
-  const text = words(condition);
-  const badge = part("#condition");
+  const text = label(condition);
+  const badge = element("#condition");
   document.body.dataset["condition"] = badge.dataset["kind"] = condition.kind;
-  say(part("#condition-text"), text);
-  // Read out when it changes, and not each time that the reason does.
-  say(part("#announcement"), text);
+  setText(element("#condition-text"), text);
+  // Screen readers announce a change of this text, but not of the reason.
+  setText(element("#announcement"), text);
 }

@@ -1,17 +1,17 @@
-// Where the viewer chooses what to look at: unit, how far back, earlier and later, and back to now.
+// The controls of the view: unit, time span, earlier and later, zoom, and back to now.
 //
-// Invariant: the controls show the view and ask for another one; they hold none themselves.
+// Invariant: the controls have no state of their own. They show the view, and request another one.
 
 import * as format from "./format";
-import { make, part, say } from "./page";
+import { element, make, setText } from "./page";
 import { FACTS, UNITS, type Unit } from "./units";
 import { type Period, type View, moved, scaled, withUnit } from "./view";
 
 export interface Viewer {
   readonly view: View;
-  /** The period shown at this moment. */
+  /** The period that is shown now. */
   readonly period: Period;
-  /** Whether what comes after the period shown is still to come. */
+  /** Whether the period reaches into the future, so that there is nothing later to show. */
   readonly newest: boolean;
   go(view: View): void;
 }
@@ -25,8 +25,8 @@ export class Controls {
 
   constructor(viewer: Viewer) {
     this.#viewer = viewer;
-    this.#units = part("#units");
-    this.#spans = part("#spans");
+    this.#units = element("#units");
+    this.#spans = element("#spans");
     for (const unit of UNITS) {
       const label = radio("unit", unit, unit, FACTS[unit].short);
       this.#units.append(label);
@@ -45,7 +45,7 @@ export class Controls {
       wider: () => this.scale(2),
       newest: () => this.follow(),
     };
-    for (const [id, press] of Object.entries(presses)) part(`#${id}`).addEventListener("click", press);
+    for (const [id, press] of Object.entries(presses)) element(`#${id}`).addEventListener("click", press);
   }
 
   move(by: -1 | 1): void {
@@ -63,7 +63,7 @@ export class Controls {
     this.#viewer.go({ ...this.#viewer.view, period: null });
   }
 
-  /** Shows the view, where it is not shown already. */
+  /** Updates the controls if the view changed. */
   show(): void {
     const { view, period, newest } = this.#viewer;
     const shown = JSON.stringify([view, period, newest]);
@@ -72,13 +72,13 @@ export class Controls {
     if (this.#spansOf !== view.unit) {
       this.#spansOf = view.unit;
       const spans = FACTS[view.unit].spans.map(({ buckets, label }) => radio("span", String(buckets), label, label));
-      this.#spans.replaceChildren(part("legend", this.#spans), ...spans);
+      this.#spans.replaceChildren(element("legend", this.#spans), ...spans);
     }
     check(this.#units, view.unit);
     check(this.#spans, view.period === null ? String(view.last) : null);
-    say(part("#period"), format.period(view.unit, period.from, period.to));
-    part<HTMLButtonElement>("#later").disabled = newest;
-    part<HTMLButtonElement>("#newest").disabled = view.period === null;
+    setText(element("#period"), format.period(view.unit, period.from, period.to));
+    element<HTMLButtonElement>("#later").disabled = newest;
+    element<HTMLButtonElement>("#newest").disabled = view.period === null;
   }
 }
 

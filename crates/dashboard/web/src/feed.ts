@@ -1,16 +1,19 @@
-// What this tab knows of the numbers: their state, whether it is live, and the server's time.
+// This tab's copy of the counts, whether they are live, and the server's time.
 //
-// Invariant: the condition is "live" only while the hub said so within `SILENCE`; a hub that stops answering is replaced.
+// Invariant: the condition is "live" only if the hub reported it within the last `SILENCE`. A hub that
+// stops responding is replaced.
 
-import { type Condition, type Frame, Statistics } from "./statistics-stream";
+import { type Condition, type Frame, Statistics, type Topic } from "./statistics-stream";
 import { type Link, connect } from "./share/connect";
-import { BEAT, type News } from "./share/hub";
+import { HEARTBEAT, type HubMessage } from "./share/hub";
 
-/** After how long without a word the hub is given up, in milliseconds: more than two of its beats. */
-const SILENCE = 2.5 * BEAT;
-/** How often the hub is told that this tab is there, in milliseconds. */
+/**
+ * A hub that sends nothing for this long is lost, in milliseconds. More than two of its heartbeats.
+ */
+const SILENCE = 2.5 * HEARTBEAT;
+/** How often this tab reports to the hub that it is open, in milliseconds. */
 const PRESENCE = 20_000;
-/** By how much the server's clock may go back before this page's picture of it does, in milliseconds. */
+/** The page's clock stands still if the server's goes back by less than this, in milliseconds. */
 const SETBACK = 10_000;
 
 export interface Follower {
@@ -23,11 +26,11 @@ export class Feed {
   readonly #follower: Follower;
   #statistics = new Statistics();
   #condition: Condition = { kind: "connecting" };
-  #topics: readonly string[] = [];
+  #topics: readonly Topic[] = [];
   #link: Link;
   #attempt = 0;
-  #heard = performance.now();
-  #looked = performance.now();
+  #lastMessage = performance.now();
+  #lastCheck = performance.now();
   #clock = { now: Date.now(), at: performance.now() };
   #latest = 0;
 
@@ -35,18 +38,18 @@ export class Feed {
     this.#gateway = gateway;
     this.#follower = follower;
     this.#link = this.#connect();
-    setInterval(() => this.#look(), BEAT);
-    setInterval(() => this.#link.say({ kind: "watch", topics: this.#topics }), PRESENCE);
-    addEventListener("pagehide", () => this.#link.say({ kind: "leave" }));
+    setInterval(() => this.#check(), HEARTBEAT);
+    setInterval(() => this.#link.send({ kind: "watch", topics: this.#topics }), PRESENCE);
+    addEventListener("pagehide", () => this.#link.send({ kind: "leave" }));
     addEventListener("pageshow", (event) => {
       if (event.persisted) this.#begin();
     });
-    addEventListener("online", () => this.#link.say({ kind: "hurry" }));
+    addEventListener("online", () => this.#link.send({ kind: "hurry" }));
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return;
-      // A tab that was hidden for long may have been taken for gone.
-      this.#link.say({ kind: "watch", topics: this.#topics });
-      this.#link.say({ kind: "hurry" });
+      // The hub may have dropped a tab that was hidden for long.
+      this.#link.send({ kind: "watch", topics: this.#topics });
+      this.#link.send({ kind: "hurry" });
     });
   }
 
@@ -58,18 +61,21 @@ export class Feed {
     return this.#condition;
   }
 
-  /** The server's time in Unix milliseconds; this machine's until the server was heard of. */
+  /**
+   * The server's time in Unix milliseconds; the time of this machine until the server has sent its
+   * own.
+   */
   now(): number {
     const now = this.#clock.now + (performance.now() - this.#clock.at);
     if (now > this.#latest || now < this.#latest - SETBACK) this.#latest = now;
     return this.#latest;
   }
 
-  /** Follows these topics from now on. */
-  watch(topics: readonly string[]): void {
+  /** Follows these topics instead of the previous ones. */
+  watch(topics: readonly Topic[]): void {
     this.#topics = topics;
     this.#statistics.keep(topics);
-    this.#link.say({ kind: "watch", topics });
+    this.#link.send({ kind: "watch", topics });
   }
 
   #connect(): Link {
@@ -77,11 +83,11 @@ export class Feed {
     const link = connect(
       this.#gateway,
       this.#attempt,
-      (news) => current && this.#take(news),
+      (message) => current && this.#receive(message),
       () => queueMicrotask(() => this.#begin()),
     );
     return {
-      say: link.say,
+      send: link.send,
       close() {
         current = false;
         link.close();
@@ -90,43 +96,44 @@ export class Feed {
   }
 
   #begin(): void {
-    this.#link.say({ kind: "begin", topics: this.#topics });
+    this.#link.send({ kind: "begin", topics: this.#topics });
   }
 
-  #take(news: News): void {
-    this.#heard = performance.now();
-    if (news.kind === "frame") {
-      if (this.#statistics.apply(news.frame) === null) {
-        this.#follower.frame(news.frame);
+  #receive(message: HubMessage): void {
+    this.#lastMessage = performance.now();
+    if (message.kind === "frame") {
+      if (this.#statistics.apply(message.frame) === null) {
+        this.#follower.frame(message.frame);
       } else {
-        // Of whatever state this tab is, the hub's whole one fits.
+        // A new state accepts any snapshot.
         this.#statistics = new Statistics();
         this.#begin();
       }
       return;
     }
-    if (news.now !== null) this.#clock = { now: news.now, at: performance.now() };
-    this.#become(news.condition);
+    if (message.now !== null) this.#clock = { now: message.now, at: performance.now() };
+    this.#setCondition(message.condition);
   }
 
-  /** Looks whether the hub still answers. */
-  #look(): void {
+  /** Checks that the hub still sends. */
+  #check(): void {
     const now = performance.now();
-    const [silent, slept] = [now - this.#heard > SILENCE, now - this.#looked > SILENCE];
-    this.#looked = now;
+    const silent = now - this.#lastMessage > SILENCE;
+    const slept = now - this.#lastCheck > SILENCE;
+    this.#lastCheck = now;
     if (!silent) return;
-    const since = "since" in this.#condition ? this.#condition.since : this.now() - (now - this.#heard);
-    this.#become({ kind: "retrying", since, reason: "the connection that all tabs share does not answer" });
-    // Who slept has not heard because of that: what was said meanwhile comes now.
+    const since = "since" in this.#condition ? this.#condition.since : this.now() - (now - this.#lastMessage);
+    this.#setCondition({ kind: "retrying", since, reason: "the connection shared by all tabs does not respond" });
+    // If this tab slept, the hub's messages are still queued, and arrive now.
     if (slept) return;
     this.#link.close();
     this.#attempt += 1;
-    this.#heard = now;
+    this.#lastMessage = now;
     this.#link = this.#connect();
     this.#begin();
   }
 
-  #become(condition: Condition): void {
+  #setCondition(condition: Condition): void {
     if (JSON.stringify(condition) === JSON.stringify(this.#condition)) return;
     this.#condition = condition;
     this.#follower.condition(condition);

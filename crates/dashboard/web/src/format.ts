@@ -1,4 +1,5 @@
-// Numbers and times in the words of the viewer's locale. Buckets of a day and longer are of UTC, and say so.
+// Formats numbers and times for the viewer's locale. Buckets of a day or longer follow UTC, and are
+// labelled so.
 
 import { type Unit, isCalendar } from "./units";
 
@@ -10,7 +11,7 @@ const percent = new Intl.NumberFormat(LOCALES, { style: "percent", signDisplay: 
 const rough = new Intl.NumberFormat(LOCALES, { maximumSignificantDigits: 3 });
 
 export const count = (value: number): string => whole.format(value);
-/** Short, for axes. */
+/** Short form, for axes. */
 export const shortCount = (value: number): string => (Math.abs(value) < 10_000 ? whole.format(value) : compact.format(value));
 export const difference = (value: number): string => signed.format(value);
 export const share = (value: number): string => percent.format(value);
@@ -18,12 +19,12 @@ export const rate = (value: number): string => rough.format(value);
 
 const formats = new Map<string, Intl.DateTimeFormat>();
 
-/** Making a format costs far more than using it. */
+/** Cached, because creating a format costs far more than using it. */
 function format(options: Intl.DateTimeFormatOptions): Intl.DateTimeFormat {
   const key = JSON.stringify(options);
-  const known = formats.get(key) ?? new Intl.DateTimeFormat(LOCALES, options);
-  formats.set(key, known);
-  return known;
+  const cached = formats.get(key) ?? new Intl.DateTimeFormat(LOCALES, options);
+  formats.set(key, cached);
+  return cached;
 }
 
 const TIME: Intl.DateTimeFormatOptions = { hour: "numeric", minute: "2-digit" };
@@ -41,7 +42,9 @@ const NAMES: { readonly [unit in Unit]: Intl.DateTimeFormatOptions } = {
   year: { year: "numeric" },
 };
 
-/** The name of the bucket that begins at `time`; with its date where it is not of the day of `now`. */
+/**
+ * The name of the bucket that starts at `time`. Includes the date unless it is the day of `now`.
+ */
 export function bucket(unit: Unit, time: number, now: number): string {
   const date = new Date(time);
   if (isCalendar(unit)) {
@@ -49,18 +52,18 @@ export function bucket(unit: Unit, time: number, now: number): string {
     if (unit === "quarter") return `Q${Math.floor(date.getUTCMonth() / 3) + 1} ${name} UTC`;
     return unit === "week" ? `week of ${name} UTC` : `${name} UTC`;
   }
-  const elsewhen = unit !== "hour" && date.toDateString() !== new Date(now).toDateString();
-  return format(elsewhen ? { ...DATE, ...NAMES[unit] } : NAMES[unit]).format(date);
+  const otherDay = unit !== "hour" && date.toDateString() !== new Date(now).toDateString();
+  return format(otherDay ? { ...DATE, ...NAMES[unit] } : NAMES[unit]).format(date);
 }
 
-/** A time of day, with its date where it is not today's. */
+/** A time of day. Includes the date unless it is today. */
 export function moment(time: number): string {
   const today = new Date(time).toDateString() === new Date().toDateString();
   const second: Intl.DateTimeFormatOptions = { ...TIME, second: "2-digit" };
   return format(today ? second : { ...DATE, ...second }).format(new Date(time));
 }
 
-/** A period, from its first moment to its end. */
+/** A period. */
 export function period(unit: Unit, from: number, to: number): string {
   const last = unit === "millisecond" || unit === "second" ? to : to - 1;
   if (isCalendar(unit)) return `${format({ ...DATE, timeZone: "UTC" }).formatRange(from, last)} UTC`;
@@ -72,7 +75,10 @@ const MINUTE = 60;
 const HOUR = 3_600;
 const DAY = 86_400;
 
-/** The names of an axis' marks, which lie `apart` seconds from one another. A new day or year is named where it begins. */
+/**
+ * The labels of axis marks that are `apart` seconds apart. The first mark of a new day or year
+ * names it.
+ */
 export function marks(unit: Unit, times: readonly number[], apart: number): string[] {
   const zone: Intl.DateTimeFormatOptions = isCalendar(unit) ? { timeZone: "UTC" } : {};
   const name = (options: Intl.DateTimeFormatOptions, time: number) => format({ ...options, ...zone }).format(time);
@@ -83,7 +89,8 @@ export function marks(unit: Unit, times: readonly number[], apart: number): stri
     const time = seconds * 1_000;
     if (apart >= 300 * DAY) return year(time);
     const head = apart >= DAY ? year(time) : day(time);
-    const [first, changed] = [before === "", head !== before];
+    const first = before === "";
+    const changed = head !== before;
     before = head;
     if (apart >= 27 * DAY) {
       const month = name({ month: "short" }, time);

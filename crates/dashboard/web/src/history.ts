@@ -1,85 +1,94 @@
-// Counts from before the live windows, asked of the gateway a page at a time.
+// Counts from before the live windows, requested from the gateway page by page.
 //
-// Invariants: one period is asked for at a time, and one that nobody looks at any more is not asked for to its end. What
-// is kept is bounded, and is of periods that are over, which change only when somebody writes of the past.
+// Invariants: each topic has at most one request, which is aborted when the viewer moves to another
+// period. The cache is bounded. It holds periods before the live window, which change only through
+// back-dated events and deletions.
 
-import { refusal } from "./statistics-stream";
-import type { Page } from "./wire/Page";
+import { problemOf, type Topic } from "./statistics-stream";
+import type { HistoryPage } from "./wire/sse-gateway";
 import type { Period } from "./view";
 
-/** Buckets of one request; the gateway's default setting allows as many. */
-const PAGE = 5_000;
-/** After how long what could not be had is asked for again, if it is still looked at, in milliseconds. */
+/** Buckets per request. The gateway's default settings allow this many. */
+const PAGE_BUCKETS = 5_000;
+/** The delay before a failed request is repeated, if the period is still shown, in milliseconds. */
 const RETRY = 5_000;
-/** How many periods are kept. */
-const KEPT = 16;
+/** The maximum number of periods in the cache. */
+const CACHED = 16;
 
-/** What was counted in a period. */
+/** The counts of a period. */
 export interface Past {
-  /** Whether all of it is there. */
+  /** Whether the whole period was loaded. */
   readonly complete: boolean;
-  /** Buckets by their start, in Unix milliseconds; what is in none was not counted, from `since` on. */
+  /**
+   * Counts by the start of their bucket, in Unix milliseconds. From `since` on, missing buckets are
+   * 0.
+   */
   readonly counts: ReadonlyMap<number, number>;
-  /** What was asked for begins here. */
+  /** The start of the period. */
   readonly from: number;
-  /** The first moment of which there are counts: the unit gave up what was before. */
+  /** The first moment with counts. The unit does not keep what was before it. */
   readonly since: number;
-  /** Why it is not complete, where something went wrong. */
+  /** Why loading failed; null if it did not. */
   readonly problem: string | null;
 }
 
 export class History {
-  readonly #kept = new Map<string, Past>();
-  readonly #asking = new Map<string, { readonly key: string; readonly stop: AbortController }>();
+  readonly #cache = new Map<string, Past>();
+  readonly #loading = new Map<string, { readonly key: string; readonly stop: AbortController }>();
 
-  /** @param changed called when more of some period is there */
+  /** @param changed called when a period was loaded, or failed */
   constructor(
     readonly gateway: string,
     readonly changed: () => void,
   ) {}
 
-  /** What is known of a topic's period; the rest is asked for, and what was asked for before is not any more. */
-  past(topic: string, period: Period): Past {
+  /**
+   * What is loaded of a topic's period. Requests the rest, and aborts the request for another
+   * period.
+   */
+  past(topic: Topic, period: Period): Past {
     const key = `${topic} ${period.from} ${period.to}`;
-    const kept = this.#kept.get(key);
-    if (kept !== undefined) return kept;
-    // While its end moves on with the live window, what was asked for before is nearly all of it.
+    const cached = this.#cache.get(key);
+    if (cached !== undefined) return cached;
+    // The end of a period moves with the live window. Until it is loaded, the last period with the
+    // same start covers nearly all of it.
     const begin = `${topic} ${period.from} `;
-    const nearly = [...this.#kept].findLast(([key]) => key.startsWith(begin));
-    const asking = this.#asking.get(topic);
-    if (asking?.key !== key) {
-      asking?.stop.abort();
+    const similar = [...this.#cache].findLast(([key]) => key.startsWith(begin));
+    const loading = this.#loading.get(topic);
+    if (loading?.key !== key) {
+      loading?.stop.abort();
       const stop = new AbortController();
-      this.#asking.set(topic, { key, stop });
-      void this.#ask(topic, period, key, stop.signal);
+      this.#loading.set(topic, { key, stop });
+      void this.#load(topic, period, key, stop.signal);
     }
-    return nearly?.[1] ?? { complete: false, counts: new Map(), from: period.from, since: period.from, problem: null };
+    return similar?.[1] ?? { complete: false, counts: new Map(), from: period.from, since: period.from, problem: null };
   }
 
-  async #ask(topic: string, period: Period, key: string, signal: AbortSignal): Promise<void> {
+  async #load(topic: Topic, period: Period, key: string, signal: AbortSignal): Promise<void> {
     const counts = new Map<number, number>();
-    let [since, from] = [period.from, period.from];
+    let since = period.from;
+    let from = period.from;
     let problem: string | null = null;
     try {
       while (from < period.to) {
         const query = new URLSearchParams({
           from: new Date(from).toISOString(),
           to: new Date(period.to).toISOString(),
-          limit: String(PAGE),
+          limit: String(PAGE_BUCKETS),
         });
         const headers = { accept: "application/json" };
         const response = await fetch(`${this.gateway}/statistics/${topic}?${query}`, { headers, signal });
         if (response.status === 410) {
           const gone = (await response.json()) as { kept_since: string };
           const kept = Date.parse(gone.kept_since);
-          // Everything was given up, or the answer leads nowhere.
-          if (!(kept > from)) throw new Error("the gateway keeps none of this period");
+          // Nothing is kept, or the answer would repeat the same request.
+          if (!(kept > from)) throw new Error("the gateway keeps nothing of this period");
           since = kept;
           from = Math.min(kept, period.to);
           continue;
         }
-        if (!response.ok) throw new Error(await refusal(response));
-        const page = (await response.json()) as Page;
+        if (!response.ok) throw new Error(await problemOf(response));
+        const page = (await response.json()) as HistoryPage;
         for (const { time, count } of page.buckets) counts.set(Date.parse(time), count);
         from = page.next === null ? period.to : Date.parse(page.next);
       }
@@ -87,14 +96,14 @@ export class History {
       if (signal.aborted) return;
       problem = error instanceof Error ? error.message : String(error);
     }
-    const oldest = this.#kept.keys().next();
-    if (this.#kept.size >= KEPT && !oldest.done) this.#kept.delete(oldest.value);
-    this.#kept.set(key, { complete: problem === null, counts, from: period.from, since, problem });
-    this.#asking.delete(topic);
+    const oldest = this.#cache.keys().next();
+    if (this.#cache.size >= CACHED && !oldest.done) this.#cache.delete(oldest.value);
+    this.#cache.set(key, { complete: problem === null, counts, from: period.from, since, problem });
+    this.#loading.delete(topic);
     this.changed();
     if (problem === null) return;
     setTimeout(() => {
-      this.#kept.delete(key);
+      this.#cache.delete(key);
       this.changed();
     }, RETRY);
   }

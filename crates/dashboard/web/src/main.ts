@@ -1,9 +1,10 @@
-// Puts the page together: the view from the address, the counts from the feed, the panels that show the one of the other.
+// The page: takes the view from the address and the counts from the feed, and draws the panels.
 //
-// Invariants: everything is drawn at most once a frame of the screen, and only when something changed or time moved a
-// bucket on. While the numbers are not live, time stands still: nothing is said of moments of which nothing is known.
+// Invariants: everything is drawn at most once per animation frame, and only if something changed
+// or a new bucket began. While the counts are not live, the shown time stands still, because
+// nothing is known about later moments.
 
-import { act } from "./act";
+import { addEvents } from "./add-events";
 import { Api } from "./api";
 import { reason, showCondition } from "./condition";
 import { loadConfig } from "./config";
@@ -11,15 +12,15 @@ import { Controls } from "./controls";
 import { Feed } from "./feed";
 import { moment } from "./format";
 import { History } from "./history";
-import { part, say } from "./page";
+import { element, setText } from "./page";
 import { Panel } from "./panel";
 import { type Series, seriesOf } from "./series";
 import { METRICS, type Metric, type Unit } from "./units";
 import { type Period, type View, fit, formatView, nextMove, parseView, periodOf } from "./view";
 
-/** How often the bar moves that says how much of the current bucket is over, in milliseconds. */
-const ELAPSE = 250;
-const still = matchMedia("(prefers-reduced-motion: reduce)");
+/** How often the progress bar of the current bucket moves, in milliseconds. */
+const PROGRESS_INTERVAL = 250;
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
 class Dashboard {
   view: View = parseView(location.search);
@@ -27,10 +28,10 @@ class Dashboard {
   readonly #history: History;
   readonly #controls: Controls;
   readonly #panels: { readonly metric: Metric; readonly panel: Panel }[];
-  /** The moment that is shown: it moves only while the numbers are live. */
+  /** The moment that is shown. It advances only while the counts are live. */
   #now = Date.now();
-  #drawing = false;
-  #moving: ReturnType<typeof setTimeout> | null = null;
+  #drawScheduled = false;
+  #moveTimer: ReturnType<typeof setTimeout> | null = null;
 
   constructor(gateway: string) {
     this.#history = new History(gateway, () => this.#redraw());
@@ -38,9 +39,9 @@ class Dashboard {
     this.#panels = METRICS.map((metric) => {
       const listener = {
         zoomed: (from: number, to: number) => this.#zoom(from, to),
-        pressed: (event: KeyboardEvent) => this.#press(event),
+        pressed: (event: KeyboardEvent) => this.#pressKey(event),
       };
-      return { metric, panel: new Panel(part(`[data-metric=${metric}]`), listener) };
+      return { metric, panel: new Panel(element(`[data-metric=${metric}]`), listener) };
     });
     this.#feed = new Feed(gateway, {
       frame: () => this.#redraw(),
@@ -51,9 +52,9 @@ class Dashboard {
     });
     showCondition(this.#feed.condition);
     this.#watch();
-    addEventListener("popstate", () => this.#adopt(parseView(location.search)));
+    addEventListener("popstate", () => this.#showView(parseView(location.search)));
     document.addEventListener("visibilitychange", () => this.#redraw());
-    setInterval(() => this.#elapse(), ELAPSE);
+    setInterval(() => this.#showProgress(), PROGRESS_INTERVAL);
   }
 
   get period(): Period {
@@ -64,15 +65,15 @@ class Dashboard {
     return this.view.period === null || this.view.period.to > this.#now;
   }
 
-  /** Shows another view, and puts it into the address. */
+  /** Shows another view, and adds it to the browser's history. */
   go(view: View): void {
     const query = formatView(view);
     if (query === formatView(this.view)) return;
     window.history.pushState(null, "", query);
-    this.#adopt(view);
+    this.#showView(view);
   }
 
-  #adopt(view: View): void {
+  #showView(view: View): void {
     const unit = this.view.unit;
     this.view = view;
     if (unit !== view.unit) this.#watch();
@@ -80,22 +81,22 @@ class Dashboard {
   }
 
   #watch(): void {
-    this.#feed.watch(METRICS.map((metric) => `${metric}/${this.view.unit}`));
+    this.#feed.watch(METRICS.map((metric) => `${metric}/${this.view.unit}` as const));
     this.#redraw();
   }
 
   #zoom(from: number, to: number): void {
     const period = fit(this.view.unit, from, to);
-    // Dragging in one chart also marks the other.
+    // Dragging in one chart also selects in the other.
     const { period: shown } = this.view;
     if (shown?.from === period.from && shown.to === period.to) return;
     this.go({ ...this.view, period });
   }
 
-  #press(event: KeyboardEvent): void {
+  #pressKey(event: KeyboardEvent): void {
     const panel = this.#panels.find(({ panel }) => panel.root.contains(event.target as Node))?.panel;
     if (panel === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
-    const last = Number(part("[data-part=chart]", panel.root).getAttribute("aria-valuemax"));
+    const last = Number(element("[data-part=chart]", panel.root).getAttribute("aria-valuemax"));
     const at = panel.pointed ?? last + 1;
     const keys: { readonly [key: string]: () => void } = {
       ArrowLeft: () => panel.point(Math.max(at - 1, 0)),
@@ -115,10 +116,10 @@ class Dashboard {
   }
 
   #redraw(): void {
-    if (this.#drawing) return;
-    this.#drawing = true;
+    if (this.#drawScheduled) return;
+    this.#drawScheduled = true;
     requestAnimationFrame(() => {
-      this.#drawing = false;
+      this.#drawScheduled = false;
       this.#draw();
     });
   }
@@ -127,62 +128,62 @@ class Dashboard {
     if (this.#feed.condition.kind === "live" || this.#feed.condition.kind === "connecting") this.#now = this.#feed.now();
     const { period } = this;
     const pasts: Series["past"][] = [];
-    let nothing = true;
+    let empty = true;
     for (const { metric, panel } of this.#panels) {
-      const topic = `${metric}/${this.view.unit}`;
+      const topic = `${metric}/${this.view.unit}` as const;
       const window = this.#feed.statistics.window(topic);
       const series = seriesOf(topic, this.view, period, window, this.#history, this.#now);
       panel.show(this.view, period, series, window, this.#now);
       pasts.push(series.past);
-      if (window === undefined || window.times.length > 0) nothing = false;
+      if (window === undefined || window.times.length > 0) empty = false;
     }
     this.#controls.show();
-    part("#lesson").hidden = !nothing;
-    say(part("#note"), reason(this.#feed.condition) || note(this.view.unit, pasts));
-    this.#elapse();
-    this.#move();
+    element("#getting-started").hidden = !empty;
+    setText(element("#note"), reason(this.#feed.condition) || note(this.view.unit, pasts));
+    this.#showProgress();
+    this.#scheduleMove();
   }
 
-  /** Draws again when time moves a bucket on. */
-  #move(): void {
-    if (this.#moving !== null) clearTimeout(this.#moving);
+  /** Schedules the next drawing for when a new bucket begins. */
+  #scheduleMove(): void {
+    if (this.#moveTimer !== null) clearTimeout(this.#moveTimer);
     if (this.#feed.condition.kind !== "live" || document.hidden) return;
     const now = this.#feed.now();
-    const wait = Math.max(nextMove(this.view.unit, now) - now, still.matches ? 1_000 : 50);
-    // Longer waits than this overflow.
-    this.#moving = setTimeout(() => this.#redraw(), Math.min(wait + 1, 3_600_000));
+    const wait = Math.max(nextMove(this.view.unit, now) - now, reducedMotion.matches ? 1_000 : 50);
+    // setTimeout overflows on long delays.
+    this.#moveTimer = setTimeout(() => this.#redraw(), Math.min(wait + 1, 3_600_000));
   }
 
-  #elapse(): void {
+  #showProgress(): void {
     if (document.hidden || this.#feed.condition.kind !== "live") return;
-    for (const { panel } of this.#panels) panel.elapse(this.view.unit, this.#feed.now());
+    for (const { panel } of this.#panels) panel.showProgress(this.view.unit, this.#feed.now());
   }
 }
 
-/** What is to be said of the part of the charts that is not live. */
+/** The note about the part of the charts that comes from history. */
 function note(unit: Unit, pasts: Series["past"][]): string {
   const past = pasts.filter((past) => past !== null);
   const problem = past.find((past) => past.problem !== null)?.problem;
-  if (problem !== undefined) return `What was before cannot be shown: ${problem}`;
-  if (past.some((past) => !past.complete)) return "Asking for what was before …";
+  if (problem !== undefined) return `Earlier counts cannot be loaded: ${problem}`;
+  if (past.some((past) => !past.complete)) return "Loading earlier counts …";
   const since = Math.max(...past.filter((past) => past.since > past.from).map((past) => past.since));
-  if (Number.isFinite(since)) return `The ${unit}s before ${moment(since)} were given up: see a longer unit.`;
+  if (Number.isFinite(since)) return `The ${unit}s before ${moment(since)} have expired. Select a longer unit.`;
   return "";
 }
 
 async function start(): Promise<void> {
   const config = await loadConfig();
-  const lesson = [
+  const commands = [
     "json='content-type: application/json'",
     `base=$(curl -s -H "$json" -d '{"description":"a bicycle"}' ${config.ingest}/base-items | grep -o '[0-9a-f-]\\{36\\}')`,
     `curl -s -H "$json" -d "{\\"base_item_id\\":\\"$base\\"}" ${config.ingest}/items`,
   ];
-  say(part("#lesson-code"), lesson.join("\n"));
+  setText(element("#getting-started-code"), commands.join("\n"));
   new Dashboard(config.gateway);
-  act(new Api(config.ingest));
+  addEvents(new Api(config.ingest));
 }
 
 start().catch((error: unknown) => {
   showCondition({ kind: "refused", since: Date.now(), reason: "" });
-  say(part("#note"), `The page cannot start: ${error instanceof Error ? error.message : String(error)}`);
+  setText(element("#note"), `The page cannot start: ${error instanceof Error ? error.message : String(error)}`);
 });

@@ -1,17 +1,20 @@
-// The parts of the page, found by their names. A page that lacks one is not the one that this program was built with.
+// Helpers for the elements of the page.
 
-export function part<E extends Element = HTMLElement>(selector: string, within: ParentNode = document): E {
-  const element = within.querySelector<E>(selector);
-  if (element === null) throw new Error(`the page has no ${selector}`);
-  return element;
+/** The element that a selector names. It is an error if index.html lacks it. */
+export function element<E extends Element = HTMLElement>(selector: string, within: ParentNode = document): E {
+  const found = within.querySelector<E>(selector);
+  if (found === null) throw new Error(`the page has no ${selector}`);
+  return found;
 }
 
-/** Sets a text, where it is not the same already: even the same text anew makes the browser lay out again. */
-export function say(element: Element, text: string): void {
+/**
+ * Sets a text if it changed: even setting the same text makes the browser lay out the page again.
+ */
+export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Makes an element with some properties and children. */
+/** Creates an element with some properties and children. */
 export function make<K extends keyof HTMLElementTagNameMap>(
   tag: K,
   properties: Partial<HTMLElementTagNameMap[K]> = {},

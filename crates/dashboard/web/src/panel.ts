@@ -1,22 +1,23 @@
-// What is shown of one metric: the count of the current bucket, how it compares, and the chart.
+// One metric: the count of the current bucket, a comparison with the previous one, and the chart.
 //
-// Invariant: the figures are of the moment that is drawn, and of one state of the counts; what is unknown is a dash.
+// Invariant: all figures belong to the moment that is drawn, and to one state of the counts.
+// Unknown values are dashes.
 
 import { Chart, type ChartListener } from "./chart";
 import * as format from "./format";
-import { part, say } from "./page";
+import { element, setText } from "./page";
 import type { Series } from "./series";
 import { type Window, firstAtLeast } from "./statistics-stream";
 import { FACTS, UNITS, type Unit, isCalendar, start, step } from "./units";
 import type { Period, View } from "./view";
 
-/** What the viewer did in the chart. */
+/** Reports what the viewer did in the chart. */
 export interface PanelListener extends Pick<ChartListener, "zoomed"> {
   /** A key that moves the cursor to another bucket, or changes the view. */
   pressed(event: KeyboardEvent): void;
 }
 
-/** In what a rate is said: so that it is neither thousands nor thousandths, as a rule. */
+/** The unit of the rate: chosen so that rates are rarely thousands or thousandths. */
 const RATES: { readonly [unit in Unit]: Unit } = {
   millisecond: "second",
   second: "second",
@@ -31,12 +32,15 @@ const RATES: { readonly [unit in Unit]: Unit } = {
 
 const UNKNOWN = "–";
 
-/** The least time between two flashes of a count that changes, in milliseconds: traffic must not make it flicker. */
-const CALM = 2_000;
+/**
+ * The minimum time between two flashes of a changing count, in milliseconds, so that it does not
+ * flicker.
+ */
+const FLASH_INTERVAL = 2_000;
 
 export class Panel {
   readonly #chart: Chart;
-  readonly #place: HTMLElement;
+  readonly #slider: HTMLElement;
   readonly #parts: { readonly [name: string]: HTMLElement };
   #series: Series = { times: [], counts: [], past: null };
   #unit: Unit = "minute";
@@ -50,89 +54,95 @@ export class Panel {
     listener: PanelListener,
   ) {
     const names = ["count", "caption", "elapsed", "rate", "before-name", "before", "change", "readout", "chart"];
-    this.#parts = Object.fromEntries(names.map((name) => [name, part(`[data-part=${name}]`, root)]));
-    this.#place = part("[data-part=chart]", root);
+    this.#parts = Object.fromEntries(names.map((name) => [name, element(`[data-part=${name}]`, root)]));
+    this.#slider = element("[data-part=chart]", root);
     const empty = { unit: this.#unit, from: 0, to: 1, times: [], counts: [], current: -1 };
-    this.#chart = new Chart(this.#place, empty, {
+    this.#chart = new Chart(this.#slider, empty, {
       zoomed: listener.zoomed,
-      pointed: (place) => {
-        this.#pointed = place;
-        this.#read();
+      pointed: (index) => {
+        this.#pointed = index;
+        this.#showReadout();
       },
     });
-    this.#place.addEventListener("keydown", listener.pressed);
-    this.#place.addEventListener("blur", () => this.#chart.point(null));
-    part(".count", root).addEventListener("animationend", () => delete root.dataset["changed"]);
+    this.#slider.addEventListener("keydown", listener.pressed);
+    this.#slider.addEventListener("blur", () => this.#chart.point(null));
+    element(".count", root).addEventListener("animationend", () => delete root.dataset["changed"]);
   }
 
-  /** Where the cursor is: the place of a bucket in the chart. */
+  /** The index of the bucket under the cursor. */
   get pointed(): number | null {
     return this.#pointed;
   }
 
-  point(place: number | null): void {
-    this.#chart.point(place);
+  point(index: number | null): void {
+    this.#chart.point(index);
   }
 
-  /** How far of the current bucket is over, from 0 to 1: cheap, and shown more often than the rest. */
-  elapse(unit: Unit, now: number): void {
+  /**
+   * Shows how much of the current bucket has passed. Cheap, and so called more often than the rest.
+   */
+  showProgress(unit: Unit, now: number): void {
     const from = start(unit, now);
-    const over = unit === "millisecond" ? 0 : (now - from) / (step(unit, from, 1) - from);
-    this.#part("elapsed").style.transform = `scaleX(${over.toFixed(3)})`;
+    const passed = unit === "millisecond" ? 0 : (now - from) / (step(unit, from, 1) - from);
+    this.#part("elapsed").style.transform = `scaleX(${passed.toFixed(3)})`;
   }
 
-  /** Shows these counts, as they are `now`. */
+  /** Shows the counts as of `now`. */
   show(view: View, period: Period, series: Series, window: Window | undefined, now: number): void {
     const { unit } = view;
     this.#series = series;
     this.#unit = unit;
     this.#now = now;
-    this.#figures(unit, window, now);
+    this.#showFigures(unit, window, now);
     const current = series.times.lastIndexOf(start(unit, now));
     this.#chart.draw({ unit, ...period, times: series.times, counts: series.counts, current });
-    this.#read();
+    this.#showReadout();
   }
 
   #part(name: string): HTMLElement {
     return this.#parts[name] ?? this.root;
   }
 
-  #figures(unit: Unit, window: Window | undefined, now: number): void {
-    const say_ = (name: string, text: string) => say(this.#part(name), text);
+  #showFigures(unit: Unit, window: Window | undefined, now: number): void {
+    const show = (name: string, text: string) => setText(this.#part(name), text);
     if (window === undefined) {
-      for (const name of ["count", "rate", "before", "change"]) say_(name, UNKNOWN);
+      for (const name of ["count", "rate", "before", "change"]) show(name, UNKNOWN);
       this.#count = null;
       return;
     }
     const at = (time: number) => {
-      const place = firstAtLeast(window.times, time);
-      return window.times[place] === time ? (window.counts[place] ?? 0) : 0;
+      const index = firstAtLeast(window.times, time);
+      return window.times[index] === time ? (window.counts[index] ?? 0) : 0;
     };
-    // Nobody can see the count of the millisecond that it is: shown is the last one that was counted.
+    // The current millisecond is too short to see, so this shows the last one with a count.
     const last = window.times.at(-1);
     const current = unit === "millisecond" ? (last ?? start(unit, now)) : start(unit, now);
     const before = unit === "millisecond" ? (window.times.at(-2) ?? step(unit, current, -1)) : step(unit, current, -1);
-    const [count, previous] = [at(current), at(before)];
+    const count = at(current);
+    const previous = at(before);
     const text = format.count(count);
-    say_("count", text);
-    // Long numbers are set smaller, so that they fit.
+    show("count", text);
+    // Long numbers use a smaller font.
     this.#part("count").style.setProperty("--digits", String(text.length));
-    if (this.#count !== null && this.#count !== count && performance.now() > this.#flashed + CALM) {
+    if (this.#count !== null && this.#count !== count && performance.now() > this.#flashed + FLASH_INTERVAL) {
       this.#flashed = performance.now();
       this.root.dataset["changed"] = "";
     }
     this.#count = count;
-    say_("caption", unit === "millisecond" ? caption(last, now) : `${unit === "day" ? "today" : `this ${unit}`}${zone(unit)}`);
-    say_("before-name", unit === "millisecond" ? "One before" : `Previous ${unit}`);
-    say_("before", format.count(previous));
+    show("caption", unit === "millisecond" ? caption(last, now) : `${unit === "day" ? "today" : `this ${unit}`}${zone(unit)}`);
+    show("before-name", unit === "millisecond" ? "Previous one" : `Previous ${unit}`);
+    show("before", format.count(previous));
     const change = count - previous;
     const share = previous > 0 ? ` (${format.share(change / previous)})` : "";
-    say_("change", `${format.difference(change)}${share}`);
+    show("change", `${format.difference(change)}${share}`);
     this.#part("change").dataset["sign"] = String(Math.sign(change));
-    say_("rate", perTime(this.#rate(unit, window, now, at), RATES[unit]));
+    show("rate", perTime(this.#rate(unit, window, now, at), RATES[unit]));
   }
 
-  /** Events of the last unit of time, ending now: the bucket before counts for as much as it reaches into it. */
+  /**
+   * Events per unit of time, over one bucket length ending now. The previous bucket counts in
+   * proportion to its overlap.
+   */
   #rate(unit: Unit, window: Window, now: number, at: (time: number) => number): number {
     const per = FACTS[RATES[unit]].length;
     if (unit === "millisecond") {
@@ -146,37 +156,39 @@ export class Panel {
     return Math.max(0, ((at(current) + at(before) * left) / length) * per);
   }
 
-  /** Says what is under the cursor; else what the chart holds in all. */
-  #read(): void {
+  /** Shows the bucket under the cursor, or the total of the chart. */
+  #showReadout(): void {
     const { times, counts } = this.#series;
-    const slider = this.#place;
-    const place = this.#pointed;
-    const time = place === null ? undefined : times[place];
-    if (place !== null && time !== undefined) {
-      const count = counts[place];
+    const slider = this.#slider;
+    const index = this.#pointed;
+    const time = index === null ? undefined : times[index];
+    if (index !== null && time !== undefined) {
+      const count = counts[index];
       const name = format.bucket(this.#unit, time, this.#now);
-      const text = count === null || count === undefined ? "not known" : format.count(count);
-      say(this.#part("readout"), `${name}: ${text}`);
+      const text = count === null || count === undefined ? "unknown" : format.count(count);
+      setText(this.#part("readout"), `${name}: ${text}`);
       slider.setAttribute("aria-valuetext", `${name}: ${text}`);
-      slider.setAttribute("aria-valuenow", String(place));
+      slider.setAttribute("aria-valuenow", String(index));
     } else {
-      let [known, sum, peak, peakAt] = [false, 0, 0, 0];
-      for (let place = 0; place < counts.length; place += 1) {
-        const count = counts[place] ?? null;
+      let known = false;
+      let sum = 0;
+      let peak = 0;
+      let peakAt = 0;
+      for (const [index, count] of counts.entries()) {
         if (count === null) continue;
         known = true;
         sum += count;
-        if (count > peak) [peak, peakAt] = [count, times[place] ?? 0];
+        if (count > peak) [peak, peakAt] = [count, times[index] ?? 0];
       }
-      const most = peak > 0 ? `, most ${format.count(peak)} at ${format.bucket(this.#unit, peakAt, this.#now)}` : "";
-      say(this.#part("readout"), !known ? "\u00a0" : `${format.count(sum)} in all${most}`);
+      const most = peak > 0 ? `, peak ${format.count(peak)} at ${format.bucket(this.#unit, peakAt, this.#now)}` : "";
+      setText(this.#part("readout"), !known ? "\u00a0" : `${format.count(sum)} in total${most}`);
       slider.setAttribute("aria-valuetext", this.#part("readout").textContent ?? "");
     }
     slider.setAttribute("aria-valuemax", String(Math.max(times.length - 1, 0)));
   }
 }
 
-/** A rate in a unit of time in which it is no small fraction. */
+/** A rate, per a unit of time that is long enough to make it at least 0.1. */
 function perTime(rate: number, per: Unit): string {
   const longer = UNITS[UNITS.indexOf(per) + 1];
   if (rate === 0 || rate >= 0.1 || longer === undefined || isCalendar(per)) return `${format.rate(rate)} / ${per}`;
@@ -184,7 +196,7 @@ function perTime(rate: number, per: Unit): string {
 }
 
 function caption(last: number | undefined, now: number): string {
-  return last === undefined ? "no millisecond yet" : `in the last one counted, ${format.bucket("millisecond", last, now)}`;
+  return last === undefined ? "no events yet" : `in the last millisecond with events, ${format.bucket("millisecond", last, now)}`;
 }
 
 const zone = (unit: Unit): string => (isCalendar(unit) ? ", UTC" : "");

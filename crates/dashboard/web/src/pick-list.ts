@@ -1,29 +1,31 @@
-// A list to pick a row from by typing a part of it: a combobox as the ARIA Authoring Practices describe it.
+// A list to pick a row from by typing part of its label: a combobox after the ARIA Authoring
+// Practices.
 //
-// Invariant: what is picked is a row of the list, a new one that the list can make, or the id that was typed; a text that
-// is none of these picks nothing.
+// Invariant: the choice is a row of the list, a row that the list created, or an id that was typed.
+// Any other text picks nothing.
 
 import { make } from "./page";
 
 export interface Choice {
-  /** What is picked. */
   readonly id: string;
   readonly label: string;
 }
 
 export interface Source {
-  /** What is picked from, as in "Base item". */
+  /** The label of the list, such as "Base item". */
   readonly name: string;
   readonly load: () => Promise<{ readonly choices: readonly Choice[]; readonly more: boolean }>;
-  /** Makes a row out of what was typed, and says what it would make; null where nothing can be made of it. */
+  /**
+   * Creates a row from the typed text. `label` describes the new row; null if none can be created.
+   */
   readonly make?: { readonly label: (typed: string) => string | null; readonly run: (typed: string) => Promise<Choice> };
 }
 
-/** Rows shown at a time. */
+/** The maximum number of rows shown. */
 const SHOWN = 50;
 const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
-/** What a shown option does when it is picked. */
+/** An option in the list: an existing row, or the text for a new one. */
 type Option = { readonly label: string } & ({ readonly choice: Choice } | { readonly typed: string });
 
 let lists = 0;
@@ -37,11 +39,11 @@ export class PickList {
   #more = false;
   #options: Option[] = [];
   #active = -1;
-  /** Whether the list should be seen, as soon as there is anything in it. */
+  /** Whether the list is to be shown, as soon as it has rows. */
   #wanted = false;
   #picked: Choice | null = null;
-  /** What is being made; it is picked once it is there. */
-  #making: Promise<void> = Promise.resolve();
+  /** Resolves once the row being created is picked. */
+  #creating: Promise<void> = Promise.resolve();
 
   constructor(root: HTMLElement, source: Source) {
     this.#source = source;
@@ -49,7 +51,7 @@ export class PickList {
     this.#list = make("ul", { id: `${key}-list`, hidden: true });
     this.#list.setAttribute("role", "listbox");
     this.#list.setAttribute("aria-label", source.name);
-    this.#hint = make("span", { id: `${key}-hint`, className: "unseen" });
+    this.#hint = make("span", { id: `${key}-hint`, className: "visually-hidden" });
     this.#input = make("input", { id: key, type: "text", placeholder: "Search, or paste an id", spellcheck: false });
     const attributes = {
       role: "combobox",
@@ -70,30 +72,29 @@ export class PickList {
     });
     this.#input.addEventListener("keydown", (event) => this.#key(event));
     this.#input.addEventListener("blur", () => this.#close());
-    // The list must not take the focus from the input, which would close it.
+    // Clicking must not take the focus from the input, which would close the list.
     this.#list.addEventListener("mousedown", (event) => event.preventDefault());
     this.#list.addEventListener("click", (event) => {
       const option = (event.target as Element).closest("[role=option]");
-      const place = option === null ? -1 : [...this.#list.children].indexOf(option);
-      if (place >= 0) void this.#pick(place);
+      const index = option === null ? -1 : [...this.#list.children].indexOf(option);
+      if (index >= 0) void this.#pick(index);
     });
   }
 
-  /** What is picked; null where nothing is. */
+  /** The choice; null if there is none. */
   get picked(): Choice | null {
     const typed = this.#input.value.trim();
     return this.#picked ?? (ID.test(typed) ? { id: typed, label: typed } : null);
   }
 
-  /** Picks it. */
   set picked(choice: Choice | null) {
     this.#picked = choice;
     this.#input.value = choice?.label ?? "";
   }
 
-  /** Resolves when what was chosen last is picked: a new row takes a moment to be made. */
+  /** Resolves once the last choice is picked. Creating a row takes a moment. */
   settled(): Promise<void> {
-    return this.#making;
+    return this.#creating;
   }
 
   focus(): void {
@@ -110,42 +111,42 @@ export class PickList {
     } catch (error) {
       this.#hint.textContent = error instanceof Error ? error.message : String(error);
     }
-    // Whoever has gone down the list meanwhile stays at the option that they see.
+    // Keep the option that the viewer has moved to meanwhile.
     if (this.#wanted) this.#show(this.#options[this.#active]);
   }
 
-  /** Shows what fits what is typed; all, where that is what was picked. */
+  /** Shows the rows that match the typed text, or all rows if one is picked. */
   #show(active?: Option): void {
     const typed = this.#picked === null ? this.#input.value.trim() : "";
     const words = typed.toLowerCase().split(/\s+/);
-    const fits = ({ id, label }: Choice) => words.every((word) => label.toLowerCase().includes(word) || id.includes(word));
-    const choices = this.#choices.filter(fits);
+    const matches = ({ id, label }: Choice) => words.every((word) => label.toLowerCase().includes(word) || id.includes(word));
+    const choices = this.#choices.filter(matches);
     this.#options = choices.slice(0, SHOWN).map((choice) => ({ label: choice.label, choice }));
     const making = this.#source.make?.label(typed) ?? null;
     if (making !== null) this.#options.push({ label: making, typed });
     this.#list.replaceChildren(
-      ...this.#options.map(({ label }, place) => {
-        const option = make("li", { id: `${this.#list.id}-${place}`, textContent: label });
+      ...this.#options.map(({ label }, index) => {
+        const option = make("li", { id: `${this.#list.id}-${index}`, textContent: label });
         option.setAttribute("role", "option");
         return option;
       }),
     );
-    const rest = choices.length > SHOWN ? `, ${SHOWN} of them shown` : "";
-    const more = this.#more ? "; there are more than were loaded: paste the id of another" : "";
+    const rest = choices.length > SHOWN ? `, ${SHOWN} shown` : "";
+    const more = this.#more ? "; not all rows were loaded: paste the id of another" : "";
     this.#hint.textContent = `${choices.length} found${rest}${more}`;
     this.#list.hidden = this.#options.length === 0;
     this.#input.setAttribute("aria-expanded", String(!this.#list.hidden));
     this.#activate(this.#options.findIndex((option) => active !== undefined && key(option) === key(active)));
   }
 
-  #activate(place: number): void {
-    this.#active = place;
+  #activate(index: number): void {
+    this.#active = index;
     for (const [other, option] of [...this.#list.children].entries()) {
-      option.setAttribute("aria-selected", String(other === place));
-      if (other === place) option.scrollIntoView({ block: "nearest" });
+      option.setAttribute("aria-selected", String(other === index));
+      if (other === index) option.scrollIntoView({ block: "nearest" });
     }
-    if (place < 0) this.#input.removeAttribute("aria-activedescendant");
-    else this.#input.setAttribute("aria-activedescendant", `${this.#list.id}-${place}`);
+    if (index < 0) this.#input.removeAttribute("aria-activedescendant");
+    else this.#input.setAttribute("aria-activedescendant", `${this.#list.id}-${index}`);
   }
 
   #close(): void {
@@ -172,19 +173,19 @@ export class PickList {
     }
   }
 
-  async #pick(place: number): Promise<void> {
-    const option = this.#options[place];
+  async #pick(index: number): Promise<void> {
+    const option = this.#options[index];
     this.#close();
     if (option === undefined) return;
     if ("choice" in option) {
       this.picked = option.choice;
       return;
     }
-    this.#making = this.#make(option.typed);
-    await this.#making;
+    this.#creating = this.#create(option.typed);
+    await this.#creating;
   }
 
-  async #make(typed: string): Promise<void> {
+  async #create(typed: string): Promise<void> {
     try {
       this.picked = (await this.#source.make?.run(typed)) ?? null;
     } catch (error) {
@@ -195,7 +196,7 @@ export class PickList {
   }
 }
 
-/** Tells one option from the others: there is one at most that makes a row. */
+/** Identifies an option. At most one option creates a row. */
 function key(option: Option): string {
   return "choice" in option ? option.choice.id : "new";
 }

@@ -1,7 +1,7 @@
-// What a chart draws: one value for each bucket of a period. A bucket in which nothing was counted is zero; one of which
-// nothing is known (not yet asked for, or given up by the unit) is null, and is not drawn at all.
+// The values of a chart: one for each bucket of a period. A bucket without events is 0. A bucket
+// that is unknown (not loaded yet, or not kept by the unit any more) is null, and is not drawn.
 
-import { type Window, firstAtLeast } from "./statistics-stream";
+import { type Topic, type Window, firstAtLeast } from "./statistics-stream";
 import type { History, Past } from "./history";
 import { type Unit, FACTS, start, starts } from "./units";
 import type { Period, View } from "./view";
@@ -10,13 +10,13 @@ export interface Series {
   /** The starts of the buckets, in Unix milliseconds. */
   readonly times: readonly number[];
   readonly counts: (number | null)[];
-  /** What is asked of history for it; null where the live window has all. */
+  /** The part that comes from history; null if the live window has everything. */
   readonly past: Past | null;
 }
 
-/** The counts of a topic in a period, as far as they are known `now`. */
+/** The counts of a topic in a period, as far as they are known at `now`. */
 export function seriesOf(
-  topic: string,
+  topic: Topic,
   view: View,
   period: Period,
   window: Window | undefined,
@@ -25,15 +25,15 @@ export function seriesOf(
 ): Series {
   const { unit } = view;
   const times = starts(unit, period.from, period.to);
-  // A window that is not full has all that was ever counted; and one that moves on shows nothing but what is new.
+  // A window that is not full has every bucket that exists, so a moving view needs no history then.
   const [oldest] = window?.times ?? [];
-  const full = window !== undefined && window.times.length >= window.bound;
-  const known = oldest === undefined ? start(unit, now) : oldest;
-  const needsPast = period.from < known && (view.period !== null || full);
-  const past = needsPast ? history.past(topic, { from: period.from, to: steady(unit, known, period.to) }) : null;
+  const full = window !== undefined && window.times.length >= window.capacity;
+  const knownSince = oldest === undefined ? start(unit, now) : oldest;
+  const needsPast = period.from < knownSince && (view.period !== null || full);
+  const past = needsPast ? history.past(topic, { from: period.from, to: historyEnd(unit, knownSince, period.to) }) : null;
   const counts = times.map((time): number | null => {
     if (time > now) return null;
-    if (time >= known || past === null) return window === undefined ? null : 0;
+    if (time >= knownSince || past === null) return window === undefined ? null : 0;
     if (time < past.since) return null;
     return past.counts.get(time) ?? (past.complete ? 0 : null);
   });
@@ -41,19 +41,22 @@ export function seriesOf(
   return { times, counts, past };
 }
 
-/** Puts the window's counts in their places. */
+/** Copies the window's counts into `counts`. */
 function overlay(times: readonly number[], counts: (number | null)[], window: Window): void {
-  let place = 0;
+  let index = 0;
   for (let held = firstAtLeast(window.times, times[0] ?? 0); held < window.times.length; held += 1) {
     const time = window.times[held] ?? 0;
-    while (place < times.length && (times[place] ?? 0) < time) place += 1;
-    if (place === times.length) return;
-    if (times[place] === time) counts[place] = window.counts[held] ?? 0;
+    while (index < times.length && (times[index] ?? 0) < time) index += 1;
+    if (index === times.length) return;
+    if (times[index] === time) counts[index] = window.counts[held] ?? 0;
   }
 }
 
-/** How far history is asked for: beyond what it must know, so that it is not asked anew for each bucket that a window gives up. */
-function steady(unit: Unit, known: number, to: number): number {
+/**
+ * The end of the history to request. Rounded up, so that not every bucket that leaves the window
+ * causes a new request.
+ */
+function historyEnd(unit: Unit, knownSince: number, to: number): number {
   const stride = FACTS[unit].length * 512;
-  return Math.min(to, start(unit, Math.ceil(known / stride) * stride));
+  return Math.min(to, start(unit, Math.ceil(knownSince / stride) * stride));
 }

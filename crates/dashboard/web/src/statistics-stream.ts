@@ -1,87 +1,101 @@
-// Follows the statistics of a gateway, and holds them. To use it in another page, copy this file and the folder wire,
-// which holds types alone.
+// Follows the statistics stream of a gateway. To use it in another page, copy this file and
+// wire/sse-gateway.ts, which contains only types.
 //
-// Invariants: `Statistics` holds exactly the state of the version that it names, for all topics followed. The condition
-// is "live" only while the gateway was heard of within `SILENCE` and said itself that its numbers follow the database.
+// Invariants: `Statistics` holds exactly the state of its version, for all topics followed. The
+// condition is "live" only if the gateway sent something within the last `SILENCE`, and reported
+// that its counts follow the database.
 //
-// The stream is read by fetch, not by the browser's EventSource: that one gives up for good on any answer but 200,
-// cannot say what the answer was, cannot take up where another one stopped, and never notices that nothing comes.
+// The stream is read with fetch, not with the browser's EventSource. EventSource gives up for good
+// on any status but 200, does not reveal the status, cannot resume from a given id, and never
+// notices a silent stream.
 
-import type { Status } from "./wire/Status";
-import type { TopicFrame } from "./wire/TopicFrame";
+import type { Status, TopicWindow } from "./wire/sse-gateway";
 
-/** How often the gateway is asked to say that it is there, in seconds. */
+/** The heartbeat that the gateway is asked for, in seconds. */
 const HEARTBEAT = 1;
-/** After how long without a word the stream is given up, in milliseconds: more than two missed heartbeats. */
+/**
+ * A stream without data for this long is lost, in milliseconds. More than two missed heartbeats.
+ */
 const SILENCE = 3_500;
-/** The wait before the first new attempt where the gateway named none, in milliseconds. */
+/** The delay before the first retry, in milliseconds, unless the gateway sends another. */
 const RETRY = 1_000;
-/** The longest wait between attempts, in milliseconds. */
+/** The maximum delay between retries, in milliseconds. */
 const RETRY_MAX = 8_000;
-/** The longest event taken, in characters. */
+/** The maximum length of an event, in characters. */
 const EVENT_MAX = 16_777_216;
+
+/** A metric and a unit, such as `transfers/minute`. */
+export type Topic = TopicWindow["topic"];
 
 /** One event that carries a state, or a change of it. */
 export interface Frame {
   readonly kind: "snapshot" | "patch";
-  /** The version that whoever applies it then has. */
+  /** The version of the state after this frame. */
   readonly id: string;
-  readonly topics: readonly TopicFrame[];
+  readonly topics: readonly TopicWindow[];
 }
 
-/** The newest buckets of one topic, oldest first: parallel lists of their starts, in Unix milliseconds, and counts. */
+/**
+ * The newest buckets of one topic, oldest first: their starts in Unix milliseconds, and their
+ * counts.
+ */
 export interface Window {
-  /** How many buckets are kept at most. */
-  readonly bound: number;
+  /** The maximum number of buckets. */
+  readonly capacity: number;
   readonly times: readonly number[];
   readonly counts: readonly number[];
 }
 
-/** Why a frame was not applied. */
+/** Why a frame does not fit the state. */
 export type Misfit = "backward" | "other term";
 
-/** The newest buckets ever touched of each topic, at one version: the same state machine as every hop before has. */
+/**
+ * The newest buckets ever touched of each topic, at one version: the state machine of the Rust
+ * crate `domain`.
+ */
 export class Statistics {
   #version: { readonly nonce: string; readonly tick: number; readonly id: string } | null = null;
-  #topics = new Map<string, { bound: number; times: number[]; counts: number[] }>();
+  #topics = new Map<Topic, { capacity: number; times: number[]; counts: number[] }>();
 
-  /** The version whose state this is; null before the first snapshot. */
+  /** The version of this state; null before the first snapshot. */
   get id(): string | null {
     return this.#version?.id ?? null;
   }
 
-  /** The window of a topic, where one was taken. It changes with the next frame. */
-  window(topic: string): Window | undefined {
+  /**
+   * The window of a topic; undefined before its first snapshot. The next frame changes it in place.
+   */
+  window(topic: Topic): Window | undefined {
     return this.#topics.get(topic);
   }
 
-  /** The topics of which there is a window. */
-  topics(): string[] {
+  /** The topics that have a window. */
+  topics(): Topic[] {
     return [...this.#topics.keys()];
   }
 
-  /** Forgets all topics but these: what is not followed would fall behind. */
-  keep(topics: readonly string[]): void {
+  /** Drops all other topics. Without frames, they would become outdated. */
+  keep(topics: readonly Topic[]): void {
     for (const topic of this.#topics.keys()) if (!topics.includes(topic)) this.#topics.delete(topic);
   }
 
-  /** Takes over what a frame carries. Where it does not fit, says why, and nothing was changed. */
+  /** Applies a frame. If it does not fit, returns why, and changes nothing. */
   apply(frame: Frame): Misfit | null {
     const [nonce = "", tick = ""] = frame.id.split(".");
-    const got = { nonce, tick: Number(tick), id: frame.id };
+    const version = { nonce, tick: Number(tick), id: frame.id };
     const held = this.#version;
     if (held?.nonce === nonce) {
-      if (got.tick < held.tick) return "backward";
+      if (version.tick < held.tick) return "backward";
     } else if (frame.kind === "patch") {
       return "other term";
     } else {
       this.#topics.clear();
     }
-    this.#version = got;
+    this.#version = version;
     for (const part of frame.topics) {
       let window = this.#topics.get(part.topic);
       if (window === undefined || frame.kind === "snapshot") {
-        window = { bound: part.window, times: [], counts: [] };
+        window = { capacity: part.window, times: [], counts: [] };
         this.#topics.set(part.topic, window);
       }
       for (const bucket of part.buckets) set(window, Date.parse(bucket.time), bucket.count);
@@ -90,28 +104,32 @@ export class Statistics {
   }
 }
 
-function set(window: { bound: number; times: number[]; counts: number[] }, time: number, count: number): void {
-  const { bound, times, counts } = window;
-  const place = firstAtLeast(times, time);
-  if (times[place] === time) {
-    counts[place] = count;
+function set(window: { capacity: number; times: number[]; counts: number[] }, time: number, count: number): void {
+  const { capacity, times, counts } = window;
+  const index = firstAtLeast(times, time);
+  if (times[index] === time) {
+    counts[index] = count;
     return;
   }
-  const full = times.length >= bound;
-  // It may once have been evicted, and its count is no longer known.
-  if (full && place === 0) return;
-  times.splice(place, 0, time);
-  counts.splice(place, 0, count);
+  const full = times.length >= capacity;
+  // The window may have dropped this bucket before, and then its count is not known any more.
+  if (full && index === 0) return;
+  times.splice(index, 0, time);
+  counts.splice(index, 0, count);
   if (full) {
     times.shift();
     counts.shift();
   }
 }
 
-/** The place of the first of some ascending times that is `time` or later; their number where none is. */
+/**
+ * The index of the first of some ascending times that is `time` or later; their number if there is
+ * none.
+ */
 export function firstAtLeast(times: ArrayLike<number>, time: number): number {
-  let [low, high] = [0, times.length];
-  // What is new is nearly always at the end.
+  let low = 0;
+  let high = times.length;
+  // New times are nearly always at the end.
   if (high > 0 && (times[high - 1] ?? 0) < time) return high;
   while (low < high) {
     const middle = (low + high) >>> 1;
@@ -121,40 +139,42 @@ export function firstAtLeast(times: ArrayLike<number>, time: number): number {
   return low;
 }
 
-/** What can be said of the numbers. Times are Unix milliseconds, by the server's clock where it was heard of. */
+/**
+ * Whether the counts are live. Times are Unix milliseconds, by the server's clock if it is known.
+ */
 export type Condition =
-  /** Nothing was heard of yet. */
+  /** The gateway has not sent anything yet. */
   | { readonly kind: "connecting" }
-  /** They follow the database. */
+  /** The counts follow the database. */
   | { readonly kind: "live" }
-  /** The gateway is there, and says that they do not follow the database since then. */
+  /** The gateway is connected, and reports that its counts do not follow the database. */
   | { readonly kind: "stale"; readonly since: number }
-  /** The gateway is lost since then, and is tried again. */
+  /** The connection is lost, and will be retried. */
   | { readonly kind: "retrying"; readonly since: number; readonly reason: string }
-  /** The gateway answers, but not with a stream. It is tried again, too. */
+  /** The gateway responds, but not with a stream. This is retried, too. */
   | { readonly kind: "refused"; readonly since: number; readonly reason: string };
 
-/** Who is told what happens. */
+/** Callbacks of a stream. */
 export interface Listener {
   /** A frame was applied. */
   frame(frame: Frame): void;
   /** The condition changed. */
   condition(condition: Condition): void;
-  /** The server's time is this, in Unix milliseconds. */
+  /** The server sent its time, in Unix milliseconds. */
   time?(now: number): void;
 }
 
-/** The answer was no stream. */
+/** The response is not a stream. */
 class Refused extends Error {}
 
-/** One connection to a gateway, kept up for as long as it is wanted. */
+/** A connection to a gateway. Reconnects until it is not needed any more. */
 export class StatisticsStream {
   #statistics = new Statistics();
-  #topics: readonly string[] = [];
+  #topics: readonly Topic[] = [];
   #condition: Condition = { kind: "connecting" };
-  /** Ends the present connection and all attempts to have another. */
+  /** Ends the connection and all retries. */
   #ended = new AbortController();
-  /** Ends the wait for the next attempt. */
+  /** Ends the delay before the next retry. */
   #hurry: () => void = () => undefined;
   #retry = RETRY;
   #serverAhead = 0;
@@ -165,54 +185,54 @@ export class StatisticsStream {
     readonly listener: Listener,
   ) {}
 
-  /** What is held of the topics followed. */
+  /** The counts of the topics followed. */
   get statistics(): Statistics {
     return this.#statistics;
   }
 
-  /** What can be said of the numbers now. */
+  /** Whether the counts are live now. */
   get condition(): Condition {
     return this.#condition;
   }
 
-  /** Follows these topics from now on, such as `transfers/minute`; none ends the stream. */
-  follow(topics: readonly string[]): void {
+  /** Follows these topics instead of the previous ones. An empty list ends the stream. */
+  follow(topics: readonly Topic[]): void {
     this.#ended.abort();
     this.#topics = topics;
     this.#statistics.keep(topics);
     if (topics.length === 0) return;
     this.#ended = new AbortController();
-    // The topics that are new need a snapshot, which a stream that resumes would not give.
-    void this.#keepUp(this.#ended.signal, null);
+    // New topics need a snapshot, which a resumed stream would not send.
+    void this.#run(this.#ended.signal, null);
   }
 
-  /** Tries again now, if it waits to. */
+  /** Retries now if a retry is scheduled. */
   hurry(): void {
     this.#hurry();
   }
 
-  async #keepUp(ended: AbortSignal, resume: string | null): Promise<void> {
+  async #run(ended: AbortSignal, resume: string | null): Promise<void> {
     let attempts = 0;
     while (!ended.aborted) {
       const began = performance.now();
-      let heard = began;
+      let lastData = began;
       try {
-        await this.#read(ended, resume, () => (heard = performance.now()));
+        await this.#read(ended, resume, () => (lastData = performance.now()));
       } catch (error) {
         if (ended.aborted) return;
-        // A switch of topics leaves the numbers live until this is known.
-        const since = this.#condition.kind === "live" ? this.#serverTime(heard) : this.#since(heard);
+        // Until the connection fails, the counts count as live, also while topics are switched.
+        const since = this.#condition.kind === "live" ? this.#serverTime(lastData) : this.#since(lastData);
         const reason = error instanceof Error ? error.message : String(error);
-        this.#become({ kind: error instanceof Refused ? "refused" : "retrying", since, reason });
+        this.#setCondition({ kind: error instanceof Refused ? "refused" : "retrying", since, reason });
       }
       if (ended.aborted) return;
-      attempts = heard > began ? 0 : attempts + 1;
+      attempts = lastData > began ? 0 : attempts + 1;
       resume = this.#statistics.id;
       await this.#wait(Math.min(this.#retry * 2 ** Math.min(attempts, 4), RETRY_MAX), ended);
     }
   }
 
-  /** Since when the numbers are not live: from before where they were not already, else from then. */
+  /** Since when the counts are not live: unchanged if they already were not, otherwise `then`. */
   #since(then: number): number {
     return "since" in this.#condition ? this.#condition.since : this.#serverTime(then);
   }
@@ -234,10 +254,10 @@ export class StatisticsStream {
     });
   }
 
-  /** Reads one connection until it breaks, ends or falls silent, each of which is an error. */
-  async #read(ended: AbortSignal, resume: string | null, hear: () => void): Promise<never> {
+  /** Reads one connection. Always ends in an error: it broke, ended, or fell silent. */
+  async #read(ended: AbortSignal, resume: string | null, onData: () => void): Promise<never> {
     const silent = new AbortController();
-    const fallSilent = () => silent.abort(new Error(`nothing came for ${SILENCE / 1_000} s`));
+    const fallSilent = () => silent.abort(new Error(`no data for ${SILENCE / 1_000} s`));
     let timer = setTimeout(fallSilent, SILENCE);
     try {
       const query = new URLSearchParams(this.#topics.map((topic) => ["topic", topic]));
@@ -246,15 +266,15 @@ export class StatisticsStream {
       if (resume !== null) headers.set("last-event-id", resume);
       const signal = AbortSignal.any([ended, silent.signal]);
       const response = await fetch(`${this.gateway}/statistics?${query}`, { headers, signal, cache: "no-store" });
-      if (!response.ok || response.body === null) throw new Refused(await refusal(response));
-      const events = new EventReader((type, data, id) => this.#take(type, data, id));
+      if (!response.ok || response.body === null) throw new Refused(await problemOf(response));
+      const events = new EventReader((type, data, id) => this.#receive(type, data, id));
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         const { done, value } = await reader.read();
         if (done) throw new Error("the gateway ended the stream");
         clearTimeout(timer);
         timer = setTimeout(fallSilent, SILENCE);
-        hear();
+        onData();
         events.read(value);
         this.#retry = events.retry ?? this.#retry;
       }
@@ -263,51 +283,53 @@ export class StatisticsStream {
     }
   }
 
-  #take(type: string, data: string, id: string): void {
+  #receive(type: string, data: string, id: string): void {
     if (type === "status") {
       const status = JSON.parse(data) as Status;
       const now = Date.parse(status.now);
       this.#serverAhead = now - (performance.timeOrigin + performance.now());
       this.listener.time?.(now);
       const since = Date.parse(status.since);
-      this.#become(status.upstream === "live" ? { kind: "live" } : { kind: "stale", since });
+      this.#setCondition(status.upstream === "live" ? { kind: "live" } : { kind: "stale", since });
     } else if (type === "snapshot" || type === "patch") {
-      const parsed = JSON.parse(data) as TopicFrame | TopicFrame[];
+      const parsed = JSON.parse(data) as TopicWindow | TopicWindow[];
       const frame: Frame = { kind: type, id, topics: Array.isArray(parsed) ? parsed : [parsed] };
       const misfit = this.#statistics.apply(frame);
       if (misfit === null) this.listener.frame(frame);
-      else this.#startAnew(misfit);
+      else this.#restart(misfit);
     }
-    // Anything else is something that a later release sends.
+    // Later releases may send other types. They are ignored.
   }
 
-  /** Whatever the reason why a frame did not fit, the whole state will. */
-  #startAnew(misfit: Misfit): void {
-    this.#become({ kind: "retrying", since: this.#since(performance.now()), reason: `a frame did not fit: ${misfit}` });
+  /** Starts with an empty state, which any snapshot fits. */
+  #restart(misfit: Misfit): void {
+    this.#setCondition({ kind: "retrying", since: this.#since(performance.now()), reason: `a frame does not fit: ${misfit}` });
     this.#statistics = new Statistics();
     this.follow(this.#topics);
   }
 
-  #become(condition: Condition): void {
+  #setCondition(condition: Condition): void {
     if (JSON.stringify(condition) === JSON.stringify(this.#condition)) return;
     this.#condition = condition;
     this.listener.condition(condition);
   }
 }
 
-/** What an answer says that is not the one asked for: the words of its problem (RFC 9457), where it has some. */
-export async function refusal(response: Response): Promise<string> {
+/** The message of an error response: the detail of its problem details (RFC 9457) if it has one. */
+export async function problemOf(response: Response): Promise<string> {
   try {
     const problem = (await response.json()) as { detail?: string; title?: string };
-    return problem.detail ?? problem.title ?? `the answer was ${response.status}`;
+    return problem.detail ?? problem.title ?? `status ${response.status}`;
   } catch {
-    return `the answer was ${response.status}`;
+    return `status ${response.status}`;
   }
 }
 
-/** Reads server-sent events, as in the HTML standard, out of pieces of text cut anywhere. */
+/**
+ * Parses server-sent events, as the HTML standard defines them, from text that is split anywhere.
+ */
 export class EventReader {
-  /** How long to wait before the next connection, in milliseconds, where the server said so. */
+  /** The delay before the next connection, in milliseconds; null if the server sent none. */
   retry: number | null = null;
   #rest = "";
   #type = "";
@@ -320,8 +342,8 @@ export class EventReader {
     const lines = (this.#rest + text).split(/\r\n|\n|\r(?!$)/);
     this.#rest = lines.pop() ?? "";
     for (const line of lines) this.#line(line);
-    const held = this.#data.reduce((sum, part) => sum + part.length, this.#rest.length);
-    if (held > EVENT_MAX) throw new Error(`an event is longer than ${EVENT_MAX} characters`);
+    const buffered = this.#data.reduce((sum, part) => sum + part.length, this.#rest.length);
+    if (buffered > EVENT_MAX) throw new Error(`an event is longer than ${EVENT_MAX} characters`);
   }
 
   #line(line: string): void {

@@ -1,23 +1,23 @@
-// Events made up for demonstrations: items of a few base items, passed around among a few users.
+// Simulated events for demonstrations: creates items, and transfers them among a few users.
 //
-// Invariants: it stops by itself at the first problem, and with the page. No more than a few requests are ever open, and
-// what it remembers of the items that it made is bounded.
+// Invariants: it stops at the first error, and when the page closes. The number of concurrent
+// requests and of remembered items is bounded.
 
 import type { Api } from "./api";
 
 const BASE_ITEMS = ["bicycle", "lamp", "bookshelf", "kettle"];
 const USERS = 4;
-/** Requests at a time; the page's other connections to the same host need room. */
-const OPEN = 3;
-/** Items that it passes around. */
+/** The maximum of concurrent requests. The page's other connections to the same host need room. */
+const CONCURRENT = 3;
+/** The number of items that are transferred. */
 const ITEMS = 200;
-/** How much of the traffic is transfers. */
+/** The share of transfers. */
 const TRANSFERS = 0.6;
 
 const any = <T>(list: readonly T[]): T | undefined => list[Math.floor(Math.random() * list.length)];
 
 export class Traffic {
-  /** How many events it made. */
+  /** The number of events so far. */
   made = 0;
   readonly #api: Api;
   readonly #failed: (problem: string) => void;
@@ -29,7 +29,7 @@ export class Traffic {
   #timer: ReturnType<typeof setTimeout> | null = null;
   #stopped = false;
 
-  /** @param speed events a second, about */
+  /** @param speed the average number of events per second */
   constructor(api: Api, speed: number, failed: (problem: string) => void) {
     this.#api = api;
     this.#speed = speed;
@@ -59,12 +59,12 @@ export class Traffic {
     this.#next();
   }
 
-  /** Waits as long as nature would: the times between events that do not know of each other are exponential. */
+  /** The times between independent events are exponentially distributed. */
   #next(): void {
     if (this.#stopped) return;
     const wait = (-Math.log(1 - Math.random()) * 1_000) / this.#speed;
     this.#timer = setTimeout(() => {
-      if (this.#open < OPEN) void this.#attempt(() => this.#event());
+      if (this.#open < CONCURRENT) void this.#attempt(() => this.#event());
       this.#next();
     }, wait);
   }

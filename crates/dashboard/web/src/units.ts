@@ -1,7 +1,7 @@
-// The nine units, and the calendar by which time is cut into their buckets: UTC and proleptic Gregorian, as on the server.
+// The nine units, and the calendar of their buckets: UTC and proleptic Gregorian, as on the server.
 //
-// Invariant: `start` and `next` agree with `TimeUnit::truncate` of the Rust crate `domain`, so an empty bucket of the page
-// is a bucket of the server's.
+// Invariant: `start` and `step` agree with `TimeUnit::truncate` of the Rust crate `domain`, so the
+// page and the server have the same buckets.
 
 export const UNITS = [
   "millisecond",
@@ -22,11 +22,11 @@ export const METRICS = ["item-creation", "transfers"] as const;
 export type Metric = (typeof METRICS)[number];
 
 interface Facts {
-  /** For narrow screens. */
+  /** The label on narrow screens. */
   readonly short: string;
   /** The usual length of a bucket, in milliseconds. */
   readonly length: number;
-  /** How many buckets a view can show while it moves on; the first is what it shows at first. */
+  /** The selectable numbers of buckets of a moving view. The first one is the default. */
   readonly spans: readonly { readonly buckets: number; readonly label: string }[];
 }
 
@@ -53,21 +53,21 @@ export const FACTS: { readonly [unit in Unit]: Facts } = {
   year: facts("yr", 365 * DAY, [25, "25 years"], [50, "50 years"], [100, "100 years"]),
 };
 
-/** Whether the buckets are days of UTC or longer, which are no days of the viewer's. */
+/** Whether the buckets are days or longer. These follow UTC, not the viewer's time zone. */
 export const isCalendar = (unit: Unit): boolean => FACTS[unit].length >= DAY;
 
-/** The first and the last moment that the server can name. */
+/** The range of times that the server supports. */
 export const EARLIEST = Date.parse("0001-01-01T00:00:00Z");
 export const LATEST = Date.parse("9999-12-31T23:59:59.999Z");
 
-/** Midnight on a day of UTC. Unlike `Date.UTC`, it takes the years 1 to 99 for what they are. */
+/** Midnight UTC of a day. `Date.UTC` would turn the years 1 to 99 into 1901 to 1999. */
 function midnight(year: number, month: number, day: number): number {
   const date = new Date(0);
   date.setUTCFullYear(year, month, day);
   return date.getTime();
 }
 
-/** The start of the bucket that `time` lies in, in Unix milliseconds. */
+/** The start of the bucket that contains `time`, in Unix milliseconds. */
 export function start(unit: Unit, time: number): number {
   const date = new Date(time);
   const [year, month] = [date.getUTCFullYear(), date.getUTCMonth()];
@@ -89,7 +89,10 @@ export function start(unit: Unit, time: number): number {
   }
 }
 
-/** The start of the bucket that is `steps` after, or before, the one that begins at `time`. */
+/**
+ * The start of the bucket `steps` buckets after the one that starts at `time`; before it if
+ * negative.
+ */
 export function step(unit: Unit, time: number, steps: number): number {
   const date = new Date(time);
   const [year, month] = [date.getUTCFullYear(), date.getUTCMonth()];
@@ -105,13 +108,13 @@ export function step(unit: Unit, time: number, steps: number): number {
   }
 }
 
-/** The first start of a bucket that is `time` or later. */
+/** The first start of a bucket at `time` or later. */
 export function ceiling(unit: Unit, time: number): number {
   const floor = start(unit, time);
   return floor === time ? time : step(unit, floor, 1);
 }
 
-/** The starts of the buckets from `from` to before `to`. */
+/** The starts of the buckets from `from` until before `to`. */
 export function starts(unit: Unit, from: number, to: number): number[] {
   const list: number[] = [];
   for (let time = start(unit, from); time < to; time = step(unit, time, 1)) list.push(time);

@@ -1,53 +1,55 @@
-// The hub against a real server: one connection, whoever watches what.
+// The hub against a real server: one connection for all tabs.
 
 import { type Server, type ServerResponse, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, expect, it } from "vitest";
-import { Hub, type News } from "../src/share/hub";
-import { Statistics } from "../src/statistics-stream";
+import { Hub, type HubMessage } from "../src/share/hub";
+import { Statistics, type Topic } from "../src/statistics-stream";
 
 let server: Server;
 let hub: Hub;
-let open: { topics: string[]; response: ServerResponse }[];
-/** Every connection that was ever made. */
-let asked: string[][];
+let open: { topics: Topic[]; response: ServerResponse }[];
+/** The topics of every connection so far. */
+let requested: Topic[][];
 let tick = 0;
 
 const event = (type: string, data: object, id = "") => `event: ${type}\n${id === "" ? "" : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`;
-const windows = (topics: string[], count: number) =>
+const windows = (topics: Topic[], count: number) =>
   topics.map((topic) => ({ topic, window: 10, buckets: [{ time: "2026-11-23T00:00:00Z", count }] }));
 
-/** The server counts something. */
-function change(topic: string, count: number): void {
+/** The count of a topic changes. */
+function change(topic: Topic, count: number): void {
   tick += 1;
   for (const { topics, response } of open) {
     if (topics.includes(topic)) response.write(event("patch", windows([topic], count), `ab.${tick}`));
   }
 }
 
-/** A tab that applies what it is told, as tabs do. */
+/** A tab that applies the frames it gets. */
 function tab(name: string) {
   const statistics = new Statistics();
-  const news: News[] = [];
-  const hear = (said: News) => {
-    news.push(said);
-    if (said.kind === "frame") expect(statistics.apply(said.frame)).toBeNull();
+  const messages: HubMessage[] = [];
+  const receive = (message: HubMessage) => {
+    messages.push(message);
+    if (message.kind === "frame") expect(statistics.apply(message.frame)).toBeNull();
   };
   return {
-    news,
-    watch: (...topics: string[]) => hub.hear(name, { kind: "watch", topics }, hear),
-    leave: () => hub.hear(name, { kind: "leave" }, hear),
-    count: (topic: string) => statistics.window(topic)?.counts[0],
-    conditions: () => news.filter((said) => said.kind === "condition").map((said) => said.condition.kind),
+    watch: (...topics: Topic[]) => hub.receive(name, { kind: "watch", topics }, receive),
+    leave: () => hub.receive(name, { kind: "leave" }, receive),
+    count: (topic: Topic) => statistics.window(topic)?.counts[0],
+    conditions: () =>
+      messages.filter((message) => message.kind === "condition").map((message) => message.condition.kind),
   };
 }
 
 beforeEach(async () => {
-  [open, asked, tick] = [[], [], 0];
+  open = [];
+  requested = [];
+  tick = 0;
   server = createServer((request, response) => {
-    const topics = new URL(request.url ?? "", "http://localhost").searchParams.getAll("topic");
+    const topics = new URL(request.url ?? "", "http://localhost").searchParams.getAll("topic") as Topic[];
     const connection = { topics, response };
-    asked.push(topics);
+    requested.push(topics);
     open.push(connection);
     request.on("close", () => (open = open.filter((other) => other !== connection)));
     response.writeHead(200, { "content-type": "text/event-stream" });
@@ -63,8 +65,9 @@ afterEach(() => {
   server.close();
 });
 
-it("brings a second tab of the same topics up to date without a second connection", async () => {
-  const [one, other] = [tab("one"), tab("other")];
+it("sends a second tab of the same topics a snapshot, without a second connection", async () => {
+  const one = tab("one");
+  const other = tab("other");
   one.watch("transfers/day");
   await expect.poll(() => one.count("transfers/day")).toBe(1);
   change("transfers/day", 5);
@@ -74,36 +77,38 @@ it("brings a second tab of the same topics up to date without a second connectio
   expect(other.conditions()).toEqual(["live"]);
   change("transfers/day", 6);
   await expect.poll(() => [one.count("transfers/day"), other.count("transfers/day")]).toEqual([6, 6]);
-  expect(asked).toHaveLength(1);
+  expect(requested).toHaveLength(1);
 });
 
-it("follows the union, in the place of the connection before", async () => {
-  const [one, other] = [tab("one"), tab("other")];
+it("replaces the connection by one for the topics of all tabs", async () => {
+  const one = tab("one");
+  const other = tab("other");
   one.watch("transfers/day");
   await expect.poll(() => one.count("transfers/day")).toBe(1);
   other.watch("transfers/week");
   await expect.poll(() => other.count("transfers/week")).toBe(1);
-  expect(asked.at(-1)).toEqual(["transfers/day", "transfers/week"]);
+  expect(requested.at(-1)).toEqual(["transfers/day", "transfers/week"]);
   await expect.poll(() => open.length).toBe(1);
   change("transfers/day", 9);
   await expect.poll(() => one.count("transfers/day")).toBe(9);
-  expect(other.count("transfers/day"), "nobody is told what it does not watch").toBeUndefined();
+  expect(other.count("transfers/day"), "a tab gets only the topics that it watches").toBeUndefined();
 });
 
-it("does not connect anew because a tab left, and brings it up to date when it comes back", async () => {
-  const [one, other] = [tab("one"), tab("other")];
+it("keeps the connection when a tab leaves, and sends a snapshot when it returns", async () => {
+  const one = tab("one");
+  const other = tab("other");
   one.watch("transfers/day");
   other.watch("transfers/day", "transfers/week");
   await expect.poll(() => other.count("transfers/week")).toBe(1);
   await expect.poll(() => open.length).toBe(1);
-  const connections = asked.length;
+  const connections = requested.length;
   other.leave();
   change("transfers/week", 4);
   change("transfers/day", 7);
   await expect.poll(() => one.count("transfers/day")).toBe(7);
-  expect(other.count("transfers/week"), "who left is told nothing").toBe(1);
+  expect(other.count("transfers/week"), "a tab that left gets nothing").toBe(1);
   const again = tab("again");
   again.watch("transfers/week");
   expect(again.count("transfers/week")).toBe(4);
-  expect(asked).toHaveLength(connections);
+  expect(requested).toHaveLength(connections);
 });

@@ -1,14 +1,15 @@
-// The state machine does what the Rust one does, case by case; and the parts of the stream client that have no network.
+// The state machine runs the same cases as the one in Rust. Also tests the parts of the stream
+// client that need no network.
 
 import { describe, expect, it } from "vitest";
 import { EventReader, type Frame, Statistics, firstAtLeast } from "../src/statistics-stream";
-import type { TopicFrame } from "../src/wire/TopicFrame";
+import type { TopicWindow } from "../src/wire/sse-gateway";
 import cases from "../../../domain/tests/cases/statistics.json";
 
 interface Step {
   event: string;
   id: string;
-  data: TopicFrame[];
+  data: TopicWindow[];
   refused: string | null;
   state: { topic: string; buckets: { time: string; count: number }[] }[];
 }
@@ -34,22 +35,22 @@ describe("the state machine", () => {
   it.each(cases as { name: string; steps: Step[] }[])("$name", ({ steps }) => {
     expect(steps.length).toBeGreaterThan(1);
     const statistics = new Statistics();
-    for (const [place, step] of steps.entries()) {
+    for (const [index, step] of steps.entries()) {
       const kind = step.event as Frame["kind"];
       const refused = statistics.apply({ kind, id: step.id, topics: step.data });
-      expect(refused, `step ${place}`).toBe(step.refused);
-      expect(content(statistics), `step ${place}`).toEqual(expected(step.state));
+      expect(refused, `step ${index}`).toBe(step.refused);
+      expect(content(statistics), `step ${index}`).toEqual(expected(step.state));
     }
   });
 
-  it("there are cases of every kind", () => {
+  it("has cases of every kind", () => {
     const steps = (cases as { steps: Step[] }[]).flatMap((history) => history.steps);
     expect(steps.length).toBeGreaterThan(80);
     expect(new Set(steps.map((step) => step.refused))).toEqual(new Set([null, "backward", "other term"]));
   });
 });
 
-describe("reading events", () => {
+describe("the event reader", () => {
   const text =
     ": a comment\nretry: 1500\n\nevent: snapshot\nid: ab.1\ndata: [{\"a\":1}\ndata:,2]\n\r\nevent:status\rdata: {}\r\n\r\ndata\n\nid: x\n\n";
   const events = [
@@ -58,7 +59,7 @@ describe("reading events", () => {
     ["message", "", "ab.1"],
   ];
 
-  it("gives the same events wherever the text was cut", () => {
+  it("finds the same events wherever the text is split", () => {
     for (let size = 1; size <= text.length; size += 1) {
       const read: string[][] = [];
       const reader = new EventReader((...event) => read.push(event));
@@ -68,7 +69,7 @@ describe("reading events", () => {
     }
   });
 
-  it("takes no event without an end", () => {
+  it("refuses an endless event", () => {
     const reader = new EventReader(() => undefined);
     const endless = () => {
       for (let piece = 0; piece < 20; piece += 1) reader.read("x".repeat(1_000_000));
@@ -78,7 +79,7 @@ describe("reading events", () => {
 });
 
 describe("searching a window", () => {
-  it("finds the first time that is no earlier", () => {
+  it("finds the first time at or after the given one", () => {
     const times = [10, 20, 30];
     expect([5, 10, 11, 30, 31].map((time) => firstAtLeast(times, time))).toEqual([0, 0, 1, 2, 3]);
     expect(firstAtLeast([], 1)).toBe(0);

@@ -1,4 +1,4 @@
-// The stream client against a real server: what it says of itself, and where it takes up again.
+// The stream client against a real server: its condition, and where it resumes.
 
 import { type IncomingMessage, type Server, type ServerResponse, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -14,7 +14,8 @@ let conditions: Condition[];
 let stream: StatisticsStream;
 
 beforeEach(async () => {
-  [requests, conditions] = [[], []];
+  requests = [];
+  conditions = [];
   server = createServer((request, response) => {
     requests.push({ url: request.url ?? "", lastId: request.headers["last-event-id"]?.toString() });
     answer(request, response);
@@ -39,7 +40,7 @@ const kinds = () => conditions.map((condition) => condition.kind);
 const counts = () => stream.statistics.window("transfers/day")?.counts;
 
 describe("the stream client", () => {
-  it("is live only when it was told so", async () => {
+  it("is live only once the server says so", async () => {
     answer = (_request, response) => {
       response.writeHead(200, { "content-type": "text/event-stream" });
       response.write(`retry: 10\n\n${event("snapshot", window(3), "ab.1")}`);
@@ -54,7 +55,7 @@ describe("the stream client", () => {
     expect(requests[0]?.url).toBe("/statistics?topic=transfers%2Fday&heartbeat=1");
   });
 
-  it("takes up where it was cut off", async () => {
+  it("resumes after a lost connection", async () => {
     answer = (_request, response) => {
       response.writeHead(200, { "content-type": "text/event-stream" });
       if (requests.length === 1) response.end(`retry: 10\n\n${event("snapshot", window(3), "ab.1")}${status("live")}`);
@@ -66,7 +67,7 @@ describe("the stream client", () => {
     expect(kinds()).toEqual(["live", "retrying", "live"]);
   });
 
-  it("begins anew where a frame does not fit", async () => {
+  it("starts over if a frame does not fit", async () => {
     answer = (_request, response) => {
       response.writeHead(200, { "content-type": "text/event-stream" });
       const frames = event("snapshot", window(3), "ab.1") + event("patch", window(9), "cd.2");
@@ -77,11 +78,11 @@ describe("the stream client", () => {
     expect(requests.map((request) => request.lastId)).toEqual([undefined, undefined]);
   });
 
-  it("says in the server's words why it was refused, and tries again", async () => {
+  it("shows the server's reason for a refusal, and retries", async () => {
     answer = (_request, response) => {
       if (requests.length === 1) {
         response.writeHead(503, { "content-type": "application/problem+json" });
-        response.end(JSON.stringify({ title: "no", detail: "as many clients as this server takes are connected" }));
+        response.end(JSON.stringify({ title: "no", detail: "the maximum number of clients is connected" }));
       } else {
         response.writeHead(200, { "content-type": "text/event-stream" });
         response.write(status("live"));
@@ -89,12 +90,12 @@ describe("the stream client", () => {
     };
     stream.follow(["transfers/day"]);
     await expect.poll(kinds).toEqual(["refused"]);
-    expect(conditions[0]).toMatchObject({ reason: "as many clients as this server takes are connected" });
+    expect(conditions[0]).toMatchObject({ reason: "the maximum number of clients is connected" });
     stream.hurry();
     await expect.poll(kinds).toEqual(["refused", "live"]);
   });
 
-  it("is not live any more when nothing comes", async () => {
+  it("is not live any more when the stream falls silent", async () => {
     answer = (_request, response) => {
       response.writeHead(200, { "content-type": "text/event-stream" });
       response.write(status("live"));
@@ -106,7 +107,7 @@ describe("the stream client", () => {
     expect(performance.now() - began).toBeLessThan(5_000);
   }, 15_000);
 
-  it("forgets what is not followed any more", async () => {
+  it("drops topics that are not followed any more", async () => {
     answer = (_request, response) => {
       response.writeHead(200, { "content-type": "text/event-stream" });
       response.write(event("snapshot", window(3), "ab.1") + status("live"));

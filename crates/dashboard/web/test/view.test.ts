@@ -1,4 +1,4 @@
-// The calendar, and the view that lives in the address.
+// The calendar, and the view in the page's address.
 
 import { describe, expect, it } from "vitest";
 import { UNITS, type Unit, start, starts, step } from "../src/units";
@@ -23,13 +23,13 @@ describe("the calendar", () => {
     ]);
   });
 
-  it("truncates before 1970 downwards, and in the first year", () => {
+  it("rounds times before 1970 down, and times in year 1", () => {
     expect(text(start("second", Date.parse("1969-12-31T23:59:59.001Z")))).toBe("1969-12-31T23:59:59.000Z");
     expect(text(start("week", Date.parse("1969-12-31T00:00:00Z")))).toBe("1969-12-29T00:00:00.000Z");
     for (const unit of UNITS) expect(text(start(unit, Date.parse("0001-01-01T00:00:00Z")))).toBe("0001-01-01T00:00:00.000Z");
   });
 
-  it("steps through every unit without a gap", () => {
+  it("steps through each unit without gaps", () => {
     for (const unit of UNITS) {
       let time = start(unit, Date.parse("2023-12-30T00:00:00Z"));
       for (let count = 0; count < 50; count += 1) {
@@ -45,7 +45,7 @@ describe("the calendar", () => {
 describe("the view in the address", () => {
   const now = Date.parse("2026-11-23T09:37:12.345Z");
 
-  it("comes back from its own address", () => {
+  it("survives a round trip through the address", () => {
     for (const query of [
       "?unit=minute&last=240",
       "?unit=day&from=2026-11-01T00:00:00.000Z&to=2026-11-21T00:00:00.000Z",
@@ -55,13 +55,13 @@ describe("the view in the address", () => {
     }
   });
 
-  it("takes an address that makes no sense for the usual one", () => {
+  it("replaces an invalid address by the default view", () => {
     for (const query of ["", "?unit=decade", "?last=-1", "?unit=minute&last=61", "?from=2026&to=2025", "?from=x&to=y"]) {
       expect(formatView(parseView(query))).toBe("?unit=minute&last=60");
     }
   });
 
-  it("can always be drawn", () => {
+  it("always has a number of buckets that can be drawn", () => {
     const periods = [
       ["0001-01-01T00:00:00Z", "9999-12-31T00:00:00Z"],
       ["0001-01-01T00:00:00Z", "0001-01-01T00:00:01Z"],
@@ -81,7 +81,7 @@ describe("the view in the address", () => {
     }
   });
 
-  it("ends with the bucket that is not over yet", () => {
+  it("ends with the current bucket", () => {
     const ends = (unit: Unit) => text(periodOf(parseView(`?unit=${unit}`), now).to);
     expect(ends("minute")).toBe("2026-11-23T09:38:00.000Z");
     expect(ends("year")).toBe("2027-01-01T00:00:00.000Z");

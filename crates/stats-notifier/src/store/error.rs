@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{ApplyError, OutOfRange, UnknownMetric, UnknownTimeUnit, UnknownTopic};
+use domain::{ApplyError, InvalidTime, UnknownMetric, UnknownTimeUnit, UnknownTopic};
 use postgres_kit::database::is_away;
 
 use crate::snapshot::InvalidSnapshot;
@@ -73,4 +73,4 @@ macro_rules! corrupt {
         }
     )*};
 }
-corrupt!(ApplyError, InvalidSnapshot, OutOfRange, UnknownMetric, UnknownTimeUnit, UnknownTopic);
+corrupt!(ApplyError, InvalidSnapshot, InvalidTime, UnknownMetric, UnknownTimeUnit, UnknownTopic);

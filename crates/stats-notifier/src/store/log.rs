@@ -11,8 +11,8 @@ use crate::snapshot::Snapshot;
 /// Deletes the oldest log rows of a range of transactions. Returns how many were deleted, and the
 /// highest transaction among them.
 ///
-/// `$1` is the first transaction of the range and `$2` its end, exclusive, both as text. `$3` is the
-/// most rows to delete.
+/// `$1` is the first transaction of the range and `$2` its end, exclusive, both as text. `$3` is
+/// the most rows to delete.
 const PURGE: &str = "
     WITH batch AS (
         SELECT ctid
@@ -43,7 +43,8 @@ pub struct TickResult {
 }
 
 impl Store {
-    /// Reads what was committed since `cursor`, and the snapshot that sees exactly that in addition.
+    /// Reads what was committed since `cursor`, and the snapshot that sees exactly that in
+    /// addition.
     ///
     /// # Errors
     /// [`StoreError`]; then nothing may be published.
@@ -62,7 +63,7 @@ impl Store {
         let mut stream = std::pin::pin!(stream);
         let mut snapshot = None;
         let mut rows = 0;
-        let mut changes = Changes::within(retention);
+        let mut changes = Changes::with_retention(retention);
         while let Some(row) = stream.try_next().await? {
             match column::<Option<&str>>(&row, 0)? {
                 Some(text) => snapshot = Some(text.parse()?),
@@ -78,8 +79,8 @@ impl Store {
     /// Deletes log rows of the transactions from `from` up to, but not including, `to`; at most
     /// `limit` rows. Returns the transaction to continue at, or `to` if no rows are left.
     ///
-    /// `to` must not be above the xmin of the stored cursor or of the memory's cursor. Both then see
-    /// all of these transactions, so their rows are in the rollups and in memory.
+    /// `to` must not be above the xmin of the stored cursor or of the memory's cursor. Both then
+    /// see all of these transactions, so their rows are in the rollups and in memory.
     ///
     /// # Errors
     /// [`StoreError::Deposed`] if another term has begun; then nothing was deleted.

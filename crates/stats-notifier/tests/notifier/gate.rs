@@ -45,7 +45,7 @@ impl Running {
         let sum = |statistics: &Statistics| {
             statistics.snapshot(topic, usize::MAX).buckets.iter().map(|bucket| bucket.count).sum()
         };
-        self.hub.read(sum).unwrap()
+        self.hub.with_state(sum).unwrap()
     }
 
     /// The time until `count` items are shown.

@@ -2,14 +2,14 @@
 
 use domain::{Bucket, BucketTime, TimeUnit, Topic};
 use local_stack::test_database::TestDatabase;
-use statistics_stream::history::Query;
+use statistics_stream::history::HistoryQuery;
 use stats_notifier::history::HistoryReader;
 use stats_notifier::store::Statements;
 
 use crate::support::{DEADLINE, Parents, insert_parents, lead, settings};
 
 /// Reads all pages of a period, one after another.
-async fn pages(history: &HistoryReader, query: Query) -> Vec<Bucket> {
+async fn pages(history: &HistoryReader, query: HistoryQuery) -> Vec<Bucket> {
     let mut buckets = Vec::new();
     let mut query = query;
     loop {
@@ -34,7 +34,7 @@ async fn a_page_that_takes_too_long_ends_in_the_server_too() {
     let (blocker, observer) = (database.connect().await, database.connect().await);
     blocker.batch_execute("BEGIN; LOCK TABLE count_log, rollup, items").await.unwrap();
     let topic = "item-creation/day".parse().unwrap();
-    history.page(Query { topic, from: None, to: None, limit: 1 }).await.unwrap_err();
+    history.page(HistoryQuery { topic, from: None, to: None, limit: 1 }).await.unwrap_err();
     let waiting =
         "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let timed_out = std::time::Instant::now();
@@ -67,7 +67,7 @@ async fn history_is_what_the_windows_show_at_every_version() {
         producer.batch_execute(statement).await.unwrap();
         term.tick(&store).await.unwrap();
         for topic in Topic::all() {
-            let window = hub.read(|statistics| statistics.snapshot(topic, usize::MAX)).unwrap();
+            let window = hub.with_state(|statistics| statistics.snapshot(topic, usize::MAX)).unwrap();
             assert!(window.buckets.len() < window.window, "all events fit into each window");
             // A count that fell to zero stays, except for milliseconds, which are read from the
             // events.
@@ -76,7 +76,7 @@ async fn history_is_what_the_windows_show_at_every_version() {
                 expected.retain(|bucket| bucket.count != 0);
             }
             for limit in [1_000, 7] {
-                let all = Query { topic, from: None, to: None, limit };
+                let all = HistoryQuery { topic, from: None, to: None, limit };
                 assert_eq!(
                     pages(&history, all).await,
                     expected,
@@ -86,7 +86,7 @@ async fn history_is_what_the_windows_show_at_every_version() {
             if let [_, inner @ .., end] = expected.as_slice()
                 && let Some(first) = inner.first()
             {
-                let half_open = Query { topic, from: Some(first.time), to: Some(end.time), limit: 5 };
+                let half_open = HistoryQuery { topic, from: Some(first.time), to: Some(end.time), limit: 5 };
                 assert_eq!(pages(&history, half_open).await, inner, "{topic} after {statement}");
             }
         }
@@ -112,10 +112,10 @@ async fn the_first_and_the_last_year_have_history() {
     let history = HistoryReader::new(&settings.database, &settings.history).unwrap();
     for unit in TimeUnit::ALL {
         let topic = Topic::new(domain::Metric::ItemCreation, unit);
-        let all = Query { topic, from: Some(BucketTime::MIN), to: None, limit: 1 };
+        let all = HistoryQuery { topic, from: Some(BucketTime::MIN), to: None, limit: 1 };
         let times: Vec<_> = pages(&history, all).await.iter().map(|bucket| bucket.time).collect();
         assert_eq!((times[0], times[2]), (BucketTime::MIN, unit.truncate(BucketTime::MAX)), "{unit}");
-        let none = Query { topic, from: Some(BucketTime::MAX), to: Some(BucketTime::MAX), limit: 1 };
+        let none = HistoryQuery { topic, from: Some(BucketTime::MAX), to: Some(BucketTime::MAX), limit: 1 };
         assert!(pages(&history, none).await.is_empty(), "{unit}");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use local_stack::test_database::TestDatabase;
-use statistics_stream::history::Query;
+use statistics_stream::history::HistoryQuery;
 use stats_notifier::history::{HistoryError, HistoryReader};
 use stats_notifier::rebuild::take_over_and_rebuild;
 use stats_notifier::settings::Settings;
@@ -75,8 +75,8 @@ async fn a_check_finds_each_kind_of_wrong_count_and_a_rebuild_corrects_it() {
     }
 }
 
-/// After a restore into another cluster, the cursor means nothing. No query may be answered from the
-/// rollups before all events are counted again.
+/// After a restore into another cluster, the cursor means nothing. No query may be answered from
+/// the rollups before all events are counted again.
 #[tokio::test]
 async fn counts_of_another_cluster_are_not_shown() {
     let database = TestDatabase::create().await;
@@ -86,7 +86,7 @@ async fn counts_of_another_cluster_are_not_shown() {
     drop(lead(&settings, Statements::default()).await);
     let history = HistoryReader::new(&settings.database, &settings.history).unwrap();
     let topic = "item-creation/day".parse().unwrap();
-    let query = Query { topic, from: None, to: None, limit: 10 };
+    let query = HistoryQuery { topic, from: None, to: None, limit: 10 };
     assert_eq!(history.page(query).await.unwrap().buckets.len(), 1);
     for elsewhere in ["system_identifier = 1", "database_oid = 1", "snapshot = '4000000000:4000000000:'"] {
         client.batch_execute(&format!("UPDATE rollup_cursor SET {elsewhere}")).await.unwrap();
@@ -100,7 +100,8 @@ async fn counts_of_another_cluster_are_not_shown() {
     }
 }
 
-/// Events that are committed during a rebuild are past the new cursor, so the next flush counts them.
+/// Events that are committed during a rebuild are past the new cursor, so the next flush counts
+/// them.
 #[tokio::test]
 async fn writers_continue_during_a_rebuild() {
     let database = TestDatabase::create().await;

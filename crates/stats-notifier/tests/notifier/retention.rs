@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domain::{BucketTime, Statistics, Topic};
 use local_stack::test_database::TestDatabase;
 use statistics_stream::Hub;
-use statistics_stream::history::Query;
+use statistics_stream::history::HistoryQuery;
 use stats_notifier::history::{HistoryError, HistoryReader};
 use stats_notifier::settings::Settings;
 use stats_notifier::store::Statements;
@@ -41,7 +41,7 @@ fn counts(hub: &Hub) -> [Vec<i64>; 3] {
     ["second", "minute", "hour"].map(|unit| {
         let topic: Topic = format!("item-creation/{unit}").parse().unwrap();
         let window = |statistics: &Statistics| statistics.snapshot(topic, usize::MAX);
-        hub.read(window).unwrap().buckets.iter().map(|bucket| bucket.count).collect()
+        hub.with_state(window).unwrap().buckets.iter().map(|bucket| bucket.count).collect()
     })
 }
 
@@ -62,7 +62,7 @@ async fn history(
 ) -> Result<Vec<i64>, HistoryError> {
     let topic = format!("item-creation/{unit}").parse().unwrap();
     let history = HistoryReader::new(&settings.database, &settings.history).unwrap();
-    let page = history.page(Query { topic, from, to: None, limit: 100 }).await?;
+    let page = history.page(HistoryQuery { topic, from, to: None, limit: 100 }).await?;
     Ok(page.buckets.iter().map(|bucket| bucket.count).collect())
 }
 

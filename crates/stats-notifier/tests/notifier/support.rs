@@ -66,7 +66,8 @@ pub(crate) async fn insert_parents(client: &Client) -> Parents {
 
 /// Counts the events without the SQL of the product.
 pub(crate) async fn counted_from_events(client: &Client) -> Counts {
-    let events = "SELECT 'item-creation', created_at FROM items UNION ALL SELECT 'transfers', \"timestamp\" FROM transfers";
+    let events = "SELECT 'item-creation', created_at FROM items \
+                  UNION ALL SELECT 'transfers', \"timestamp\" FROM transfers";
     let mut counts = Counts::new();
     for row in client.query(events, &[]).await.unwrap() {
         let metric: Metric = row.get::<_, &str>(0).parse().unwrap();
@@ -87,7 +88,7 @@ pub(crate) fn shown(hub: &Hub) -> Counts {
         let counts = topics.flat_map(|part| part.buckets.into_iter().map(bucket(part.topic)));
         counts.filter(|(_, count)| *count != 0).collect()
     };
-    hub.read(all).expect("the term has begun")
+    hub.with_state(all).expect("the term has begun")
 }
 
 /// The counts in the rollups: all units but the millisecond.

@@ -1,4 +1,5 @@
-//! Drives terms step by step, and compares what they show and store after each step with the events.
+//! Drives terms step by step, and compares what they show and store after each step with the
+//! events.
 
 use std::sync::Arc;
 
@@ -54,8 +55,8 @@ async fn every_kind_of_statement_is_counted_once() {
         assert_eq!(rolled_up(&producer).await, coarser(&shown(&hub)), "after {statement}");
         while term.purge(&store, 20).await.unwrap() {}
     }
-    // A transaction of another test may keep the last rows for a while, because snapshots are of the
-    // whole cluster.
+    // A transaction of another test may keep the last rows for a while, because snapshots are of
+    // the whole cluster.
     let purge = async {
         let count = "SELECT count(*) FROM count_log";
         while producer.query_one(count, &[]).await.unwrap().get::<_, i64>(0) > 0 {
@@ -138,8 +139,13 @@ async fn a_long_log_is_folded_before_a_term_begins_and_without_a_time_limit() {
     let counted = coarser(&counted_from_events(&producer).await);
     assert_eq!(rolled_up(&producer).await, counted, "the log must be folded before the term begins");
     let day = "item-creation/day".parse().unwrap();
-    let days: i64 =
-        hub.read(|all| all.snapshot(day, usize::MAX)).unwrap().buckets.iter().map(|one| one.count).sum();
+    let days: i64 = hub
+        .with_state(|all| all.snapshot(day, usize::MAX))
+        .unwrap()
+        .buckets
+        .iter()
+        .map(|one| one.count)
+        .sum();
     assert_eq!(days, 20_001, "each event must be shown once");
     // A flush has the time limit that this fold would have missed.
     assert!(matches!(term.flush(&store).await, Err(StoreError::Timeout(_))));
@@ -207,7 +213,7 @@ async fn milliseconds_are_loaded_from_the_newest_events() {
     producer.batch_execute(&insert).await.unwrap();
     let (_store, _term, hub) = lead(&settings(&database), Statements::default()).await;
     let topic = "item-creation/millisecond".parse().unwrap();
-    let newest = hub.read(|statistics| statistics.snapshot(topic, usize::MAX)).unwrap();
+    let newest = hub.with_state(|statistics| statistics.snapshot(topic, usize::MAX)).unwrap();
     assert_eq!(newest.buckets.len(), 1_000);
     assert!(newest.buckets.iter().all(|bucket| bucket.count == 2));
     assert_eq!(newest.buckets[999].time.to_string(), "2024-01-01T00:00:01.500Z");

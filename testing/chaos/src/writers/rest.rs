@@ -144,7 +144,7 @@ impl RestProducer {
         if kind == WriteKind::Refusal {
             match state {
                 ExpectedState::Stored => {
-                    history.complain(format!("{} has no base item, but was stored", request.id))
+                    history.complain(format!("{} has no base item, but was stored", request.id));
                 }
                 ExpectedState::Absent => history.succeeded([kind]),
                 ExpectedState::Unknown => {}

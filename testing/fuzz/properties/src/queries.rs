@@ -12,8 +12,10 @@ use ingest_api::page::PageQuery;
 use ingest_api::settings::Limits;
 use serde_json::Value;
 use service_kit::settings::NonZeroDuration;
-use sse_gateway::request::{Asked, HEARTBEAT_SECONDS_MAX, LAST_MAX, Window, of_topic, of_topics};
-use sse_gateway::settings::HistorySettings;
+use sse_gateway::query::{
+    HEARTBEAT_SECONDS_MAX, LAST_MAX, PageLimits, StatisticsQuery, WindowQuery, parse_topic_query,
+    parse_topics_query,
+};
 use statistics_stream::Payload;
 use statistics_stream::history;
 use time::OffsetDateTime;
@@ -36,8 +38,8 @@ pub fn check(bytes: &[u8]) {
     let query = String::from_utf8_lossy(bytes);
     let pairs: Pairs = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     let limits = history_limits();
-    consider(&query, &pairs, |query| of_topic(query, TOPIC, &limits), asked);
-    consider(&query, &pairs, of_topics, window);
+    consider(&query, &pairs, |query| parse_topic_query(query, TOPIC, limits), asked);
+    consider(&query, &pairs, parse_topics_query, window);
     consider(&query, &pairs, |query| PageQuery::parse(query, &page_limits()).map_err(ApiError::from), page);
 }
 
@@ -101,9 +103,9 @@ fn refused(pairs: &Pairs, error: &impl ResponseError) {
     );
 }
 
-fn asked(asked: &Asked, pairs: &Pairs) -> Pairs {
+fn asked(asked: &StatisticsQuery, pairs: &Pairs) -> Pairs {
     match asked {
-        Asked::Window(asked) => {
+        StatisticsQuery::Window(asked) => {
             let mut written = window(asked, pairs);
             written.retain(|(name, _)| name != "topic");
             let payload = match asked.selection.payload() {
@@ -114,12 +116,12 @@ fn asked(asked: &Asked, pairs: &Pairs) -> Pairs {
             assert_eq!(asked.selection.topics(), [TOPIC]);
             written
         }
-        Asked::History(query) => period(query, pairs),
+        StatisticsQuery::History(query) => period(query, pairs),
     }
 }
 
-fn window(asked: &Window, _: &Pairs) -> Pairs {
-    let Window { selection, heartbeat } = asked;
+fn window(asked: &WindowQuery, _: &Pairs) -> Pairs {
+    let WindowQuery { selection, heartbeat } = asked;
     let topics = selection.topics().iter().map(|topic| ("topic".to_owned(), topic.to_string()));
     let mut written: Pairs = topics.collect();
     assert!((1..=Topic::COUNT).contains(&written.len()), "{} topics", written.len());
@@ -135,12 +137,12 @@ fn window(asked: &Window, _: &Pairs) -> Pairs {
     written
 }
 
-fn period(query: &history::Query, pairs: &Pairs) -> Pairs {
-    let history::Query { topic, from, to, limit } = query;
+fn period(query: &history::HistoryQuery, pairs: &Pairs) -> Pairs {
+    let history::HistoryQuery { topic, from, to, limit } = query;
     assert_eq!(*topic, TOPIC);
     assert!(from.is_some() || to.is_some(), "a history query without from or to");
     assert!(from.is_none() || to.is_none() || from <= to, "{from:?} is later than {to:?}");
-    assert!(*limit >= 1 && *limit <= history_limits().page_buckets_max.get(), "a page of {limit}");
+    assert!(*limit >= 1 && *limit <= history_limits().max.get(), "a page of {limit}");
     assert_eq!(relayed(query), Some(*query), "the upstream must get the same query");
     let mut written = vec![("limit".to_owned(), limit.to_string())];
     for (name, time) in [("from", from), ("to", to)] {
@@ -153,11 +155,11 @@ fn period(query: &history::Query, pairs: &Pairs) -> Pairs {
 }
 
 /// The query that a gateway sends to its upstream, as the upstream parses it.
-fn relayed(query: &history::Query) -> Option<history::Query> {
+fn relayed(query: &history::HistoryQuery) -> Option<history::HistoryQuery> {
     let request = TestRequest::with_uri(&query.path())
         .param("metric", query.topic.metric.as_str())
         .param("unit", query.topic.unit.as_str());
-    history::Query::of(&request.to_http_request()).ok()
+    history::HistoryQuery::from_request(&request.to_http_request()).ok()
 }
 
 /// A bucket begins at a whole millisecond, so rounding a finer time up selects the same buckets.
@@ -179,14 +181,8 @@ fn page(page: &PageQuery, _: &Pairs) -> Pairs {
     written
 }
 
-fn history_limits() -> HistorySettings {
-    HistorySettings {
-        page_buckets_default: NonZeroUsize::MIN,
-        page_buckets_max: NonZeroUsize::MIN.saturating_add(9_999),
-        concurrent_requests: NonZeroUsize::MIN,
-        timeout: NonZeroDuration::from_millis(1),
-        max_page_bytes: 1,
-    }
+fn history_limits() -> PageLimits {
+    PageLimits { default: NonZeroUsize::MIN, max: NonZeroUsize::MIN.saturating_add(9_999) }
 }
 
 fn page_limits() -> Limits {

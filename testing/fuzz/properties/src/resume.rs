@@ -11,8 +11,8 @@ use domain::{
     Bucket, BucketTime, Frame, FrameKind, Metric, Nonce, Resume, Statistics, TimeUnit, Topic, TopicFrame,
     Version,
 };
-use sse_gateway::request::last_event_id;
-use statistics_stream::decoder::Told;
+use statistics_stream::decoder::StreamEvent;
+use statistics_stream::last_event_id;
 
 use crate::stream::{content, decoded, encoded};
 
@@ -152,6 +152,6 @@ fn check_decision(gateway: &Statistics, id: Version) {
     if let Some(frame) = frame {
         assert_eq!(frame.version, present);
         let again = decoded(&encoded(&frame));
-        assert_eq!(again, (vec![Told::Frame(frame)], None), "a written frame must be read again");
+        assert_eq!(again, (vec![StreamEvent::Frame(frame)], None), "a written frame must be read again");
     }
 }

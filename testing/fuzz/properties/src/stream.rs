@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use bytes::BytesMut;
 use domain::{Frame, Statistics, Topic, TopicFrame};
-use statistics_stream::decoder::{EventDecoder, Told};
+use statistics_stream::decoder::{EventDecoder, StreamEvent};
 use tokio_util::codec::Decoder;
 
 use crate::cuts;
@@ -32,19 +32,19 @@ pub fn check(bytes: &[u8]) {
         assert_eq!(error_of_parts, error, "the error of {} parts", parts.len());
     }
     let frames = events.into_iter().filter_map(|event| match event {
-        Told::Frame(frame) => Some(frame),
-        Told::Status(_) | Told::Unknown => None,
+        StreamEvent::Frame(frame) => Some(frame),
+        StreamEvent::Status(_) | StreamEvent::Unknown => None,
     });
     applied(&frames.collect::<Vec<_>>());
 }
 
 /// The decoded events of a text, and the error that ended the decoding.
-pub(crate) fn decoded(event: &str) -> (Vec<Told>, Option<String>) {
+pub(crate) fn decoded(event: &str) -> (Vec<StreamEvent>, Option<String>) {
     decoded_by(&UNBOUNDED, &[event.as_bytes()], usize::MAX)
 }
 
 /// The events that are decoded before the bytes end or an error occurs, and the error.
-fn decoded_by(decoder: &EventDecoder, parts: &[&[u8]], largest: usize) -> (Vec<Told>, Option<String>) {
+fn decoded_by(decoder: &EventDecoder, parts: &[&[u8]], largest: usize) -> (Vec<StreamEvent>, Option<String>) {
     let mut decoder = decoder.clone();
     let mut source = BytesMut::new();
     let mut all = Vec::new();
@@ -100,7 +100,7 @@ fn applied(frames: &[Frame]) {
     let Some(frame) = state.frame_since(None, &topics) else { panic!("there is no snapshot of a state") };
     assert_eq!(
         decoded(&encoded(&frame)),
-        (vec![Told::Frame(frame.clone())], None),
+        (vec![StreamEvent::Frame(frame.clone())], None),
         "a written frame must be read again"
     );
     let mut receiver = Statistics::new(frame.version);

@@ -1,52 +1,52 @@
-// The three ways in which a tab reaches the hub, best first: a worker that all tabs share; one tab that leads the others;
-// a hub of its own. A browser lets a page have six connections to a server over HTTP/1.1, so seven tabs need the first
-// or the second.
+// The three ways in which a tab reaches the hub, best first: a worker shared by all tabs, one tab
+// that leads the others, or a hub of its own. Over HTTP/1.1, a browser allows six connections per
+// server, so seven tabs need one of the first two.
 //
-// What happens when the leading tab dies: the browser gives its lock to the next tab in line, which leads from then on.
-// When it freezes (a hidden tab may, and keeps its lock), the others hear nothing; the first of them that notices takes
-// the lock from it, and where it wakes up it finds that it leads no more. Either way the others begin anew with the
-// new leader, and their numbers stay until they are replaced. A shared worker that stops answering is left alone, and
-// the next one has another name.
+// If the leading tab closes, the browser gives its lock to the next tab in line, which becomes the
+// leader. If it freezes (hidden tabs may, and keep their lock), the other tabs get no messages. The
+// first one that notices steals the lock. The frozen tab finds out when it wakes up. In both cases
+// the other tabs start over with the new leader, and keep their counts until then. A shared worker
+// that stops responding is abandoned, and the next one gets another name.
 
-import { Hub, type News, type Request } from "./hub";
+import { Hub, type HubMessage, type TabMessage } from "./hub";
 
-/** A tab's way to the hub. */
+/** A tab's connection to the hub. */
 export interface Link {
-  say(request: Request): void;
+  send(message: TabMessage): void;
   close(): void;
 }
 
 /**
- * Connects to the hub that follows `gateway`. `attempt` grows each time that what answered before fell silent; `begin`
- * is called when the tab must say anew what it shows.
+ * Connects to the hub that follows `gateway`. `attempt` increases each time that a hub stopped
+ * responding. `begin` is called when the tab must send its topics again.
  */
-export function connect(gateway: string, attempt: number, tell: (news: News) => void, begin: () => void): Link {
-  if ("SharedWorker" in globalThis) return byWorker(gateway, attempt, tell);
-  // Browsers have locks only where the page came encrypted or from this machine.
-  if ("BroadcastChannel" in globalThis && "locks" in navigator) return byLeader(gateway, attempt > 0, tell, begin);
-  return alone(gateway, tell);
+export function connect(gateway: string, attempt: number, receive: (message: HubMessage) => void, begin: () => void): Link {
+  if ("SharedWorker" in globalThis) return byWorker(gateway, attempt, receive);
+  // Browsers have locks only on pages from HTTPS or localhost.
+  if ("BroadcastChannel" in globalThis && "locks" in navigator) return byLeader(gateway, attempt > 0, receive, begin);
+  return alone(gateway, receive);
 }
 
-function byWorker(gateway: string, attempt: number, tell: (news: News) => void): Link {
+function byWorker(gateway: string, attempt: number, receive: (message: HubMessage) => void): Link {
   const name = `${attempt} ${gateway}`;
   const worker = new SharedWorker(new URL("./worker.ts", import.meta.url), { type: "module", name });
-  worker.port.onmessage = (message: MessageEvent<News>) => tell(message.data);
+  worker.port.onmessage = (event: MessageEvent<HubMessage>) => receive(event.data);
   return {
-    say: (request) => worker.port.postMessage(request),
+    send: (message) => worker.port.postMessage(message),
     close() {
-      worker.port.postMessage({ kind: "leave" } satisfies Request);
+      worker.port.postMessage({ kind: "leave" } satisfies TabMessage);
       worker.port.close();
     },
   };
 }
 
-/** What goes over the channel: to the leader, to one tab, or to all of them from a new leader. */
+/** A message on the channel: to the leader, to one tab, or from a new leader to all tabs. */
 type Letter =
-  | { readonly from: string; readonly request: Request }
-  | { readonly to: string; readonly news: News }
-  | { readonly led: true };
+  | { readonly from: string; readonly message: TabMessage }
+  | { readonly to: string; readonly message: HubMessage }
+  | { readonly newLeader: true };
 
-function byLeader(gateway: string, steal: boolean, tell: (news: News) => void, begin: () => void): Link {
+function byLeader(gateway: string, steal: boolean, receive: (message: HubMessage) => void, begin: () => void): Link {
   const name = Math.random().toString(36);
   const key = `newcycle ${gateway}`;
   const channel = new BroadcastChannel(key);
@@ -55,34 +55,34 @@ function byLeader(gateway: string, steal: boolean, tell: (news: News) => void, b
   let release: () => void = () => undefined;
   const queued = new AbortController();
   channel.onmessage = ({ data }: MessageEvent<Letter>) => {
-    if ("request" in data) hub?.hear(data.from, data.request, (news) => post({ to: data.from, news }));
-    else if ("led" in data) begin();
-    else if (data.to === name) tell(data.news);
+    if ("newLeader" in data) begin();
+    else if ("from" in data) hub?.receive(data.from, data.message, (message) => post({ to: data.from, message }));
+    else if (data.to === name) receive(data.message);
   };
   const lead = async (): Promise<void> => {
     hub = new Hub(gateway);
-    post({ led: true });
+    post({ newLeader: true });
     begin();
     await new Promise<void>((resolve) => (release = resolve));
   };
-  const stand = async (options: LockOptions): Promise<void> => {
+  const queueForLead = async (options: LockOptions): Promise<void> => {
     try {
       await navigator.locks.request(key, options, lead);
     } catch {
-      // Another tab took the lead, or this one closes.
+      // Another tab stole the lock, or this one closes.
     }
     hub?.close();
     hub = null;
-    if (!queued.signal.aborted) void stand({ signal: queued.signal });
+    if (!queued.signal.aborted) void queueForLead({ signal: queued.signal });
   };
-  void stand(steal ? { steal } : { signal: queued.signal });
+  void queueForLead(steal ? { steal } : { signal: queued.signal });
   return {
-    say(request) {
-      if (hub === null) post({ from: name, request });
-      else hub.hear(name, request, tell);
+    send(message) {
+      if (hub === null) post({ from: name, message });
+      else hub.receive(name, message, receive);
     },
     close() {
-      post({ from: name, request: { kind: "leave" } });
+      post({ from: name, message: { kind: "leave" } });
       queued.abort();
       release();
       channel.close();
@@ -90,7 +90,7 @@ function byLeader(gateway: string, steal: boolean, tell: (news: News) => void, b
   };
 }
 
-function alone(gateway: string, tell: (news: News) => void): Link {
+function alone(gateway: string, receive: (message: HubMessage) => void): Link {
   const hub = new Hub(gateway);
-  return { say: (request) => hub.hear("", request, tell), close: () => hub.close() };
+  return { send: (message) => hub.receive("", message, receive), close: () => hub.close() };
 }

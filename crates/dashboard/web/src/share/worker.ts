@@ -1,9 +1,10 @@
-// The worker that all tabs of a browser share: it runs the hub, and outlives each of them but the last. Its name is the
-// address of the gateway, after a number that tells it from one that stopped answering.
+// The worker shared by all tabs of a browser. It runs the hub until the last tab closes. Its name
+// is a number, which distinguishes it from a worker that stopped responding, and the address of the
+// gateway.
 
-import { Hub, type Request } from "./hub";
+import { Hub, type TabMessage } from "./hub";
 
-// TypeScript has no library that knows both pages and shared workers.
+// TypeScript cannot load the types of pages and of shared workers together.
 const scope = self as unknown as { readonly name: string; onconnect: ((event: MessageEvent) => void) | null };
 
 const hub = new Hub(scope.name.slice(scope.name.indexOf(" ") + 1));
@@ -13,5 +14,6 @@ scope.onconnect = (event) => {
   const port = event.ports[0];
   if (port === undefined) return;
   const name = String(tabs++);
-  port.onmessage = (message: MessageEvent<Request>) => hub.hear(name, message.data, (news) => port.postMessage(news));
+  port.onmessage = (event: MessageEvent<TabMessage>) =>
+    hub.receive(name, event.data, (message) => port.postMessage(message));
 };

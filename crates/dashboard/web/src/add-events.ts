@@ -1,24 +1,27 @@
-// Where the viewer adds events: creates an item, transfers one, or lets the page do so for a while.
+// The "Add events" section: create an item, transfer one, or simulate traffic.
 //
-// Invariant: whatever comes of it is said, in the words of the service that refused it where one did.
+// Invariant: every action shows its result. A refusal is shown in the words of the service.
 
 import type { Api } from "./api";
 import * as format from "./format";
-import { make, part, say } from "./page";
+import { element, make, setText } from "./page";
 import { type Choice, PickList } from "./pick-list";
 import { Traffic } from "./traffic";
 
 const SPEEDS = [1, 5, 20];
-/** Enough of an id to tell a few from each other: the end of a UUIDv7 is random, its beginning is its time. */
+/**
+ * Short form of an id. Uses the end, because a UUIDv7 begins with its time and ends with random
+ * bits.
+ */
 const short = (id: string): string => `…${id.slice(-8)}`;
 
-/** Whether the part of the page is open, kept for the next time. */
-const OPEN = "newcycle-act";
+/** Key in local storage: whether the section is open. */
+const OPEN_KEY = "newcycle-act";
 
-export function act(api: Api): void {
-  const details = part<HTMLDetailsElement>("#act");
-  details.open = localStorage.getItem(OPEN) === "open";
-  details.addEventListener("toggle", () => localStorage.setItem(OPEN, details.open ? "open" : "shut"));
+export function addEvents(api: Api): void {
+  const details = element<HTMLDetailsElement>("#add-events");
+  details.open = localStorage.getItem(OPEN_KEY) === "open";
+  details.addEventListener("toggle", () => localStorage.setItem(OPEN_KEY, details.open ? "open" : "shut"));
 
   const baseItem = (row: { id: string; description: string }): Choice => ({
     id: row.id,
@@ -26,8 +29,8 @@ export function act(api: Api): void {
   });
   const user = (row: { id: string }): Choice => ({ id: row.id, label: `user ${short(row.id)}` });
 
-  const create = part<HTMLFormElement>("#create");
-  const baseItems = new PickList(part("[data-pick=base-item]", create), {
+  const create = element<HTMLFormElement>("#create");
+  const baseItems = new PickList(element("[data-pick=base-item]", create), {
     name: "Base item",
     load: async () => {
       const { rows, more } = await api.baseItems();
@@ -43,8 +46,8 @@ export function act(api: Api): void {
     return `Created item ${short(item.id)} at ${format.moment(Date.parse(item.created_at))}`;
   });
 
-  const transfer = part<HTMLFormElement>("#transfer");
-  const items = new PickList(part("[data-pick=item]", transfer), {
+  const transfer = element<HTMLFormElement>("#transfer");
+  const items = new PickList(element("[data-pick=item]", transfer), {
     name: "Item",
     load: async () => {
       const [items, bases] = await Promise.all([api.items(), api.baseItems()]);
@@ -56,7 +59,7 @@ export function act(api: Api): void {
       return { choices: choices.reverse(), more: items.more };
     },
   });
-  const users = new PickList(part("[data-pick=user]", transfer), {
+  const users = new PickList(element("[data-pick=user]", transfer), {
     name: "To user",
     load: async () => {
       const { rows, more } = await api.users();
@@ -70,44 +73,44 @@ export function act(api: Api): void {
     return `Transferred item ${short(item_id)} to user ${short(owner_id)} at ${when} (transfer ${short(id)})`;
   });
 
-  simulate(api);
+  simulateTraffic(api);
 }
 
-/** Runs what a form is for, once at a time, when everything is picked. */
+/** Runs the action of a form once everything is picked, one run at a time. */
 function submit(form: HTMLFormElement, lists: PickList[], run: () => Promise<string>): void {
-  const result = part<HTMLOutputElement>("[data-part=result]", form);
-  const button = part<HTMLButtonElement>("button[type=submit]", form);
+  const result = element<HTMLOutputElement>("[data-part=result]", form);
+  const button = element<HTMLButtonElement>("button[type=submit]", form);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (button.getAttribute("aria-disabled") === "true") return;
-    // Disabled outright, it would lose the focus.
+    // Not `disabled`, which would take the focus away.
     button.setAttribute("aria-disabled", "true");
     try {
       await Promise.all(lists.map((list) => list.settled()));
       const missing = lists.find((list) => list.picked === null);
       if (missing === undefined) {
-        tell(result, await run(), false);
+        showResult(result, await run(), false);
       } else {
-        tell(result, "Pick one from the list first, or paste an id.", true);
+        showResult(result, "Pick one from the list, or paste an id.", true);
         missing.focus();
       }
     } catch (error) {
-      tell(result, error instanceof Error ? error.message : String(error), true);
+      showResult(result, error instanceof Error ? error.message : String(error), true);
     }
     button.removeAttribute("aria-disabled");
   });
 }
 
-function tell(result: HTMLElement, text: string, failed: boolean): void {
-  say(result, text);
+function showResult(result: HTMLElement, text: string, failed: boolean): void {
+  setText(result, text);
   result.dataset["failed"] = String(failed);
 }
 
-function simulate(api: Api): void {
-  const root = part("#traffic");
-  const button = part<HTMLButtonElement>("[role=switch]", root);
-  const speed = part<HTMLSelectElement>("select", root);
-  const result = part("[data-part=result]", root);
+function simulateTraffic(api: Api): void {
+  const root = element("#traffic");
+  const button = element<HTMLButtonElement>("[role=switch]", root);
+  const speed = element<HTMLSelectElement>("select", root);
+  const result = element("[data-part=result]", root);
   speed.append(...SPEEDS.map((speed) => make("option", { value: String(speed), textContent: String(speed) })));
   speed.value = "5";
   let traffic: Traffic | null = null;
@@ -118,14 +121,14 @@ function simulate(api: Api): void {
   };
   button.addEventListener("click", () => {
     if (traffic !== null) {
-      tell(result, `Stopped after ${format.count(traffic.made)} events`, false);
+      showResult(result, `Stopped after ${format.count(traffic.made)} events`, false);
       stop();
       return;
     }
     button.setAttribute("aria-checked", "true");
-    tell(result, "Running", false);
+    showResult(result, "Running", false);
     traffic = new Traffic(api, Number(speed.value), (problem) => {
-      tell(result, problem, true);
+      showResult(result, problem, true);
       stop();
     });
   });

@@ -1,0 +1,99 @@
+// Generated from docs/openapi/sse-gateway.json by `npm run generate`. Do not edit.
+
+export type paths = Record<string, never>;
+export type webhooks = Record<string, never>;
+export interface components {
+    schemas: {
+        /** @description A bucket and its absolute count. */
+        Bucket: {
+            /**
+             * Format: int64
+             * @description The number of events in the bucket.
+             */
+            count: number;
+            /**
+             * Format: date-time
+             * @description The start of the bucket, in UTC.
+             */
+            time: string;
+        };
+        /** @description The buckets of one topic in a period, oldest first, from one snapshot of the database. */
+        HistoryPage: {
+            buckets: components["schemas"]["Bucket"][];
+            /**
+             * Format: date-time
+             * @description The start of the page.
+             */
+            from: string;
+            /**
+             * Format: date-time
+             * @description The `from` of the next page; null on the last one.
+             */
+            next: string | null;
+            /**
+             * Format: date-time
+             * @description The end of the period; null if it is open.
+             */
+            to: string | null;
+            /** @enum {string} */
+            topic: "item-creation/millisecond" | "item-creation/second" | "item-creation/minute" | "item-creation/hour" | "item-creation/day" | "item-creation/week" | "item-creation/month" | "item-creation/quarter" | "item-creation/year" | "transfers/millisecond" | "transfers/second" | "transfers/minute" | "transfers/hour" | "transfers/day" | "transfers/week" | "transfers/month" | "transfers/quarter" | "transfers/year";
+        };
+        /** @description What is wrong with a request, or with the service: RFC 9457 problem details. */
+        Problem: {
+            /** @description What is wrong in this request, for people. */
+            detail: string;
+            /** @description The field, parameter or header that is wrong, where it is one. */
+            field?: string;
+            /** @description The status of the answer. */
+            status: number;
+            /** @description The kind of problem, for people. */
+            title: string;
+            /**
+             * Format: uri-reference
+             * @description Tells programs what kind of problem it is; stable.
+             * @example /problems/not-found
+             */
+            type: string;
+        };
+        /** @description Whether the counts are live. */
+        Status: {
+            /**
+             * Format: date-time
+             * @description The time of the server.
+             */
+            now: string;
+            /**
+             * Format: date-time
+             * @description When `upstream` last changed.
+             */
+            since: string;
+            upstream: components["schemas"]["Upstream"];
+        };
+        /** @description The newest buckets of one topic, oldest first. */
+        TopicWindow: {
+            buckets: components["schemas"]["Bucket"][];
+            /** @enum {string} */
+            topic: "item-creation/millisecond" | "item-creation/second" | "item-creation/minute" | "item-creation/hour" | "item-creation/day" | "item-creation/week" | "item-creation/month" | "item-creation/quarter" | "item-creation/year" | "transfers/millisecond" | "transfers/second" | "transfers/minute" | "transfers/hour" | "transfers/day" | "transfers/week" | "transfers/month" | "transfers/quarter" | "transfers/year";
+            /** @description The maximum number of buckets to keep. Beyond it, the oldest are dropped. */
+            window: number;
+        };
+        /**
+         * @description `stale` means that the counts may be old, because the gateway has lost its upstream.
+         * @enum {string}
+         */
+        Upstream: "live" | "stale";
+    };
+    responses: never;
+    parameters: never;
+    requestBodies: never;
+    headers: never;
+    pathItems: never;
+}
+export type Bucket = components['schemas']['Bucket'];
+export type HistoryPage = components['schemas']['HistoryPage'];
+export type Problem = components['schemas']['Problem'];
+export type Status = components['schemas']['Status'];
+export type TopicWindow = components['schemas']['TopicWindow'];
+export type Upstream = components['schemas']['Upstream'];
+export type $defs = Record<string, never>;
+export type operations = Record<string, never>;

@@ -1,0 +1,136 @@
+//! The handlers of all paths: each parses its request, and answers from the hub or from history.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use actix_web::http::header::{CACHE_CONTROL, HeaderValue, LINK};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use domain::{Bucket, Metric, Topic};
+use service_kit::observe::RequestId;
+use statistics_stream::history::HistoryQuery;
+use statistics_stream::{Hub, internal_stream_response, last_event_id, stream_response};
+
+use crate::error::ApiError;
+use crate::history::HistoryClient;
+use crate::media_type::MediaType;
+use crate::query::{PageLimits, StatisticsQuery, WindowQuery, parse_topic_query, parse_topics_query};
+
+/// What all handlers share.
+pub struct Gateway {
+    /// The live windows.
+    pub hub: Arc<Hub>,
+    /// History beyond the live windows.
+    pub history: HistoryClient,
+    /// The bounds of a page of history.
+    pub page_limits: PageLimits,
+}
+
+pub(crate) async fn item_creation(
+    request: HttpRequest,
+    unit: web::Path<String>,
+    gateway: web::Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    topic(&request, Topic::new(Metric::ItemCreation, unit.parse()?), &gateway).await
+}
+
+pub(crate) async fn transfers(
+    request: HttpRequest,
+    unit: web::Path<String>,
+    gateway: web::Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    topic(&request, Topic::new(Metric::Transfers, unit.parse()?), &gateway).await
+}
+
+async fn topic(request: &HttpRequest, topic: Topic, gateway: &Gateway) -> Result<HttpResponse, ApiError> {
+    match parse_topic_query(request.query_string(), topic, gateway.page_limits)? {
+        StatisticsQuery::Window(query) => windows(request, &gateway.hub, query),
+        StatisticsQuery::History(query) => history(request, &gateway.history, query).await,
+    }
+}
+
+pub(crate) async fn topics(
+    request: HttpRequest,
+    gateway: web::Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    windows(&request, &gateway.hub, parse_topics_query(request.query_string())?)
+}
+
+/// The stream of all topics, for other gateways.
+pub(crate) async fn internal_stream(
+    request: HttpRequest,
+    gateway: web::Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    Ok(internal_stream_response(&gateway.hub, last_event_id(&request))?)
+}
+
+/// A page of history, for other gateways.
+pub(crate) async fn internal_history(
+    request: HttpRequest,
+    gateway: web::Data<Gateway>,
+) -> Result<HttpResponse, ApiError> {
+    let query = HistoryQuery::from_request(&request)?;
+    let page = gateway.history.page(query, request_id(&request).as_ref()).await?;
+    Ok(HttpResponse::Ok().json(page))
+}
+
+fn windows(request: &HttpRequest, hub: &Arc<Hub>, query: WindowQuery) -> Result<HttpResponse, ApiError> {
+    let WindowQuery { selection, heartbeat } = query;
+    match MediaType::negotiate(request, MediaType::OF_WINDOW)? {
+        MediaType::EventStream => Ok(stream_response(hub, selection, last_event_id(request), heartbeat)?),
+        MediaType::Json => {
+            let json = hub.snapshot(&selection).ok_or(ApiError::NoData)?;
+            Ok(response_once("application/json").body(json))
+        }
+        MediaType::Csv => {
+            let windows = hub.windows(&selection).ok_or(ApiError::NoData)?;
+            let topics = windows.iter().map(|window| (window.topic, &*window.buckets));
+            Ok(response_once(CSV).body(csv(topics)))
+        }
+    }
+}
+
+async fn history(
+    request: &HttpRequest,
+    history: &HistoryClient,
+    query: HistoryQuery,
+) -> Result<HttpResponse, ApiError> {
+    let media_type = MediaType::negotiate(request, MediaType::OF_HISTORY)?;
+    let page = history.page(query, request_id(request).as_ref()).await?;
+    let mut response = response_once(if media_type == MediaType::Csv { CSV } else { "application/json" });
+    if let Some(next) = page.next {
+        let to = page.to.map_or_else(String::new, |to| format!("&to={to}"));
+        let link = format!("<{}?from={next}{to}&limit={}>; rel=\"next\"", request.path(), query.limit);
+        response.insert_header((LINK, link));
+    }
+    match media_type {
+        MediaType::Csv => Ok(response.body(csv([(page.topic, &*page.buckets)]))),
+        MediaType::Json | MediaType::EventStream => Ok(response.json(page)),
+    }
+}
+
+fn request_id(request: &HttpRequest) -> Option<HeaderValue> {
+    request.extensions().get::<RequestId>().map(|RequestId(id)| id.clone())
+}
+
+const CSV: &str = "text/csv; charset=utf-8";
+
+fn csv<'a>(topics: impl IntoIterator<Item = (Topic, &'a [Bucket])>) -> String {
+    let mut csv = String::from("topic,time,count\n");
+    for (topic, buckets) in topics {
+        for bucket in buckets {
+            // Writing to a string cannot fail. None of the three values needs quotes.
+            let _infallible = writeln!(csv, "{topic},{},{}", bucket.time, bucket.count);
+        }
+    }
+    csv
+}
+
+/// The head of a response that is not a stream.
+fn response_once(content_type: &str) -> HttpResponseBuilder {
+    let mut response = HttpResponse::Ok();
+    response
+        .content_type(content_type)
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .insert_header(("vary", "accept"));
+    response
+}

@@ -1,0 +1,113 @@
+//! Whether the upstream is alive, and when subscribers are reminded of that.
+//!
+//! Invariant: a heartbeat says "live" only if the upstream was seen alive since the heartbeat
+//! before it. An upstream that was not seen for [`MISSED_BEATS`] heartbeats is stale.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
+
+use crate::status::{Status, Upstream};
+
+/// A hub becomes stale after this many heartbeats to gateways without a sign of life of its
+/// upstream. Without this, a publisher whose database hangs would tell new subscribers that it is
+/// live.
+const MISSED_BEATS: u32 = 2;
+
+/// A kind of subscriber. Each has its own heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Pages and programs.
+    Clients,
+    /// Other gateways. They need short heartbeats, to notice soon when the stream falls silent.
+    Gateways,
+}
+
+/// What to announce at a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beat {
+    /// Nothing: the upstream was not seen alive since the last heartbeat.
+    Skip,
+    /// The same status as before, to the audience of this heartbeat.
+    Repeat,
+    /// That the upstream is lost, to all subscribers.
+    Lost,
+}
+
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    upstream: Upstream,
+    since: OffsetDateTime,
+    last_alive: Option<Instant>,
+    /// Whether the upstream was seen alive since the last heartbeat, per [`Audience`].
+    seen: [bool; 2],
+    /// Consecutive heartbeats to gateways without a sign of life.
+    missed: u32,
+}
+
+impl Liveness {
+    /// An upstream that was never seen alive.
+    pub(crate) fn new() -> Self {
+        let since = OffsetDateTime::now_utc();
+        Self { upstream: Upstream::Stale, since, last_alive: None, seen: [false; 2], missed: 0 }
+    }
+
+    /// Records that the upstream was alive at `moment`. Returns whether the status changed.
+    pub(crate) fn mark_live(&mut self, moment: Instant) -> bool {
+        self.last_alive = Some(moment);
+        self.seen = [true; 2];
+        self.missed = 0;
+        self.set_upstream(Upstream::Live)
+    }
+
+    /// Returns whether the status changed.
+    pub(crate) fn mark_stale(&mut self) -> bool {
+        self.set_upstream(Upstream::Stale)
+    }
+
+    fn set_upstream(&mut self, upstream: Upstream) -> bool {
+        let changed = self.upstream != upstream;
+        if changed {
+            self.upstream = upstream;
+            self.since = OffsetDateTime::now_utc();
+        }
+        changed
+    }
+
+    /// A stale status is repeated at every heartbeat, a live one only after a sign of life.
+    pub(crate) fn beat(&mut self, audience: Audience) -> Beat {
+        let seen = std::mem::take(&mut self.seen[audience as usize]);
+        if seen || self.upstream == Upstream::Stale {
+            return Beat::Repeat;
+        }
+        if audience == Audience::Gateways {
+            self.missed += 1;
+        }
+        if self.missed < MISSED_BEATS {
+            return Beat::Skip;
+        }
+        self.mark_stale();
+        Beat::Lost
+    }
+
+    pub(crate) fn was_live_within(&self, time: Duration) -> bool {
+        self.last_alive.is_some_and(|moment| moment.elapsed() < time)
+    }
+
+    pub(crate) const fn upstream(&self) -> Upstream {
+        self.upstream
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let now = OffsetDateTime::now_utc();
+        Status { upstream: self.upstream, since: rfc_3339(self.since), now: rfc_3339(now) }
+    }
+}
+
+/// In whole milliseconds.
+fn rfc_3339(time: OffsetDateTime) -> String {
+    let time = time.replace_millisecond(time.millisecond()).unwrap_or(time);
+    time.format(&Rfc3339).unwrap_or_default()
+}
