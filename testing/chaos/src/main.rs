@@ -11,6 +11,7 @@ use chaos::planted::Planted;
 use chaos::run::{Plan, run};
 use clap::Parser;
 use local_stack::postgres::Installation;
+use service_kit::failure::exit_code;
 
 /// Injects faults into the whole stack while producers write and subscribers follow, and checks
 /// that no event is lost or counted twice. Exits with 1 if a check fails, or if a planted error is
@@ -48,8 +49,11 @@ const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 const PLANTED_RECOVERY_TIMEOUT: Duration = Duration::from_secs(15);
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    exit_code(execute(Arguments::parse()).await)
+}
+
+async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let kinds = match (arguments.only, arguments.planted) {
         (only, _) if !only.is_empty() => only,
         (_, Some(planted)) => planted.faults().to_vec(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chaos::soak::{long_transactions, soak};
 use clap::Parser;
+use service_kit::failure::exit_code;
 
 /// Puts the whole stack under load and faults for some minutes: clients that connect and
 /// disconnect, takeovers, purges, retention. Exits with 1 if memory, file descriptors, threads or
@@ -27,8 +28,11 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    exit_code(execute(&Arguments::parse()).await)
+}
+
+async fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let duration = Duration::from_secs(arguments.seconds);
     let log = |line: &str| println!("{line}");
     let run = async {

@@ -102,7 +102,8 @@ async fn connect_and_disconnect(shared: Arc<Shared>, gateways: Vec<String>, mut 
             while bytes.next().await.transpose()?.is_some() {}
             Ok::<_, reqwest::Error>(())
         };
-        // The stream may end by itself, by an error or by the timeout. The next one begins in any case.
+        // The stream may end by itself, by an error or by the timeout. The next one begins in any
+        // case.
         let _ended = tokio::time::timeout(stay, stream).await;
         shared.connected.fetch_sub(1, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(random.random_range(10..200))).await;

@@ -355,10 +355,10 @@ async fn a_rebuild_and_a_verification_end_if_the_server_hangs() {
                 "rebuild" => take_over_and_rebuild(&settings, &mut hang).await.map(|_| ()),
                 _ => {
                     let check = Verifier::connect(&settings.database).await?;
-                    let way = VerifyMode::OneSnapshot;
+                    let mode = VerifyMode::OneSnapshot;
                     let interval = Duration::from_millis(100);
                     check
-                        .verify_unless_left_behind(way, &settings.database, interval, &mut hang)
+                        .verify_unless_left_behind(mode, &settings.database, interval, &mut hang)
                         .await
                         .map(|_| ())
                 }

@@ -33,6 +33,13 @@ fn commands(heading: &str) -> Vec<String> {
     blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
 }
 
+/// Gives each program its own passwords, because a program refuses the settings of another one.
+const PASSWORDS: &str = "\
+alias migrate='NEWCYCLE__ROLES__INGEST_PASSWORD=$INGEST_PASSWORD \
+    NEWCYCLE__ROLES__NOTIFIER_PASSWORD=$NOTIFIER_PASSWORD migrate'
+alias stats-notifier='NEWCYCLE__DATABASE__PASSWORD=$NOTIFIER_PASSWORD stats-notifier'
+";
+
 /// Runs commands as an operator would: in a folder, on a database, with the programs of one version
 /// of Postgres and those of the project.
 fn operate(folder: &Path, programs: &Installation, database: &DatabaseSettings, commands: &str) -> Output {
@@ -44,7 +51,7 @@ fn operate(folder: &Path, programs: &Installation, database: &DatabaseSettings, 
         Path::new("/bin"),
     ]);
     Command::new("sh")
-        .args(["-eu", "-c", commands])
+        .args(["-eu", "-c", &format!("{PASSWORDS}{commands}")])
         .current_dir(folder)
         .env("PATH", path.unwrap())
         .env("PGHOST", &database.host)
@@ -52,8 +59,8 @@ fn operate(folder: &Path, programs: &Installation, database: &DatabaseSettings, 
         .env("PGUSER", &database.user)
         .env("PGPASSWORD", database.password.expose_secret())
         .env("PGDATABASE", &database.name)
-        .env("NEWCYCLE__ROLES__INGEST_PASSWORD", roles.ingest_password.expose_secret())
-        .env("NEWCYCLE__ROLES__NOTIFIER_PASSWORD", roles.notifier_password.expose_secret())
+        .env("INGEST_PASSWORD", roles.ingest_password.expose_secret())
+        .env("NOTIFIER_PASSWORD", roles.notifier_password.expose_secret())
         .output()
         .unwrap()
 }

@@ -181,7 +181,7 @@ async fn a_leader_frozen_while_rows_are_sent_to_it_is_replaced() {
     let held_at = format!(
         "{WAIT} ALTER TABLE count_log ENABLE ROW LEVEL SECURITY;
         CREATE POLICY wait ON count_log TO newcycle_notifier
-            USING (CASE WHEN delta <> 0 AND current_query() LIKE 'SELECT%' THEN (SELECT wait()) ELSE true END)"
+            USING (CASE WHEN delta <> 0 AND current_query() ~ '^\\s*SELECT' THEN (SELECT wait()) ELSE true END)"
     );
     let services = Services::start_with(PAIR, &held_at).await;
     let (leader, standby) = services.leader_and_standby().await;
