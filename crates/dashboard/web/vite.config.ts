@@ -1,6 +1,6 @@
-// Builds the pages into dist, every asset with a hash in its name, and serves them while they are worked on.
+// Builds the page into dist, with a hash in the name of every asset. Also the development server.
 //
-// Invariant: what is built needs no inline script or style, and asks no other host than the services.
+// Invariant: the built page has no inline script or style, and sends requests only to the services.
 
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
@@ -8,7 +8,10 @@ import { defineConfig } from "vitest/config";
 const port = (name: string, fallback: number): string => process.env[name] ?? String(fallback);
 const ingest = `http://127.0.0.1:${port("INGEST_PORT", 8080)}`;
 
-/** Says where the services are that `cargo xtask up` started, as the dashboard's service does for what is built. */
+/**
+ * Serves the addresses of the services that `cargo xtask up` started, as the dashboard service
+ * does.
+ */
 const config = (): Plugin => ({
   name: "config",
   configureServer(server) {
@@ -27,8 +30,8 @@ export default defineConfig({
   server: {
     host: "127.0.0.1",
     proxy: {
-      // ingest-api takes requests of pages from origins that it was told of; this server is none of them, so it asks in
-      // the page's place.
+      // ingest-api accepts pages only from configured origins. This server is not one of them, so
+      // it forwards the requests without their origin.
       "/ingest": {
         target: ingest,
         rewrite: (path) => path.replace(/^\/ingest/, ""),

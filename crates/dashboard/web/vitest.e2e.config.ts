@@ -1,5 +1,5 @@
-// The tests in a real browser, against a running stack: GATEWAY_URL and INGEST_URL say where it is, DASHBOARD_URL where
-// the dashboard's service is; without that, what was built is served by the tests themselves.
+// The browser tests, against the running stack at GATEWAY_URL and INGEST_URL. DASHBOARD_URL is the
+// dashboard service. Without it, the tests serve the built page themselves.
 
 import { defineConfig } from "vitest/config";
 

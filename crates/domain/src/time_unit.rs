@@ -46,8 +46,8 @@ impl TimeUnit {
     ];
 
     /// The name in paths, frames and the `unit` column. It is also the field name for Postgres'
-    /// [`date_trunc`], except that Postgres spells the finest unit `milliseconds`. The code never asks
-    /// for that one, because the change log already counts in milliseconds.
+    /// [`date_trunc`], except that Postgres spells the finest unit `milliseconds`. The code never
+    /// asks for that one, because the change log already counts in milliseconds.
     ///
     /// [`date_trunc`]: https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-TRUNC
     #[must_use]

@@ -6,8 +6,8 @@
 //! `openapi` and `schemas` describe the routes. The hub encodes the frames
 //! (`statistics-stream/src/encoder.rs`). [`startup`] builds all of it from [`settings`].
 //!
-//! Invariant: the service has no database access and no state of its own. Every count that it serves
-//! came from an upstream.
+//! Invariant: the service has no database access and no state of its own. Every count that it
+//! serves came from an upstream.
 
 pub mod error;
 pub mod handlers;

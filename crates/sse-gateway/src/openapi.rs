@@ -45,7 +45,7 @@ Browsers do both automatically.";
 const PERIOD: &str = "\
 Without `from` and `to`, this returns the live window, and `last`, `payload` and `heartbeat` apply. \
 With either, it returns the buckets of a period, and `limit` applies. A period is not streamed: `*/*` \
-means JSON. Buckets without any event are left out.";
+means JSON. Buckets that never had an event are left out.";
 
 pub(crate) fn info() -> InfoBuilder {
     InfoBuilder::new()
@@ -59,7 +59,12 @@ pub(crate) fn topic(metric: Metric, limits: PageLimits) -> OperationBuilder {
     let units = TimeUnit::ALL.map(TimeUnit::as_str);
     let unit = text().enum_values(Some(units));
     let payload = text().enum_values(Some(["changes", "full"])).default(Some("changes".into()));
-    let full = "For a stream. `full` sends the whole window on each change, newest bucket first, as unnamed messages.";
+    let full = "For a stream. `full` sends the whole window on each change, newest bucket first, as \
+                unnamed messages.";
+    let from = "For a period: only buckets that start at this time or later. By default, from the first \
+                one kept.";
+    let to = "For a period: only buckets that start before this time. By default, to the last one.";
+    let per_page = "For a period: the maximum number of buckets per page.";
     let event = AnyOfBuilder::new()
         .item(event("snapshot", schema_of::<TopicWindow>()))
         .item(event("patch", schema_of::<TopicWindow>()))
@@ -82,12 +87,9 @@ pub(crate) fn topic(metric: Metric, limits: PageLimits) -> OperationBuilder {
         .description(Some(PERIOD))
         .parameter(parameter(ParameterIn::Path, "unit", unit, "The length of the buckets."))
         .parameter(parameter(ParameterIn::Query, "payload", payload, full))
-        .parameter(period(
-            "from",
-            "For a period: only buckets that start at this time or later. By default, from the first one kept.",
-        ))
-        .parameter(period("to", "For a period: only buckets that start before this time. By default, to the last one."))
-        .parameter(parameter(ParameterIn::Query, "limit", limit, "For a period: the maximum number of buckets per page."))
+        .parameter(period("from", from))
+        .parameter(period("to", to))
+        .parameter(parameter(ParameterIn::Query, "limit", limit, per_page))
         .response("404", refusal("The unit is unknown."))
         .response("410", refusal(kept_since))
 }
@@ -165,7 +167,8 @@ fn operation(
 }
 
 fn last_event_id() -> Parameter {
-    let description = "For a stream: the `id` of the last event that the client has applied. Any other value gets a snapshot.";
+    let description = "For a stream: the `id` of the last event that the client has applied. Any other \
+                       value gets a snapshot.";
     parameter(ParameterIn::Header, "Last-Event-ID", text(), description)
 }
 

@@ -5,6 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use serde::Deserialize;
+use service_kit::command::ServiceSettings;
 use service_kit::settings::sections::{HTTP, HttpSettings, INTERNAL, InternalSettings, LOG, LogSettings};
 use service_kit::settings::{Defaults, NonZeroDuration, SettingsError, comma_separated, duration};
 use statistics_stream::HubSettings;
@@ -80,8 +81,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// A gateway that follows this one most likely has the same settings, so it must get a heartbeat more
-    /// often than it tolerates silence.
+    /// A gateway that follows this one most likely has the same settings, so it must get a
+    /// heartbeat more often than it tolerates silence.
     fn check(&self) -> Result<(), SettingsError> {
         SettingsError::unless_at_most_half(
             ("stream.internal_heartbeat", self.stream.internal_heartbeat),
@@ -115,6 +116,16 @@ impl Settings {
             retry: settings.retry.get(),
             max_event_bytes: settings.max_event_bytes,
         }
+    }
+}
+
+impl ServiceSettings for Settings {
+    fn internal(&self) -> &InternalSettings {
+        &self.internal
+    }
+
+    fn log(&self) -> &LogSettings {
+        &self.log
     }
 }
 

@@ -23,7 +23,7 @@ const CACHED_BYTES: usize = 16_777_216;
 #[derive(Debug, Default)]
 pub(crate) struct EventEncoder {
     events: HashMap<(Selection, FrameBase), Option<Bytes>>,
-    /// Parts of events: one topic with the newest so many buckets.
+    /// Parts of events: one topic, with this maximum number of buckets.
     fragments: HashMap<(Topic, usize, FrameBase), Option<Bytes>>,
     cached_bytes: usize,
 }
@@ -109,8 +109,8 @@ impl EventEncoder {
     }
 }
 
-/// The bytes of an event. Never `None`: only a field with a line break cannot be encoded, and no
-/// event of a hub has one.
+/// The bytes of an event. Never `None`: russe refuses only ids and event names that contain a line
+/// break or NUL, and no event of a hub has one.
 pub(crate) fn encode_event(event: Event) -> Option<Bytes> {
     event.into_bytestring().ok().map(|text| Bytes::from(String::from(text)))
 }

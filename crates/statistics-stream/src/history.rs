@@ -60,9 +60,10 @@ impl HistoryQuery {
     /// The path and query string of this request.
     #[must_use]
     pub fn path(&self) -> String {
-        let time =
+        let parameter =
             |name, time: Option<BucketTime>| time.map_or_else(String::new, |time| format!("&{name}={time}"));
-        let (from, to) = (time("from", self.from), time("to", self.to));
+        let from = parameter("from", self.from);
+        let to = parameter("to", self.to);
         format!("/internal/v1/history/{}?limit={}{from}{to}", self.topic, self.limit)
     }
 }
@@ -76,7 +77,7 @@ pub struct HistoryPage {
     pub from: BucketTime,
     /// The requested end; `None` for an open end.
     pub to: Option<BucketTime>,
-    /// Oldest first. Buckets without any event are left out.
+    /// Oldest first. Buckets that never had an event are left out.
     pub buckets: Vec<Bucket>,
     /// The start of the next page; `None` on the last one.
     pub next: Option<BucketTime>,

@@ -39,7 +39,7 @@ pub fn last_event_id(request: &HttpRequest) -> Option<Version> {
 /// snapshots.
 ///
 /// A client can ask for a shorter `heartbeat`, to notice sooner when the stream falls silent. It is
-/// rounded to a multiple of the heartbeat for gateways, so no client needs a timer of its own.
+/// rounded down to a multiple of the heartbeat for gateways, so no client needs a timer of its own.
 ///
 /// # Errors
 /// [`StreamError`] if the hub accepts no more subscribers.

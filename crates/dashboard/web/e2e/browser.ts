@@ -1,5 +1,5 @@
-// A browser, and pages of the dashboard in it. A violation of the page's security policy, an error of the page, and a
-// request to any other host than the services each fail the test that sees it.
+// A browser with pages of the dashboard. A violation of the page's security policy, an error of the
+// page, or a request to another host than the services fails the test.
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -9,10 +9,10 @@ import { serve } from "./serve";
 
 export const GATEWAY = process.env["GATEWAY_URL"] ?? "http://127.0.0.1:8081";
 export const INGEST = process.env["INGEST_URL"] ?? "http://127.0.0.1:8080";
-/** Where the tests serve the pages themselves; ingest-api must allow this origin. */
+/** The port of the tests' own page server. ingest-api must allow this origin. */
 const PORT = Number(process.env["DASHBOARD_PORT"] ?? 8082);
 
-/** Without these, the browser asks its maker's hosts for things of its own. */
+/** Prevents the browser from sending requests of its own. */
 const ARGUMENTS = [
   "--no-sandbox",
   "--disable-gpu",
@@ -28,14 +28,16 @@ const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.mi
 export interface Dashboard {
   readonly url: string;
   readonly browser: Browser;
-  /** Opens a page in a window of its own kind, or in the one given: tabs of one window share a worker. */
-  open(query?: string, window?: BrowserContextOptions | BrowserContext): Promise<Page>;
-  /** What went wrong in pages since this was last asked. */
+  /**
+   * Opens a page in a new browser context, or in the given one. Tabs of one context share a worker.
+   */
+  open(query?: string, context?: BrowserContextOptions | BrowserContext): Promise<Page>;
+  /** The problems of all pages since the last call. */
   problems(): string[];
   close(): Promise<void>;
 }
 
-/** Starts a browser; and where the pages are to follow another gateway than the stack's, a server for them. */
+/** Starts a browser, and a page server if the pages follow another gateway than the stack's. */
 export async function start(gateway = GATEWAY): Promise<Dashboard> {
   const given = gateway === GATEWAY ? process.env["DASHBOARD_URL"] : undefined;
   const folder = fileURLToPath(new URL("../dist", import.meta.url));
@@ -48,7 +50,7 @@ export async function start(gateway = GATEWAY): Promise<Dashboard> {
   const watch = (page: Page) => {
     page.on("pageerror", (error) => problems.push(`error: ${error.message}`));
     page.on("console", (message) => {
-      // Browsers report violations of the policy there; that a request failed is what some tests are about.
+      // Browsers report policy violations here. Failed requests are ignored: some tests cause them.
       if (/Content Security Policy|Refused to/.test(message.text())) problems.push(message.text());
     });
     page.on("request", (request) => {
@@ -59,8 +61,8 @@ export async function start(gateway = GATEWAY): Promise<Dashboard> {
   return {
     url,
     browser,
-    async open(query = "", window = {}) {
-      const context = "newPage" in window ? window : await browser.newContext(window);
+    async open(query = "", given = {}) {
+      const context = "newPage" in given ? given : await browser.newContext(given);
       const page = await context.newPage();
       watch(page);
       await page.goto(`${url}/${query}`);
@@ -78,18 +80,18 @@ export async function start(gateway = GATEWAY): Promise<Dashboard> {
   };
 }
 
-/** Waits until the page shows its numbers as live. */
+/** Waits until the page shows its counts as live. */
 export async function live(page: Page): Promise<void> {
   await page.locator("#condition[data-kind=live]").waitFor({ timeout: 20_000 });
 }
 
-/** The count of the current bucket of a metric, as shown. */
+/** The displayed count of the current bucket of a metric. */
 export async function shown(page: Page, metric: "item-creation" | "transfers"): Promise<number> {
   const text = await page.locator(`[data-metric=${metric}] [data-part=count]`).innerText();
   return Number(text.replaceAll(/\D/g, ""));
 }
 
-/** What axe-core finds that would keep somebody from using the page. */
+/** The accessibility problems that axe-core finds. */
 export async function barriers(page: Page): Promise<unknown> {
   await page.evaluate(AXE);
   return page.evaluate(
@@ -97,7 +99,7 @@ export async function barriers(page: Page): Promise<unknown> {
   );
 }
 
-/** How many rows the database has, counted page by page as ingest-api lists them. */
+/** The number of rows in the database, counted page by page through ingest-api. */
 export async function rows(path: "items" | "transfers"): Promise<number> {
   let count = 0;
   for (let after: string | null = ""; after !== null; ) {
@@ -110,7 +112,7 @@ export async function rows(path: "items" | "transfers"): Promise<number> {
   return count;
 }
 
-/** Sends to ingest-api, and returns the row. */
+/** Posts to ingest-api, and returns the row. */
 export async function post(path: string, body: object): Promise<{ id: string }> {
   const headers = { "content-type": "application/json" };
   const response = await fetch(`${INGEST}/${path}`, { method: "POST", headers, body: JSON.stringify(body) });

@@ -20,14 +20,14 @@ afterEach(() => expect(dashboard.problems()).toEqual([]));
 const expectSoon = (what: string, look: () => Promise<unknown>, wanted: unknown) =>
   expect.poll(look, { timeout: 15_000, interval: 50, message: what }).toEqual(wanted);
 
-/** The count of the newest bucket of a topic, as the gateway answers it. */
+/** The count of the newest bucket of a topic, from the gateway. */
 async function counted(topic: string): Promise<number> {
   const response = await fetch(`${GATEWAY}/statistics/${topic}?last=1`, { headers: { accept: "application/json" } });
   const window = (await response.json()) as { buckets: { count: number }[] };
   return window.buckets.at(-1)?.count ?? 0;
 }
 
-it("shows what is counted, and at once", async () => {
+it("shows new events immediately", async () => {
   const page = await dashboard.open("?unit=year");
   await live(page);
   const before = await shown(page, "transfers");
@@ -35,7 +35,7 @@ it("shows what is counted, and at once", async () => {
   await expectSoon("the burst is shown", () => shown(page, "transfers"), before + 60);
   expect(await counted("transfers/year")).toBe(before + 60);
   expect(await shown(page, "item-creation")).toBe(await counted("item-creation/year"));
-  // All rows of the tests' database are of this year.
+  // All rows in the database of the tests are from this year.
   expect(await shown(page, "transfers")).toBe(await rows("transfers"));
   expect(await shown(page, "item-creation")).toBe(await rows("items"));
   await page.context().close();
@@ -85,26 +85,26 @@ it("zooms by dragging, both charts in step, and comes back", async () => {
   await page.context().close();
 });
 
-it("shows what was before the window, by history", async () => {
+it("shows counts from before the live window", async () => {
   const long = new Date(Date.UTC(1987, 5, 5, 12, 30)).toISOString();
   await post("items", { base_item_id: baseItem, created_at: long });
   const page = await dashboard.open("?unit=day&from=1987-06-01T00:00:00Z&to=1987-06-20T00:00:00Z");
   await live(page);
   const readout = page.locator("[data-metric=item-creation] [data-part=readout]");
-  await expectSoon("the old day is there", () => readout.innerText().then((text) => /^\d+ in all, most \d+ at .*Jun 5, 1987 UTC$/.test(text)), true);
+  await expectSoon("the old day is shown", () => readout.innerText().then((text) => /^\d+ in total, peak \d+ at .*Jun 5, 1987 UTC$/.test(text)), true);
   for (let click = 0; click < 3; click += 1) await page.locator("#earlier").click();
-  await expectSoon("nothing was counted earlier", () => readout.innerText(), "0 in all");
+  await expectSoon("an earlier period has no events", () => readout.innerText(), "0 in total");
   await page.context().close();
 });
 
-it("says since when a unit is kept", async () => {
+it("shows how far back a unit is kept", async () => {
   const page = await dashboard.open("?unit=second&from=1999-06-01T00:00:00Z&to=1999-06-01T00:10:00Z");
   await live(page);
-  await expectSoon("it is said", () => page.locator("#note").innerText().then((text) => text.includes("given up")), true);
+  await expectSoon("the note is shown", () => page.locator("#note").innerText().then((text) => text.includes("have expired")), true);
   await page.context().close();
 });
 
-it("keeps seven tabs live over HTTP/1.1, in each of the ways to share", async () => {
+it("keeps seven tabs live over HTTP/1.1, with and without a shared worker", async () => {
   for (const lacking of [null, "SharedWorker"]) {
     const window = await dashboard.browser.newContext();
     if (lacking !== null) await window.addInitScript(`delete globalThis.${lacking}`);
@@ -114,20 +114,20 @@ it("keeps seven tabs live over HTTP/1.1, in each of the ways to share", async ()
     const before = await counted("transfers/year");
     await post("transfers", { item_id: item, owner_id: user });
     for (const page of pages) await expectSoon("every tab shows it", () => shown(page, "transfers"), before + 1);
-    // The first tab leads where there is no worker: another takes over.
+    // Without a worker, the first tab leads. Another one takes over.
     await pages.shift()?.close();
     await post("transfers", { item_id: item, owner_id: user });
-    for (const page of pages) await expectSoon("the others go on", () => shown(page, "transfers"), before + 2);
+    for (const page of pages) await expectSoon("the others continue", () => shown(page, "transfers"), before + 2);
     for (const page of pages) await live(page);
     await window.close();
   }
 });
 
-it("creates and transfers by hand, by keyboard alone", async () => {
+it("creates and transfers an item by keyboard", async () => {
   const page = await dashboard.open("?unit=year");
   await live(page);
   const [items, transfers] = [await shown(page, "item-creation"), await shown(page, "transfers")];
-  await page.locator("#act > summary").press("Enter");
+  await page.locator("#add-events > summary").press("Enter");
   const pick = async (list: string, typed: string) => {
     const input = page.locator(`[data-pick=${list}] input`);
     await input.focus();
@@ -139,7 +139,7 @@ it("creates and transfers by hand, by keyboard alone", async () => {
   await pick("base-item", "end-to-end");
   await page.locator("#create button").press("Enter");
   await expectSoon("the item is shown", () => shown(page, "item-creation"), items + 1);
-  await expectSoon("the result is said", () => page.locator("#create output").innerText().then((text) => text.startsWith("Created item")), true);
+  await expectSoon("the result is shown", () => page.locator("#create output").innerText().then((text) => text.startsWith("Created item")), true);
   await pick("item", "");
   await pick("user", "");
   await page.locator("#transfer button").press("Enter");
@@ -147,24 +147,24 @@ it("creates and transfers by hand, by keyboard alone", async () => {
   await page.locator("[data-pick=item] input").fill("00000000-0000-7000-8000-000000000000");
   await page.locator("#transfer button").press("Enter");
   const output = page.locator("#transfer output");
-  await expectSoon("the refusal is said in the API's words", () => output.getAttribute("data-failed"), "true");
+  await expectSoon("the refusal of the API is shown", () => output.getAttribute("data-failed"), "true");
   expect(await output.innerText()).toContain("item_id");
   await page.context().close();
 });
 
-it("reads out bucket after bucket, by keyboard alone", async () => {
+it("reads out each bucket by keyboard", async () => {
   const page = await dashboard.open("?unit=year&last=25");
   await live(page);
   const chart = page.locator("[data-metric=transfers] [data-part=chart]");
-  const said = () => chart.getAttribute("aria-valuetext");
+  const readOut = () => chart.getAttribute("aria-valuetext");
   const year = new Date().getUTCFullYear();
   await chart.focus();
   await chart.press("ArrowLeft");
-  await expectSoon("the newest", () => said().then((text) => text?.startsWith(`${year} UTC: `)), true);
+  await expectSoon("the newest", () => readOut().then((text) => text?.startsWith(`${year} UTC: `)), true);
   await chart.press("ArrowLeft");
-  await expectSoon("the one before", () => said().then((text) => text?.startsWith(`${year - 1} UTC: `)), true);
+  await expectSoon("the one before", () => readOut().then((text) => text?.startsWith(`${year - 1} UTC: `)), true);
   await chart.press("Escape");
-  await expectSoon("all of them", () => said().then((text) => text?.includes("in all")), true);
+  await expectSoon("all of them", () => readOut().then((text) => text?.includes("in total")), true);
   await chart.press("PageUp");
   await expectSoon("earlier", async () => new URL(page.url()).searchParams.has("from"), true);
   await chart.press("Escape");
@@ -176,7 +176,7 @@ it("simulates traffic", async () => {
   const page = await dashboard.open("?unit=year");
   await live(page);
   const before = await shown(page, "item-creation");
-  await page.locator("#act > summary").click();
+  await page.locator("#add-events > summary").click();
   await page.locator("#traffic select").selectOption("20");
   await page.locator("[role=switch]").click();
   await expectSoon("items are created", () => shown(page, "item-creation").then((count) => count > before + 5), true);
@@ -185,12 +185,12 @@ it("simulates traffic", async () => {
   await page.context().close();
 });
 
-it("has nothing that axe finds", async () => {
+it("has no accessibility problems", async () => {
   for (const colorScheme of ["light", "dark"] as const) {
     for (const viewport of [{ width: 1440, height: 900 }, { width: 390, height: 844 }]) {
       const page = await dashboard.open("", { colorScheme, viewport });
       await live(page);
-      await page.locator("#act > summary").click();
+      await page.locator("#add-events > summary").click();
       await page.locator("[data-pick=base-item] input").click();
       await page.locator("[data-pick=base-item] [role=option]").first().waitFor();
       expect(await barriers(page)).toEqual([]);
@@ -199,7 +199,7 @@ it("has nothing that axe finds", async () => {
   }
 });
 
-it("shifts nothing while it loads and runs", async () => {
+it("has no layout shifts while it loads and runs", async () => {
   const page = await dashboard.open();
   await page.evaluate(`new PerformanceObserver((list) => { for (const entry of list.getEntries()) globalThis.shifted = (globalThis.shifted ?? 0) + entry.value; }).observe({ type: "layout-shift", buffered: true })`);
   await live(page);
@@ -224,7 +224,7 @@ it("loads less than 150 kB, compressed", async () => {
   await page.context().close();
 });
 
-it("costs the main thread little at ten updates a second", async () => {
+it("uses little of the main thread at ten updates per second", async () => {
   const page = await dashboard.open("?unit=second&last=3600");
   await live(page);
   const session = await page.context().newCDPSession(page);

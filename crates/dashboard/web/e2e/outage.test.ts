@@ -1,7 +1,7 @@
-// What the page says when what it follows stops, freezes and comes back. The gateway is the test's own; the processes of
-// stats-notifier and Postgres are named by NOTIFIER_PID and POSTGRES_PID, and left out where they are not.
-//
-// GATEWAY_PROGRAM is the program of sse-gateway, NEWCYCLE__UPSTREAM__ADDRESSES what it follows.
+// What the page shows when a service stops, freezes and comes back. The test starts a gateway of
+// its own: GATEWAY_PROGRAM is the sse-gateway binary, and NEWCYCLE__UPSTREAM__ADDRESSES its
+// upstreams. NOTIFIER_PID and POSTGRES_PID are the other processes to freeze. Tests whose variables
+// are missing are skipped.
 
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -11,8 +11,8 @@ import { type Dashboard, barriers, live, post, shown, start } from "./browser";
 
 const PROGRAM = process.env["GATEWAY_PROGRAM"];
 const PORT = Number(process.env["TEST_GATEWAY_PORT"] ?? 18_090);
-/** How soon a page must not say "live" any more. */
-const SECONDS = 5;
+/** The page must not say "live" any more after this many seconds. */
+const STALE_SECONDS = 5;
 
 let gateway: ChildProcess;
 let dashboard: Dashboard | undefined;
@@ -41,15 +41,15 @@ afterAll(async () => {
 });
 afterEach(() => expect(dashboard?.problems() ?? []).toEqual([]));
 
-const says = (page: Page) => page.locator("body").innerText().then((text) => /live/i.test(text));
+const saysLive = (page: Page) => page.locator("body").innerText().then((text) => /live/i.test(text));
 
-/** The processes of a server: itself, and those that it started. */
-function family(process: string): number[] {
+/** A process and its children. */
+function processTree(process: string): number[] {
   let children: string[] = [];
   try {
     children = execFileSync("pgrep", ["-P", process], { encoding: "utf8" }).trim().split("\n");
   } catch {
-    // It started none.
+    // It has no children.
   }
   return [process, ...children].map(Number);
 }
@@ -59,12 +59,15 @@ function signal(processes: number[], name: NodeJS.Signals): void {
     try {
       process.kill(id, name);
     } catch {
-      // It ended meanwhile.
+      // The process has ended.
     }
   }
 }
 
-/** Freezes processes, sees the page notice, thaws them, and sees it come back without a reload. */
+/**
+ * Freezes processes, waits until the page notices, thaws them, and waits until the page recovers
+ * without a reload.
+ */
 async function freeze(processes: () => number[]): Promise<void> {
   const page = await dashboard!.open("?unit=year");
   await live(page);
@@ -77,9 +80,9 @@ async function freeze(processes: () => number[]): Promise<void> {
     await page.locator("#condition:not([data-kind=live])").waitFor({ timeout: 20_000 });
     const seconds = (performance.now() - began) / 1_000;
     console.log(`not live after ${seconds.toFixed(1)} s: ${await page.locator("#condition").innerText()}`);
-    expect(seconds).toBeLessThan(SECONDS);
-    expect(await says(page)).toBe(false);
-    expect(await shown(page, "item-creation"), "the numbers stay").toBe(before);
+    expect(seconds).toBeLessThan(STALE_SECONDS);
+    expect(await saysLive(page)).toBe(false);
+    expect(await shown(page, "item-creation"), "the counts stay").toBe(before);
     expect(await barriers(page)).toEqual([]);
   } finally {
     signal(frozen, "SIGCONT");
@@ -97,25 +100,25 @@ it.skipIf(PROGRAM === undefined || process.env["NOTIFIER_PID"] === undefined)("s
   freeze(() => [Number(process.env["NOTIFIER_PID"])]));
 
 it.skipIf(PROGRAM === undefined || process.env["POSTGRES_PID"] === undefined)("Postgres freezes", () =>
-  freeze(() => family(process.env["POSTGRES_PID"] ?? "")));
+  freeze(() => processTree(process.env["POSTGRES_PID"] ?? "")));
 
-it.skipIf(PROGRAM === undefined)("the gateway dies, and another one comes", async () => {
+it.skipIf(PROGRAM === undefined)("the gateway dies and restarts", async () => {
   const page = await dashboard!.open("?unit=year");
   await live(page);
   const before = await shown(page, "item-creation");
   gateway.kill("SIGKILL");
-  await page.locator("#condition[data-kind=retrying]").waitFor({ timeout: SECONDS * 1_000 });
-  expect(await says(page)).toBe(false);
+  await page.locator("#condition[data-kind=retrying]").waitFor({ timeout: STALE_SECONDS * 1_000 });
+  expect(await saysLive(page)).toBe(false);
   await post("items", { base_item_id: baseItem });
   await sleep(500);
-  expect(await shown(page, "item-creation"), "nothing is made up meanwhile").toBe(before);
+  expect(await shown(page, "item-creation"), "the count stays the same meanwhile").toBe(before);
   await run();
   await live(page);
   await expect.poll(() => shown(page, "item-creation"), { timeout: 15_000 }).toBe(before + 1);
   await page.context().close();
 });
 
-it.skipIf(PROGRAM === undefined)("the leading tab freezes where there is no shared worker", async () => {
+it.skipIf(PROGRAM === undefined)("the leading tab freezes, without a shared worker", async () => {
   const window = await dashboard!.browser.newContext();
   await window.addInitScript("delete globalThis.SharedWorker");
   const leader = await dashboard!.open("?unit=year", window);
@@ -123,7 +126,8 @@ it.skipIf(PROGRAM === undefined)("the leading tab freezes where there is no shar
   const other = await dashboard!.open("?unit=year", window);
   await live(other);
   const before = await shown(other, "item-creation");
-  // Frozen outright, as a browser freezes what is hidden for long: no timer, no message, but its lock is kept.
+  // As a browser freezes tabs that are hidden for long: no timers and no messages, but it keeps its
+  // lock.
   const session = await window.newCDPSession(leader);
   await session.send("Debugger.enable");
   await session.send("Debugger.pause");

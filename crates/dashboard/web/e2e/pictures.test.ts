@@ -1,4 +1,4 @@
-// Pictures to look at: into the folder that PICTURES names.
+// Takes screenshots, into the folder in PICTURES.
 
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -35,21 +35,21 @@ for (const [screen, window] of Object.entries(screens)) {
       await page.waitForTimeout(400);
       await page.screenshot({ path: join(FOLDER, `${screen}${name}.png`) });
       const wide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
-      expect(wide, "nothing reaches beyond the screen's edge").toBe(false);
+      expect(wide, "the page must not be wider than the screen").toBe(false);
       await page.context().close();
     }
     expect(dashboard.problems()).toEqual([]);
   });
 }
 
-it("with the part to add events open", async () => {
+it("with \"Add events\" open", async () => {
   for (const screen of ["desktop-light", "phone"] as const) {
     const page = await dashboard.open("", screens[screen]);
     await live(page);
-    await page.locator("#act > summary").click();
+    await page.locator("#add-events > summary").click();
     await page.locator("[data-pick=item] input").click();
     await page.locator("[data-pick=item] [role=option]").first().waitFor();
-    await page.screenshot({ path: join(FOLDER, `${screen}-act.png`), fullPage: true });
+    await page.screenshot({ path: join(FOLDER, `${screen}-add-events.png`), fullPage: true });
     await page.context().close();
   }
   expect(dashboard.problems()).toEqual([]);

@@ -1,4 +1,4 @@
-// Serves what was built, with the headers that the dashboard's service sends: for trying the pages without it.
+// Serves the built page with the same headers as the dashboard service.
 
 import { createReadStream, existsSync, statSync } from "node:fs";
 import { type Server, createServer } from "node:http";
@@ -28,7 +28,7 @@ export function policy(gateway: string, ingest: string): string {
   ].join("; ");
 }
 
-/** Serves `folder` on a port of this machine. */
+/** Serves `folder` on a local port. */
 export function serve(folder: string, port: number, gateway: string, ingest: string): Promise<Server> {
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url ?? "/", "http://localhost");

@@ -9,7 +9,10 @@ import { type Choice, PickList } from "./pick-list";
 import { Traffic } from "./traffic";
 
 const SPEEDS = [1, 5, 20];
-/** Short form of an id. Uses the end, because a UUIDv7 begins with its time and ends with random bits. */
+/**
+ * Short form of an id. Uses the end, because a UUIDv7 begins with its time and ends with random
+ * bits.
+ */
 const short = (id: string): string => `…${id.slice(-8)}`;
 
 /** Key in local storage: whether the section is open. */

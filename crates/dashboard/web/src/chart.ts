@@ -1,8 +1,8 @@
-// A chart of counts over time, drawn by uPlot: one bar per bucket. The current bucket is paler, because
-// it is not complete yet.
+// A chart of counts over time, drawn by uPlot: one bar per bucket. The current bucket is paler,
+// because it is not complete yet.
 //
-// Invariants: the time axis is linear and always spans the whole period. The chart never changes the
-// view by itself: dragging and keys only report which period is wanted.
+// Invariants: the time axis is linear and always spans the whole period. The chart never changes
+// the view by itself: dragging and keys only report which period is wanted.
 
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
@@ -14,7 +14,9 @@ export interface ChartData {
   /** The period, in Unix milliseconds. */
   readonly from: number;
   readonly to: number;
-  /** The starts of the buckets in Unix milliseconds, and their counts; null if a count is unknown. */
+  /**
+   * The starts of the buckets in Unix milliseconds, and their counts; null if a count is unknown.
+   */
   readonly times: readonly number[];
   readonly counts: readonly (number | null)[];
   /** The index of the current bucket; -1 if it is not shown. */
@@ -111,7 +113,10 @@ export class Chart {
     return { width: Math.max(this.#root.clientWidth, 120), height: Math.max(this.#root.clientHeight, 100) };
   }
 
-  /** The data as uPlot takes it: seconds, complete buckets, the current bucket. Zero counts become null, because drawing empty bars would cost time. */
+  /**
+   * The data as uPlot takes it: seconds, complete buckets, the current bucket. Zero counts become
+   * null, because drawing empty bars would cost time.
+   */
   #aligned(): uPlot.AlignedData {
     const { times, counts, current } = this.#data;
     return [
@@ -198,7 +203,8 @@ export class Chart {
             if (width < 6) return;
             const [from, to] = [plot.posToVal(left, "x") * 1_000, plot.posToVal(left + width, "x") * 1_000];
             plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-            // The synchronised chart reports the same selection. The listener ignores the second one.
+            // The synchronised chart reports the same selection. The listener ignores the second
+            // one.
             this.#listener.zoomed(from, to);
           },
         ],

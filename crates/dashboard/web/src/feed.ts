@@ -1,13 +1,15 @@
 // This tab's copy of the counts, whether they are live, and the server's time.
 //
-// Invariant: the condition is "live" only if the hub said so within the last `SILENCE`. A hub that stops
-// responding is replaced.
+// Invariant: the condition is "live" only if the hub reported it within the last `SILENCE`. A hub that
+// stops responding is replaced.
 
 import { type Condition, type Frame, Statistics, type Topic } from "./statistics-stream";
 import { type Link, connect } from "./share/connect";
 import { HEARTBEAT, type HubMessage } from "./share/hub";
 
-/** A hub that sends nothing for this long is lost, in milliseconds. More than two of its heartbeats. */
+/**
+ * A hub that sends nothing for this long is lost, in milliseconds. More than two of its heartbeats.
+ */
 const SILENCE = 2.5 * HEARTBEAT;
 /** How often this tab reports to the hub that it is open, in milliseconds. */
 const PRESENCE = 20_000;
@@ -59,7 +61,10 @@ export class Feed {
     return this.#condition;
   }
 
-  /** The server's time in Unix milliseconds; the time of this machine until the server has sent its own. */
+  /**
+   * The server's time in Unix milliseconds; the time of this machine until the server has sent its
+   * own.
+   */
   now(): number {
     const now = this.#clock.now + (performance.now() - this.#clock.at);
     if (now > this.#latest || now < this.#latest - SETBACK) this.#latest = now;

@@ -42,7 +42,9 @@ const NAMES: { readonly [unit in Unit]: Intl.DateTimeFormatOptions } = {
   year: { year: "numeric" },
 };
 
-/** The name of the bucket that starts at `time`. Includes the date unless it is the day of `now`. */
+/**
+ * The name of the bucket that starts at `time`. Includes the date unless it is the day of `now`.
+ */
 export function bucket(unit: Unit, time: number, now: number): string {
   const date = new Date(time);
   if (isCalendar(unit)) {
@@ -73,7 +75,10 @@ const MINUTE = 60;
 const HOUR = 3_600;
 const DAY = 86_400;
 
-/** The labels of axis marks that are `apart` seconds apart. The first mark of a new day or year names it. */
+/**
+ * The labels of axis marks that are `apart` seconds apart. The first mark of a new day or year
+ * names it.
+ */
 export function marks(unit: Unit, times: readonly number[], apart: number): string[] {
   const zone: Intl.DateTimeFormatOptions = isCalendar(unit) ? { timeZone: "UTC" } : {};
   const name = (options: Intl.DateTimeFormatOptions, time: number) => format({ ...options, ...zone }).format(time);

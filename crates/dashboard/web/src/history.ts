@@ -19,7 +19,10 @@ const CACHED = 16;
 export interface Past {
   /** Whether the whole period was loaded. */
   readonly complete: boolean;
-  /** Counts by the start of their bucket, in Unix milliseconds. From `since` on, missing buckets are 0. */
+  /**
+   * Counts by the start of their bucket, in Unix milliseconds. From `since` on, missing buckets are
+   * 0.
+   */
   readonly counts: ReadonlyMap<number, number>;
   /** The start of the period. */
   readonly from: number;
@@ -39,7 +42,10 @@ export class History {
     readonly changed: () => void,
   ) {}
 
-  /** What is loaded of a topic's period. Requests the rest, and aborts the request for another period. */
+  /**
+   * What is loaded of a topic's period. Requests the rest, and aborts the request for another
+   * period.
+   */
   past(topic: Topic, period: Period): Past {
     const key = `${topic} ${period.from} ${period.to}`;
     const cached = this.#cache.get(key);

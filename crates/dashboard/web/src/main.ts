@@ -1,8 +1,8 @@
 // The page: takes the view from the address and the counts from the feed, and draws the panels.
 //
-// Invariants: everything is drawn at most once per animation frame, and only if something changed or a
-// new bucket began. While the counts are not live, the shown time stands still, because nothing is known
-// about later moments.
+// Invariants: everything is drawn at most once per animation frame, and only if something changed
+// or a new bucket began. While the counts are not live, the shown time stands still, because
+// nothing is known about later moments.
 
 import { addEvents } from "./add-events";
 import { Api } from "./api";
@@ -138,7 +138,7 @@ class Dashboard {
       if (window === undefined || window.times.length > 0) empty = false;
     }
     this.#controls.show();
-    element("#lesson").hidden = !empty;
+    element("#getting-started").hidden = !empty;
     setText(element("#note"), reason(this.#feed.condition) || note(this.view.unit, pasts));
     this.#showProgress();
     this.#scheduleMove();
@@ -173,12 +173,12 @@ function note(unit: Unit, pasts: Series["past"][]): string {
 
 async function start(): Promise<void> {
   const config = await loadConfig();
-  const lesson = [
+  const commands = [
     "json='content-type: application/json'",
     `base=$(curl -s -H "$json" -d '{"description":"a bicycle"}' ${config.ingest}/base-items | grep -o '[0-9a-f-]\\{36\\}')`,
     `curl -s -H "$json" -d "{\\"base_item_id\\":\\"$base\\"}" ${config.ingest}/items`,
   ];
-  setText(element("#lesson-code"), lesson.join("\n"));
+  setText(element("#getting-started-code"), commands.join("\n"));
   new Dashboard(config.gateway);
   addEvents(new Api(config.ingest));
 }

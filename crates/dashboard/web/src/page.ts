@@ -7,7 +7,9 @@ export function element<E extends Element = HTMLElement>(selector: string, withi
   return found;
 }
 
-/** Sets a text if it changed: even setting the same text makes the browser lay out the page again. */
+/**
+ * Sets a text if it changed: even setting the same text makes the browser lay out the page again.
+ */
 export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }

@@ -1,7 +1,7 @@
 // One metric: the count of the current bucket, a comparison with the previous one, and the chart.
 //
-// Invariant: all figures belong to the moment that is drawn, and to one state of the counts. Unknown
-// values are dashes.
+// Invariant: all figures belong to the moment that is drawn, and to one state of the counts.
+// Unknown values are dashes.
 
 import { Chart, type ChartListener } from "./chart";
 import * as format from "./format";
@@ -32,7 +32,10 @@ const RATES: { readonly [unit in Unit]: Unit } = {
 
 const UNKNOWN = "–";
 
-/** The minimum time between two flashes of a changing count, in milliseconds, so that it does not flicker. */
+/**
+ * The minimum time between two flashes of a changing count, in milliseconds, so that it does not
+ * flicker.
+ */
 const FLASH_INTERVAL = 2_000;
 
 export class Panel {
@@ -75,7 +78,9 @@ export class Panel {
     this.#chart.point(index);
   }
 
-  /** Shows how much of the current bucket has passed. Cheap, and so called more often than the rest. */
+  /**
+   * Shows how much of the current bucket has passed. Cheap, and so called more often than the rest.
+   */
   showProgress(unit: Unit, now: number): void {
     const from = start(unit, now);
     const passed = unit === "millisecond" ? 0 : (now - from) / (step(unit, from, 1) - from);
@@ -134,7 +139,10 @@ export class Panel {
     show("rate", perTime(this.#rate(unit, window, now, at), RATES[unit]));
   }
 
-  /** Events per unit of time, over one bucket length ending now. The previous bucket counts in proportion to its overlap. */
+  /**
+   * Events per unit of time, over one bucket length ending now. The previous bucket counts in
+   * proportion to its overlap.
+   */
   #rate(unit: Unit, window: Window, now: number, at: (time: number) => number): number {
     const per = FACTS[RATES[unit]].length;
     if (unit === "millisecond") {

@@ -1,7 +1,8 @@
-// A list to pick a row from by typing part of its label: a combobox after the ARIA Authoring Practices.
+// A list to pick a row from by typing part of its label: a combobox after the ARIA Authoring
+// Practices.
 //
-// Invariant: the choice is a row of the list, a row that the list created, or an id that was typed. Any
-// other text picks nothing.
+// Invariant: the choice is a row of the list, a row that the list created, or an id that was typed.
+// Any other text picks nothing.
 
 import { make } from "./page";
 
@@ -14,7 +15,9 @@ export interface Source {
   /** The label of the list, such as "Base item". */
   readonly name: string;
   readonly load: () => Promise<{ readonly choices: readonly Choice[]; readonly more: boolean }>;
-  /** Creates a row from the typed text. `label` describes the new row; null if none can be created. */
+  /**
+   * Creates a row from the typed text. `label` describes the new row; null if none can be created.
+   */
   readonly make?: { readonly label: (typed: string) => string | null; readonly run: (typed: string) => Promise<Choice> };
 }
 
@@ -48,7 +51,7 @@ export class PickList {
     this.#list = make("ul", { id: `${key}-list`, hidden: true });
     this.#list.setAttribute("role", "listbox");
     this.#list.setAttribute("aria-label", source.name);
-    this.#hint = make("span", { id: `${key}-hint`, className: "unseen" });
+    this.#hint = make("span", { id: `${key}-hint`, className: "visually-hidden" });
     this.#input = make("input", { id: key, type: "text", placeholder: "Search, or paste an id", spellcheck: false });
     const attributes = {
       role: "combobox",

@@ -1,5 +1,5 @@
-// The values of a chart: one for each bucket of a period. A bucket without events is 0. A bucket that is
-// unknown (not loaded yet, or not kept by the unit any more) is null, and is not drawn.
+// The values of a chart: one for each bucket of a period. A bucket without events is 0. A bucket
+// that is unknown (not loaded yet, or not kept by the unit any more) is null, and is not drawn.
 
 import { type Topic, type Window, firstAtLeast } from "./statistics-stream";
 import type { History, Past } from "./history";
@@ -52,7 +52,10 @@ function overlay(times: readonly number[], counts: (number | null)[], window: Wi
   }
 }
 
-/** The end of the history to request. Rounded up, so that not every bucket that leaves the window causes a new request. */
+/**
+ * The end of the history to request. Rounded up, so that not every bucket that leaves the window
+ * causes a new request.
+ */
 function historyEnd(unit: Unit, knownSince: number, to: number): number {
   const stride = FACTS[unit].length * 512;
   return Math.min(to, start(unit, Math.ceil(knownSince / stride) * stride));

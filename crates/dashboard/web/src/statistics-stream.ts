@@ -2,18 +2,20 @@
 // wire/sse-gateway.ts, which contains only types.
 //
 // Invariants: `Statistics` holds exactly the state of its version, for all topics followed. The
-// condition is "live" only if the gateway sent something within the last `SILENCE`, and reported that
-// its counts follow the database.
+// condition is "live" only if the gateway sent something within the last `SILENCE`, and reported
+// that its counts follow the database.
 //
-// The stream is read with fetch, not with the browser's EventSource. EventSource gives up for good on
-// any status but 200, does not reveal the status, cannot resume from a given id, and never notices a
-// silent stream.
+// The stream is read with fetch, not with the browser's EventSource. EventSource gives up for good
+// on any status but 200, does not reveal the status, cannot resume from a given id, and never
+// notices a silent stream.
 
 import type { Status, TopicWindow } from "./wire/sse-gateway";
 
 /** The heartbeat that the gateway is asked for, in seconds. */
 const HEARTBEAT = 1;
-/** A stream without data for this long is lost, in milliseconds. More than two missed heartbeats. */
+/**
+ * A stream without data for this long is lost, in milliseconds. More than two missed heartbeats.
+ */
 const SILENCE = 3_500;
 /** The delay before the first retry, in milliseconds, unless the gateway sends another. */
 const RETRY = 1_000;
@@ -33,7 +35,10 @@ export interface Frame {
   readonly topics: readonly TopicWindow[];
 }
 
-/** The newest buckets of one topic, oldest first: their starts in Unix milliseconds, and their counts. */
+/**
+ * The newest buckets of one topic, oldest first: their starts in Unix milliseconds, and their
+ * counts.
+ */
 export interface Window {
   /** The maximum number of buckets. */
   readonly capacity: number;
@@ -44,7 +49,10 @@ export interface Window {
 /** Why a frame does not fit the state. */
 export type Misfit = "backward" | "other term";
 
-/** The newest buckets ever touched of each topic, at one version: the state machine of the Rust crate `domain`. */
+/**
+ * The newest buckets ever touched of each topic, at one version: the state machine of the Rust
+ * crate `domain`.
+ */
 export class Statistics {
   #version: { readonly nonce: string; readonly tick: number; readonly id: string } | null = null;
   #topics = new Map<Topic, { capacity: number; times: number[]; counts: number[] }>();
@@ -54,7 +62,9 @@ export class Statistics {
     return this.#version?.id ?? null;
   }
 
-  /** The window of a topic; undefined before its first snapshot. The next frame changes it in place. */
+  /**
+   * The window of a topic; undefined before its first snapshot. The next frame changes it in place.
+   */
   window(topic: Topic): Window | undefined {
     return this.#topics.get(topic);
   }
@@ -112,7 +122,10 @@ function set(window: { capacity: number; times: number[]; counts: number[] }, ti
   }
 }
 
-/** The index of the first of some ascending times that is `time` or later; their number if there is none. */
+/**
+ * The index of the first of some ascending times that is `time` or later; their number if there is
+ * none.
+ */
 export function firstAtLeast(times: ArrayLike<number>, time: number): number {
   let low = 0;
   let high = times.length;
@@ -126,7 +139,9 @@ export function firstAtLeast(times: ArrayLike<number>, time: number): number {
   return low;
 }
 
-/** Whether the counts are live. Times are Unix milliseconds, by the server's clock if it is known. */
+/**
+ * Whether the counts are live. Times are Unix milliseconds, by the server's clock if it is known.
+ */
 export type Condition =
   /** The gateway has not sent anything yet. */
   | { readonly kind: "connecting" }
@@ -310,7 +325,9 @@ export async function problemOf(response: Response): Promise<string> {
   }
 }
 
-/** Parses server-sent events, as the HTML standard defines them, from text that is split anywhere. */
+/**
+ * Parses server-sent events, as the HTML standard defines them, from text that is split anywhere.
+ */
 export class EventReader {
   /** The delay before the next connection, in milliseconds; null if the server sent none. */
   retry: number | null = null;

@@ -1,7 +1,7 @@
 // Simulated events for demonstrations: creates items, and transfers them among a few users.
 //
-// Invariants: it stops at the first error, and when the page closes. The number of concurrent requests
-// and of remembered items is bounded.
+// Invariants: it stops at the first error, and when the page closes. The number of concurrent
+// requests and of remembered items is bounded.
 
 import type { Api } from "./api";
 

@@ -1,7 +1,7 @@
 // The nine units, and the calendar of their buckets: UTC and proleptic Gregorian, as on the server.
 //
-// Invariant: `start` and `step` agree with `TimeUnit::truncate` of the Rust crate `domain`, so the page
-// and the server have the same buckets.
+// Invariant: `start` and `step` agree with `TimeUnit::truncate` of the Rust crate `domain`, so the
+// page and the server have the same buckets.
 
 export const UNITS = [
   "millisecond",
@@ -89,7 +89,10 @@ export function start(unit: Unit, time: number): number {
   }
 }
 
-/** The start of the bucket `steps` buckets after the one that starts at `time`; before it if negative. */
+/**
+ * The start of the bucket `steps` buckets after the one that starts at `time`; before it if
+ * negative.
+ */
 export function step(unit: Unit, time: number, steps: number): number {
   const date = new Date(time);
   const [year, month] = [date.getUTCFullYear(), date.getUTCMonth()];

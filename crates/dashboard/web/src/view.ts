@@ -1,5 +1,5 @@
-// The view: a unit, and either the newest buckets (a moving view) or a fixed period. It is part of the
-// page's address, so links and the browser's back and forward buttons work.
+// The view: a unit, and either the newest buckets (a moving view) or a fixed period. It is part of
+// the page's address, so links and the browser's back and forward buttons work.
 //
 // Invariant: any address becomes a view that can be drawn: at least `BUCKETS_MIN` and at most
 // `BUCKETS_MAX` buckets, within the range of times that the server supports.

@@ -1,5 +1,5 @@
-// The state machine runs the same cases as the one in Rust. Also tests the parts of the stream client
-// that need no network.
+// The state machine runs the same cases as the one in Rust. Also tests the parts of the stream
+// client that need no network.
 
 import { describe, expect, it } from "vitest";
 import { EventReader, type Frame, Statistics, firstAtLeast } from "../src/statistics-stream";

@@ -1,4 +1,4 @@
-//! One answer at a time, and what is refused.
+//! Single responses, and refusals.
 
 use domain::Metric;
 
@@ -15,7 +15,7 @@ async fn gateway() -> (Publisher, Gateway) {
 }
 
 #[tokio::test]
-async fn json_csv_and_the_newest_few() {
+async fn a_live_window_as_json_and_csv() {
     let (_publisher, gateway) = gateway().await;
     let answers = [
         (
@@ -52,7 +52,7 @@ async fn json_csv_and_the_newest_few() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_served_is_named() {
+async fn a_refusal_names_what_is_wrong() {
     let (_publisher, gateway) = gateway().await;
     let refusals = [
         ("/statistics/transfers/decade", "*/*", 404, Some("unit"), "decade"),
@@ -97,14 +97,14 @@ async fn what_cannot_be_served_is_named() {
         let problem: serde_json::Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
         assert_eq!(problem["status"], status, "{problem}");
         assert_eq!(problem.get("field").and_then(serde_json::Value::as_str), field, "{problem}");
-        assert!(problem["detail"].as_str().unwrap().contains(word), "{problem} must name {word}");
+        assert!(problem["detail"].as_str().unwrap().contains(word), "{problem} must contain {word}");
     }
     let posted = reqwest::Client::new().post(format!("{}/statistics", gateway.url)).send().await.unwrap();
     assert_eq!((posted.status().as_u16(), &posted.headers()["allow"]), (405, &"GET, HEAD".parse().unwrap()));
 }
 
 #[tokio::test]
-async fn full_payloads_are_unnamed_and_newest_first() {
+async fn full_payloads_are_unnamed_messages_newest_bucket_first() {
     let (publisher, gateway) = gateway().await;
     let url = format!("{}/statistics/transfers/minute?payload=full", gateway.url);
     let mut client = Client::connect(&url, None).await;

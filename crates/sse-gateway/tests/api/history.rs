@@ -1,11 +1,11 @@
-//! Periods, asked of the upstreams.
+//! History queries, which the gateway forwards to its upstreams.
 
 use domain::Metric;
 use serde_json::{Value, json};
 
 use crate::support::{Gateway, Publisher};
 
-/// A gateway whose first upstream is dead, and one that follows that gateway.
+/// A gateway whose first upstream is dead, and a second gateway that follows it.
 fn gateways(publisher: &Publisher) -> [Gateway; 2] {
     let near = Gateway::start(&format!("http://127.0.0.1:9,{}", publisher.url));
     let far = Gateway::start(&near.internal_url);
@@ -13,11 +13,11 @@ fn gateways(publisher: &Publisher) -> [Gateway; 2] {
 }
 
 #[tokio::test]
-async fn pages_follow_each_other_to_the_end() {
+async fn the_link_header_leads_through_all_pages() {
     let publisher = Publisher::start(1);
     for gateway in &gateways(&publisher) {
-        let (mut path, mut days) =
-            ("/statistics/transfers/day?from=2026-11-03T00:00:00Z&limit=10".to_owned(), Vec::new());
+        let mut path = "/statistics/transfers/day?from=2026-11-03T00:00:00Z&limit=10".to_owned();
+        let mut days = Vec::new();
         loop {
             let answer = gateway.get(&path, "*/*").await;
             assert_eq!(
@@ -42,7 +42,7 @@ async fn pages_follow_each_other_to_the_end() {
 }
 
 #[tokio::test]
-async fn as_csv_and_half_open() {
+async fn a_period_as_csv_excludes_its_end() {
     let publisher = Publisher::start(1);
     let [_near, far] = gateways(&publisher);
     let path = "/statistics/transfers/day?from=2026-11-05T01:00:00%2B01:00&to=2026-11-07T00:00:00Z";
@@ -56,7 +56,7 @@ async fn as_csv_and_half_open() {
 }
 
 #[tokio::test]
-async fn what_is_not_kept_is_said_at_every_hop() {
+async fn every_hop_answers_410_for_an_expired_period() {
     let publisher = Publisher::start(1);
     for gateway in &gateways(&publisher) {
         let answer = gateway.get("/statistics/transfers/second?from=2026-11-03T00:00:00Z", "*/*").await;
@@ -70,10 +70,11 @@ async fn what_is_not_kept_is_said_at_every_hop() {
     }
 }
 
-/// It accepts the connection, and says nothing.
+/// A frozen upstream accepts connections but does not answer.
 #[tokio::test]
-async fn an_upstream_that_is_frozen_leaves_time_for_the_others() {
-    let (publisher, silent) = (Publisher::start(1), std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap());
+async fn a_frozen_upstream_leaves_time_for_the_others() {
+    let publisher = Publisher::start(1);
+    let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let addresses = format!("http://{},{}", silent.local_addr().unwrap(), publisher.url);
     let gateway = Gateway::start_with(&addresses, |settings| {
         settings.history.timeout = service_kit::settings::NonZeroDuration::from_millis(2_000);
@@ -83,7 +84,7 @@ async fn an_upstream_that_is_frozen_leaves_time_for_the_others() {
 }
 
 #[tokio::test]
-async fn without_an_upstream_that_answers_it_is_503_and_the_live_window_goes_on() {
+async fn history_is_503_without_an_upstream_but_the_live_window_works() {
     let publisher = Publisher::start(1);
     let [near, _far] = gateways(&publisher);
     near.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;

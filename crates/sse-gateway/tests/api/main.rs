@@ -1,4 +1,4 @@
-//! sse-gateway over HTTP, following a publisher of this process.
+//! sse-gateway over HTTP. It follows a publisher that runs in the test process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 

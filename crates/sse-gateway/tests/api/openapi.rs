@@ -1,4 +1,4 @@
-//! What the service says of itself.
+//! The OpenAPI document and its pages.
 
 use sse_gateway::routes::document;
 use sse_gateway::settings::Settings;
@@ -6,13 +6,13 @@ use sse_gateway::settings::Settings;
 use crate::support::Gateway;
 
 #[test]
-fn the_description_in_the_repository_is_that_of_the_code() {
+fn the_document_in_the_repository_is_up_to_date() {
     let description = document((&Settings::load().unwrap().history).into()).to_pretty_json().unwrap();
     expect_test::expect_file!["../../../../docs/openapi/sse-gateway.json"].assert_eq(&(description + "\n"));
 }
 
 #[tokio::test]
-async fn the_description_is_served_and_its_pages_load_nothing_from_elsewhere() {
+async fn the_document_is_served_and_its_pages_load_nothing_from_other_hosts() {
     let gateway = Gateway::start("http://127.0.0.1:9");
     let description = gateway.get("/openapi.json", "*/*").await.text().await.unwrap();
     assert_eq!(description, document((&Settings::load().unwrap().history).into()).to_pretty_json().unwrap());

@@ -1,4 +1,4 @@
-//! Whoever reconnects ends in the state of one who was never cut.
+//! A client that reconnects ends in the same state as a client that never lost its connection.
 
 use domain::{Metric, Statistics, Topic};
 use futures_util::StreamExt;
@@ -7,36 +7,36 @@ use tokio_util::codec::Decoder;
 
 use crate::support::{Client, Gateway, Publisher, apply, content};
 
-/// The path of the stream of all topics.
-fn everything(gateway: &Gateway) -> String {
+/// The URL of the stream of all topics.
+fn all_topics(gateway: &Gateway) -> String {
     let topics: Vec<String> = Topic::all().map(|topic| format!("topic={topic}")).collect();
     format!("{}/statistics?{}", gateway.url, topics.join("&"))
 }
 
 #[tokio::test]
-async fn a_snapshot_and_then_patches() {
+async fn a_stream_is_a_snapshot_and_then_patches() {
     let publisher = Publisher::start(1);
     let first = publisher.count(Metric::Transfers, "2026-11-23T09:37:12.345Z");
     let gateway = Gateway::start(&publisher.url);
     gateway.until(first).await;
-    let mut client = Client::connect(&everything(&gateway), None).await;
+    let mut client = Client::connect(&all_topics(&gateway), None).await;
     assert_eq!(client.until_status().await, ["snapshot"]);
     let second = publisher.count(Metric::ItemCreation, "2026-11-23T09:37:12.345Z");
     let message = client.next().await;
     assert_eq!(message.event.as_deref(), Some("patch"));
     assert_eq!(message.id.as_deref(), Some(second.to_string().as_str()));
-    assert!(!message.data.contains("transfers"), "a patch names only what changed: {}", message.data);
+    assert!(!message.data.contains("transfers"), "a patch must name only changed topics: {}", message.data);
     apply(&mut client.state, &message);
     assert_eq!(content(&client.state.unwrap()), publisher.hub.with_state(content).unwrap());
 }
 
 #[tokio::test]
-async fn a_client_cut_at_any_byte_ends_in_the_same_state() {
+async fn a_client_that_is_cut_off_at_any_byte_ends_in_the_same_state() {
     let publisher = Publisher::start(1);
     let gateway = Gateway::start(&publisher.url);
     let url = format!("{}/statistics?topic=transfers/second&topic=item-creation/day", gateway.url);
     gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
-    // What one who is never cut receives, byte by byte.
+    // The bytes that a client receives whose connection is never cut.
     let mut body = reqwest::get(&url).await.unwrap().bytes_stream();
     let mut received = Vec::new();
     for second in 0..6 {
@@ -51,7 +51,8 @@ async fn a_client_cut_at_any_byte_ends_in_the_same_state() {
     let mut kinds = std::collections::BTreeSet::new();
     for cut in 0..=received.len() {
         let mut bytes = received[..cut].into();
-        let (mut decoder, mut state) = (russe::Decoder::default(), None);
+        let mut decoder = russe::Decoder::default();
+        let mut state = None;
         while let Some(event) = decoder.decode(&mut bytes).unwrap() {
             if let Event::Message(message) = event {
                 apply(&mut state, &message);
@@ -66,23 +67,27 @@ async fn a_client_cut_at_any_byte_ends_in_the_same_state() {
             assert_eq!(Some(state.snapshot(topic, usize::MAX)), whole, "cut after {cut} bytes");
         }
     }
-    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["patch", "snapshot"], "both ways were taken");
+    assert_eq!(
+        kinds.into_iter().collect::<Vec<_>>(),
+        ["patch", "snapshot"],
+        "some clients must resume by a patch, others by a snapshot"
+    );
 }
 
 #[tokio::test]
-async fn an_unknown_term_gets_snapshots_and_one_ahead_waits() {
+async fn a_client_of_another_term_gets_snapshots_and_one_that_is_ahead_waits() {
     let publisher = Publisher::start(1);
     let gateway = Gateway::start(&publisher.url);
     let version = publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z");
     gateway.until(version).await;
     let at = |version| Some(Statistics::new(version));
     let other = domain::Version { nonce: domain::Nonce::new(77), tick: 1 };
-    let mut lost = Client::connect(&everything(&gateway), at(other)).await;
+    let mut lost = Client::connect(&all_topics(&gateway), at(other)).await;
     assert_eq!(lost.until_status().await, ["snapshot"]);
-    // It was connected to a gateway that is further.
+    // As if the client had followed a gateway that is ahead of this one.
     let ahead = domain::Version { tick: version.tick + 2, ..version };
-    let mut ahead = Client::connect(&everything(&gateway), at(ahead)).await;
-    assert!(ahead.until_status().await.is_empty(), "nothing can be told to one who is ahead");
+    let mut ahead = Client::connect(&all_topics(&gateway), at(ahead)).await;
+    assert!(ahead.until_status().await.is_empty(), "a client that is ahead gets no frame");
     publisher.count(Metric::Transfers, "2026-11-23T09:38:00Z");
     publisher.count(Metric::Transfers, "2026-11-23T09:39:00Z");
     let third = publisher.count(Metric::Transfers, "2026-11-23T09:40:00Z");
@@ -91,13 +96,14 @@ async fn an_unknown_term_gets_snapshots_and_one_ahead_waits() {
 
 #[tokio::test]
 async fn a_new_term_replaces_the_state_at_once() {
-    let (old, new) = (Publisher::start(1), Publisher::start(2));
+    let old = Publisher::start(1);
+    let new = Publisher::start(2);
     let gateway = Gateway::start(&format!("{},{}", old.url, new.url));
     old.count(Metric::Transfers, "2026-11-23T09:37:00Z");
     let last = old.count(Metric::Transfers, "2026-11-23T09:38:00Z");
     let first = new.count(Metric::Transfers, "2026-11-23T09:37:00Z");
     gateway.until(last).await;
-    let mut client = Client::connect(&everything(&gateway), None).await;
+    let mut client = Client::connect(&all_topics(&gateway), None).await;
     client.until(last).await;
     old.hub.close();
     old.stop().await;
@@ -115,7 +121,7 @@ async fn gateways_form_trees() {
         let version = publisher.count(Metric::Transfers, &format!("2026-11-23T09:37:{second}Z"));
         far.until(version).await;
         if client.is_none() {
-            client = Some(Client::connect(&everything(&far), None).await);
+            client = Some(Client::connect(&all_topics(&far), None).await);
         }
         client.as_mut().unwrap().until(version).await;
     }

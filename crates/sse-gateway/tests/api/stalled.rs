@@ -1,6 +1,7 @@
-//! A client that does not read costs nothing that grows, and then gets one frame instead of thousands.
+//! A client that does not read costs constant memory, and later gets one frame instead of
+//! thousands.
 //!
-//! The gateway is a process of its own here, so that its memory is not that of the other tests.
+//! The gateway is a separate process here, so that its memory can be measured.
 
 use std::time::{Duration, Instant};
 
@@ -13,14 +14,14 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{Client, DEADLINE, Publisher};
 
-/// The memory of a process that is in use, in bytes.
+/// The resident memory of a process, in bytes.
 fn resident(process_id: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{process_id}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1_024
 }
 
-/// Publishes versions of 200 new milliseconds each, and waits until a client that reads has each of them.
+/// Publishes versions of 200 new milliseconds each. After each, waits until a client has it.
 async fn publish(publisher: &Publisher, reader: &mut Client, versions: std::ops::Range<i64>) {
     for version in versions {
         let start = 1_700_000_000_000 + version * 200;
@@ -31,7 +32,7 @@ async fn publish(publisher: &Publisher, reader: &mut Client, versions: std::ops:
     }
 }
 
-/// Asks for all topics, with the smallest receive buffer that the system gives, and reads where the answer begins.
+/// Requests a path with the smallest possible receive buffer, and reads only the status line.
 async fn stall(port: u16, path: &str, headers: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(1).unwrap();
@@ -45,7 +46,8 @@ async fn stall(port: u16, path: &str, headers: &str) -> TcpStream {
 
 /// A gateway that follows a publisher, and its port.
 async fn gateway(publisher: &Publisher) -> (ServiceProcess, u16) {
-    let (port, internal_port) = (reserve_port().unwrap(), reserve_port().unwrap());
+    let port = reserve_port().unwrap();
+    let internal_port = reserve_port().unwrap();
     let variables = [
         ("NEWCYCLE__HTTP__PORT", port.to_string()),
         ("NEWCYCLE__INTERNAL__PORT", internal_port.to_string()),
@@ -65,24 +67,25 @@ async fn gateway(publisher: &Publisher) -> (ServiceProcess, u16) {
     (gateway, port)
 }
 
-/// That of all topics.
+/// The path of the stream of all topics.
 fn path() -> String {
     let topics: Vec<String> = Topic::all().map(|topic| format!("topic={topic}")).collect();
     format!("/statistics?{}", topics.join("&"))
 }
 
-/// A client on a slow line is not idle, though no request but this one is under way.
+/// A connection with a slow response is not idle, even after the idle timeout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_is_sent_to_its_end_however_slowly_it_is_read() {
+async fn a_slow_client_gets_its_whole_response() {
     let publisher = Publisher::start(1);
     let (_gateway, port) = gateway(&publisher).await;
     let path = path();
     let mut reader = Client::connect(&format!("http://127.0.0.1:{port}{path}"), None).await;
     publish(&publisher, &mut reader, 0..50).await;
     let mut slow = stall(port, &path, "accept: application/json\r\nconnection: close\r\n").await;
-    let (mut read, started) = (Vec::new(), Instant::now());
+    let mut read = Vec::new();
+    let started = Instant::now();
     let mut pace = tokio::time::interval(Duration::from_millis(50));
-    // Longer than a connection may be idle.
+    // Longer than the idle timeout.
     while started.elapsed() < Duration::from_secs(3) {
         pace.tick().await;
         read.push(slow.read_u8().await.unwrap());
@@ -94,31 +97,34 @@ async fn an_answer_is_sent_to_its_end_however_slowly_it_is_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stalled_client_costs_nothing_that_grows() {
+async fn a_stalled_client_costs_constant_memory() {
     let publisher = Publisher::start(1);
     let (gateway, port) = gateway(&publisher).await;
-    let (process_id, path) = (gateway.process_id().unwrap(), path());
+    let process_id = gateway.process_id().unwrap();
+    let path = path();
     let url = format!("http://127.0.0.1:{port}");
     let mut reader = Client::connect(&format!("{url}{path}"), None).await;
     publish(&publisher, &mut reader, 0..50).await;
 
     let mut stalled = stall(port, &path, "").await;
-    // Each version is some ten kilobytes for it: by now its sockets are full and the write is blocked.
+    // Each version is about ten kilobytes, so the sockets are full by now, and the write is
+    // blocked.
     publish(&publisher, &mut reader, 50..500).await;
     let before = resident(process_id);
     publish(&publisher, &mut reader, 500..1_500).await;
     let grown = resident(process_id).saturating_sub(before);
-    // Queued, those 1,000 versions would be more than 10 MB.
+    // A queue of these 1,000 versions would take more than 10 MB.
     assert!(grown < 5_000_000, "1,000 versions for a client that does not read took {grown} bytes");
 
-    // Reading again, it gets what was on the way and then the rest in one frame.
+    // When it reads again, it gets the data in transit, and then the rest in one frame.
     let last = publisher.hub.with_state(|statistics| statistics.version().to_string()).unwrap();
-    let (mut text, mut buffer) = (String::new(), vec![0; 65_536]);
+    let mut text = String::new();
+    let mut buffer = vec![0; 65_536];
     while !text.contains(&last) {
         let count = stalled.read(&mut buffer).await.unwrap();
         assert_ne!(count, 0, "the stream must not end");
         text.push_str(&String::from_utf8_lossy(&buffer[..count]));
     }
     let events = text.matches("event: patch").count();
-    assert!(events < 50, "{events} patches for 1,450 versions: what was on the way were overtaken states");
+    assert!(events < 50, "{events} patches for 1,450 versions, which must be conflated");
 }

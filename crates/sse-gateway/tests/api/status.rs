@@ -1,4 +1,4 @@
-//! Whether the numbers are live is never in doubt.
+//! The status: clients always know whether the counts are live.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use crate::support::{Client, Gateway, Publisher, content};
 
 #[tokio::test]
-async fn before_there_are_numbers() {
+async fn before_there_are_counts_the_status_is_stale() {
     let gateway = Gateway::start("http://127.0.0.1:9");
     let mut client = Client::connect(&format!("{}/statistics/transfers/day", gateway.url), None).await;
     let status = client.next().await;
@@ -24,9 +24,10 @@ async fn before_there_are_numbers() {
     assert_eq!(internal("/livez").await.status(), 200);
 }
 
-/// The publisher stops saying that it is live, though its connection stays open; the news travels down a tree.
+/// The publisher sends no more heartbeats, but its connection stays open. The status travels down a
+/// tree of gateways.
 #[tokio::test]
-async fn a_silent_upstream_is_stale_and_comes_back_without_a_snapshot() {
+async fn a_silent_upstream_is_stale_and_recovers_without_a_snapshot() {
     let publisher = Publisher::start(1);
     let quick = |settings: &mut sse_gateway::settings::Settings| {
         settings.upstream.silence = service_kit::settings::NonZeroDuration::from_millis(500);
@@ -41,7 +42,7 @@ async fn a_silent_upstream_is_stale_and_comes_back_without_a_snapshot() {
     let before = content(client.state.as_ref().unwrap());
     let until = async |client: &mut Client, upstream: &str| loop {
         let message = client.next().await;
-        assert_eq!(message.event.as_deref(), Some("status"), "the numbers stay as they are");
+        assert_eq!(message.event.as_deref(), Some("status"), "the counts must stay the same");
         if message.data.contains(&format!(r#""upstream":"{upstream}""#)) {
             return;
         }
@@ -52,9 +53,9 @@ async fn a_silent_upstream_is_stale_and_comes_back_without_a_snapshot() {
     assert_eq!(content(client.state.as_ref().unwrap()), before);
 }
 
-/// So does one that is frozen: its system takes connections for it.
+/// The operating system accepts connections for a frozen upstream.
 #[tokio::test]
-async fn an_upstream_that_does_not_answer_is_passed_over() {
+async fn an_upstream_that_does_not_answer_is_skipped() {
     let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let publisher = Publisher::start(1);
     let addresses = format!("http://{},{}", silent.local_addr().unwrap(), publisher.url);
@@ -65,9 +66,9 @@ async fn an_upstream_that_does_not_answer_is_passed_over() {
     gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
 }
 
-/// Its database hangs, but it takes connections: whoever comes must not hear that it is live.
+/// A publisher whose database hangs still accepts subscribers. They must not get the status live.
 #[tokio::test]
-async fn a_publisher_that_hangs_says_that_it_is_stale() {
+async fn a_publisher_that_hangs_is_stale() {
     let publisher = Publisher::start(1);
     publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z");
     let url = format!("{}/internal/v1/stream", publisher.url);
@@ -87,9 +88,9 @@ async fn a_publisher_that_hangs_says_that_it_is_stale() {
     assert!(client.next().await.data.contains(r#""upstream":"live""#));
 }
 
-/// A client that asks for a heartbeat of its own gets it as long as the publisher lives, and no other status.
+/// A client gets the heartbeat that it asked for while the publisher is live, and no other status.
 #[tokio::test]
-async fn a_client_may_ask_for_a_quicker_heartbeat() {
+async fn a_client_can_ask_for_a_shorter_heartbeat() {
     let publisher = Publisher::start(1);
     let gateway = Gateway::start(&publisher.url);
     gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
@@ -111,12 +112,12 @@ async fn a_client_may_ask_for_a_quicker_heartbeat() {
         assert_eq!(client.next().await.event.as_deref(), Some("status"));
     }
     let seconds = opened.elapsed().as_secs_f64();
-    assert!((1.0..8.0).contains(&seconds), "two beats came within {seconds} s");
+    assert!((1.0..8.0).contains(&seconds), "two heartbeats within {seconds} s");
     alive.abort();
 }
 
 #[tokio::test]
-async fn streams_end_within_the_drain_and_the_service_without_an_error() {
+async fn on_shutdown_streams_end_within_the_drain_time_without_an_error() {
     let publisher = Publisher::start(1);
     let mut gateway =
         Gateway::start_with(&publisher.url, |settings| settings.http.drain = Duration::from_secs(2));
@@ -130,16 +131,17 @@ async fn streams_end_within_the_drain_and_the_service_without_an_error() {
     }
     drop(gateway.stop.take());
     tokio::time::timeout(crate::support::DEADLINE, gateway.running).await.unwrap().unwrap().unwrap();
-    assert_eq!(gateway.hub.subscribers(), 0, "every place was given back");
+    assert_eq!(gateway.hub.subscribers(), 0, "no subscriber may be left");
 }
 
-/// A whole state of all topics is long: on a slow line it may take longer than the silence that a gateway bears.
+/// On a slow line, a snapshot of all topics may take longer than `upstream.silence`.
 #[tokio::test]
-async fn an_upstream_that_is_slow_is_not_silent() {
+async fn a_slow_upstream_is_not_silent() {
     let publisher = Publisher::start(1);
     let version: Version = publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z");
     let stream = reqwest::get(format!("{}{}", publisher.url, upstream::PATH)).await.unwrap();
-    let (mut bytes, mut text) = (stream.bytes_stream(), String::new());
+    let mut bytes = stream.bytes_stream();
+    let mut text = String::new();
     let id = format!("id: {version}");
     while !text.split_inclusive("\n\n").any(|event| event.contains(&id) && event.ends_with("\n\n")) {
         text.push_str(std::str::from_utf8(&bytes.next().await.unwrap().unwrap()).unwrap());
@@ -149,12 +151,12 @@ async fn an_upstream_that_is_slow_is_not_silent() {
     let slow = async {
         loop {
             let (mut gateway, _) = listener.accept().await.unwrap();
-            assert_ne!(gateway.read(&mut [0; 4_096]).await.unwrap(), 0, "a gateway must ask");
+            assert_ne!(gateway.read(&mut [0; 4_096]).await.unwrap(), 0, "the gateway must send a request");
             gateway.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n").await.unwrap();
             let mut pace = tokio::time::interval(Duration::from_millis(50));
             for piece in text.as_bytes().chunks(text.len().div_ceil(20)) {
                 pace.tick().await;
-                // One that has lost its patience comes again.
+                // A gateway that gave up connects again.
                 if gateway.write_all(piece).await.is_err() {
                     break;
                 }

@@ -1,4 +1,4 @@
-//! A publisher, gateways, and a client.
+//! A publisher, gateways and clients for the tests.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,14 +15,14 @@ use russe::reqwest_0_13::ReqwestExt;
 use russe::{Event, Message};
 use service_kit::problem::Problem;
 use sse_gateway::settings::Settings;
-use sse_gateway::startup::Application;
+use sse_gateway::startup;
 use statistics_stream::{Hub, HubSettings, history, internal_stream_response, upstream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// The longest that any condition is waited for.
+/// How long a test waits for any condition.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What stats-notifier is to a gateway.
+/// A stand-in for stats-notifier.
 pub(crate) struct Publisher {
     pub(crate) hub: Arc<Hub>,
     pub(crate) url: String,
@@ -30,7 +30,7 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// One that has begun the term `nonce`, and says that it is live ten times a second.
+    /// Begins the term `nonce`. Sends heartbeats ten times a second.
     pub(crate) fn start(nonce: u64) -> Self {
         let settings =
             HubSettings { internal_heartbeat: Duration::from_millis(100), ..HubSettings::default() };
@@ -52,14 +52,14 @@ impl Publisher {
         Self { hub, url, server: handle }
     }
 
-    /// Counts one event at a time, and returns the version that has it.
+    /// Counts one event, and returns the version that includes it.
     pub(crate) fn count(&self, metric: Metric, time: &str) -> Version {
         let time: BucketTime = time.parse().unwrap();
         self.hub.mark_live();
         self.hub.advance(&Changes::from_iter([(metric, time, 1)])).unwrap()
     }
 
-    /// Stops at once.
+    /// Stops immediately.
     pub(crate) async fn stop(&self) {
         self.server.stop(false).await;
     }
@@ -69,8 +69,8 @@ async fn stream(request: HttpRequest, hub: web::Data<Arc<Hub>>) -> HttpResponse 
     internal_stream_response(&hub, statistics_stream::last_event_id(&request)).unwrap()
 }
 
-/// The history of a publisher: three transfers on each of the first 25 days of November; seconds are kept since the
-/// tenth, and minutes make trouble.
+/// The history of a publisher: three transfers on each of the first 25 days of November. Seconds
+/// are kept since the tenth. A query for minutes fails.
 async fn page(request: HttpRequest) -> HttpResponse {
     let query = history::HistoryQuery::from_request(&request).unwrap();
     let since: BucketTime = "2026-11-10T00:00:00Z".parse().unwrap();
@@ -92,10 +92,10 @@ async fn page(request: HttpRequest) -> HttpResponse {
     HttpResponse::Ok().json(history::HistoryPage { topic: query.topic, from, to: query.to, buckets, next })
 }
 
-/// A gateway of this process.
+/// A gateway in the test process.
 pub(crate) struct Gateway {
     pub(crate) url: String,
-    /// Where its health and metrics are, and what other gateways follow.
+    /// The address for other gateways.
     pub(crate) internal_url: String,
     pub(crate) hub: Arc<Hub>,
     pub(crate) running: tokio::task::JoinHandle<Result<(), service_kit::supervisor::SupervisorError>>,
@@ -103,12 +103,12 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// One that follows `upstream`.
+    /// Follows `upstream`, with the default settings.
     pub(crate) fn start(upstream: &str) -> Self {
         Self::start_with(upstream, |_| ())
     }
 
-    /// One whose settings were changed.
+    /// Follows `upstream`, with changed settings.
     pub(crate) fn start_with(upstream: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::load().unwrap();
         settings.http.port = 0;
@@ -117,14 +117,15 @@ impl Gateway {
         settings.stream.pace = Duration::from_millis(1);
         change(&mut settings);
         let stop = CancellationToken::new();
-        let application = Application::build(&settings, stop.clone()).unwrap();
-        let (url, hub) = (format!("http://127.0.0.1:{}", application.port()), Arc::clone(application.hub()));
+        let hub = Hub::new(settings.hub());
+        let application = startup::build(&settings, Arc::clone(&hub), stop.clone()).unwrap();
+        let url = format!("http://127.0.0.1:{}", application.port());
         let internal_url = format!("http://127.0.0.1:{}", application.internal_port());
         let running = tokio::spawn(application.run_until_stopped());
         Self { url, internal_url, hub, running, stop: Some(stop.drop_guard()) }
     }
 
-    /// Waits until it has a version.
+    /// Waits until the gateway has a version.
     pub(crate) async fn until(&self, version: Version) {
         until("the gateway must have the version", || {
             self.hub.with_state(Statistics::version).is_some_and(|held| held == version)
@@ -155,7 +156,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects, with the id of the state it already has.
+    /// Connects, and resumes from `state` if there is one.
     pub(crate) async fn connect(url: &str, state: Option<Statistics>) -> Self {
         let mut request = reqwest::Client::new().get(url);
         if let Some(state) = &state {
@@ -176,7 +177,7 @@ impl Client {
         }
     }
 
-    /// Applies all messages until the next status, and returns the kinds of those before it.
+    /// Applies all messages until the next status, and returns their kinds.
     pub(crate) async fn until_status(&mut self) -> Vec<String> {
         let mut kinds = Vec::new();
         loop {
@@ -189,7 +190,7 @@ impl Client {
         }
     }
 
-    /// Applies messages until it has a version.
+    /// Applies messages until the state has a version.
     pub(crate) async fn until(&mut self, version: Version) {
         while self.state.as_ref().map(Statistics::version) != Some(version) {
             let message = self.next().await;
@@ -198,7 +199,7 @@ impl Client {
     }
 }
 
-/// What a client does with a message.
+/// Applies a message to the state of a client.
 pub(crate) fn apply(state: &mut Option<Statistics>, message: &Message) {
     let kind = match message.event.as_deref() {
         Some("snapshot") => FrameKind::Snapshot,
@@ -211,7 +212,7 @@ pub(crate) fn apply(state: &mut Option<Statistics>, message: &Message) {
     state.apply(&Frame { kind, version, topics }).unwrap();
 }
 
-/// All that a state holds.
+/// All windows of a state.
 pub(crate) fn content(state: &Statistics) -> Vec<TopicFrame> {
     Topic::all().map(|topic| state.snapshot(topic, usize::MAX)).collect()
 }

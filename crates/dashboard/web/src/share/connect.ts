@@ -1,12 +1,12 @@
-// The three ways in which a tab reaches the hub, best first: a worker shared by all tabs, one tab that
-// leads the others, or a hub of its own. Over HTTP/1.1, a browser allows six connections per server, so
-// seven tabs need one of the first two.
+// The three ways in which a tab reaches the hub, best first: a worker shared by all tabs, one tab
+// that leads the others, or a hub of its own. Over HTTP/1.1, a browser allows six connections per
+// server, so seven tabs need one of the first two.
 //
 // If the leading tab closes, the browser gives its lock to the next tab in line, which becomes the
 // leader. If it freezes (hidden tabs may, and keep their lock), the other tabs get no messages. The
-// first one that notices steals the lock. The frozen tab finds out when it wakes up. In both cases the
-// other tabs start over with the new leader, and keep their counts until then. A shared worker that
-// stops responding is abandoned, and the next one gets another name.
+// first one that notices steals the lock. The frozen tab finds out when it wakes up. In both cases
+// the other tabs start over with the new leader, and keep their counts until then. A shared worker
+// that stops responding is abandoned, and the next one gets another name.
 
 import { Hub, type HubMessage, type TabMessage } from "./hub";
 

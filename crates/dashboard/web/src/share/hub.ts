@@ -1,18 +1,24 @@
-// One stream for all tabs: follows the topics of all tabs, and forwards to each tab the frames of its
-// topics.
+// One stream for all tabs: follows the topics of all tabs, and forwards to each tab the frames of
+// its topics.
 //
 // Invariants: there is at most one connection, for the union of all topics. A tab gets a topic's
-// snapshot before any patch of it. Tabs report regularly that they are open, so the hub keeps nothing
-// for a tab that is gone.
+// snapshot before any patch of it. Tabs report regularly that they are open, so the hub keeps
+// nothing for a tab that is gone.
 
 import { type Condition, type Frame, StatisticsStream, type Topic } from "../statistics-stream";
 import type { TopicWindow } from "../wire/sse-gateway";
 
 /** The interval of the condition messages to tabs, in milliseconds. */
 export const HEARTBEAT = 1_000;
-/** A tab that sends nothing for this long is gone, in milliseconds. Browsers let hidden tabs run once a minute. */
+/**
+ * A tab that sends nothing for this long is gone, in milliseconds. Browsers let hidden tabs run
+ * once a minute.
+ */
 const TAB_TIMEOUT = 150_000;
-/** How long topics are still followed that no tab shows any more, in milliseconds. A tab may just be reloading. */
+/**
+ * How long topics are still followed that no tab shows any more, in milliseconds. A tab may just be
+ * reloading.
+ */
 const LINGER = 30_000;
 
 /** A message from a tab to the hub. */
@@ -28,7 +34,10 @@ export type TabMessage =
 /** A message from the hub to a tab. */
 export type HubMessage =
   | { readonly kind: "frame"; readonly frame: Frame }
-  /** Sent on each change, and every `HEARTBEAT`. `now` is the server's time; null if it is not known yet. */
+  /**
+   * Sent on each change, and every `HEARTBEAT`. `now` is the server's time; null if it is not known
+   * yet.
+   */
   | { readonly kind: "condition"; readonly condition: Condition; readonly now: number | null };
 
 interface Tab {

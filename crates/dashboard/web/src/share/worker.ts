@@ -1,5 +1,6 @@
-// The worker shared by all tabs of a browser. It runs the hub until the last tab closes. Its name is a
-// number, which distinguishes it from a worker that stopped responding, and the address of the gateway.
+// The worker shared by all tabs of a browser. It runs the hub until the last tab closes. Its name
+// is a number, which distinguishes it from a worker that stopped responding, and the address of the
+// gateway.
 
 import { Hub, type TabMessage } from "./hub";
 
