@@ -1,6 +1,6 @@
 //! The project's own commands: `cargo xtask …`.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints its results")]
+#![expect(clippy::print_stdout, reason = "a command line tool prints its results")]
 
 mod bench;
 mod browser;
@@ -145,14 +145,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // The `Debug` form would add a stack backtrace if RUST_BACKTRACE is set.
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    service_kit::failure::exit_code(run(Arguments::parse()).await)
 }
 
 async fn run(Arguments { no_install, command }: Arguments) -> anyhow::Result<()> {

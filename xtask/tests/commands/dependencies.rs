@@ -114,18 +114,31 @@ fn the_tests_of_domain_build_few_crates() {
     assert!(built.len() <= MAX_CRATES_OF_DOMAIN, "{} crates: {built:?}", built.len());
 }
 
+/// The crates that cargo builds for these packages and kinds of dependencies, with their features.
+fn features(packages: &[&str], kinds: &str) -> BTreeSet<String> {
+    let arguments = ["tree", "--locked", "--edges", kinds, "--prefix", "none", "--format", "{p} {f}"];
+    let tree = cargo(&[&arguments, packages].concat());
+    tree.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+}
+
 /// `cargo xtask up` builds the services, `cargo xtask test` the tests; both select the whole
-/// workspace. A feature that only a dev-dependency enables would make them build a dependency
-/// twice.
+/// workspace. A feature that only a dev-dependency enables would make them build a dependency twice.
 #[test]
 fn services_and_tests_build_the_same_dependencies() {
-    let features = |kinds: &str| -> BTreeSet<String> {
-        let arguments =
-            ["tree", "--locked", "--workspace", "--edges", kinds, "--prefix", "none", "--format", "{p} {f}"];
-        cargo(&arguments).lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
-    };
-    let services = features("normal,build,no-proc-macro");
-    let tests = features("normal,build,dev,no-proc-macro");
+    let services = features(&["--workspace"], "normal,build,no-proc-macro");
+    let tests = features(&["--workspace"], "normal,build,dev,no-proc-macro");
     let different: Vec<&String> = services.difference(&tests).collect();
     assert!(different.is_empty(), "tests build these with other features: {different:#?}");
+}
+
+/// Otherwise `cargo test -p ingest-api` would first build most dependencies again.
+#[test]
+fn tests_of_one_package_use_the_build_of_the_workspace() {
+    let tests = features(&["--workspace"], "normal,build,dev,no-proc-macro");
+    for package in ["ingest-api", "migrate", "sse-gateway", "stats-notifier"] {
+        let one = features(&["--package", package], "normal,build,dev,no-proc-macro");
+        let different: Vec<&String> = one.difference(&tests).collect();
+        let hint = "enable the missing features in testing/local-stack/Cargo.toml";
+        assert!(different.is_empty(), "{package} builds these with other features: {different:#?}: {hint}");
+    }
 }
