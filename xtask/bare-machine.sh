@@ -6,7 +6,8 @@
 #
 # Needs root, debootstrap and about 10 GB. FOLDER gets the machine and must not exist; it is deleted
 # at the end, unless KEEP is set. The commit at HEAD is tested. Variables of .env.example, such as
-# INGEST_PORT, apply: the machine shares this one's network.
+# INGEST_PORT, apply: the machine shares this one's network. CARGO_HOME and RUSTUP_HOME name the
+# toolchain, if it is not in the home folder.
 set -euo pipefail
 
 folder=$(realpath --canonicalize-missing "${1:-/var/tmp/newcycle-bare-machine}")
@@ -36,7 +37,11 @@ cat >"$folder/srv/run" <<'SCRIPT'
 #!/bin/bash
 set -euo pipefail
 cd /srv/newcycle
-seconds() { local from=$SECONDS; "$@"; echo "== $*: $((SECONDS - from)) s"; }
+seconds() {
+    local from=$SECONDS
+    "$@"
+    echo "== $*: $((SECONDS - from)) s"
+}
 seconds cargo xtask up --detach
 cargo xtask status
 cargo xtask down

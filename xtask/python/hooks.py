@@ -1,4 +1,4 @@
-"""What schemathesis does not know of these services by itself."""
+"""Extends schemathesis with what is particular to these services."""
 
 import json
 
@@ -10,9 +10,9 @@ TIMES = {"created_at", "timestamp"}
 
 @schemathesis.serializer("application/x-ndjson")
 def write_lines(_context, value):
-    """Writes the array that schemathesis makes for such a body as one line for each element.
+    """Writes the array that schemathesis generates for such a body, one line per element.
 
-    What is no array cannot be written so: it is sent as a line that none may be.
+    Any other value becomes a line that is invalid.
     """
     lines = value if isinstance(value, list) else [[value]]
     return "".join(json.dumps(line) + "\n" for line in lines).encode()
@@ -20,7 +20,7 @@ def write_lines(_context, value):
 
 @schemathesis.check
 def refused_for_what_a_schema_cannot_say(_context, response, case):
-    """A request that the description allows is refused only for the rows that there are, or for the time it is."""
+    """A valid request is refused only because of existing rows, or because of the current time."""
     if response.status_code != 422 or not case.meta.generation.mode.is_positive:
         return
     problem = response.json()
@@ -29,4 +29,4 @@ def refused_for_what_a_schema_cannot_say(_context, response, case):
         unknown = field in REFERENCES and "there is no such row" in detail
         taken = field == "id" and "with other content" in detail
         time = field in TIMES and ("ahead of the service's clock" in detail or "years 1 to 9999" in detail)
-        assert unknown or taken or time, f"the description allows what was refused: {error}"
+        assert unknown or taken or time, f"a request that the description allows was refused: {error}"

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: figures as ratios within one run, because machines differ and are noisy.
 //!
 //! Invariant: the candidates take turns on the same Postgres, which keeps commits as in production
-//! (`fsync` and `synchronous_commit` on). No figure is judged here: a bench prints, a reader decides.
+//! (`fsync` and `synchronous_commit` on). No figure is judged here: a bench prints, a reader
+//! decides.
 
 use std::path::Path;
 

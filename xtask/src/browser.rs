@@ -20,8 +20,8 @@ const BROWSERS: [&str; 5] = [
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 ];
 
-/// Runs the tests with services on a database of their own in this cluster. The tests freeze and kill
-/// some of them.
+/// Runs the tests with services on a database of their own in this cluster. The tests freeze and
+/// kill some of them.
 ///
 /// # Errors
 /// There is no browser, or a test fails.

@@ -23,8 +23,8 @@ pub(crate) struct Options {
     long: bool,
 }
 
-/// `cargo xtask test`, then dependencies, workflows, the API contract, the page in a browser, faults,
-/// planted errors, and a second version of Postgres.
+/// `cargo xtask test`, then dependencies, workflows, the API contract, the page in a browser,
+/// faults, planted errors, and a second version of Postgres.
 ///
 /// # Errors
 /// A check or a test fails.

@@ -1,8 +1,8 @@
 //! The stack in containers, as `docker-compose.yml` describes it, and the choice between containers
 //! and a native stack.
 //!
-//! Invariant: a Docker engine that does not answer delays a command by at most [`ENGINE_TIMEOUT`], and
-//! never prevents a native stack.
+//! Invariant: a Docker engine that does not answer delays a command by at most [`ENGINE_TIMEOUT`],
+//! and never prevents a native stack.
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! The API contract: schemathesis sends valid and invalid requests, made from each service's OpenAPI
-//! description, and compares the responses with it. `python/schemathesis.toml` has the settings.
+//! The API contract: schemathesis sends valid and invalid requests, made from each service's
+//! OpenAPI description, and compares the responses with it. `python/schemathesis.toml` has the
+//! settings.
 //!
 //! A round covers every operation once. `cargo xtask ci` runs one round; `cargo xtask contract
 //! --cases` runs as many as it takes, each with another seed.
@@ -27,7 +28,8 @@ const ROWS: [(&str, &str); 3] = [
     ),
 ];
 
-/// The services under test, with the media types to request. sse-gateway answers `*/*` with streams.
+/// The services under test, with the media types to request. sse-gateway answers `*/*` with
+/// streams.
 const RUNS: [(ServiceKind, &str); 4] = [
     (ServiceKind::IngestApi, "*/*"),
     (ServiceKind::SseGateway, "*/*"),
@@ -46,8 +48,8 @@ pub(crate) async fn command(cases: u64) -> anyhow::Result<()> {
     postgres::with_cluster(&installation, async |_, settings| run(settings, cases).await).await
 }
 
-/// Starts the services on a database of their own in this cluster, and tests them: one round, and more
-/// until they have answered this many requests.
+/// Starts the services on a database of their own in this cluster, and tests them: one round, and
+/// more until they have answered this many requests.
 pub(crate) async fn run(cluster: &ClusterSettings, cases: u64) -> anyhow::Result<()> {
     let programs = python::CONTRACT.ensure()?;
     let mut stack = ephemeral_stack::start(cluster, "newcycle_contract", Replicas::ONE).await?;

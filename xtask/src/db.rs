@@ -17,8 +17,8 @@ use crate::{page, postgres, processes, programs};
 /// The longest time to wait for the server to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Starts the server unless it runs already, makes the template unless it is current, and builds the
-/// programs that tests start.
+/// Starts the server unless it runs already, makes the template unless it is current, and builds
+/// the programs that tests start.
 ///
 /// # Errors
 /// There is no Postgres, it does not start, or a migration fails.

@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: a simulated company that sends events, so that there are numbers to look at.
 //!
-//! It uses the REST interface alone, as any producer does. Its past follows from the seed, so posting
-//! it again adds only what is missing. Live events are new each time.
+//! It uses the REST interface alone, as any producer does. Its past follows from the seed, so
+//! posting it again adds only what is missing. Live events are new each time.
 
 mod api;
 mod backfill;
@@ -35,15 +35,15 @@ pub(crate) struct Options {
     /// Events a second, on average over a day.
     #[arg(long, default_value = "5", value_parser = rate)]
     rate: f64,
-    /// First post the events of a past of this length, such as 90d. Its first day starts at midnight
-    /// UTC.
+    /// First post the events of a past of this length, such as 90d. Its first day starts at
+    /// midnight UTC.
     #[arg(long, value_parser = past)]
     backfill: Option<Duration>,
     /// Events a second of that past, on average over a day.
     #[arg(long, default_value = "0.1", value_parser = rate)]
     backfill_rate: f64,
-    /// The company and its past follow from this number. Posting the same past again adds only what is
-    /// missing.
+    /// The company and its past follow from this number. Posting the same past again adds only what
+    /// is missing.
     #[arg(long, default_value = "1")]
     seed: u64,
     /// Stop after this number of live events; 0 posts only the past.

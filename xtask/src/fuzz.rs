@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz`: runs the fuzz targets. The crate `fuzz-properties` has the properties that they
-//! check, and `testing/fuzz/README.md` says what to do with a finding.
+//! `cargo xtask fuzz`: runs the fuzz targets. The crate `fuzz-properties` has the properties that
+//! they check, and `testing/fuzz/README.md` says what to do with a finding.
 
 use std::process::Stdio;
 use std::time::Instant;
@@ -18,8 +18,8 @@ const LONGEST_INPUT: &str = "-max_len=1400";
 /// seconds. The targets themselves bound the memory for one input.
 const BOUNDS: [&str; 2] = ["-rss_limit_mb=1024", "-timeout=10"];
 
-/// Our code has no `unsafe` in which a sanitizer could find anything, and a target runs several times
-/// as fast without one.
+/// Our code has no `unsafe` in which a sanitizer could find anything, and a target runs several
+/// times as fast without one.
 const NO_SANITIZER: [&str; 2] = ["--sanitizer", "none"];
 
 #[derive(Debug, Args)]

@@ -1,8 +1,8 @@
 //! Installs Debian packages, and says so first.
 //!
-//! Invariant: nothing is installed on the machine outside the checkout without a line that names it,
-//! and nothing at all with `--no-install`. Python and npm packages are no installation in this sense:
-//! they stay below `target/` and `node_modules/`.
+//! Invariant: nothing is installed on the machine outside the checkout without a line that names
+//! it, and nothing at all with `--no-install`. Python and npm packages are no installation in this
+//! sense: they stay below `target/` and `node_modules/`.
 
 use std::path::Path;
 use std::process::Command;
@@ -34,7 +34,8 @@ pub(crate) fn check_allowed(what: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Installs packages with apt-get. Elsewhere than on Debian and Ubuntu it only names what is missing.
+/// Installs packages with apt-get. Elsewhere than on Debian and Ubuntu it only names what is
+/// missing.
 ///
 /// # Errors
 /// Installations are refused, impossible here, or fail.

@@ -1,8 +1,9 @@
 //! The stack that uses a data folder: a lock while it runs, and a file that describes it.
 //!
-//! Invariant: one stack per folder. The process that starts a stack holds the folder's lock until all
-//! of the stack has stopped; the operating system releases the lock however that process ends. The
-//! file lists what a killed process leaves behind, and the next process to take the lock stops it.
+//! Invariant: one stack per folder. The process that starts a stack holds the folder's lock until
+//! all of the stack has stopped; the operating system releases the lock however that process ends.
+//! The file lists what a killed process leaves behind, and the next process to take the lock stops
+//! it.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -109,7 +110,8 @@ impl StackDescription {
 }
 
 impl FolderLock {
-    /// Takes the folder's lock, or returns `None` if another process has it. Makes a missing folder.
+    /// Takes the folder's lock, or returns `None` if another process has it. Makes a missing
+    /// folder.
     pub(crate) fn try_lock(path: &Path) -> anyhow::Result<Option<Self>> {
         std::fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))?;
         let name = path.join("lock");

@@ -1,6 +1,6 @@
 //! The project's own commands: `cargo xtask …`.
 
-#![expect(clippy::print_stdout, reason = "a command line tool prints its results")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool prints its results")]
 
 mod bench;
 mod browser;
@@ -34,6 +34,7 @@ mod test_cluster;
 mod up;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -104,8 +105,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Run everything that continuous integration runs: `test`, dependencies, a second Postgres, the
-    /// API contract, the page in a browser, faults and planted errors.
+    /// Run everything that continuous integration runs: `test`, dependencies, a second Postgres,
+    /// the API contract, the page in a browser, faults and planted errors.
     Ci(ci::Options),
     /// Start a Postgres for tests that stays, so that `cargo test -p ingest-api` works by itself.
     Db {
@@ -116,16 +117,16 @@ enum Command {
     /// Measure, as ratios within one run.
     #[command(subcommand)]
     Bench(bench::Bench),
-    /// Inject faults while producers write and subscribers follow, and check that nothing is lost and
-    /// nothing counts twice. `--help` lists the options.
+    /// Inject faults while producers write and subscribers follow, and check that nothing is lost
+    /// and nothing counts twice. `--help` lists the options.
     #[command(disable_help_flag = true)]
     Chaos {
         /// Options of chaos, such as --seed 7 --faults 200.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Run for some minutes while clients come and go, leaders change and old counts are deleted, and
-    /// check that neither memory nor descriptors nor tables grow. `--help` lists the options.
+    /// Run for some minutes while clients come and go, leaders change and old counts are deleted,
+    /// and check that neither memory nor descriptors nor tables grow. `--help` lists the options.
     #[command(disable_help_flag = true)]
     Soak {
         /// Options of the soak, such as --seconds 600 or --long-transactions.
@@ -143,8 +144,18 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let Arguments { no_install, command } = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The `Debug` form would add a stack backtrace if RUST_BACKTRACE is set.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(Arguments { no_install, command }: Arguments) -> anyhow::Result<()> {
     install::set_refused(no_install);
     match command {
         Command::Up { with, detach } => match compose::choose(with).await? {

@@ -1,6 +1,7 @@
 //! Node and npm: they build the dashboard's page, and check the examples of the documentation.
 //!
-//! A machine without a recent Node gets one below `target/`, from a Python package that carries both.
+//! A machine without a recent Node gets one below `target/`, from a Python package that carries
+//! both.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

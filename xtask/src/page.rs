@@ -24,8 +24,8 @@ pub(crate) async fn build() -> anyhow::Result<()> {
     step("building the dashboard's page", node.npm(&folder, &["run", "build"])).await
 }
 
-/// Builds the page if possible, else prints why not. Returns whether there is a page: the rest of the
-/// stack runs without one.
+/// Builds the page if possible, else prints why not. Returns whether there is a page: the rest of
+/// the stack runs without one.
 pub(crate) async fn build_or_explain() -> bool {
     match build().await {
         Ok(()) => true,

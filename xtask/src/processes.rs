@@ -14,7 +14,8 @@ pub(crate) fn signal(process_id: u32, signal: Signal) {
     }
 }
 
-/// Asks a process to stop, and waits until it has. Does nothing if the process runs another program.
+/// Asks a process to stop, and waits until it has. Does nothing if the process runs another
+/// program.
 ///
 /// # Errors
 /// It runs on after `timeout`.

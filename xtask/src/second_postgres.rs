@@ -15,8 +15,8 @@ use crate::{chaos, postgres};
 const TESTS: [(&str, &str); 4] =
     [("ingest-api", "api"), ("migrate", "migrate"), ("stats-notifier", "notifier"), ("local-stack", "stack")];
 
-/// Runs them on the newest version that is not `first`'s, then a short chaos run. Skips all of it if
-/// there is no such version for this machine, except in continuous integration.
+/// Runs them on the newest version that is not `first`'s, then a short chaos run. Skips all of it
+/// if there is no such version for this machine, except in continuous integration.
 ///
 /// # Errors
 /// A test fails.
@@ -50,7 +50,8 @@ fn is_continuous_integration() -> bool {
     std::env::var_os("CI").is_some_and(|value| value == "true")
 }
 
-/// Runs the built test programs directly: `cargo test -p` would build them again with other features.
+/// Runs the built test programs directly: `cargo test -p` would build them again with other
+/// features.
 async fn run(version: &str, cluster: &TestCluster) -> anyhow::Result<()> {
     let mut list = cargo(&["test", "--workspace", "--locked", "--no-run", "--message-format=json"]);
     let listed = list.output().await.context("listing the test programs")?;

@@ -90,8 +90,8 @@ impl Settings {
         }
     }
 
-    /// The folder of Postgres' data, and the reason if it is not below [`Settings::folder`]: as root,
-    /// Postgres runs as another user, who may not be able to enter that.
+    /// The folder of Postgres' data, and the reason if it is not below [`Settings::folder`]: as
+    /// root, Postgres runs as another user, who may not be able to enter that.
     pub(crate) fn postgres_folder(&self) -> (PathBuf, Option<String>) {
         let closed = |folder: &Path| {
             std::fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0)

@@ -14,8 +14,8 @@ const MAY_BE_IGNORED: &[&str] = &[];
 /// The programs that tests call, and their Debian packages.
 const PROGRAMS: [(&str, &str); 2] = [("curl", "curl"), ("ps", "procps")];
 
-/// Checks, builds and tests all of it; with `arguments`, only runs the tests that `cargo test` selects
-/// by them.
+/// Checks, builds and tests all of it; with `arguments`, only runs the tests that `cargo test`
+/// selects by them.
 ///
 /// # Errors
 /// A check or a test fails, or something is missing that cannot be installed.

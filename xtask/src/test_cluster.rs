@@ -13,7 +13,8 @@ pub(crate) struct TestCluster {
 }
 
 impl TestCluster {
-    /// Makes the template. `installations` are the versions that tests may use, the cluster's first.
+    /// Makes the template. `installations` are the versions that tests may use, the cluster's
+    /// first.
     ///
     /// # Errors
     /// A migration fails.

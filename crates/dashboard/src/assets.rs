@@ -1,10 +1,10 @@
-//! The files of the page, as `npm run build` in `web/` made them, within this program.
+//! The files of the page, as `npm run build` in `web/` made them, embedded in this program.
 
 use std::borrow::Cow;
 
 use rust_embed::RustEmbed;
 
-/// Every file of `web/dist`; none where the page was not built before this program.
+/// Every file of `web/dist`; none if the page was not built before this program.
 #[derive(RustEmbed)]
 #[folder = "web/dist"]
 #[allow_missing = true]
@@ -15,17 +15,16 @@ pub(crate) const PAGE: &str = "index.html";
 
 /// One file.
 pub(crate) struct Asset {
-    /// What it holds.
     pub(crate) content: Cow<'static, [u8]>,
-    /// What kind of file it is.
     pub(crate) media_type: &'static str,
-    /// Tells this content from every other.
+    /// A hash of the content.
     pub(crate) tag: String,
-    /// Whether its name has a hash of its content, so that what is behind the name never changes.
+    /// Whether its name contains a hash of its content, so that the content behind the name never
+    /// changes.
     pub(crate) immutable: bool,
 }
 
-/// The file of a path without its leading slash, such as `assets/index-C0ffee12.js`.
+/// Finds the file of a path without its leading slash, such as `assets/index-C0ffee12.js`.
 pub(crate) fn find(path: &str) -> Option<Asset> {
     let file = Files::get(path)?;
     let hash = file.metadata.sha256_hash();
@@ -44,7 +43,7 @@ pub fn are_built() -> bool {
     Files::get(PAGE).is_some()
 }
 
-/// Of the kinds of files that the build makes.
+/// Knows the kinds of files that the build makes.
 fn media_type(path: &str) -> &'static str {
     match path.rsplit_once('.').map(|(_, extension)| extension) {
         Some("html") => "text/html; charset=utf-8",

@@ -1,9 +1,12 @@
 //! Serves the page that shows the live statistics.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use dashboard::settings::{DEFAULTS, Settings};
-use dashboard::startup::Application;
-use service_kit::command::{Command, healthcheck, print_settings};
+use dashboard::startup;
+use service_kit::command::Command;
+use service_kit::failure::exit_code;
 
 /// Serves the page that shows the live statistics.
 #[derive(Debug, Parser)]
@@ -14,17 +17,8 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command.unwrap_or(Command::Run) {
-        Command::Run => {
-            let settings = Settings::load()?;
-            service_kit::telemetry::start(&settings.log)?;
-            service_kit::limits::raise_open_files();
-            let shutdown = service_kit::shutdown::on_signal()?;
-            Application::build(&settings, shutdown)?.run_until_stopped().await?;
-        }
-        Command::Healthcheck => healthcheck(&Settings::load()?.internal).await?,
-        Command::PrintSettings => print_settings(&DEFAULTS)?,
-    }
-    Ok(())
+async fn main() -> ExitCode {
+    let command = Arguments::parse().command.unwrap_or_default();
+    let build = |settings, shutdown| startup::build(&settings, shutdown);
+    exit_code(command.execute(&DEFAULTS, Settings::load, build).await)
 }

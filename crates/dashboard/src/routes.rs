@@ -1,4 +1,4 @@
-//! The page, its files, and where it finds the other services.
+//! Serves the page, its files, and the addresses of the other services.
 
 use actix_web::http::Method;
 use actix_web::http::header::{
@@ -13,7 +13,7 @@ use service_kit::problem::{Problem, method_not_allowed, not_found};
 use crate::assets::{self, PAGE};
 use crate::settings::ServicesSettings;
 
-/// Adds the routes. They find [`ServicesSettings`] in the application's data.
+/// Adds the routes. The application's data must contain [`ServicesSettings`].
 pub fn configure(routes: &mut web::ServiceConfig) {
     let resource = |path: &str, route| {
         web::resource(path.to_owned()).route(route).default_service(method_not_allowed(&[Method::GET]))
@@ -23,14 +23,14 @@ pub fn configure(routes: &mut web::ServiceConfig) {
         .service(resource("/{path:.*}", web::get().to(file)));
 }
 
-/// Where a browser finds the services.
+/// The URLs at which a browser reaches the services.
 struct Addresses {
     gateway: String,
     ingest: String,
 }
 
 impl Addresses {
-    fn of(request: &HttpRequest, settings: &ServicesSettings) -> Self {
+    fn from_request(request: &HttpRequest, settings: &ServicesSettings) -> Self {
         let host = host(request);
         let address = |url: &str, port| match url {
             "" => format!("http://{host}:{port}"),
@@ -43,8 +43,8 @@ impl Addresses {
     }
 }
 
-/// The host that the page is asked from, without its port. It comes from whoever asks and goes into a policy, so what is
-/// no plain name or address is not taken over.
+/// The host that the page was requested from, without its port. It comes from the client and goes
+/// into a policy, so anything but a plain name or address is replaced.
 fn host(request: &HttpRequest) -> String {
     let connection = request.connection_info();
     let host = connection.host();
@@ -57,7 +57,7 @@ fn host(request: &HttpRequest) -> String {
 }
 
 async fn config(request: HttpRequest, settings: Data<ServicesSettings>) -> HttpResponse {
-    let Addresses { gateway, ingest } = Addresses::of(&request, &settings);
+    let Addresses { gateway, ingest } = Addresses::from_request(&request, &settings);
     HttpResponse::Ok()
         .insert_header((CACHE_CONTROL, "no-store"))
         .json(json!({ "gateway": gateway, "ingest": ingest }))
@@ -66,7 +66,7 @@ async fn config(request: HttpRequest, settings: Data<ServicesSettings>) -> HttpR
 async fn file(
     request: HttpRequest,
     path: web::Path<String>,
-    wanted: Option<Header<IfNoneMatch>>,
+    cached: Option<Header<IfNoneMatch>>,
     settings: Data<ServicesSettings>,
 ) -> HttpResponse {
     let path = if path.is_empty() { PAGE } else { path.as_str() };
@@ -77,25 +77,25 @@ async fn file(
         return not_found(request).await;
     };
     let tag = EntityTag::new_strong(asset.tag);
-    let held = wanted.is_some_and(|Header(wanted)| match wanted {
+    let unchanged = cached.is_some_and(|Header(cached)| match cached {
         IfNoneMatch::Any => true,
-        IfNoneMatch::Items(tags) => tags.iter().any(|held| held.weak_eq(&tag)),
+        IfNoneMatch::Items(tags) => tags.iter().any(|cached| cached.weak_eq(&tag)),
     });
-    let mut answer = if held { HttpResponse::NotModified() } else { HttpResponse::Ok() };
-    let cached = if asset.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let mut answer = if unchanged { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    let cache_control = if asset.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
     answer
-        .insert_header((CACHE_CONTROL, cached))
+        .insert_header((CACHE_CONTROL, cache_control))
         .insert_header(ETag(tag))
         .insert_header((CONTENT_TYPE, asset.media_type))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .insert_header((REFERRER_POLICY, "no-referrer"))
         .insert_header((HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
-        .insert_header((CONTENT_SECURITY_POLICY, policy(&Addresses::of(&request, &settings))));
-    if held { answer.finish() } else { answer.body(asset.content.into_owned()) }
+        .insert_header((CONTENT_SECURITY_POLICY, policy(&Addresses::from_request(&request, &settings))));
+    if unchanged { answer.finish() } else { answer.body(asset.content.into_owned()) }
 }
 
-/// What the page may load: its own files, and what it asks the services for. A path that ends in a slash stands for all
-/// that is below it (<https://www.w3.org/TR/CSP3/#path-part-match>).
+/// What the page may load: its own files, and everything of the services. A path that ends in a
+/// slash includes everything below it (<https://www.w3.org/TR/CSP3/#path-part-match>).
 fn policy(addresses: &Addresses) -> String {
     let Addresses { gateway, ingest } = addresses;
     format!(
@@ -107,8 +107,8 @@ fn policy(addresses: &Addresses) -> String {
 
 fn not_built() -> HttpResponse {
     Problem::unavailable(
-        "The page was not built before this program: run `npm ci` and `npm run build` in crates/dashboard/web, which \
-         needs Node 20 or newer, then build this program again.",
+        "The page was not built before this program: run `npm ci` and `npm run build` in crates/dashboard/web \
+         (needs Node 20 or newer), then build this program again.",
     )
     .response()
 }

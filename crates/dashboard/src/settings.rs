@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 
 use serde::Deserialize;
+use service_kit::command::ServiceSettings;
 use service_kit::settings::sections::{HTTP, HttpSettings, INTERNAL, InternalSettings, LOG, LogSettings};
 use service_kit::settings::{Defaults, SettingsError};
 
@@ -45,5 +46,15 @@ impl Settings {
     /// [`SettingsError`], which names the setting.
     pub fn load() -> Result<Self, SettingsError> {
         DEFAULTS.load()
+    }
+}
+
+impl ServiceSettings for Settings {
+    fn internal(&self) -> &InternalSettings {
+        &self.internal
+    }
+
+    fn log(&self) -> &LogSettings {
+        &self.log
     }
 }

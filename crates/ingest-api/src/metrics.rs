@@ -18,7 +18,6 @@ const WAITING: &str = "ingest_pool_waiting_requests";
 
 /// Registers the help texts, and the counters that are to start at zero.
 pub(crate) fn describe(metrics: &Metrics) {
-    service_kit::observe::describe(metrics);
     metrics.with(|| {
         describe_counter!(ROWS, "Rows received, by table and outcome.");
         describe_histogram!(INSERT_ROWS, "Rows per insert, by table.");

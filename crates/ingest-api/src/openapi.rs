@@ -1,8 +1,8 @@
 //! The OpenAPI description of the service.
 //!
-//! Invariant: the paths come from [`endpoints`], so they are exactly the paths that are served;
-//! schemas come from the types that bodies are parsed into and answers are written from; limits
-//! come from the settings. `cargo xtask ci` tests the service against the description.
+//! Invariant: the paths come from `routes::endpoints`, so they are exactly the paths that are
+//! served; schemas come from the types that bodies are parsed into and answers are written from;
+//! limits come from the settings. `cargo xtask ci` tests the service against the description.
 
 use openapi_kit::{PROBLEM, components, schema_of};
 use utoipa::openapi::schema::Components;
@@ -21,13 +21,14 @@ use crate::settings::Settings;
 const DESCRIPTION: &str = "\
 Receives events and commits them to Postgres. An answer of 2xx is sent after the commit.
 
-Every request may be repeated. Send an `id` of your own, or an `Idempotency-Key`. If you post the same content again, \
-the answer is 200 with the stored row; if you post other content with the same `id`, the answer is 409. Fields that \
-are left out are not compared, and times are compared in microseconds.
+Every request may be repeated. Send an `id` of your own, or an `Idempotency-Key`. If you post the \
+same content again, the answer is 200 with the stored row; if you post other content with the same \
+`id`, the answer is 409. Fields that are left out are not compared, and times are compared in \
+microseconds.
 
-Errors are RFC 9457 problem details. A method that a path does not have is answered with 405, and `Allow` lists the \
-methods that it has. The service takes over the `X-Request-Id` of a request if it has at most 128 visible ASCII \
-characters; every answer has an `X-Request-Id`.";
+Errors are RFC 9457 problem details. A method that a path does not have is answered with 405, and \
+`Allow` lists the methods that it has. Every answer has an `X-Request-Id`: the one of the request \
+if that has at most 128 visible ASCII characters, otherwise a new one.";
 
 /// The description of all paths, with the limits of these settings.
 #[must_use]

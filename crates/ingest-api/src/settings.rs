@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use postgres_kit::settings::{DATABASE, DatabaseSettings, POOL, PoolSettings};
 use serde::Deserialize;
+use service_kit::command::ServiceSettings;
 use service_kit::settings::sections::{HTTP, HttpSettings, INTERNAL, InternalSettings, LOG, LogSettings};
 use service_kit::settings::{Defaults, NonZeroDuration, SettingsError, duration};
 
@@ -74,5 +75,15 @@ impl Settings {
     /// [`SettingsError`], which names the setting.
     pub fn load() -> Result<Self, SettingsError> {
         DEFAULTS.load()
+    }
+}
+
+impl ServiceSettings for Settings {
+    fn internal(&self) -> &InternalSettings {
+        &self.internal
+    }
+
+    fn log(&self) -> &LogSettings {
+        &self.log
     }
 }

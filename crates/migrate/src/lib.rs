@@ -1,11 +1,11 @@
-//! Brings a database to the schema of this release, from whatever release it is at, or from nothing.
+//! Migrates a database to the schema of this release, from any earlier release or from nothing.
 //!
-//! Reading order: [`settings`] say which database and whose passwords; [`migrate`] makes the database where it
-//! is missing, then the [`roles`], then applies `migrations/` in order.
+//! Reading order: [`settings`] names the database and the roles' passwords. [`migrate`] creates the
+//! database if it does not exist, then the [`roles`], and then applies `migrations/` in order.
 //!
-//! Invariant: running it twice, or from two places at once, is safe. One session advisory lock lets one
-//! migrate a database at a time; roles, which all databases of a cluster share, are made so that two at once
-//! do not collide.
+//! Invariant: running it twice, or from two places at once, is safe. A session advisory lock
+//! serialises the migrations of one database. Roles belong to the whole cluster and are created so
+//! that two runs do not collide.
 
 pub mod roles;
 pub mod settings;
@@ -22,22 +22,23 @@ mod embedded {
     refinery::embed_migrations!("../../migrations");
 }
 
-/// What was done.
+/// The result of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Migration {
     /// Whether the database was created.
     pub created: bool,
-    /// The migrations applied, oldest first, as `V1__events`; empty where the schema was up to date.
+    /// The applied migrations, oldest first, such as `V1__events`; empty if the schema was up to
+    /// date.
     pub applied: Vec<String>,
-    /// The schema's version now.
+    /// The schema version now.
     pub version: i32,
 }
 
-/// Why a database could not be migrated. What was applied before stays, each migration whole.
+/// Why a database could not be migrated. Migrations that were applied before stay.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// Postgres does not let the bootstrap user in, or does not answer.
-    #[error("cannot connect to Postgres at {host}:{port} as {user}: {source}")]
+    /// Postgres refuses the superuser, or does not answer.
+    #[error("cannot connect to Postgres at {host}:{port} as {user}")]
     Connect {
         /// The address tried.
         host: String,
@@ -45,26 +46,26 @@ pub enum MigrateError {
         port: u16,
         /// The role tried.
         user: String,
-        /// What the client library says.
+        /// The error of the client library.
         source: tokio_postgres::Error,
     },
     /// A password is empty.
-    #[error("{0} is empty: set it, for without a password a role cannot connect")]
+    #[error("{0} is empty: set it, because a role without a password cannot connect")]
     EmptyPassword(&'static str),
     /// A statement failed.
-    #[error("{doing}: {source}")]
+    #[error("{doing} failed")]
     Statement {
         /// What was attempted.
         doing: &'static str,
-        /// What Postgres says.
+        /// The error of Postgres.
         source: tokio_postgres::Error,
     },
-    /// A migration failed, or those applied are not those of this release.
+    /// A migration failed, or the applied migrations are not those of this release.
     #[error("the migrations could not be applied: {0}")]
     Migration(#[from] refinery::Error),
-    /// A newer release has been here.
+    /// A newer release migrated the database.
     #[error(
-        "the database has schema version {found}, this release ends at {known}: run `migrate` of a newer release"
+        "the database has schema version {found}, but this release ends at {known}: run `migrate` of a newer release"
     )]
     Newer {
         /// The version found.
@@ -74,14 +75,14 @@ pub enum MigrateError {
     },
 }
 
-/// Makes `database` where it is missing, the roles, and applies the migrations that are not there yet.
+/// Creates `database` if it does not exist, then the roles, and applies the missing migrations.
 ///
 /// # Errors
-/// [`MigrateError`], which says what was attempted.
-pub async fn migrate(database: &DatabaseSettings, roles: &RoleSettings) -> Result<Outcome, MigrateError> {
+/// [`MigrateError`], which names what was attempted.
+pub async fn migrate(database: &DatabaseSettings, roles: &RoleSettings) -> Result<Migration, MigrateError> {
     let (mut client, created) = connect_or_create(database).await?;
-    // Held until the session ends, so that a crash lets go of it. The other one may be at a long migration, so
-    // there is no deadline.
+    // Held until the session ends, so that a crash releases it. Another run may be applying a long
+    // migration, so there is no time limit.
     let lock = format!("SELECT pg_advisory_lock({}, {})", MIGRATE.class, MIGRATE.purpose);
     statement(&client, "waiting for another migrate to finish", &lock).await?;
     roles::ensure(&client, roles).await?;
@@ -93,7 +94,7 @@ pub async fn migrate(database: &DatabaseSettings, roles: &RoleSettings) -> Resul
     }
     let report = embedded::migrations::runner().run_async(&mut client).await?;
     let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
-    Ok(Outcome { created, applied, version: schema::VERSION })
+    Ok(Migration { created, applied, version: schema::VERSION })
 }
 
 async fn connect_or_create(database: &DatabaseSettings) -> Result<(Client, bool), MigrateError> {
@@ -105,8 +106,8 @@ async fn connect_or_create(database: &DatabaseSettings) -> Result<(Client, bool)
             let create = format!("CREATE DATABASE {}", roles::identifier(&database.name));
             let created = match maintenance.batch_execute(&create).await {
                 Ok(()) => true,
-                // Another migrate made it between our two connections. Which of the two errors comes depends on
-                // whether it had committed.
+                // Another run created it between our two connections. The error depends on whether
+                // the other run had committed.
                 Err(error)
                     if matches!(
                         error.code(),

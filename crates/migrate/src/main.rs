@@ -1,10 +1,15 @@
-//! Brings a database to the schema of this release, and ends.
+//! Migrates a database to the schema of this release, and exits.
+
+use std::error::Error;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
 use migrate::settings::{DEFAULTS, Settings};
+use service_kit::command::print_settings;
+use service_kit::failure::exit_code;
 
-/// Brings a database to the schema of this release, and ends.
+/// Migrates a database to the schema of this release, and exits.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -12,30 +17,39 @@ struct Arguments {
     command: Option<Command>,
 }
 
-#[derive(Debug, Clone, Copy, clap::Subcommand)]
+#[derive(Debug, Clone, Copy, Default, clap::Subcommand)]
 enum Command {
-    /// Migrates. This is what it does without a command, too.
+    /// Migrates the database. This is the default.
+    #[default]
     Run,
-    /// Prints the settings in effect, and the source of each; passwords are not shown.
+    /// Prints the settings in effect and the origin of each. Passwords are redacted.
     PrintSettings,
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    if let Some(Command::PrintSettings) = Arguments::parse().command {
-        return Ok(service_kit::command::print_settings(&DEFAULTS)?);
+async fn main() -> ExitCode {
+    exit_code(execute(Arguments::parse().command.unwrap_or_default()).await)
+}
+
+async fn execute(command: Command) -> Result<(), Box<dyn Error + Send + Sync>> {
+    match command {
+        Command::Run => Ok(run().await?),
+        Command::PrintSettings => print_settings(&DEFAULTS),
     }
+}
+
+async fn run() -> anyhow::Result<()> {
     let settings = Settings::load()?;
     service_kit::telemetry::start(&settings.log)?;
     let name = &settings.database.name;
-    let outcome = migrate::migrate(&settings.database, &settings.roles)
+    let migration = migrate::migrate(&settings.database, &settings.roles)
         .await
         .with_context(|| format!("the database {name} was not migrated"))?;
     tracing::info!(
         database.name = name,
-        database.created = outcome.created,
-        schema.version = outcome.version,
-        schema.applied = outcome.applied.len(),
+        database.created = migration.created,
+        schema.version = migration.version,
+        schema.applied = migration.applied.len(),
         "the schema is up to date"
     );
     Ok(())

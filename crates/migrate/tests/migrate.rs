@@ -1,4 +1,4 @@
-//! Migrating twice, many at once, and what is refused.
+//! Tests of migrations: twice, many at once, and refused.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
-/// A cluster of one test alone, in which no role and no database was ever made.
+/// A Postgres cluster for one test, without any role or database of Newcycle.
 struct Fresh {
     settings: ClusterSettings,
     cluster: Cluster,
@@ -72,10 +72,10 @@ async fn connect(database: &DatabaseSettings) -> Result<Client, tokio_postgres::
     Ok(client)
 }
 
-/// Sixteen at once, on two databases, in a cluster that has neither a database nor a role of Newcycle: every
-/// collision there can be, of databases, roles, passwords and migrations.
+/// Sixteen runs at once, on two databases, in a cluster without any database or role of Newcycle:
+/// all possible collisions of databases, roles, passwords and migrations.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_at_once_migrate_each_database_once() {
+async fn concurrent_runs_migrate_each_database_once() {
     let fresh = Fresh::start("many");
     let names = ["one", "an\"other"];
     let mut running = tokio::task::JoinSet::new();
@@ -91,14 +91,14 @@ async fn many_at_once_migrate_each_database_once() {
         applied[name] += outcome.applied.len();
     }
     let versions = usize::try_from(schema::VERSION).unwrap();
-    assert_eq!((created, applied), ([1, 1], [versions, versions]), "each of both exactly once");
+    assert_eq!((created, applied), ([1, 1], [versions, versions]), "each database exactly once");
     for name in names {
         schema::check(&connect(&fresh.database(name)).await.unwrap()).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn again_changes_nothing_but_the_passwords() {
+async fn a_second_run_changes_only_the_passwords() {
     let fresh = Fresh::start("again");
     let database = fresh.database("newcycle");
     let first = migrate(&database, &roles("first", "second")).await.unwrap();
@@ -115,16 +115,16 @@ async fn again_changes_nothing_but_the_passwords() {
     assert!(!again.created && again.applied.is_empty(), "{again:?}");
     let rows = "SELECT count(*) FROM users";
     let users: i64 = connect(&database).await.unwrap().query_one(rows, &[]).await.unwrap().get(0);
-    assert_eq!(users, 1, "what was written must stay");
+    assert_eq!(users, 1, "existing rows must stay");
     let old = connect(&fresh.as_role("newcycle", "newcycle_ingest", "first")).await.err().unwrap();
     assert_eq!(old.code(), Some(&SqlState::INVALID_PASSWORD));
     connect(&fresh.as_role("newcycle", "newcycle_ingest", "third")).await.unwrap();
     connect(&fresh.as_role("newcycle", "newcycle_notifier", "fourth")).await.unwrap();
 }
 
-/// One writer each: ingest-api's role cannot touch counts, stats-notifier's cannot touch events.
+/// ingest-api's role cannot write counts, and stats-notifier's role cannot write events.
 #[tokio::test]
-async fn each_role_writes_what_is_its_own() {
+async fn each_role_can_write_only_its_own_tables() {
     let fresh = Fresh::start("roles");
     migrate(&fresh.database("newcycle"), &roles("first", "second")).await.unwrap();
     let ingest = connect(&fresh.as_role("newcycle", "newcycle_ingest", "first")).await.unwrap();
@@ -154,7 +154,7 @@ async fn each_role_writes_what_is_its_own() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_migrated_is_refused_in_words() {
+async fn refusals_name_the_reason() {
     let fresh = Fresh::start("refused");
     let database = fresh.database("newcycle");
     let empty = migrate(&database, &roles("", "second")).await.unwrap_err();

@@ -1,8 +1,8 @@
-//! What a service says of its own paths, as [OpenAPI 3.2](https://spec.openapis.org/oas/v3.2.0) has it: for programs
-//! at `/openapi.json`, and for people at `/docs`.
+//! The description of a service's paths in [OpenAPI 3.2](https://spec.openapis.org/oas/v3.2.0): for
+//! programs at `/openapi.json`, and for people at `/docs`.
 //!
-//! Invariant: an [`Endpoint`] both answers a path and describes it, so that nothing is served undescribed, or
-//! described unserved. `/docs` loads nothing from another host.
+//! Invariant: an [`Endpoint`] both answers a path and describes it, so every served path is
+//! described, and every described path is served. `/docs` loads nothing from another host.
 
 use actix_web::http::Method;
 use actix_web::http::header::LOCATION;
@@ -32,7 +32,7 @@ const REQUEST_ID_HEADER: &str = "X-Request-Id";
 /// The name of the schema of [`problem::Problem`] among the components.
 pub const PROBLEM: &str = "Problem";
 
-/// A path: who answers each of its methods, and what is said of that.
+/// A path: a handler and a description for each of its methods.
 pub struct Endpoint {
     path: &'static str,
     resource: Resource,
@@ -41,7 +41,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// A path that no method can be used on yet.
+    /// A path without methods.
     #[must_use]
     pub fn at(path: &'static str) -> Self {
         let (resource, description) = (web::resource(path), PathItemBuilder::new());
@@ -105,14 +105,14 @@ impl Endpoint {
         self
     }
 
-    /// What answers the path: other methods with 405.
+    /// The resource that answers the path; it answers other methods with 405.
     #[must_use]
     pub fn resource(self) -> Resource {
         self.resource.default_service(problem::method_not_allowed(&self.methods))
     }
 }
 
-/// The description of a service of these paths.
+/// The description of a service with these paths.
 #[must_use]
 pub fn describe(
     info: InfoBuilder,
@@ -131,15 +131,15 @@ pub fn describe(
         .build()
 }
 
-/// The schemas, headers and answers that every description refers to.
+/// The schemas, headers and answers that every description uses.
 #[must_use]
 pub fn components() -> ComponentsBuilder {
-    let description = "The path has no such method. `Allow` names those that it has.";
-    let allow = header(text(), "The methods that the path has, separated by commas.");
+    let description = "The path does not have this method. `Allow` lists the methods it has.";
+    let allow = header(text(), "The methods of the path, separated by commas.");
     let id = text().min_length(Some(1)).max_length(Some(REQUEST_ID_BYTES));
     let id = header(
         id,
-        "The request's own id where it had one, else a new one: name it in questions about this answer.",
+        "The request's own id, or a new one if it had none. Include it in questions about this answer.",
     );
     ComponentsBuilder::new()
         .schema(PROBLEM, problem_schema())
@@ -150,7 +150,7 @@ pub fn components() -> ComponentsBuilder {
 /// Serves a description, and pages that show it.
 ///
 /// # Errors
-/// It cannot be written as JSON.
+/// The description cannot be written as JSON.
 pub fn routes(
     description: &OpenApi,
 ) -> serde_json::Result<impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static + use<>> {
@@ -165,7 +165,7 @@ pub fn routes(
         let description = web::resource(DESCRIPTION_PATH)
             .route(get)
             .default_service(problem::method_not_allowed(&[Method::GET]));
-        // The pages would otherwise have the description judged by a service on another host.
+        // Otherwise the pages would send the description to a validator on another host.
         let config = Config::from(DESCRIPTION_PATH).validator_url("none").use_base_layout();
         let slash = || {
             std::future::ready(HttpResponse::PermanentRedirect().insert_header((LOCATION, "/docs/")).finish())
@@ -177,7 +177,7 @@ pub fn routes(
     })
 }
 
-/// A parameter that may be left out.
+/// A parameter; it is optional unless it is part of the path.
 #[must_use]
 pub fn parameter(
     place: ParameterIn,
@@ -208,7 +208,7 @@ pub fn refusal(description: &str) -> ResponseBuilder {
     answer(description).content(problem::CONTENT_TYPE, content(Ref::from_schema_name(PROBLEM)))
 }
 
-/// A refusal that time may mend.
+/// A refusal that the client may retry.
 #[must_use]
 pub fn unavailable(description: &str) -> Response {
     let seconds = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1));
@@ -235,7 +235,7 @@ pub fn schema_of<T: ToSchema>() -> Ref {
     Ref::from_schema_name(T::name())
 }
 
-/// A text.
+/// The schema of a text.
 #[must_use]
 pub fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
@@ -250,7 +250,7 @@ fn problem_schema() -> Schema {
         .schema_type(Type::String)
         .format(Some(SchemaFormat::Custom("uri-reference".to_owned())))
         .pattern(Some("^/problems/[a-z-]+$"))
-        .description(Some("Tells programs what kind of problem it is; stable."))
+        .description(Some("The kind of problem, for programs. It is stable."))
         .examples(["/problems/not-found"]);
     let status = ObjectBuilder::new()
         .schema_type(Type::Integer)
@@ -258,12 +258,12 @@ fn problem_schema() -> Schema {
         .maximum(Some(599))
         .description(Some("The status of the answer."));
     ObjectBuilder::new()
-        .description(Some("What is wrong with a request, or with the service: RFC 9457 problem details."))
+        .description(Some("Problem details (RFC 9457): what is wrong with the request or with the service."))
         .property("type", kind)
         .property("title", text("The kind of problem, for people."))
         .property("status", status)
-        .property("detail", text("What is wrong in this request, for people."))
-        .property("field", text("The field, parameter or header that is wrong, where it is one."))
+        .property("detail", text("What is wrong with this request, for people."))
+        .property("field", text("The field, parameter or header that is wrong, if it is one."))
         .required("type")
         .required("title")
         .required("status")

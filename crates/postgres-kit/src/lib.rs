@@ -1,10 +1,12 @@
 //! What every program that connects to Postgres needs.
 //!
-//! - [`database`][]: connection settings, and a pool with a deadline on each use;
-//! - [`locks`][]: the advisory locks;
-//! - [`schema`][]: the schema version that this release needs.
+//! - [`settings`]: which server and database, as whom, and how many connections;
+//! - [`database`]: a pool with a time limit on each use, and which errors may pass by themselves;
+//! - [`locks`]: the advisory locks;
+//! - [`schema`]: the schema version that this release needs.
 //!
-//! A crate of its own, because sse-gateway and dashboard link [`service_kit`] and no Postgres client.
+//! It is separate from [`service_kit`] because sse-gateway and dashboard must not link a Postgres
+//! client.
 
 pub mod database;
 pub mod locks;

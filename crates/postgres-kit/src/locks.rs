@@ -1,5 +1,5 @@
-//! The advisory locks of this system. Each is named here once; SQL in `migrations/` has to repeat the
-//! numbers of the gate.
+//! The advisory locks of this system. Each is named here once; SQL in `migrations/` has to repeat
+//! the numbers of the gate.
 
 /// An advisory lock of a database, as `pg_advisory_lock(class, purpose)` takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

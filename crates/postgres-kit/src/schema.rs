@@ -1,4 +1,4 @@
-//! Which schema this release works on. Migrations only ever move it forward.
+//! The schema version that this release needs. Migrations only ever raise it.
 
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -6,26 +6,26 @@ use tokio_postgres::error::SqlState;
 /// The newest migration that this release knows.
 pub const VERSION: i32 = 2;
 
-/// The database's schema is not the one that this release works on.
+/// Why this release cannot use the database's schema.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// No migration ever ran.
+    /// No migration has run.
     #[error("the database has no schema yet: run `migrate`, then start again")]
     Missing,
     /// Migrations are missing.
     #[error(
-        "the database has schema version {0}, this release needs {VERSION}: run `migrate` of this release"
+        "the database has schema version {0}, but this release needs {VERSION}: run `migrate` of this release"
     )]
     Older(i32),
     /// A newer release migrated it.
-    #[error("the database has schema version {0}, this release knows {VERSION}: start a newer release")]
+    #[error("the database has schema version {0}, but this release ends at {VERSION}: start a newer release")]
     Newer(i32),
     /// The version could not be read.
     #[error("the schema version could not be read: {0}")]
     Unreadable(#[from] tokio_postgres::Error),
 }
 
-/// The newest migration that ran in this database, or `None` where none ever did.
+/// The newest migration that ran in this database, or `None` if none has run.
 ///
 /// # Errors
 /// Postgres did not answer, or refused.
@@ -38,7 +38,7 @@ pub async fn version(client: &Client) -> Result<Option<i32>, tokio_postgres::Err
     }
 }
 
-/// Refuses a database whose schema this release does not know.
+/// Fails if the database's schema is not the one that this release needs.
 ///
 /// # Errors
 /// [`SchemaError`], which says what to do.

@@ -16,8 +16,8 @@ pub const POOL: &str = include_str!("../config/pool.toml");
 pub const LIBPQ: &[(&str, &str)] =
     &[("PGHOST", "database.host"), ("PGPORT", "database.port"), ("PGDATABASE", "database.name")];
 
-/// The most connections that a pool can have, which is more than one Postgres server handles well. The
-/// pool allocates memory for all of them at startup.
+/// The most connections that a pool can have, which is more than one Postgres server handles well.
+/// The pool allocates memory for all of them at startup.
 const CONNECTIONS_MAX: usize = 10_000;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -44,8 +44,8 @@ impl DatabaseSettings {
             .password(self.password.expose_secret())
             .application_name(application_name)
             .connect_timeout(self.connect_timeout.get())
-            // No count depends on the time zone, but people who compare logs of both sides should not
-            // have to convert times.
+            // No count depends on the time zone, but people who compare logs of both sides should
+            // not have to convert times.
             .options("-c TimeZone=UTC");
         config
     }
@@ -64,12 +64,12 @@ pub struct PoolSettings {
 impl PoolSettings {
     /// The server-side options of a pool's sessions.
     ///
-    /// Twice a second, the server checks whether the client is still connected, and otherwise ends the
-    /// session's statement, even one that waits for a lock:
-    /// [`Connections::run`](crate::database::Connections::run) closes the connection of abandoned work.
-    /// The timeouts cover a client that disappeared silently, behind a cut line or a proxy. None of this
-    /// ends a commit that waits for a synchronous standby, because such a commit is already durable here,
-    /// and ending the wait would make it visible.
+    /// Twice a second, the server checks whether the client is still connected, and otherwise ends
+    /// the session's statement, even one that waits for a lock:
+    /// [`Connections::run`](crate::database::Connections::run) closes the connection of abandoned
+    /// work. The timeouts cover a client that disappeared silently, behind a cut line or a proxy.
+    /// None of this ends a commit that waits for a synchronous standby, because such a commit is
+    /// already durable here, and ending the wait would make it visible.
     pub(crate) fn session_options(&self) -> String {
         let timeout = self.statement_timeout.get().as_millis();
         format!(

@@ -1,68 +1,86 @@
-//! What every service's program can be asked to do, beside what only some can.
+//! The commands that every service's program has.
 
+use std::error::Error;
+use std::io::Write;
 use std::time::Duration;
 
-use std::io::Write;
+use tokio_util::sync::CancellationToken;
 
-use crate::settings::sections::InternalSettings;
+use crate::service::Application;
+use crate::settings::sections::{InternalSettings, LogSettings};
 use crate::settings::{Defaults, SettingsError};
+use crate::{limits, shutdown, telemetry};
 
-/// The commands that all services have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::Subcommand)]
+/// How long the service may take to answer a health check.
+const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The commands that every service's program has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
-    /// Runs the service, until SIGTERM or Ctrl-C. This is what it does without a command, too.
+    /// Runs the service until SIGTERM or Ctrl-C. This is the default.
+    #[default]
     Run,
-    /// Asks the service of these settings whether it is ready; exits 0 where it is, else 1. For a container's health
-    /// check, which then needs no shell.
+    /// Checks whether the service with these settings is ready: exits with 0 if it is, and with 1
+    /// if not. For the health check of a container, which then needs no shell.
     Healthcheck,
-    /// Prints the settings in effect, and the source of each; passwords are not shown.
+    /// Prints the settings in effect and the origin of each. Passwords are redacted.
     PrintSettings,
 }
 
-/// Why a health check failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Unhealthy {
-    /// There is no answer.
-    #[error("{url} does not answer: {source}")]
-    Unreachable {
-        /// The address asked.
-        url: String,
-        /// What the HTTP client says.
-        source: reqwest::Error,
-    },
-    /// The service says that it is not ready.
-    #[error("not ready: {0}")]
-    NotReady(String),
+/// The sections that [`Command::execute`] reads.
+pub trait ServiceSettings {
+    /// The section `internal`.
+    fn internal(&self) -> &InternalSettings;
+    /// The section `log`.
+    fn log(&self) -> &LogSettings;
 }
 
-/// How long a health check may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+impl Command {
+    /// Executes the command of a service that `build` puts together.
+    ///
+    /// # Errors
+    /// The settings cannot be used, the service failed, or it is not healthy.
+    pub async fn execute<S: ServiceSettings, E: Into<Box<dyn Error + Send + Sync>>>(
+        self,
+        defaults: &Defaults,
+        load: impl FnOnce() -> Result<S, SettingsError>,
+        build: impl FnOnce(S, CancellationToken) -> Result<Application, E>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        match self {
+            Self::Run => {
+                let settings = load()?;
+                telemetry::start(settings.log())?;
+                limits::raise_open_files();
+                let application = build(settings, shutdown::on_signal()?).map_err(Into::into)?;
+                application.run_until_stopped().await?;
+            }
+            Self::Healthcheck => healthcheck(load()?.internal()).await?,
+            Self::PrintSettings => print_settings(defaults)?,
+        }
+        Ok(())
+    }
+}
 
 /// Prints the settings in effect to standard output.
 ///
 /// # Errors
-/// They cannot be read, or standard output is closed.
-pub fn print_settings(defaults: &Defaults) -> Result<(), PrintError> {
+/// The settings cannot be read, or standard output is closed.
+pub fn print_settings(defaults: &Defaults) -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(std::io::stdout().write_all(defaults.print()?.as_bytes())?)
 }
 
-/// The settings could not be printed.
+/// Why a health check failed.
 #[derive(Debug, thiserror::Error)]
-pub enum PrintError {
-    /// They cannot be read.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// Standard output is closed.
-    #[error(transparent)]
-    Output(#[from] std::io::Error),
+enum Unhealthy {
+    #[error("{url} does not answer")]
+    Unreachable { url: String, source: reqwest::Error },
+    #[error("the service is not ready: {0}")]
+    NotReady(String),
 }
 
-/// Asks the service that listens where `settings` say whether it is ready.
-///
-/// # Errors
-/// It is not, or does not answer.
-pub async fn healthcheck(settings: &InternalSettings) -> Result<(), Unhealthy> {
-    // A service that listens everywhere listens here.
+/// Checks whether the service with these settings is ready.
+async fn healthcheck(settings: &InternalSettings) -> Result<(), Unhealthy> {
+    // A service that listens on all interfaces also listens on this one.
     let host = match settings.host.parse::<std::net::IpAddr>() {
         Ok(address) if address.is_unspecified() => "127.0.0.1".to_owned(),
         Ok(std::net::IpAddr::V6(address)) => format!("[{address}]"),
@@ -70,8 +88,8 @@ pub async fn healthcheck(settings: &InternalSettings) -> Result<(), Unhealthy> {
     };
     let url = format!("http://{host}:{}/readyz", settings.port);
     let unreachable = |source| Unhealthy::Unreachable { url: url.clone(), source };
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().map_err(unreachable)?;
-    let response = client.get(&url).send().await.map_err(unreachable)?;
+    let client = reqwest::Client::builder().no_proxy().timeout(HEALTHCHECK_TIMEOUT).build();
+    let response = client.map_err(unreachable)?.get(&url).send().await.map_err(unreachable)?;
     if response.status().is_success() {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! A client's connection, and what bounds it.
+//! A client's connection, and its bounds.
 
 use std::cell::Cell;
 use std::io;
@@ -13,63 +13,64 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// How much of an answer is handed to the connection at a time. The server copies each piece into the connection's buffer,
-/// and asks for the next one only when there is room: so a client that does not read costs a piece, not an answer. And a
-/// request is under way until its answer is nearly all sent: a client that is slow is not idle.
+/// The size of the pieces in which an answer is handed to the connection. The server copies each
+/// piece into the connection's buffer, and takes the next one only when there is room. So a client
+/// that does not read costs one piece and not a whole answer, and a request lasts until nearly all
+/// of its answer is sent: a slow client is not idle.
 const PIECE_BYTES: usize = 16_384;
 
 /// The requests of one connection.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Requests(Rc<Counts>);
+pub(crate) struct Requests(Rc<RequestCounts>);
 
 #[derive(Debug, Default)]
-struct Counts {
-    under_way: Cell<usize>,
+struct RequestCounts {
+    active: Cell<usize>,
     ended: Cell<u64>,
 }
 
 impl Requests {
-    /// A request, which is under way until this is dropped.
-    pub(crate) fn begin(&self) -> UnderWay {
-        self.0.under_way.set(self.0.under_way.get() + 1);
-        UnderWay(Rc::clone(&self.0))
+    /// Begins a request, which lasts until the guard is dropped.
+    pub(crate) fn begin(&self) -> RequestGuard {
+        self.0.active.set(self.0.active.get() + 1);
+        RequestGuard(Rc::clone(&self.0))
     }
 }
 
-/// A request that is under way, until the last byte of its answer was handed over.
+/// A request that is being processed. It ends when the last byte of its answer was handed over.
 #[derive(Debug)]
-pub(crate) struct UnderWay(Rc<Counts>);
+pub(crate) struct RequestGuard(Rc<RequestCounts>);
 
-impl Drop for UnderWay {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.under_way.set(self.0.under_way.get() - 1);
+        self.0.active.set(self.0.active.get() - 1);
         self.0.ended.set(self.0.ended.get().wrapping_add(1));
     }
 }
 
-/// The body of an answer, with which the request ends, in pieces.
-pub(crate) struct Counted {
+/// The body of an answer, in pieces. The request ends with it.
+pub(crate) struct CountedBody {
     content: Content,
-    /// What is left of the part that is being sent.
+    /// The unsent rest of the current part.
     rest: Bytes,
-    _under_way: Option<UnderWay>,
+    _request: Option<RequestGuard>,
 }
 
 enum Content {
     Whole(BoxBody),
-    /// As long as the whole, and not sent.
+    /// Only the size is sent.
     Omitted(BodySize),
 }
 
-impl Counted {
-    /// The body of an answer to GET, or to HEAD, which is told how long that would be, and gets nothing of it.
-    pub(crate) fn new(body: BoxBody, omitted: bool, under_way: Option<UnderWay>) -> Self {
+impl CountedBody {
+    /// The body of an answer to GET; or to HEAD, which gets only its size.
+    pub(crate) fn new(body: BoxBody, omitted: bool, request: Option<RequestGuard>) -> Self {
         let content = if omitted { Content::Omitted(body.size()) } else { Content::Whole(body) };
-        Self { content, rest: Bytes::new(), _under_way: under_way }
+        Self { content, rest: Bytes::new(), _request: request }
     }
 }
 
-impl MessageBody for Counted {
+impl MessageBody for CountedBody {
     type Error = <BoxBody as MessageBody>::Error;
 
     fn size(&self) -> BodySize {
@@ -96,56 +97,59 @@ impl MessageBody for Counted {
     }
 }
 
-/// A connection that is closed when no request was under way for too long.
+/// A connection that is closed if no request is processed on it for too long.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
     requests: Requests,
-    /// How many requests had ended when the clock was set.
+    /// How many requests had ended when the timer was set.
     ended: u64,
-    patience: Duration,
-    clock: Pin<Box<Sleep>>,
+    idle_timeout: Duration,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Connection {
-    /// `patience` is how long no request may be under way; `unread` how long the client may take nothing of what it is
-    /// sent, and `unsent_bytes` how much the operating system keeps of that before it is sent.
+    /// `idle_timeout` is how long the connection may have no request. `unread` is how long the
+    /// client may accept none of the data sent to it, and `unsent_bytes` is how much of it the
+    /// operating system buffers before sending.
     ///
-    /// Without the last two, Linux keeps up to some megabytes for a client that is slow, and keeps them for as long as the
-    /// client likes: memory that no setting counts, and for a stream minutes of states that have long been overtaken,
-    /// where conflation could have made one of them. What was sent and awaits its acknowledgement is not bounded in bytes,
-    /// so a fast client far away loses nothing. Only Linux has such bounds (`TCP_NOTSENT_LOWAT` and `TCP_USER_TIMEOUT`,
+    /// Without the last two, Linux buffers some megabytes for a slow client, for as long as the
+    /// client likes. No setting would bound that memory, and a stream's buffer would hold minutes
+    /// of outdated states instead of one conflated frame. Data that was sent and awaits its
+    /// acknowledgement is not bounded in bytes, so a fast client far away loses nothing. Only Linux
+    /// has these bounds (`TCP_NOTSENT_LOWAT` and `TCP_USER_TIMEOUT`,
     /// <https://man7.org/linux/man-pages/man7/tcp.7.html>); elsewhere nothing is set.
     pub(crate) fn new(
         stream: TcpStream,
-        patience: Duration,
+        idle_timeout: Duration,
         unread: Duration,
         unsent_bytes: Option<u32>,
     ) -> Self {
         if let Err(error) = bound(&stream, unread, unsent_bytes) {
-            tracing::debug!(error.message = %error, "what is kept for a connection cannot be bounded");
+            tracing::debug!(error.message = %error, "cannot bound the buffers of a connection");
         }
-        let clock = Box::pin(tokio::time::sleep(patience));
-        Self { stream, requests: Requests::default(), ended: 0, patience, clock }
+        let timer = Box::pin(tokio::time::sleep(idle_timeout));
+        Self { stream, requests: Requests::default(), ended: 0, idle_timeout, timer }
     }
 
-    /// What counts its requests.
+    /// The counter of its requests.
     pub(crate) fn requests(&self) -> Requests {
         self.requests.clone()
     }
 
-    /// An error once no request was under way for too long. The dispatcher flushes whenever it has done what it can, so it
-    /// comes by here at the end of each request, and is woken here when the time is over.
+    /// Fails if the connection has been idle for too long. The dispatcher flushes whenever it
+    /// cannot make progress, so it calls this at the end of each request, and the timer wakes it
+    /// here.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let counts = &self.requests.0;
-        if counts.under_way.get() > 0 {
+        if counts.active.get() > 0 {
             return Ok(());
         }
         if self.ended != counts.ended.get() {
             self.ended = counts.ended.get();
-            self.clock.as_mut().reset(Instant::now() + self.patience);
+            self.timer.as_mut().reset(Instant::now() + self.idle_timeout);
         }
-        match self.clock.as_mut().poll(context) {
+        match self.timer.as_mut().poll(context) {
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
             Poll::Pending => Ok(()),
         }
@@ -164,7 +168,8 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // Whoever still takes an answer is not idle, though its request has ended: the time is looked at when it is all sent.
+        // A client that still receives its answer is not idle, even if its request has ended. The
+        // timer is checked when everything is sent.
         Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
     }
 
@@ -198,9 +203,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_answer_comes_in_pieces_and_is_as_long_as_before() {
+    async fn a_body_is_sent_in_pieces_and_keeps_its_length() {
         let whole: Bytes = (0..=255).cycle().take(2 * PIECE_BYTES + 1).collect();
-        let mut body = std::pin::pin!(Counted::new(whole.clone().boxed(), false, None));
+        let mut body = std::pin::pin!(CountedBody::new(whole.clone().boxed(), false, None));
         assert_eq!(body.size(), BodySize::Sized(whole.len() as u64));
         let mut pieces = Vec::new();
         while let Some(piece) = poll_fn(|context| body.as_mut().poll_next(context)).await {

@@ -1,4 +1,5 @@
-//! `GET /livez`: the process serves requests. `GET /readyz`: it can do its work, and if not, why.
+//! `GET /livez`: the process serves requests. `GET /readyz`: it can do its work, or the reasons why
+//! not.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,52 +7,68 @@ use std::sync::Arc;
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
-/// What a service says of its own readiness.
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    /// Whether work may be sent to it.
-    pub ready: bool,
-    /// Why not; empty when ready.
+/// The result of a readiness check.
+#[derive(Debug, Clone, Default)]
+pub struct ReadinessReport {
+    /// Why the service cannot do its work; empty if it can.
     pub reasons: Vec<String>,
-    /// What an operator may want to know beside it, such as the role of a replica.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub detail: Option<serde_json::Value>,
+    /// Further information for operators, such as the role of a replica.
+    pub detail: Option<Value>,
 }
 
-impl Report {
-    /// Ready, unless there are reasons why not.
-    #[must_use]
-    pub const fn of(reasons: Vec<String>) -> Self {
-        Self { ready: reasons.is_empty(), reasons, detail: None }
+impl From<Vec<String>> for ReadinessReport {
+    fn from(reasons: Vec<String>) -> Self {
+        Self { reasons, detail: None }
     }
 }
 
-type Check = dyn Fn() -> Pin<Box<dyn Future<Output = Report> + Send>> + Send + Sync;
+#[derive(Serialize)]
+struct Answer {
+    ready: bool,
+    reasons: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<Value>,
+}
 
-/// How a service finds out whether it is ready: asked anew by each request, so it must be cheap and bounded.
+type Check = dyn Fn() -> Pin<Box<dyn Future<Output = ReadinessReport> + Send>> + Send + Sync;
+
+/// A service's readiness check. It runs for each request, so it must be cheap and bounded.
 #[derive(Clone)]
 pub struct Readiness(Arc<Check>);
 
 impl Readiness {
-    /// Readiness as `check` tells it.
+    /// Readiness as `check` determines it. A service that is stopping is never ready, whatever
+    /// `check` returns.
     pub fn new<F>(check: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Report> + Send + 'static,
+        F: Future<Output: Into<ReadinessReport>> + Send + 'static,
     {
-        Self(Arc::new(move || Box::pin(check())))
+        let check = Arc::new(check);
+        Self(Arc::new(move || {
+            let check = Arc::clone(&check);
+            Box::pin(async move { check().await.into() })
+        }))
     }
 
     /// Adds `/livez` and `/readyz`.
-    pub fn routes(&self, routes: &mut web::ServiceConfig) {
-        let check = self.clone();
+    pub(crate) fn routes(&self, shutdown: &CancellationToken, routes: &mut web::ServiceConfig) {
+        let check = Arc::clone(&self.0);
+        let shutdown = shutdown.clone();
         let ready = move || {
-            let check = check.clone();
+            let report = check();
+            let shutdown = shutdown.clone();
             async move {
-                let report = (check.0)().await;
+                let ReadinessReport { mut reasons, detail } = report.await;
+                if shutdown.is_cancelled() {
+                    reasons.push("stopping".to_owned());
+                }
+                let ready = reasons.is_empty();
                 let mut response =
-                    if report.ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-                response.insert_header((CACHE_CONTROL, "no-store")).json(report)
+                    if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+                response.insert_header((CACHE_CONTROL, "no-store")).json(Answer { ready, reasons, detail })
             }
         };
         routes

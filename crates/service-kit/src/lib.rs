@@ -1,27 +1,24 @@
-//! What every service needs and no service is about.
+//! What every service needs, independent of what it serves.
 //!
-//! - [`settings`][]: embedded defaults, a file, the environment;
-//! - [`command`][]: what every service's program can be asked to do;
-//! - [`telemetry`][]: logs;
-//! - [`metrics`] and [`observe`]: numbers, and what is recorded of every request;
-//! - [`health`][]: liveness and readiness;
-//! - [`internal`][]: the port that these are served on;
-//! - [`server`][]: the HTTP server of that port and of the public one, and what bounds its connections;
-//! - [`limits`][]: what the operating system allows;
-//! - [`problem`][]: errors as RFC 9457 problem details;
-//! - [`shutdown`] and [`supervisor`]: how a process ends, by a signal or because a part of it died.
+//! A program starts with [`command`], which reads the [`settings`] and starts the logs
+//! ([`telemetry`]). Its `startup.rs` puts the service together with [`service`]: a public and an
+//! internal port ([`server`]), [`health`], [`metrics`] and tasks under one [`supervisor`].
+//! [`shutdown`] and [`limits`] are about the process, [`observe`] about each request, [`problem`]
+//! about answers that report errors, and [`failure`] about a program that fails.
 //!
-//! Invariant: nothing in here knows an event, a count or a frame.
+//! Invariant: nothing in this crate knows an event, a count or a frame, and it links no Postgres
+//! client.
 
 pub mod command;
 mod connection;
+pub mod failure;
 pub mod health;
-pub mod internal;
 pub mod limits;
 pub mod metrics;
 pub mod observe;
 pub mod problem;
 pub mod server;
+pub mod service;
 pub mod settings;
 pub mod shutdown;
 pub mod supervisor;

@@ -1,11 +1,11 @@
-//! What the operating system allows a process.
+//! Limits that the operating system sets for a process.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the number of files that this process may have open to the most that it may raise it to, and returns that;
-/// `None` where there is no limit. Each client is an open file, and many systems allow 1,024 until asked.
+/// Raises this process's limit of open files as far as it may, and returns the limit, or `None` if
+/// there is none. Each client is an open file, and the initial limit of many systems is 1,024.
 ///
-/// Where it cannot be raised, it stays as it is, which is logged.
+/// If the limit cannot be raised, this logs a warning and keeps it.
 pub fn raise_open_files() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -14,7 +14,7 @@ pub fn raise_open_files() -> Option<u64> {
     match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         Ok(()) => maximum,
         Err(error) => {
-            tracing::warn!(error = %error, limit.open_files = current, "the limit of open files cannot be raised");
+            tracing::warn!(error = %error, limit.open_files = current, "cannot raise the limit of open files");
             current
         }
     }
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_files_as_may_be() {
+    fn the_limit_of_open_files_is_raised_to_the_maximum() {
         let allowed = raise_open_files();
         let now = getrlimit(Resource::Nofile);
         assert_eq!((allowed, now.current), (now.maximum, now.maximum));

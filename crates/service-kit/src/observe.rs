@@ -1,4 +1,4 @@
-//! What is recorded of every request: an id, which is on all that is logged while it is served, and metrics.
+//! Gives every request an id, which each log line of the request carries, and records its metrics.
 
 use std::time::Instant;
 
@@ -13,10 +13,11 @@ use tracing::Instrument;
 
 use crate::metrics::Metrics;
 
-/// The header that carries a request's id: taken from whoever asks, else made, and sent back with the answer.
+/// The header with the request's id. The client's id is used if it sends one, and the answer has
+/// it, too.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest id that is taken over, in bytes.
+/// The maximum length of a client's id, in bytes.
 pub const REQUEST_ID_BYTES: usize = 128;
 
 const REQUESTS: &str = "http_server_requests_total";
@@ -26,7 +27,7 @@ const DURATION: &str = "http_server_request_duration_seconds";
 #[derive(Debug, Clone)]
 pub struct RequestId(pub HeaderValue);
 
-/// Says what the metrics of requests mean.
+/// Describes the metrics of requests.
 pub fn describe(metrics: &Metrics) {
     metrics.with(|| {
         describe_counter!(REQUESTS, "Requests answered, by method, route and status.");
@@ -34,10 +35,11 @@ pub fn describe(metrics: &Metrics) {
     });
 }
 
-/// Middleware for [`actix_web::middleware::from_fn`]. The application's data must have [`Metrics`].
+/// Middleware for [`actix_web::middleware::from_fn`]. The application's data must contain
+/// [`Metrics`].
 ///
 /// # Errors
-/// Those of the service that it wraps.
+/// The errors of the wrapped service.
 pub async fn requests(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
@@ -45,8 +47,8 @@ pub async fn requests(
     let id = request.headers().get(&REQUEST_ID).filter(|id| is_plain(id)).cloned().unwrap_or_else(new_id);
     request.extensions_mut().insert(RequestId(id.clone()));
     let metrics = request.app_data::<web::Data<Metrics>>().cloned();
-    let method = name(request.method());
-    // The pattern, such as /items/{id}: paths themselves are without number.
+    let method = method_label(request.method());
+    // The pattern, such as /items/{id}, because the number of paths is unbounded.
     let route = request.match_pattern().unwrap_or_else(|| "none".to_owned());
     let span = tracing::info_span!(
         "request",
@@ -74,8 +76,9 @@ pub async fn requests(
     answer
 }
 
-/// The name of a method; HEAD is served, and so counted, as GET. Whoever asks may make up others without end, which would each be a metric of its own.
-const fn name(method: &Method) -> &'static str {
+/// The label of a method. HEAD counts as GET. Unknown methods become "other": clients can send
+/// arbitrary names, and each would create a new time series.
+const fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",
@@ -87,7 +90,7 @@ const fn name(method: &Method) -> &'static str {
     }
 }
 
-/// Whether an id can be logged and sent on as it is.
+/// Whether an id can be logged and forwarded without escaping.
 fn is_plain(id: &HeaderValue) -> bool {
     let bytes = id.as_bytes();
     (1..=REQUEST_ID_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 /// The media type of problems.
 pub const CONTENT_TYPE: &str = JsonProblemDetails::<Map<String, Value>>::CONTENT_TYPE;
 
-/// One problem, told to a client.
+/// A problem that is reported to a client.
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
@@ -22,13 +22,15 @@ pub struct Problem {
     retry_after_seconds: Option<u64>,
 }
 
-/// The most characters of a problem's detail, for it may quote what the client sent.
+/// The maximum length of a problem's detail in characters, because it may quote what the client
+/// sent.
 pub const DETAIL_CHARACTERS: usize = 500;
 
-/// The most characters of the name of a field, which may be one that there is not.
+/// The maximum length of a field's name in characters, because the client may have made it up.
 pub const FIELD_CHARACTERS: usize = 100;
 
-/// The text, or its beginning and its end where it is longer than so many characters: what it quotes is in the middle.
+/// The text, or its beginning and end if it is longer than `characters`. Quoted input is in the
+/// middle of messages, so the middle is cut.
 #[must_use]
 pub fn excerpt(text: &str, characters: usize) -> String {
     let all = text.chars().count();
@@ -41,8 +43,8 @@ pub fn excerpt(text: &str, characters: usize) -> String {
 }
 
 impl Problem {
-    /// A problem of the stable type `kind`, a path such as `/problems/not-found`, for programs to tell problems
-    /// apart by; `detail` is for people and says what is wrong in this request.
+    /// A problem. `kind` is its stable type for programs, a path such as `/problems/not-found`.
+    /// `detail` is for people, and explains what is wrong in this request.
     pub fn new(
         status: StatusCode,
         kind: &'static str,
@@ -53,33 +55,34 @@ impl Problem {
         Self { status, kind, title, detail, members: Map::new(), retry_after_seconds: None }
     }
 
-    /// The service cannot answer now: try again in a few seconds. Says nothing of what broke inside.
+    /// The service cannot answer now, and the client should try again in a few seconds. The answer
+    /// does not reveal what failed inside.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self::new(status, "/problems/unavailable", "The service cannot answer now", detail).retry_after(2)
     }
 
-    /// The service failed: nothing that the client can mend.
+    /// The service failed, and the client cannot fix it.
     #[must_use]
     pub fn internal() -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Self::new(status, "/problems/internal", "The service failed", "The failure was logged.")
     }
 
-    /// Names the field of the request that is wrong.
+    /// Names the invalid field of the request.
     #[must_use]
     pub fn field(self, field: impl Into<String>) -> Self {
         self.member("field", excerpt(&field.into(), FIELD_CHARACTERS))
     }
 
-    /// Adds a member of its own to the problem.
+    /// Adds a further member.
     #[must_use]
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Says when to try again.
+    /// Sets `Retry-After`.
     #[must_use]
     pub const fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_seconds = Some(seconds);
@@ -92,7 +95,7 @@ impl Problem {
         self.status
     }
 
-    /// The response that tells it.
+    /// The response that reports it.
     #[must_use]
     pub fn response(&self) -> HttpResponse {
         let mut response = HttpResponseBuilder::new(self.status);
@@ -121,16 +124,16 @@ pub async fn not_found(request: HttpRequest) -> HttpResponse {
     Problem::new(StatusCode::NOT_FOUND, "/problems/not-found", "Not found", detail).response()
 }
 
-/// Answers the methods that a path does not have, with those that it has.
+/// Answers methods that a path does not have with 405, and lists those that it has.
 #[must_use]
 pub fn method_not_allowed(methods: &[Method]) -> Route {
     let allowed = methods.iter().map(|method| match *method {
-        // The server sees to HEAD.
+        // The server answers HEAD as GET.
         Method::GET => "GET, HEAD",
         _ => method.as_str(),
     });
     let allowed = allowed.collect::<Vec<_>>().join(", ");
-    // Methods are tokens.
+    // Methods are tokens, so this cannot fail.
     let allowed = HeaderValue::from_str(&allowed).unwrap_or_else(|_| HeaderValue::from_static(""));
     web::to(move |request: HttpRequest| {
         let detail = format!("{} cannot be used on {}.", request.method(), request.path());

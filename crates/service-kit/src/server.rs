@@ -1,12 +1,13 @@
 //! The HTTP server of every port.
 //!
-//! It is put together from the parts of [`actix_web::HttpServer`], which bounds the time that a client may take for the
-//! head of the first request of its connection, and not for those that follow, nor for the rest of a body whose request
-//! was answered early: such a connection would stay for as long as the client likes.
+//! It is built from the parts of [`actix_web::HttpServer`], because that one bounds only the time
+//! for the head of a connection's first request. It bounds neither later heads nor the rest of a
+//! body whose request was answered early, so a client could keep such a connection open as long as
+//! it likes.
 //!
-//! Invariant: a connection on which no request is under way is closed within [`Bounds::idle`] and `CLOSING`, whatever the
-//! client sends meanwhile, unless it still takes an answer; and one whose client takes nothing of what it is sent within
-//! [`Bounds::unread`].
+//! Invariant: a connection on which no request is being processed is closed within [`Bounds::idle`]
+//! plus `CLOSE_TIMEOUT`, whatever the client sends meanwhile, unless the client is still receiving
+//! an answer. A connection whose client accepts no data is closed within [`Bounds::unread`].
 
 use std::fmt::Debug;
 use std::future::ready;
@@ -22,33 +23,35 @@ use actix_service::{
 use actix_web::dev::{AppConfig, Server};
 use actix_web::rt::net::TcpStream;
 
-use crate::connection::{Connection, Counted, Requests};
+use crate::connection::{Connection, CountedBody, Requests};
 
-/// How long the other side has to close a connection once it was told.
-const CLOSING: Duration = Duration::from_secs(1);
+/// How long the client has to close its side of a connection.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Connections that wait to be accepted; the system may allow fewer. More are lost in ways that a client may not notice, so
-/// there is room for all who come back at once after a server has gone.
-const WAITING: i32 = 4_096;
+/// The maximum number of connections that wait to be accepted; the system may allow fewer. Further
+/// ones are lost in ways that clients may not notice, so there is room for all clients that
+/// reconnect at once after another replica has stopped.
+const BACKLOG: i32 = 4_096;
 
-/// What bounds a server and its connections.
+/// The bounds of a server and its connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// Threads that serve requests.
+    /// The number of threads that serve requests.
     pub workers: usize,
-    /// Connections to one of them; more wait to be accepted.
+    /// The maximum number of connections per thread; further ones wait to be accepted.
     pub connections_per_worker: usize,
-    /// How long a connection may have no request under way: before the first, between two, while the head of one comes in,
-    /// and while the rest of a body does whose request was answered already.
+    /// Idle timeout: closes a connection on which no request is being processed. Slow request
+    /// heads, and the rest of a body whose request was answered early, count as idle.
     pub idle: Duration,
-    /// How long a client may take nothing of what it is sent, on Linux.
+    /// How long a client may accept none of the data sent to it (Linux only).
     pub unread: Duration,
-    /// How much the operating system keeps of an answer before it is sent, on Linux; `None`: as much as it likes.
+    /// How many unsent bytes the operating system buffers (Linux only); `None` leaves that to the
+    /// system.
     pub unsent_bytes: Option<u32>,
-    /// Whether a client that will send nothing more is still answered. Where it is, one that has gone is only noticed when
-    /// it is sent something twice, so this is not for streams.
+    /// Whether a client that closed its sending side still gets its answer. If it does, a client
+    /// that is gone is noticed only at the second write, so this must be off for streams.
     pub answers_half_closed: bool,
-    /// How long requests under way may take to end once the server is asked to stop.
+    /// How long open requests may take to finish after the server is asked to stop.
     pub drain: Duration,
 }
 
@@ -57,7 +60,7 @@ fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
-/// Serves an application on a listener, within these bounds.
+/// Serves an application on a listener.
 ///
 /// # Errors
 /// The listener cannot be used.
@@ -73,8 +76,8 @@ where
     <S::Service as Service<Request>>::Future: 'static,
     B: MessageBody + 'static,
 {
-    // It listens already, but as the standard library has it: for 128.
-    socket2::SockRef::from(&listener).listen(WAITING)?;
+    // The standard library listens with a backlog of 128.
+    socket2::SockRef::from(&listener).listen(BACKLOG)?;
     let builder = Server::build()
         .workers(bounds.workers)
         .max_concurrent_connections(bounds.connections_per_worker)
@@ -86,29 +89,29 @@ where
             application().into_factory().map_err(|error: S::Error| error.into().error_response());
         let application = map_config(application, |()| AppConfig::default());
         let counted = apply_fn_factory(application, |mut request: Request, service: &_| {
-            // Whatever answers GET answers HEAD (<https://www.rfc-editor.org/rfc/rfc9110#section-9.1>), and no service
-            // needs to know.
+            // Every path that answers GET also answers HEAD
+            // (<https://www.rfc-editor.org/rfc/rfc9110#section-9.1>), without help of the services.
             let omitted = request.method() == Method::HEAD;
             if omitted {
                 request.head_mut().method = Method::GET;
             }
-            let under_way = request.conn_data::<Requests>().map(Requests::begin);
+            let guard = request.conn_data::<Requests>().map(Requests::begin);
             let answer = Service::call(service, request);
             async move {
                 let answer: Response<B> = answer.await?.into();
-                Ok(answer.map_body(|_, body| Counted::new(body.boxed(), omitted, under_way)))
+                Ok(answer.map_body(|_, body| CountedBody::new(body.boxed(), omitted, guard)))
             }
         });
         let stopping = stopping.clone();
         let http = HttpService::build()
-            // As actix-web has it: connections without a request under way are closed at once when it stops.
+            // As in actix-web: idle connections are closed at once when the server stops.
             .graceful_shutdown_signal(move || {
                 let stopping = stopping.clone();
                 async move { stopping.notified().await }
             })
             .keep_alive(bounds.idle)
             .client_request_timeout(bounds.idle)
-            .client_disconnect_timeout(CLOSING)
+            .client_disconnect_timeout(CLOSE_TIMEOUT)
             .h1_allow_half_closed(bounds.answers_half_closed)
             .on_connect_ext(|connection: &Connection, data| {
                 data.insert(connection.requests());
@@ -116,9 +119,9 @@ where
             .h1(counted);
         let accepted = move |stream: TcpStream| {
             let peer = stream.peer_addr().ok();
-            // A little later than what actix bounds by itself, which closes with an answer.
-            let patience = bounds.idle + CLOSING;
-            ready(Ok((Connection::new(stream, patience, bounds.unread, bounds.unsent_bytes), peer)))
+            // A little later than actix-http's own timeout, which closes with an answer.
+            let idle = bounds.idle + CLOSE_TIMEOUT;
+            ready(Ok((Connection::new(stream, idle, bounds.unread, bounds.unsent_bytes), peer)))
         };
         fn_service(accepted).and_then(http)
     })?;

@@ -1,16 +1,17 @@
-//! Settings: defaults, then a file, then environment variables. Each layer overrides those before it.
+//! Settings: defaults, then a file, then environment variables. Each layer overrides those before
+//! it.
 //!
 //! 1. the program's `config/default.toml`, and the sections it shares with others ([`sections`]);
 //! 2. the TOML file that `NEWCYCLE_CONFIG` names, if it is set;
 //! 3. libpq's variables, such as `PGHOST`, if the program connects to Postgres;
 //! 4. `NEWCYCLE__SECTION__KEY`, which reaches every setting.
 //!
-//! Invariant: the defaults name every setting, so any other name in a later layer is a mistake and is
-//! refused. Variables without the prefix are ignored, so that what an orchestrator sets by itself (such
-//! as Kubernetes' `DASHBOARD_PORT=tcp://10.0.0.1:80`) cannot reach a program.
+//! Invariant: the defaults name every setting, so any other name in a later layer is a mistake and
+//! is refused. Variables without the prefix are ignored, so that what an orchestrator sets by
+//! itself (such as Kubernetes' `DASHBOARD_PORT=tcp://10.0.0.1:80`) cannot reach a program.
 //!
-//! The layers are merged here and not by the `config` crate, whose origins are "the environment" and a
-//! relative path, and whose errors quote values, which may be passwords.
+//! The layers are merged here and not by the `config` crate, whose origins are "the environment"
+//! and a relative path, and whose errors quote values, which may be passwords.
 
 mod reference;
 pub mod sections;
@@ -32,14 +33,15 @@ const FILE_VARIABLE: &str = "NEWCYCLE_CONFIG";
 /// The prefix of the variables that reach every setting.
 const PREFIX: &str = "NEWCYCLE__";
 
-/// The largest integer that a setting accepts. Larger ones are mistakes, and would overflow in sums.
+/// The largest integer that a setting accepts. Larger ones are mistakes, and would overflow in
+/// sums.
 const INTEGER_MAX: i64 = 1 << 53;
 
 /// What `print-settings` prints instead of a password.
 const REDACTED: &str = "<redacted>";
 
-/// Why the settings could not be read. `origin` is a file or a variable. No message quotes a value of
-/// unknown meaning or a line of the file, which may be a password.
+/// Why the settings could not be read. `origin` is a file or a variable. No message quotes a value
+/// of unknown meaning or a line of the file, which may be a password.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages explain the fields")]
 pub enum SettingsError {
@@ -86,8 +88,8 @@ impl SettingsError {
 pub struct Defaults {
     /// The text of the program's `config/default.toml`. It has a header for each section.
     pub own: &'static str,
-    /// Sections that several programs have: a name, and the keys below it. `own` overrides their values
-    /// and descriptions.
+    /// Sections that several programs have: a name, and the keys below it. `own` overrides their
+    /// values and descriptions.
     pub shared: &'static [(&'static str, &'static str)],
     /// The variables of libpq that the program reads, each with the key that it sets.
     pub libpq: &'static [(&'static str, &'static str)],
@@ -206,8 +208,8 @@ fn parse(path: &Path, text: &str) -> Result<Table, SettingsError> {
     })
 }
 
-/// The values of a table by dotted key. An empty table counts as a value, so that a misspelt section is
-/// noticed.
+/// The values of a table by dotted key. An empty table counts as a value, so that a misspelt
+/// section is noticed.
 fn flatten(table: Table) -> BTreeMap<String, Value> {
     let mut values = BTreeMap::new();
     for (name, value) in table {

@@ -3,10 +3,10 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled by the first SIGTERM or SIGINT; the second one ends the process at once.
+/// A token that the first SIGTERM or SIGINT cancels. A second signal ends the process at once.
 ///
 /// # Errors
-/// The operating system refused to install a handler.
+/// The signal handlers cannot be installed.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -20,7 +20,7 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
             }
         };
         let name = received().await;
-        tracing::info!(signal.name = name, "asked to stop; a second signal stops at once");
+        tracing::info!(signal.name = name, "stopping; a second signal stops at once");
         cancelled.cancel();
         received().await;
         std::process::exit(130);

@@ -1,7 +1,7 @@
-//! The tasks that a service consists of live and die together.
+//! Runs the tasks of a service, which start and end together.
 //!
-//! Invariant: a service of which a task has died does not go on half alive. Its siblings are cancelled, given
-//! time to drain, and the process ends with an error.
+//! Invariant: if one task fails, the service does not go on without it. The other tasks are
+//! cancelled and get time to drain, and the process exits with an error.
 
 use std::error::Error;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use actix_web::dev::Server;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// What a task may end with.
+/// The error of a task.
 pub type TaskError = Box<dyn Error + Send + Sync>;
 
 type Ended = (&'static str, Result<(), TaskError>);
 
-/// Why a service ended other than by being asked to.
+/// Why a service ended without being asked to, or did not end in time.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
     /// A task failed.
@@ -23,21 +23,21 @@ pub enum SupervisorError {
     Failed {
         /// The name of the task.
         task: &'static str,
-        /// What it failed with.
+        /// Its error.
         source: TaskError,
     },
-    /// A task ended although nobody asked for it.
-    #[error("{0} ended although nothing asked it to")]
+    /// A task ended before the service was asked to stop.
+    #[error("{0} ended before the service was asked to stop")]
     Ended(&'static str),
     /// A task panicked.
     #[error("a task panicked: {0}")]
     Panicked(JoinError),
-    /// Tasks were still busy when the time to drain was over.
-    #[error("{tasks} task(s) still busy after {seconds} s of draining")]
+    /// Tasks were still running when the time to drain was over.
+    #[error("{tasks} task(s) still running after {seconds} s of draining")]
     DrainExceeded {
-        /// How many.
+        /// The number of tasks.
         tasks: usize,
-        /// The time they had.
+        /// The time to drain.
         seconds: u64,
     },
 }
@@ -50,10 +50,15 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Tasks that `shutdown` asks to end, and that then have `drain` to do so.
+    /// A supervisor without tasks. When `shutdown` is cancelled, its tasks have `drain` to end.
     #[must_use]
     pub fn new(shutdown: CancellationToken, drain: Duration) -> Self {
         Self { tasks: JoinSet::new(), shutdown, drain }
+    }
+
+    /// Changes the time that tasks have to end.
+    pub(crate) const fn set_drain(&mut self, drain: Duration) {
+        self.drain = drain;
     }
 
     /// Starts a task. It must end soon after the shutdown token is cancelled, and not before.
@@ -65,8 +70,8 @@ impl Supervisor {
         self.tasks.spawn(async move { (name, task.await.map_err(Into::into)) });
     }
 
-    /// Starts an HTTP server, which stops taking connections when the service is asked to end and then lets the
-    /// open ones finish.
+    /// Starts an HTTP server. When the service is asked to stop, it accepts no more connections and
+    /// lets the open requests finish.
     pub fn serve(&mut self, name: &'static str, server: Server) {
         let shutdown = self.shutdown.clone();
         self.spawn(name, async move {
@@ -75,7 +80,7 @@ impl Supervisor {
                 shutdown.cancelled().await;
                 handle.stop(true).await;
             };
-            // A server that fails on its own must be seen at once, not when it is asked to stop.
+            // A server that fails by itself must be noticed now, and not when the service stops.
             tokio::pin!(server);
             tokio::select! {
                 ended = &mut server => ended,
@@ -84,12 +89,12 @@ impl Supervisor {
         });
     }
 
-    /// Runs until the service is asked to end or a task dies, then drains the rest.
+    /// Runs until the service is asked to stop or a task ends, then drains the others.
     ///
     /// # Errors
-    /// The first thing that went wrong; the service then exits with a failure.
+    /// The first failure.
     pub async fn run_until_stopped(mut self) -> Result<(), SupervisorError> {
-        // The request to end comes first: a task that has obeyed it already did not end unasked.
+        // Checked first, so that a task that ended on request is not mistaken for one that failed.
         let first = tokio::select! {
             biased;
             () = self.shutdown.cancelled() => None,
@@ -97,28 +102,28 @@ impl Supervisor {
         };
         let mut result = match first {
             None => Ok(()),
-            Some(ended) => Err(died(ended)),
+            Some(ended) => Err(failure(ended)),
         };
         if let Err(error) = &result {
-            tracing::error!(error = %error, "stopping, for a part of the service died");
+            tracing::error!(error = %error, "stopping because a task of the service failed");
         }
         self.shutdown.cancel();
         let drained = tokio::time::timeout(self.drain, async {
             while let Some(ended) = self.tasks.join_next().await {
                 if !matches!(ended, Ok((_, Ok(())))) && result.is_ok() {
-                    result = Err(died(ended));
+                    result = Err(failure(ended));
                 }
             }
         });
         if drained.await.is_err() && result.is_ok() {
-            let (tasks, seconds) = (self.tasks.len(), self.drain.as_secs());
-            result = Err(SupervisorError::DrainExceeded { tasks, seconds });
+            let tasks = self.tasks.len();
+            result = Err(SupervisorError::DrainExceeded { tasks, seconds: self.drain.as_secs() });
         }
         result
     }
 }
 
-fn died(ended: Result<Ended, JoinError>) -> SupervisorError {
+fn failure(ended: Result<Ended, JoinError>) -> SupervisorError {
     match ended {
         Ok((task, Ok(()))) => SupervisorError::Ended(task),
         Ok((task, Err(source))) => SupervisorError::Failed { task, source },
@@ -136,25 +141,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dead_task_takes_its_siblings_along() {
+    async fn a_failed_task_stops_its_siblings() {
         let token = CancellationToken::new();
         let mut supervisor = Supervisor::new(token.clone(), Duration::from_secs(60));
         supervisor.spawn("sibling", until(token.clone()));
-        supervisor.spawn("dying", async { Err::<(), TaskError>("broken".into()) });
+        supervisor.spawn("failing", async { Err::<(), TaskError>("broken".into()) });
         let error = supervisor.run_until_stopped().await.unwrap_err();
-        assert_eq!(error.to_string(), "dying failed: broken");
+        assert_eq!(error.to_string(), "failing failed: broken");
         assert!(token.is_cancelled());
     }
 
     #[tokio::test]
-    async fn a_task_that_ends_unasked_is_an_error() {
+    async fn a_task_that_ends_by_itself_is_an_error() {
         let mut supervisor = Supervisor::new(CancellationToken::new(), Duration::from_secs(60));
         supervisor.spawn("short", async { Ok::<(), TaskError>(()) });
         assert!(matches!(supervisor.run_until_stopped().await, Err(SupervisorError::Ended("short"))));
     }
 
     #[tokio::test]
-    async fn being_asked_to_end_is_no_error() {
+    async fn stopping_on_request_is_no_error() {
         let token = CancellationToken::new();
         let mut supervisor = Supervisor::new(token.clone(), Duration::from_secs(60));
         supervisor.spawn("task", until(token.clone()));

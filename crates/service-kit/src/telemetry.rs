@@ -1,6 +1,6 @@
-//! Logs: one line an event on standard output, a readable message and dotted fields.
+//! Logs: one line per event on standard output, with a readable message and dotted fields.
 //!
-//! What is logged while a request is served carries that request's id: see [`observe`](crate::observe).
+//! Each line that is logged for a request carries its id: see [`observe`](crate::observe).
 
 use std::io::IsTerminal;
 
@@ -8,21 +8,21 @@ use tracing_subscriber::EnvFilter;
 
 use crate::settings::sections::{LogFormat, LogSettings};
 
-/// Logs could not be set up.
+/// Why logging could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter has a directive that cannot be parsed.
+    /// The filter cannot be parsed.
     #[error("log.filter is not a list of directives: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
-    /// Something else in this process receives the logs already.
+    /// Another subscriber in this process receives the logs already.
     #[error(transparent)]
     Installed(#[from] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Starts to log to standard output.
+/// Starts logging to standard output.
 ///
 /// # Errors
-/// [`TelemetryError`] for a filter that cannot be parsed, and the second time in a process.
+/// The filter cannot be parsed, or logging was started before in this process.
 pub fn start(settings: &LogSettings) -> Result<(), TelemetryError> {
     let log = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_new(&settings.filter)?)
@@ -36,7 +36,7 @@ pub fn start(settings: &LogSettings) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-/// Logs panics, too, beside what is written to standard error: whoever reads the log must not miss them.
+/// Logs panics in addition to the message on standard error, because operators read the log.
 fn log_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -12,7 +12,6 @@ const LIVE: &str = "gateway_upstream_live";
 
 /// Registers the help texts.
 pub(crate) fn describe(metrics: &Metrics) {
-    service_kit::observe::describe(metrics);
     metrics.with(|| {
         describe_gauge!(CLIENTS, "Open streams of clients and of other gateways.");
         describe_counter!(DELIVERIES, "Frames that subscribers got.");

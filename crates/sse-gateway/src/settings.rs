@@ -5,6 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use serde::Deserialize;
+use service_kit::command::ServiceSettings;
 use service_kit::settings::sections::{HTTP, HttpSettings, INTERNAL, InternalSettings, LOG, LogSettings};
 use service_kit::settings::{Defaults, NonZeroDuration, SettingsError, comma_separated, duration};
 use statistics_stream::HubSettings;
@@ -115,6 +116,16 @@ impl Settings {
             retry: settings.retry.get(),
             max_event_bytes: settings.max_event_bytes,
         }
+    }
+}
+
+impl ServiceSettings for Settings {
+    fn internal(&self) -> &InternalSettings {
+        &self.internal
+    }
+
+    fn log(&self) -> &LogSettings {
+        &self.log
     }
 }
 

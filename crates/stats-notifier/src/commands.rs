@@ -38,8 +38,8 @@ pub async fn rebuild(settings: &Settings, json: bool) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// Compares all counts with the events. The exit code is 0 if they are equal, 1 if a count is wrong,
-/// and 2 if the check failed.
+/// Compares all counts with the events. The exit code is 0 if they are equal, 1 if a count is
+/// wrong, and 2 if the check failed.
 ///
 /// # Errors
 /// Standard output is closed.

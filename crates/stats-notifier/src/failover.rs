@@ -1,9 +1,9 @@
 //! Notices that a failover has replaced the server of a session.
 //!
-//! Invariant: a session ends once the database address leads to a server that accepts writes and does
-//! not know the session. The replaced server may still run, and would show a history that exists
-//! nowhere else. Or it hangs behind a proxy that keeps the connection alive, so that no TCP timeout
-//! ends it.
+//! Invariant: a session ends once the database address leads to a server that accepts writes and
+//! does not know the session. The replaced server may still run, and would show a history that
+//! exists nowhere else. Or it hangs behind a proxy that keeps the connection alive, so that no TCP
+//! timeout ends it.
 
 use std::time::{Duration, Instant};
 
@@ -47,8 +47,8 @@ pub(crate) async fn watch_for_failover(
             Ok(true) => return,
             Ok(false) => failures = FailureLog::default(),
             // A server that is full, is starting or is read-only does not show where the session
-            // is, so the session goes on. The warning is for an operator: a server that refuses this
-            // role may be the new primary.
+            // is, so the session goes on. The warning is for an operator: a server that refuses
+            // this role may be the new primary.
             Err(error) if failures.should_log(Instant::now()) => {
                 tracing::warn!(
                     error = %error,

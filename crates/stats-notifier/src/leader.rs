@@ -1,8 +1,8 @@
 //! Takes the lead, and drives a term by the clock.
 //!
-//! Invariant: a leader holds its lock, ticks and flushes on one session. Losing the session ends the
-//! term and drops all memory. A leader that was frozen may not know that its term is over, so it
-//! refuses new subscribers until its next tick succeeds ([`crate::routes`]).
+//! Invariant: a leader holds its lock, ticks and flushes on one session. Losing the session ends
+//! the term and drops all memory. A leader that was frozen may not know that its term is over, so
+//! it refuses new subscribers until its next tick succeeds ([`crate::routes`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,8 +113,8 @@ pub async fn run(candidate: Candidate, shutdown: CancellationToken) -> Result<()
 }
 
 impl Candidate {
-    /// Opens one session, waits for the lead, and leads. Returns only if the session is lost or of no
-    /// more use.
+    /// Opens one session, waits for the lead, and leads. Returns only if the session is lost or of
+    /// no more use.
     async fn lead_once(&self) -> Result<(), StoreError> {
         let Settings { database, leader, .. } = &self.settings;
         let store = Store::connect(database, leader, self.statements.clone()).await?;
@@ -172,8 +172,8 @@ impl Candidate {
             self.metrics.record_tick(rows, started.elapsed());
             gate.record_tick(found_rows, started.duration_since(last_tick));
             last_tick = started;
-            // The flush follows a tick and the purge follows both, so that both have counted what is
-            // purged.
+            // The flush follows a tick and the purge follows both, so that both have counted what
+            // is purged.
             if flushed.elapsed() >= flush_interval {
                 self.flush_and_purge(store, term, flush.purge_rows.get()).await?;
                 if last_expire.is_none_or(|last| last.elapsed() >= expire_interval) {

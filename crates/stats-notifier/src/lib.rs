@@ -15,10 +15,10 @@
 //! ([`commands`]) and daily ([`daily_verify`]). [`failover`] ends a session whose server was
 //! replaced. [`startup`] puts the service together from [`settings`].
 //!
-//! Invariant: one version is one snapshot of the database. Only snapshots determine what was counted:
-//! no clock, no commit order and no notification does. `tests/notifier/terms.rs` compares versions
-//! with the events after each kind of statement; `testing/chaos/src/checker.rs` recomputes every
-//! version from an audit, under faults.
+//! Invariant: one version is one snapshot of the database. Only snapshots determine what was
+//! counted: no clock, no commit order and no notification does. `tests/notifier/terms.rs` compares
+//! versions with the events after each kind of statement; `testing/chaos/src/checker.rs` recomputes
+//! every version from an audit, under faults.
 
 pub mod commands;
 pub mod daily_verify;

@@ -1,8 +1,8 @@
 //! Wakes the leader when a producer notifies.
 //!
-//! Invariant: a notification only wakes. If one is lost, a count comes later but never wrong, because
-//! the leader also polls. The listener has a connection of its own that only reads: a session that
-//! listens and does not read would fill the notification queue of the whole server.
+//! Invariant: a notification only wakes. If one is lost, a count comes later but never wrong,
+//! because the leader also polls. The listener has a connection of its own that only reads: a
+//! session that listens and does not read would fill the notification queue of the whole server.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use crate::store::connection::with_timeout;
 const SELF_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest time until such a notification must arrive.
 const SELF_CHECK_TIMEOUT: Duration = Duration::from_secs(3);
-/// The idle timeout of the session on the server, longer than the interval of the self-check. It ends
-/// the session of a frozen listener, which would otherwise fill the notification queue.
+/// The idle timeout of the session on the server, longer than the interval of the self-check. It
+/// ends the session of a frozen listener, which would otherwise fill the notification queue.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause before the listener connects again.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(250);

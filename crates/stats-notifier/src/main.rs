@@ -1,14 +1,15 @@
-//! Folds the change log into exact aggregates and publishes each version of them.
+//! Folds the change log into exact counts and publishes each version of them.
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
-use service_kit::command::{Command as Common, healthcheck, print_settings};
-use stats_notifier::commands;
+use service_kit::command::Command as CommonCommand;
+use service_kit::failure::exit_code;
 use stats_notifier::settings::{DEFAULTS, Settings};
-use stats_notifier::startup::Application;
+use stats_notifier::{commands, startup};
 
-/// Folds the change log into exact aggregates and publishes each version of them.
+/// Folds the change log into exact counts and publishes each version of them.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -19,37 +20,35 @@ struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     #[command(flatten)]
-    Common(Common),
-    /// Counts all events anew, and takes the lead for that long. Writers go on; viewers keep their numbers, as stale.
+    Common(CommonCommand),
+    /// Recounts all events, and is the leader meanwhile. Producers can write, and viewers keep
+    /// their counts, marked as stale.
     Rebuild {
-        /// Prints what was done as JSON.
+        /// Prints the result as JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Compares all counts with the events, and changes nothing. Exits 0 where they are equal, 1 where one is wrong, 2
-    /// where it could not be told.
+    /// Compares all counts with the events, and changes nothing. Exits with 0 if they are equal,
+    /// with 1 if a count is wrong, and with 2 if the check failed.
     Verify {
-        /// Prints what was found as JSON.
+        /// Prints the result as JSON.
         #[arg(long)]
         json: bool,
     },
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let settings = || Settings::load();
-    match Arguments::parse().command.unwrap_or(Command::Common(Common::Run)) {
-        Command::Common(Common::Run) => run(settings()?).await?,
-        Command::Common(Common::Healthcheck) => healthcheck(&settings()?.internal).await?,
-        Command::Common(Common::PrintSettings) => print_settings(&DEFAULTS)?,
-        Command::Rebuild { json } => return commands::rebuild(&settings()?, json).await,
-        Command::Verify { json } => return commands::verify(&settings()?, json).await,
-    }
-    Ok(ExitCode::SUCCESS)
+async fn main() -> ExitCode {
+    exit_code(run(Arguments::parse().command.unwrap_or(Command::Common(CommonCommand::Run))).await)
 }
 
-async fn run(settings: Settings) -> anyhow::Result<()> {
-    service_kit::telemetry::start(&settings.log)?;
-    let shutdown = service_kit::shutdown::on_signal()?;
-    Ok(Application::build(settings, shutdown)?.run_until_stopped().await?)
+async fn run(command: Command) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+    match command {
+        Command::Common(command) => {
+            command.execute(&DEFAULTS, Settings::load, startup::build).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Rebuild { json } => Ok(commands::rebuild(&Settings::load()?, json).await?),
+        Command::Verify { json } => Ok(commands::verify(&Settings::load()?, json).await?),
+    }
 }

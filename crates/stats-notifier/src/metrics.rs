@@ -63,7 +63,6 @@ impl LeaderMetrics {
     /// Registers the metrics.
     #[must_use]
     pub fn register(metrics: &Metrics) -> Self {
-        service_kit::observe::describe(metrics);
         metrics.with(|| {
             describe_gauge!(LEADING, "Whether this replica leads.");
             describe_counter!(TERMS, "Terms begun by this replica.");

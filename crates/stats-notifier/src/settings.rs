@@ -7,6 +7,7 @@ use std::time::Duration;
 use domain::TimeUnit;
 use postgres_kit::settings::{DATABASE, DatabaseSettings, POOL, PoolSettings};
 use serde::Deserialize;
+use service_kit::command::ServiceSettings;
 use service_kit::settings::sections::{INTERNAL, InternalSettings, LOG, LogSettings};
 use service_kit::settings::{Defaults, NonZeroDuration, SettingsError, duration};
 use time::Time;
@@ -142,8 +143,9 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The server ends a session that is silent for the session timeout, so a replica must use its session
-    /// more often: a standby when it tries to become the leader, a leader when it polls and flushes.
+    /// The server ends a session that is silent for the session timeout, so a replica must use its
+    /// session more often: a standby when it tries to become the leader, a leader when it polls and
+    /// flushes.
     fn check(&self) -> Result<(), SettingsError> {
         let standby = ("leader.attempt_interval", self.leader.attempt_interval);
         let leader = if self.gate.floor.get() < self.flush.interval.get() {
@@ -159,6 +161,16 @@ impl Settings {
             )?;
         }
         Ok(())
+    }
+}
+
+impl ServiceSettings for Settings {
+    fn internal(&self) -> &InternalSettings {
+        &self.internal
+    }
+
+    fn log(&self) -> &LogSettings {
+        &self.log
     }
 }
 

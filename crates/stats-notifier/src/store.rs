@@ -43,7 +43,8 @@ pub use verify::{Mismatch, VerifyReport};
 mod tests {
     use super::*;
 
-    /// The condition stands in the view `unfolded_count_log` and in two statements; they must agree.
+    /// The condition stands in the view `unfolded_count_log` and in two statements; they must
+    /// agree.
     #[test]
     fn each_reader_of_the_log_uses_the_same_condition() {
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");

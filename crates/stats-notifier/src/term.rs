@@ -39,8 +39,8 @@ impl Drop for Term {
 }
 
 impl Term {
-    /// Begins the next term and loads its state. The caller must hold the lead. If this database was
-    /// never counted, all events are counted first.
+    /// Begins the next term and loads its state. The caller must hold the lead. If this database
+    /// was never counted, all events are counted first.
     ///
     /// # Errors
     /// [`StoreError`]; then the caller must release the lead, by ending the session.
@@ -107,8 +107,8 @@ impl Term {
 
     /// Folds what was logged since the last flush into the rollups.
     ///
-    /// If nothing new was logged, the stored cursor moves as long as counted rows are not purged yet,
-    /// because a transaction was in progress at the last flush.
+    /// If nothing new was logged, the stored cursor moves as long as counted rows are not purged
+    /// yet, because a transaction was in progress at the last flush.
     ///
     /// # Errors
     /// [`StoreError`]; then the term is over.
@@ -136,8 +136,8 @@ impl Term {
         Ok(self.purged < counted)
     }
 
-    /// Expires buckets that are older than the retention of their unit. Returns whether there are any
-    /// to [delete](Term::delete_expired).
+    /// Expires buckets that are older than the retention of their unit. Returns whether there are
+    /// any to [delete](Term::delete_expired).
     ///
     /// # Errors
     /// [`StoreError`]; then the term is over.

@@ -226,7 +226,6 @@ async fn pump(
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use std::io::ErrorKind;
 

@@ -31,7 +31,6 @@ pub fn reserve_port() -> io::Result<u16> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use std::collections::HashSet;
     use std::net::{TcpListener, TcpStream};

@@ -170,9 +170,9 @@ impl Drop for TestDatabase {
     fn drop(&mut self) {
         let cluster = self.cluster.clone();
         let name = self.name.clone();
-        // On another thread, which is not joined: this may be the only thread of the test's runtime,
-        // and dropping waits for every connection that is being opened, such as one of that runtime.
-        // If the process ends first, a later test process drops the database.
+        // On another thread, which is not joined: this may be the only thread of the test's
+        // runtime, and dropping waits for every connection that is being opened, such as one of
+        // that runtime. If the process ends first, a later test process drops the database.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime must start").block_on(drop_database(&cluster, &name));

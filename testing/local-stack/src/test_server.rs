@@ -1,7 +1,7 @@
 //! The server that `cargo xtask db` starts for tests, and the programs that it builds for them.
 //!
-//! `target/test-database.json` describes the server. Tests find that file by themselves, and compare
-//! it with the migrations, so that none of them runs on an outdated schema.
+//! `target/test-database.json` describes the server. Tests find that file by themselves, and
+//! compare it with the migrations, so that none of them runs on an outdated schema.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;

@@ -1,5 +1,5 @@
-//! ingest-api as a producer should use it: rows have ids of the producer's, so that a request can be
-//! repeated until it is answered.
+//! ingest-api as a producer should use it: rows have ids of the producer's, so that a request can
+//! be repeated until it is answered.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;

@@ -1,8 +1,8 @@
 //! Events of past days, through the bulk paths.
 //!
-//! Invariant: a day is a function of the seed, the rate and the date, its ids included. So posting it
-//! again, or its rest later on the same day, adds only what was missing. Only the recent items of a
-//! day are held in memory.
+//! Invariant: a day is a function of the seed, the rate and the date, its ids included. So posting
+//! it again, or its rest later on the same day, adds only what was missing. Only the recent items
+//! of a day are held in memory.
 
 use std::sync::Arc;
 

@@ -110,8 +110,8 @@ pub(crate) fn id_at(time: OffsetDateTime, random: &mut StdRng) -> Uuid {
     Builder::from_unix_timestamp_millis(u64::try_from(milliseconds).unwrap_or(0), &bytes).into_uuid()
 }
 
-/// A random time until the next event, if there are `rate` events a second on average over a day: by
-/// day there are more, at night fewer.
+/// A random time until the next event, if there are `rate` events a second on average over a day:
+/// by day there are more, at night fewer.
 pub(crate) fn wait(now: OffsetDateTime, rate: f64, random: &mut StdRng) -> Duration {
     let hour = (now - now.replace_time(time::Time::MIDNIGHT)).as_seconds_f64() / 3_600.0;
     let busyness = 1.0 + SWING * (TAU * (hour - BUSIEST_HOUR) / 24.0).cos();

@@ -23,7 +23,8 @@ const MAX_IN_FLIGHT: usize = 64;
 /// The share of transfers that are made by `PUT /items/{id}/ownership`.
 const BY_OWNERSHIP: f64 = 0.25;
 
-/// The maximum delay behind schedule. Events that are later are left out rather than sent in a flood.
+/// The maximum delay behind schedule. Events that are later are left out rather than sent in a
+/// flood.
 const MAX_DELAY: Duration = Duration::from_secs(1);
 
 /// The longest time for outstanding responses after the last request.

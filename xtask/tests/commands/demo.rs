@@ -59,7 +59,8 @@ fn a_demo_continues_through_errors_and_prints_each_kind_once() {
     assert_eq!(trouble.requests.try_iter().count(), 55, "50 events, two of them twice, after three requests");
     place.until_counted(items, transfers);
 
-    // Likewise an upload: rows that were stored without an answer are repeated ones the second time.
+    // Likewise an upload: rows that were stored without an answer are repeated ones the second
+    // time.
     let trouble = Troublemaker::before(place.value("INGEST_PORT"), &[(1, Trouble::Unanswered)]);
     let text = place.run(&["demo", "--seed", "2", "--events", "0", "--url", &trouble.url]);
     assert_eq!((row(&text, "base-items"), row(&text, "users")), ([0, 20, 0], [200, 0, 0]), "{text}");

@@ -114,8 +114,9 @@ fn the_tests_of_domain_build_few_crates() {
     assert!(built.len() <= MAX_CRATES_OF_DOMAIN, "{} crates: {built:?}", built.len());
 }
 
-/// `cargo xtask up` builds the services, `cargo xtask test` the tests; both select the whole workspace.
-/// A feature that only a dev-dependency enables would make them build a dependency twice.
+/// `cargo xtask up` builds the services, `cargo xtask test` the tests; both select the whole
+/// workspace. A feature that only a dev-dependency enables would make them build a dependency
+/// twice.
 #[test]
 fn services_and_tests_build_the_same_dependencies() {
     let features = |kinds: &str| -> BTreeSet<String> {

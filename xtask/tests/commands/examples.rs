@@ -214,8 +214,8 @@ fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
         items += 1;
     }
 
-    // While the connection is lost, the counts stay and are marked stale. Then a patch brings what was
-    // missed.
+    // While the connection is lost, the counts stay and are marked stale. Then a patch brings what
+    // was missed.
     cable.cut();
     let seen = client.until(|line| line["upstream"] == "stale");
     assert_eq!(seen.last().unwrap()["topics"]["transfers/minute"], expected.1);

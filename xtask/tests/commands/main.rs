@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod containers;
+mod db;
 mod demo;
 mod dependencies;
 mod deploy;

@@ -60,8 +60,10 @@ fn a_port_in_use_is_named_with_the_variable_to_set() {
     assert!(text.contains(&format!("port {} is taken", place.value("GATEWAY_PORT"))), "{text}");
     assert!(text.contains("GATEWAY_PORT"), "{text}");
     assert_eq!(place.status()["running"], false);
-    let text = text_of(&place.command(&["up"]).env("GATEWAY_PORT", "eighty").output().unwrap()).1;
-    assert!(text.contains("GATEWAY_PORT=eighty is not a port"), "{text}");
+    let mut command = place.command(&["up"]);
+    let text = text_of(&command.env("GATEWAY_PORT", "eighty").env("RUST_BACKTRACE", "1").output().unwrap()).1;
+    assert!(text.contains("error: GATEWAY_PORT=eighty is not a port"), "{text}");
+    assert!(!text.contains("backtrace"), "{text}");
     let text =
         text_of(&place.command(&["up"]).env("GATEWAY_PORT", place.value("PGPORT")).output().unwrap()).1;
     assert!(text.contains("is taken: set GATEWAY_PORT"), "{text}");

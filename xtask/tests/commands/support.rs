@@ -18,7 +18,8 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(name: &str) -> Self {
-        // Not in the checkout: as root, Postgres runs as another user, who may not be able to enter it.
+        // Not in the checkout: as root, Postgres runs as another user, who may not be able to enter
+        // it.
         let folder = std::env::temp_dir().join(format!("newcycle-{name}-{}", std::process::id()));
         let mut variables = vec![("NEWCYCLE_DATA_DIR", folder.to_str().unwrap().to_owned())];
         let ports = ["PGPORT", "INGEST_PORT", "GATEWAY_PORT", "NOTIFIER_PORT", "DASHBOARD_PORT"];

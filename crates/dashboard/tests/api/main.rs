@@ -1,14 +1,16 @@
-//! dashboard over HTTP.
+//! Tests of dashboard over HTTP.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use std::process::Command;
+
 use dashboard::settings::Settings;
-use dashboard::startup::Application;
+use dashboard::startup;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// A running service; ends with the test.
+/// A running service, which stops at the end of the test.
 struct Dashboard {
     url: String,
     internal_url: String,
@@ -18,17 +20,18 @@ struct Dashboard {
 impl Dashboard {
     fn start(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::load().unwrap();
-        (settings.http.port, settings.internal.port) = (0, 0);
+        settings.http.port = 0;
+        settings.internal.port = 0;
         change(&mut settings);
         let stop = CancellationToken::new();
-        let application = Application::build(&settings, stop.clone()).unwrap();
+        let application = startup::build(&settings, stop.clone()).unwrap();
         let address = |port| format!("http://127.0.0.1:{port}");
         let (url, internal_url) = (address(application.port()), address(application.internal_port()));
         tokio::spawn(application.run_until_stopped());
         Self { url, internal_url, _stop: stop.drop_guard() }
     }
 
-    /// Status, headers and body of a GET with these headers.
+    /// The status, headers and body that a GET with these headers returns.
     async fn get(&self, path: &str, headers: &[(&'static str, &str)]) -> (u16, HeaderMap, String) {
         let mut request = reqwest::Client::new().get(format!("{}{path}", self.url));
         for (name, value) in headers {
@@ -41,28 +44,28 @@ impl Dashboard {
 }
 
 #[tokio::test]
-async fn the_page_is_told_where_the_services_are() {
-    let beside = Dashboard::start(|_| ());
+async fn the_page_gets_the_addresses_of_the_services() {
+    let same_host = Dashboard::start(|_| ());
     for (host, expected) in [
         ("counts.example:8082", "counts.example"),
         ("[::1]:8082", "[::1]"),
         ("127.0.0.1", "127.0.0.1"),
-        // What could change the policy is not taken over.
+        // A host that could change the policy is replaced.
         ("a;script-src *", "localhost"),
     ] {
-        let (status, _, body) = beside.get("/config.json", &[("host", host)]).await;
-        let told: Value = serde_json::from_str(&body).unwrap();
+        let (status, _, body) = same_host.get("/config.json", &[("host", host)]).await;
+        let addresses: Value = serde_json::from_str(&body).unwrap();
         let (gateway, ingest) = (format!("http://{expected}:8081"), format!("http://{expected}:8080"));
-        assert_eq!((status, told), (200, json!({ "gateway": gateway, "ingest": ingest })), "{host}");
+        assert_eq!((status, addresses), (200, json!({ "gateway": gateway, "ingest": ingest })), "{host}");
     }
-    let elsewhere = Dashboard::start(|settings| {
+    let other_hosts = Dashboard::start(|settings| {
         settings.services.gateway_url = "https://counts.example/".to_owned();
         settings.services.ingest_url = "https://events.example".to_owned();
     });
-    let (_, _, body) = elsewhere.get("/config.json", &[]).await;
-    let told: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(told, json!({ "gateway": "https://counts.example", "ingest": "https://events.example" }));
-    let (_, headers, _) = elsewhere.get("/", &[]).await;
+    let (_, _, body) = other_hosts.get("/config.json", &[]).await;
+    let addresses: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(addresses, json!({ "gateway": "https://counts.example", "ingest": "https://events.example" }));
+    let (_, headers, _) = other_hosts.get("/", &[]).await;
     let policy = headers["content-security-policy"].to_str().unwrap();
     assert!(
         policy.contains("connect-src 'self' https://counts.example/ https://events.example/;"),
@@ -72,7 +75,7 @@ async fn the_page_is_told_where_the_services_are() {
 }
 
 #[tokio::test]
-async fn the_page_is_asked_for_anew_and_its_files_never_again() {
+async fn the_page_is_revalidated_and_its_files_are_cached_forever() {
     let dashboard = Dashboard::start(|_| ());
     let (status, headers, page) = dashboard.get("/?unit=minute", &[("accept-encoding", "gzip")]).await;
     assert_eq!(status, 200, "{page}");
@@ -100,4 +103,31 @@ async fn the_page_is_asked_for_anew_and_its_files_never_again() {
     );
     let ready = reqwest::get(format!("{}/readyz", dashboard.internal_url)).await.unwrap();
     assert_eq!(ready.status(), 200);
+}
+
+/// Runs the program with these variables, which must make it fail, and returns what it reports.
+fn failure(variables: &[(&str, &str)]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dashboard"));
+    let output = command.env("RUST_BACKTRACE", "1").envs(variables.iter().copied()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_failure_is_reported_with_its_causes_and_without_a_backtrace() {
+    assert_eq!(
+        failure(&[("NEWCYCLE__HTTP__PORT", "eighty")]),
+        "error: NEWCYCLE__HTTP__PORT sets http.port, which must be a whole number from 0 to 9007199254740992\n"
+    );
+    assert_eq!(
+        failure(&[("NEWCYCLE_CONFIG", "/does/not/exist.toml")]),
+        "error: NEWCYCLE_CONFIG names /does/not/exist.toml, which cannot be read\n  \
+         caused by: No such file or directory (os error 2)\n"
+    );
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let reported = failure(&[("NEWCYCLE__HTTP__PORT", &port)]);
+    let expected =
+        format!("error: cannot listen on 127.0.0.1:{port}, which http.port sets: Address already in use");
+    assert!(reported.starts_with(&expected) && reported.lines().count() == 1, "{reported}");
 }

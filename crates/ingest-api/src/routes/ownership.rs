@@ -111,10 +111,10 @@ pub(crate) fn describe_transfer_ownership(settings: &Settings) -> OperationBuild
     let body = RequestBodyBuilder::new()
         .required(Some(Required::True))
         .content(JSON, content(schema_of::<NewOwner>()));
-    let summary =
-        "Transfers an item to a user. Every request is a transfer, even if the user owns the item already";
-    let key = "Becomes the id of the transfer, so that the request can be repeated. The UUID may be in quotation \
-               marks.";
+    let summary = "Transfers an item to a user. Every request is a transfer, even if the user owns \
+                   the item already";
+    let key = "Becomes the id of the transfer, so that the request can be repeated. The UUID may \
+               be in quotation marks.";
     with_path_id::<Item>(operation::<Item>("transfer_ownership", summary))
         .parameter(describe_idempotency_key(key))
         .request_body(Some(body.build()))

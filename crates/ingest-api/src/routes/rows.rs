@@ -76,19 +76,21 @@ pub(crate) fn describe_create<I: Input<Row: Resource>>(settings: &Settings) -> O
         .content(JSON, content(schema_of::<I::Row>()))
         .link("get", RefOr::T(get.build()));
     let stored = answer(
-        "The row was stored before, with the same content. Or: all lines of the upload are committed.",
+        "The row was stored before, with the same content. Or: all lines of the upload are \
+         committed.",
     )
     .content(JSON, content(either(schema_of::<I::Row>(), schema_of::<LineCounts>())));
     let rejected = answer(
-        "A field is wrong, or refers to a row that does not exist. Or: some lines of the upload were rejected, \
-         and the other lines are committed.",
+        "A field is wrong, or refers to a row that does not exist. Or: some lines of the upload \
+         were rejected, and the other lines are committed.",
     )
     .content(
         problem::CONTENT_TYPE,
         content(either(Ref::from_schema_name(PROBLEM), Ref::from_schema_name(UPLOAD_PROBLEM))),
     );
-    let key = "Becomes the id of the row if the body has none. The UUID may be in quotation marks. Uploads ignore \
-               this header: their lines bring their own ids.";
+    let key = "Becomes the id of the row if the body has none. The UUID may be in quotation \
+               marks. Uploads ignore this header: their lines bring their own ids.";
+    let unavailable = unavailable("The database does not answer, or too many uploads are in progress.");
     let summary = format!("Stores one {}, or many", I::Row::NAME);
     operation::<I::Row>(operation_id::<I::Row>("create"), summary)
         .parameter(describe_idempotency_key(key))
@@ -100,14 +102,15 @@ pub(crate) fn describe_create<I: Input<Row: Resource>>(settings: &Settings) -> O
         .response("413", too_long(settings))
         .response("415", unsupported_media_type())
         .response("422", rejected)
-        .response("503", unavailable("The database does not answer, or too many uploads are in progress."))
+        .response("503", unavailable)
 }
 
 fn one_or_many<I: Input>(settings: &Settings) -> RequestBody {
     let limits = &settings.bulk;
     let lines = format!(
-        "One JSON object per line, any number of lines. A line has at most {} bytes. Lines are committed in chunks of \
-         {} while more arrive. An upload that broke off can be sent again: this is harmless if its lines have ids.",
+        "One JSON object per line, any number of lines. A line has at most {} bytes. Lines are \
+         committed in chunks of {} while more arrive. An upload that broke off can be sent again: \
+         this is harmless if its lines have ids.",
         limits.line_bytes, limits.chunk_lines
     );
     let lines = ContentBuilder::new()

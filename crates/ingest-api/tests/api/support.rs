@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ingest_api::clock::Clock;
 use ingest_api::settings::Settings;
-use ingest_api::startup::Application;
+use ingest_api::startup;
 use local_stack::test_database::TestDatabase;
 use serde_json::{Value, json};
 use time::macros::datetime;
@@ -41,7 +41,7 @@ impl Api {
         change(&mut settings);
         let stop = CancellationToken::new();
         let clock = Clock::fixed(datetime!(2026-11-23 9:37:00.123456789 UTC));
-        let application = Application::build(settings, clock, stop.clone()).unwrap();
+        let application = startup::build(settings, clock, stop.clone()).unwrap();
         let url = format!("http://127.0.0.1:{}", application.port());
         let internal_url = format!("http://127.0.0.1:{}", application.internal_port());
         tokio::spawn(application.run_until_stopped());

@@ -65,8 +65,9 @@ impl Defaults {
     }
 }
 
-/// The sections of a text, in which each value is on one line. Entries before the first header belong to
-/// the section `name`. A comment describes what follows it, unless a blank line is in between.
+/// The sections of a text, in which each value is on one line. Entries before the first header
+/// belong to the section `name`. A comment describes what follows it, unless a blank line is in
+/// between.
 fn parse(name: &str, text: &str) -> Vec<Section> {
     let mut sections = Vec::new();
     let mut comment = Vec::new();

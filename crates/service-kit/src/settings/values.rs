@@ -8,7 +8,8 @@ use humantime::{format_duration, parse_duration};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-/// The longest duration. Postgres holds its timeouts as milliseconds in 32 bits, which is a little more.
+/// The longest duration. Postgres holds its timeouts as milliseconds in 32 bits, which is a little
+/// more.
 const DURATION_MAX: Duration = Duration::from_hours(24 * 24);
 
 /// A duration of at least a millisecond, written with its unit: "250ms", "5s", "1h".
@@ -76,8 +77,8 @@ fn in_range(duration: Duration, least: Duration) -> Result<Duration, String> {
     Err(format!("{duration} is not from {least} to {most} in whole milliseconds"))
 }
 
-/// A number from 1 to `MAX` of things for which the program allocates memory or threads at startup. With
-/// more, it would crash without naming the setting.
+/// A number from 1 to `MAX` of things for which the program allocates memory or threads at startup.
+/// With more, it would crash without naming the setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct Count<const MAX: usize>(NonZeroUsize);
@@ -99,7 +100,8 @@ impl<const MAX: usize> TryFrom<u64> for Count<MAX> {
     }
 }
 
-/// The items of a comma-separated setting. Such a setting is one string, so that one variable can set it.
+/// The items of a comma-separated setting. Such a setting is one string, so that one variable can
+/// set it.
 pub fn comma_separated(setting: &str) -> impl Iterator<Item = &str> {
     setting.split(',').map(str::trim).filter(|item| !item.is_empty())
 }

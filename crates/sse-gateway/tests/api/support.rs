@@ -15,7 +15,7 @@ use russe::reqwest_0_13::ReqwestExt;
 use russe::{Event, Message};
 use service_kit::problem::Problem;
 use sse_gateway::settings::Settings;
-use sse_gateway::startup::Application;
+use sse_gateway::startup;
 use statistics_stream::{Hub, HubSettings, history, internal_stream_response, upstream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -117,9 +117,9 @@ impl Gateway {
         settings.stream.pace = Duration::from_millis(1);
         change(&mut settings);
         let stop = CancellationToken::new();
-        let application = Application::build(&settings, stop.clone()).unwrap();
+        let hub = Hub::new(settings.hub());
+        let application = startup::build(&settings, Arc::clone(&hub), stop.clone()).unwrap();
         let url = format!("http://127.0.0.1:{}", application.port());
-        let hub = Arc::clone(application.hub());
         let internal_url = format!("http://127.0.0.1:{}", application.internal_port());
         let running = tokio::spawn(application.run_until_stopped());
         Self { url, internal_url, hub, running, stop: Some(stop.drop_guard()) }

@@ -1,4 +1,4 @@
-//! The channels that the listener hears.
+//! The notification channels.
 
 /// The channel on which the listener notifies itself.
 pub(crate) const SELF_CHECK_CHANNEL: &str = "newcycle_self_check";

@@ -1,7 +1,8 @@
 //! The cursor row: the current term, and the snapshot up to which the log is in the rollups.
 //!
-//! Invariant: whatever writes the rollups or the log first locks this row and finds its own term in
-//! it. So two leaders at once cannot fold the same rows, and a deposed leader writes nothing.
+//! Invariant: a transaction that writes the rollups or the log first locks this row and finds its
+//! own term in it. So two leaders at once cannot fold the same rows, and a deposed leader writes
+//! nothing.
 
 use tokio_postgres::error::SqlState;
 
@@ -58,8 +59,8 @@ impl Store {
         match self.client.query_opt(&self.statements.lock_cursor, &[&term]).await {
             Ok(Some(row)) => Ok(column::<Option<&str>>(&row, 0)?.map(str::parse).transpose()?),
             Ok(None) => Err(StoreError::Deposed(term)),
-            // Another leader changed the row after the snapshot of this transaction, so it has begun
-            // its term.
+            // Another leader changed the row after the snapshot of this transaction, so it has
+            // begun its term.
             Err(error) if error.code() == Some(&SqlState::T_R_SERIALIZATION_FAILURE) => {
                 Err(StoreError::Deposed(term))
             }

@@ -8,12 +8,12 @@ use time::OffsetDateTime;
 use super::error::StoreError;
 use super::row::{bucket, column, time};
 
-/// The first buckets of a period, from the rollups and the log rows that are not in them yet, and the
-/// time since when the unit keeps buckets. Returns no row if the rollups do not belong to this
+/// The first buckets of a period, from the rollups and the log rows that are not in them yet, and
+/// the time since when the unit keeps buckets. Returns no row if the rollups do not belong to this
 /// database, and one row without a bucket if the period is empty.
 ///
-/// `$1` is the metric, `$2` the unit, `$3` the start of the period or null, `$4` its end or null, and
-/// `$5` the most buckets to return.
+/// `$1` is the metric, `$2` the unit, `$3` the start of the period or null, `$4` its end or null,
+/// and `$5` the most buckets to return.
 const READ_ROLLUPS: &str = "
     WITH bounds AS MATERIALIZED (
         SELECT kept_since,
@@ -50,11 +50,11 @@ const READ_ROLLUPS: &str = "
     LEFT JOIN page ON true
     ORDER BY bucket";
 
-/// The first milliseconds of a period that have events. Each is found by one probe of the index above
-/// the one before.
+/// The first milliseconds of a period that have events. Each is found by one probe of the index
+/// above the one before.
 ///
-/// `$1` is the metric, `$2` the start of the period, `$3` its end or null, and `$4` the most buckets
-/// to return.
+/// `$1` is the metric, `$2` the start of the period, `$3` its end or null, and `$4` the most
+/// buckets to return.
 const READ_MILLISECONDS: &str = "
     WITH RECURSIVE buckets (bucket) AS (
         SELECT date_bin('1 millisecond', min(time), '0001-01-01 00:00:00+00')

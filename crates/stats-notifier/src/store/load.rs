@@ -60,14 +60,14 @@ pub struct LoadedState {
     pub statistics: Statistics,
     /// The snapshot that the state was read by.
     pub cursor: Snapshot,
-    /// The retention of each unit. A later event before its start is not counted by the unit as long
-    /// as this state is used, because the count of that bucket was not loaded.
+    /// The retention of each unit. A later event before its start is not counted by the unit as
+    /// long as this state is used, because the count of that bucket was not loaded.
     pub retention: Retention,
 }
 
 impl Store {
-    /// Loads the state of all topics by one snapshot: the newest rollups, the log past their cursor,
-    /// and the newest milliseconds, counted from the events.
+    /// Loads the state of all topics by one snapshot: the newest rollups, the log past their
+    /// cursor, and the newest milliseconds, counted from the events.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -11,8 +11,8 @@ use crate::snapshot::Snapshot;
 /// Deletes the oldest log rows of a range of transactions. Returns how many were deleted, and the
 /// highest transaction among them.
 ///
-/// `$1` is the first transaction of the range and `$2` its end, exclusive, both as text. `$3` is the
-/// most rows to delete.
+/// `$1` is the first transaction of the range and `$2` its end, exclusive, both as text. `$3` is
+/// the most rows to delete.
 const PURGE: &str = "
     WITH batch AS (
         SELECT ctid
@@ -43,7 +43,8 @@ pub struct TickResult {
 }
 
 impl Store {
-    /// Reads what was committed since `cursor`, and the snapshot that sees exactly that in addition.
+    /// Reads what was committed since `cursor`, and the snapshot that sees exactly that in
+    /// addition.
     ///
     /// # Errors
     /// [`StoreError`]; then nothing may be published.
@@ -78,8 +79,8 @@ impl Store {
     /// Deletes log rows of the transactions from `from` up to, but not including, `to`; at most
     /// `limit` rows. Returns the transaction to continue at, or `to` if no rows are left.
     ///
-    /// `to` must not be above the xmin of the stored cursor or of the memory's cursor. Both then see
-    /// all of these transactions, so their rows are in the rollups and in memory.
+    /// `to` must not be above the xmin of the stored cursor or of the memory's cursor. Both then
+    /// see all of these transactions, so their rows are in the rollups and in memory.
     ///
     /// # Errors
     /// [`StoreError::Deposed`] if another term has begun; then nothing was deleted.

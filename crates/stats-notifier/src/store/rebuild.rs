@@ -1,8 +1,8 @@
 //! Counts all events again: on a first start over existing events, after a restore, or because an
 //! operator asked for it.
 //!
-//! Invariant: only the leader does this, in one transaction, and it blocks no writer. Events that are
-//! committed meanwhile are past the new cursor, and stay in the log.
+//! Invariant: only the leader does this, in one transaction, and it blocks no writer. Events that
+//! are committed meanwhile are past the new cursor, and stay in the log.
 
 use domain::Metric;
 use time::OffsetDateTime;
@@ -60,7 +60,8 @@ pub struct RebuildReport {
 }
 
 impl Store {
-    /// Counts all events into the rollups, and sets the cursor to the snapshot they were counted by.
+    /// Counts all events into the rollups, and sets the cursor to the snapshot they were counted
+    /// by.
     ///
     /// # Errors
     /// [`StoreError::Deposed`] if another term has begun; then nothing was changed.

@@ -39,8 +39,8 @@ const DELETE_EXPIRED: &str = "
         LIMIT $1))";
 
 impl Store {
-    /// Folds the log past the stored cursor into the rollups, and moves the cursor to the snapshot of
-    /// this transaction, which it returns.
+    /// Folds the log past the stored cursor into the rollups, and moves the cursor to the snapshot
+    /// of this transaction, which it returns.
     ///
     /// # Errors
     /// [`StoreError::Deposed`] if another term has begun; then nothing was written.
@@ -49,8 +49,8 @@ impl Store {
     }
 
     /// [`Store::flush`] without a time limit, for the beginning of a term. While no replica leads,
-    /// the log can grow beyond what can be folded within the limit, and it must be folded once before
-    /// a tick, which has a limit, can read it.
+    /// the log can grow beyond what can be folded within the limit, and it must be folded once
+    /// before a tick, which has a limit, can read it.
     ///
     /// # Errors
     /// [`StoreError::Deposed`] if another term has begun; then nothing was written.
@@ -67,8 +67,8 @@ impl Store {
     /// Expires the buckets of a fine unit that are older than `days`: they are no longer counted or
     /// shown. Returns whether the retention has moved.
     ///
-    /// A term continues to count the expired buckets that it has loaded. The next term does not load
-    /// them.
+    /// A term continues to count the expired buckets that it has loaded. The next term does not
+    /// load them.
     ///
     /// # Errors
     /// [`StoreError::Deposed`] if another term has begun; then nothing has expired.

@@ -81,14 +81,16 @@ impl Store {
         let mut config = database.connection("stats-notifier");
         // The timeouts end the session of a leader that is frozen or cut off, so that another can
         // take over. When a leader falls silent, its backend is in one of these states:
-        // - It waits for the next statement, inside or outside a transaction: the idle timeouts end it.
-        // - It waits for a lock: first lock_timeout, then the idle timeout of the failed transaction.
-        //   Together they are the longest time that a silent leader keeps the lead.
-        // - It waits for the leader to read rows, because all buffers are full: tcp_user_timeout ends
-        //   it, because Linux also counts the time in which the peer's window stays closed.
-        // - It runs a statement, and is then in one of the states above. A new leader would have to do
-        //   the same work. If the leader's host is gone, client_connection_check_interval ends it.
-        // It never waits between the messages of one statement, because they are sent together.
+        // - It waits for the next statement, inside or outside a transaction: the idle timeouts end
+        //   it.
+        // - It waits for a lock: first lock_timeout, then the idle timeout of the failed
+        //   transaction. Together they are the longest time that a silent leader keeps the lead.
+        // - It waits for the leader to read rows, because all buffers are full: tcp_user_timeout
+        //   ends it, because Linux also counts the time in which the peer's window stays closed.
+        // - It runs a statement, and is then in one of the states above. A new leader would have to
+        //   do the same work. If the leader's host is gone, client_connection_check_interval ends
+        //   it. It never waits between the messages of one statement, because they are sent
+        //   together.
         let idle = session_timeout.as_millis();
         let lock = leader.lock_timeout.get().as_millis();
         let check = leader.attempt_interval.get().as_millis();

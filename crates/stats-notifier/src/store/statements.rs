@@ -3,8 +3,8 @@
 /// Reads the change log past a snapshot.
 ///
 /// `$1` is the snapshot, as text. The first row has the snapshot of now; every other row is a log
-/// row that is visible now and was not visible in `$1`. One statement reads by one MVCC snapshot, so
-/// the log rows are exactly the difference between both.
+/// row that is visible now and was not visible in `$1`. One statement reads by one MVCC snapshot,
+/// so the log rows are exactly the difference between both.
 ///
 /// The second part finds transactions that began after `$1`. The third finds those that were in
 /// progress in `$1` and have ended since. Both are ranges of the index, so rows that were counted

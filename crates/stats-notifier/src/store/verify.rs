@@ -1,8 +1,8 @@
 //! Compares the counts with the events. Writes nothing.
 //!
-//! Each day is compared in one statement, and so by one snapshot: its events with its rollups and the
-//! log rows that are not in them yet. Units longer than a day are compared with their days. So only a
-//! check during which nothing may change needs one transaction for everything.
+//! Each day is compared in one statement, and so by one snapshot: its events with its rollups and
+//! the log rows that are not in them yet. Units longer than a day are compared with their days. So
+//! only a check during which nothing may change needs one transaction for everything.
 
 use domain::{BucketTime, Metric, Topic};
 use serde::{Serialize, Serializer};
@@ -76,8 +76,8 @@ const COMPARE_DAY: &str = "
      ORDER BY bucket, unit
      LIMIT $3)";
 
-/// Compares the units longer than a day with their days. It reads rollups alone, because rows of the
-/// log that are not folded yet are missing in both. The rows are those of [`COMPARE_DAY`].
+/// Compares the units longer than a day with their days. It reads rollups alone, because rows of
+/// the log that are not folded yet are missing in both. The rows are those of [`COMPARE_DAY`].
 ///
 /// `$1` is the metric, `$2` the most mismatches to return.
 const COMPARE_LONGER_UNITS: &str = "

@@ -75,8 +75,8 @@ async fn a_check_finds_each_kind_of_wrong_count_and_a_rebuild_corrects_it() {
     }
 }
 
-/// After a restore into another cluster, the cursor means nothing. No query may be answered from the
-/// rollups before all events are counted again.
+/// After a restore into another cluster, the cursor means nothing. No query may be answered from
+/// the rollups before all events are counted again.
 #[tokio::test]
 async fn counts_of_another_cluster_are_not_shown() {
     let database = TestDatabase::create().await;
@@ -100,7 +100,8 @@ async fn counts_of_another_cluster_are_not_shown() {
     }
 }
 
-/// Events that are committed during a rebuild are past the new cursor, so the next flush counts them.
+/// Events that are committed during a rebuild are past the new cursor, so the next flush counts
+/// them.
 #[tokio::test]
 async fn writers_continue_during_a_rebuild() {
     let database = TestDatabase::create().await;

@@ -66,7 +66,8 @@ pub(crate) async fn insert_parents(client: &Client) -> Parents {
 
 /// Counts the events without the SQL of the product.
 pub(crate) async fn counted_from_events(client: &Client) -> Counts {
-    let events = "SELECT 'item-creation', created_at FROM items UNION ALL SELECT 'transfers', \"timestamp\" FROM transfers";
+    let events = "SELECT 'item-creation', created_at FROM items \
+                  UNION ALL SELECT 'transfers', \"timestamp\" FROM transfers";
     let mut counts = Counts::new();
     for row in client.query(events, &[]).await.unwrap() {
         let metric: Metric = row.get::<_, &str>(0).parse().unwrap();

@@ -1,4 +1,5 @@
-//! Drives terms step by step, and compares what they show and store after each step with the events.
+//! Drives terms step by step, and compares what they show and store after each step with the
+//! events.
 
 use std::sync::Arc;
 
@@ -54,8 +55,8 @@ async fn every_kind_of_statement_is_counted_once() {
         assert_eq!(rolled_up(&producer).await, coarser(&shown(&hub)), "after {statement}");
         while term.purge(&store, 20).await.unwrap() {}
     }
-    // A transaction of another test may keep the last rows for a while, because snapshots are of the
-    // whole cluster.
+    // A transaction of another test may keep the last rows for a while, because snapshots are of
+    // the whole cluster.
     let purge = async {
         let count = "SELECT count(*) FROM count_log";
         while producer.query_one(count, &[]).await.unwrap().get::<_, i64>(0) > 0 {

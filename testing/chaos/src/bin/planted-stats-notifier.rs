@@ -2,7 +2,7 @@
 
 use chaos::planted::{Planted, VARIABLE};
 use stats_notifier::settings::Settings;
-use stats_notifier::startup::Application;
+use stats_notifier::startup;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -10,5 +10,5 @@ async fn main() -> anyhow::Result<()> {
     service_kit::telemetry::start(&settings.log)?;
     let shutdown = service_kit::shutdown::on_signal()?;
     let statements = Planted::statements(&std::env::var(VARIABLE).unwrap_or_default())?;
-    Ok(Application::build_with(settings, shutdown, statements)?.run_until_stopped().await?)
+    Ok(startup::build_with(settings, shutdown, statements)?.run_until_stopped().await?)
 }

@@ -11,6 +11,7 @@ use ingest_api::error::ApiError;
 use ingest_api::page::PageQuery;
 use ingest_api::settings::Limits;
 use serde_json::Value;
+use service_kit::settings::NonZeroDuration;
 use sse_gateway::query::{
     HEARTBEAT_SECONDS_MAX, LAST_MAX, PageLimits, StatisticsQuery, WindowQuery, parse_topic_query,
     parse_topics_query,

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use local_stack::ports::reserve_port;
 use local_stack::process::ServiceProcess;
-use local_stack::stack::{ServiceKind, Stack, built_programs};
-use local_stack::test_database::TestDatabase;
+use local_stack::stack::{ServiceKind, Stack};
+use local_stack::test_database::{TestDatabase, service_programs};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -21,7 +21,7 @@ use crate::support::{DEADLINE, start, until};
 /// Runs a program of the project on a database, and waits until it ends.
 fn run(database: &TestDatabase, program: &str, arguments: &[&str]) -> Output {
     let settings = database.notifier();
-    Command::new(built_programs().unwrap().join(program))
+    Command::new(service_programs().join(program))
         .args(arguments)
         .env("PGHOST", &settings.host)
         .env("PGPORT", settings.port.to_string())
@@ -109,7 +109,7 @@ async fn history_verify_and_rebuild_of_real_input() {
         assert!(output.status.success() && printed.contains("22977 events"), "{command}: {printed}");
     }
 
-    let nowhere = Command::new(built_programs().unwrap().join("stats-notifier"))
+    let nowhere = Command::new(service_programs().join("stats-notifier"))
         .args(["verify"])
         .env("PGPORT", "9")
         .output()
@@ -162,7 +162,7 @@ async fn service(
     let log = Arc::new(Mutex::new(Vec::new()));
     let lines = Arc::clone(&log);
     let keep = move |line: &str| lines.lock().unwrap().push(line.to_owned());
-    let service = ServiceProcess::start(&built_programs().unwrap(), name, variables, keep).unwrap();
+    let service = ServiceProcess::start(&service_programs(), name, variables, keep).unwrap();
     let live = format!("http://127.0.0.1:{internal_port}/livez");
     let started = Instant::now();
     while reqwest::get(&live).await.is_err() {
@@ -250,7 +250,7 @@ async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
     assert_eq!(version["service"], "ingest-api");
     assert_eq!(get("/readyz").await.status(), 503);
     let healthcheck = |port: u16| {
-        let mut command = Command::new(built_programs().unwrap().join("ingest-api"));
+        let mut command = Command::new(service_programs().join("ingest-api"));
         command.arg("healthcheck").env("NEWCYCLE__INTERNAL__PORT", port.to_string()).output().unwrap()
     };
     let unready = healthcheck(internal_port);
@@ -265,7 +265,7 @@ fn print_settings_names_each_source_and_unknown_settings_are_refused() {
     let file = folder.path().join("gateway.toml");
     std::fs::write(&file, "[stream]\npace = \"100ms\"\nmax_clients = 7\n").unwrap();
     let gateway = |variables: &[(&str, &str)]| {
-        let mut command = Command::new(built_programs().unwrap().join("sse-gateway"));
+        let mut command = Command::new(service_programs().join("sse-gateway"));
         command.arg("print-settings").env("NEWCYCLE_CONFIG", &file).envs(variables.iter().copied());
         let output = command.output().unwrap();
         (

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::process::Command;
 
-use local_stack::stack::built_programs;
+use local_stack::test_database::service_programs;
 use service_kit::settings::Defaults;
 
 const HEAD: &str = "# Configuration
@@ -65,7 +65,7 @@ fn the_reference_is_generated_from_the_defaults() {
 
 #[test]
 fn variables_of_other_systems_do_not_reach_a_program() {
-    let programs = built_programs().unwrap();
+    let programs = service_programs();
     for (name, _) in PROGRAMS {
         let print = |variables: &[&str]| {
             let mut command = Command::new(programs.join(name));

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use local_stack::postgres::{Cluster, Installation};
-use local_stack::stack::{Replicas, ServiceKind, built_programs};
-use local_stack::test_database::{TestDatabase, installation, installations};
+use local_stack::stack::{Replicas, ServiceKind};
+use local_stack::test_database::{TestDatabase, installation, installations, service_programs};
 use postgres_kit::database::DatabaseSettings;
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -39,7 +39,7 @@ fn operate(folder: &Path, programs: &Installation, database: &DatabaseSettings, 
     let roles = TestDatabase::roles();
     let path = std::env::join_paths([
         programs.programs(),
-        &built_programs().unwrap(),
+        &service_programs(),
         Path::new("/usr/bin"),
         Path::new("/bin"),
     ]);

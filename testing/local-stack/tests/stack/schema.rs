@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use local_stack::process::ServiceProcess;
-use local_stack::stack::{Ports, ServiceKind, built_programs};
-use local_stack::test_database::TestDatabase;
+use local_stack::stack::{Ports, ServiceKind};
+use local_stack::test_database::{TestDatabase, service_programs};
 use secrecy::ExposeSecret;
 
 use crate::support::DEADLINE;
@@ -28,8 +28,7 @@ async fn refusal(service: ServiceKind, change: &str) -> String {
     let logged = Arc::new(Mutex::new(String::new()));
     let lines = Arc::clone(&logged);
     let log = move |line: &str| lines.lock().unwrap().push_str(line);
-    let mut process =
-        ServiceProcess::start(&built_programs().unwrap(), service.name(), &variables, log).unwrap();
+    let mut process = ServiceProcess::start(&service_programs(), service.name(), &variables, log).unwrap();
     let ended =
         tokio::time::timeout(DEADLINE, process.ended()).await.expect("the service must exit").unwrap();
     assert!(!ended.success(), "{service} must not exit with success");

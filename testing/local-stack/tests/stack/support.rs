@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use local_stack::stack::{Ports, Replicas, ServiceKind, Stack, StackSettings, built_programs};
-use local_stack::test_database::TestDatabase;
+use local_stack::stack::{Ports, Replicas, ServiceKind, Stack, StackSettings};
+use local_stack::test_database::{TestDatabase, service_programs};
 use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
 
@@ -21,14 +21,7 @@ pub(crate) fn settings(database: DatabaseSettings, roles: RoleSettings) -> Stack
 pub(crate) fn replicas(database: DatabaseSettings, roles: RoleSettings, replicas: Replicas) -> StackSettings {
     let most = ServiceKind::ALL.map(|service| replicas.count(service)).into_iter().max().unwrap();
     let ports = (0..most).map(|_| Ports::reserve().unwrap()).collect();
-    StackSettings {
-        programs: built_programs().unwrap(),
-        database,
-        roles,
-        replicas,
-        ports,
-        variables: Vec::new(),
-    }
+    StackSettings { programs: service_programs(), database, roles, replicas, ports, variables: Vec::new() }
 }
 
 /// Starts one of each service on a test's database, and waits until they are ready.

@@ -1,0 +1,245 @@
+//! The frame of every service: a public port if it has one, an internal port, tasks, and an orderly
+//! end.
+//!
+//! The internal port serves `/livez`, `/readyz`, `/metrics` and `/version`, and what only other
+//! services may request.
+
+use std::fmt::Debug;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::body::MessageBody;
+use actix_http::{Request, Response};
+use actix_service::{IntoServiceFactory, Service, ServiceFactory};
+use actix_web::dev::AppConfig;
+use actix_web::http::header::CACHE_CONTROL;
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpResponse, web};
+use metrics_exporter_prometheus::BuildError;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Readiness;
+use crate::metrics::Metrics;
+use crate::server::Bounds;
+use crate::settings::sections::{HttpSettings, InternalSettings};
+use crate::supervisor::{Supervisor, SupervisorError, TaskError};
+use crate::{observe, problem, server};
+
+/// How much longer than the servers' own drain all tasks together may take.
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(1);
+
+/// What `/version` answers.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    /// The name of the service.
+    pub service: &'static str,
+    /// The version of its package.
+    pub version: &'static str,
+    /// The schema version it needs, if it uses the database.
+    pub schema: Option<i32>,
+}
+
+/// A port cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {host}:{port}, which {setting} sets: {source}")]
+pub struct ListenError {
+    host: String,
+    port: u16,
+    setting: &'static str,
+    source: io::Error,
+}
+
+/// A service that is being put together: first its public port if it has one, then its internal
+/// port.
+pub struct ServiceBuilder {
+    about: About,
+    drain: Duration,
+    shutdown: CancellationToken,
+    metrics: Metrics,
+    supervisor: Supervisor,
+    public_port: Option<u16>,
+}
+
+impl ServiceBuilder {
+    /// A service that `shutdown` stops, and whose open requests then have `drain` to finish. Must
+    /// be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Never, see [`Metrics::new`].
+    pub fn new(about: About, drain: Duration, shutdown: CancellationToken) -> Result<Self, BuildError> {
+        let metrics = Metrics::new()?;
+        observe::describe(&metrics);
+        let mut supervisor = Supervisor::new(shutdown.clone(), drain + SHUTDOWN_MARGIN);
+        supervisor.spawn("metrics", metrics.clone().keep_up(shutdown.clone()));
+        Ok(Self { about, drain, shutdown, metrics, supervisor, public_port: None })
+    }
+
+    /// Gives all tasks together this long to end, if they do more than the servers after each
+    /// other.
+    #[must_use]
+    pub fn drain_all(mut self, drain: Duration) -> Self {
+        self.supervisor.set_drain(drain + SHUTDOWN_MARGIN);
+        self
+    }
+
+    /// The metrics of the service.
+    #[must_use]
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Serves `application` on the public port.
+    ///
+    /// # Errors
+    /// The port cannot be listened on.
+    pub fn serve_public<F, I, S, B>(
+        &mut self,
+        settings: &HttpSettings,
+        bounds: Bounds,
+        application: F,
+    ) -> Result<(), ListenError>
+    where
+        F: Fn() -> I + Send + Clone + 'static,
+        I: IntoServiceFactory<S, Request>,
+        S: ServiceFactory<Request, Config = AppConfig> + 'static,
+        S::Error: Into<actix_web::Error> + 'static,
+        S::InitError: Debug,
+        S::Response: Into<Response<B>> + 'static,
+        S::Service: 'static,
+        <S::Service as Service<Request>>::Future: 'static,
+        B: MessageBody + 'static,
+    {
+        let (listener, port) = listen(&settings.host, settings.port, "http.port")?;
+        let server = server::serve(listener, bounds, application);
+        let server = server.map_err(listen_error(&settings.host, port, "http.port"))?;
+        tracing::info!(http.port = port, "listening");
+        self.supervisor.serve("http server", server);
+        self.public_port = Some(port);
+        Ok(())
+    }
+
+    /// Serves the internal port, with `routes` in addition to those of every service. `sample` runs
+    /// before metrics are rendered, and records those that are not recorded as they change.
+    ///
+    /// # Errors
+    /// The port cannot be listened on.
+    pub fn serve_internal(
+        mut self,
+        settings: &InternalSettings,
+        readiness: Readiness,
+        sample: impl Fn() + Send + Sync + 'static,
+        routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
+    ) -> Result<Application, ListenError> {
+        let (listener, port) = listen(&settings.host, settings.port, "internal.port")?;
+        let internal = Internal {
+            about: self.about,
+            shutdown: self.shutdown,
+            readiness,
+            metrics: self.metrics,
+            sample: Arc::new(sample),
+        };
+        let server = server::serve(listener, settings.bounds(self.drain), move || {
+            App::new()
+                .wrap(from_fn(observe::requests))
+                .app_data(web::Data::new(internal.metrics.clone()))
+                .configure(routes.clone())
+                .configure(|routes| internal.routes(routes))
+                .default_service(web::to(problem::not_found))
+        });
+        let server = server.map_err(listen_error(&settings.host, port, "internal.port"))?;
+        tracing::info!(internal.port = port, "serving health and metrics");
+        self.supervisor.serve("internal server", server);
+        Ok(Application { public_port: self.public_port, internal_port: port, supervisor: self.supervisor })
+    }
+}
+
+/// A service that listens, and runs its tasks.
+pub struct Application {
+    public_port: Option<u16>,
+    internal_port: u16,
+    supervisor: Supervisor,
+}
+
+impl Application {
+    /// The port that clients use: the public one, or the internal one of a service without it.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.public_port.unwrap_or(self.internal_port)
+    }
+
+    /// The internal port.
+    #[must_use]
+    pub const fn internal_port(&self) -> u16 {
+        self.internal_port
+    }
+
+    /// Runs a task. It must end soon after the shutdown token is cancelled, and not before.
+    pub fn spawn<E: Into<TaskError>>(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        self.supervisor.spawn(name, task);
+    }
+
+    /// Runs until the service is asked to stop, or until one of its tasks fails.
+    ///
+    /// # Errors
+    /// The task that failed, and why.
+    pub async fn run_until_stopped(self) -> Result<(), SupervisorError> {
+        self.supervisor.run_until_stopped().await
+    }
+}
+
+#[derive(Clone)]
+struct Internal {
+    about: About,
+    shutdown: CancellationToken,
+    readiness: Readiness,
+    metrics: Metrics,
+    sample: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Internal {
+    fn routes(&self, routes: &mut web::ServiceConfig) {
+        self.readiness.routes(&self.shutdown, routes);
+        let metrics = self.metrics.clone();
+        let sample = Arc::clone(&self.sample);
+        let rendered = move || {
+            sample();
+            let answer = HttpResponse::Ok()
+                .content_type("text/plain; version=0.0.4; charset=utf-8")
+                .insert_header((CACHE_CONTROL, "no-store"))
+                .body(metrics.render());
+            std::future::ready(answer)
+        };
+        let About { service, version, schema } = self.about;
+        let about = move || {
+            let about = json!({
+                "service": service,
+                "version": version,
+                "revision": option_env!("NEWCYCLE_REVISION"),
+                "schema": schema,
+            });
+            std::future::ready(HttpResponse::Ok().json(about))
+        };
+        routes.route("/metrics", web::get().to(rendered)).route("/version", web::get().to(about));
+    }
+}
+
+fn listen(host: &str, port: u16, setting: &'static str) -> Result<(TcpListener, u16), ListenError> {
+    let bound = || {
+        let listener = TcpListener::bind((host, port))?;
+        let port = listener.local_addr()?.port();
+        Ok((listener, port))
+    };
+    bound().map_err(listen_error(host, port, setting))
+}
+
+fn listen_error(host: &str, port: u16, setting: &'static str) -> impl FnOnce(io::Error) -> ListenError {
+    let host = host.to_owned();
+    move |source| ListenError { host, port, setting, source }
+}
