@@ -220,7 +220,7 @@ export class StatisticsStream {
         await this.#read(ended, resume, () => (lastData = performance.now()));
       } catch (error) {
         if (ended.aborted) return;
-        // Until the connection fails, the counts count as live, also while topics are switched.
+        // A switch of topics keeps the condition "live" until a connection fails.
         const since = this.#condition.kind === "live" ? this.#serverTime(lastData) : this.#since(lastData);
         const reason = error instanceof Error ? error.message : String(error);
         this.#setCondition({ kind: error instanceof Refused ? "refused" : "retrying", since, reason });

@@ -129,11 +129,11 @@ export interface components {
             since: components["schemas"]["EventTime"] | null;
             transfer_id: components["schemas"]["TransferId"] | null;
         };
-        /** @description What is wrong with a request, or with the service: RFC 9457 problem details. */
+        /** @description Problem details (RFC 9457): what is wrong with the request or with the service. */
         Problem: {
-            /** @description What is wrong in this request, for people. */
+            /** @description What is wrong with this request, for people. */
             detail: string;
-            /** @description The field, parameter or header that is wrong, where it is one. */
+            /** @description The field, parameter or header that is wrong, if it is one. */
             field?: string;
             /** @description The status of the answer. */
             status: number;
@@ -141,7 +141,7 @@ export interface components {
             title: string;
             /**
              * Format: uri-reference
-             * @description Tells programs what kind of problem it is; stable.
+             * @description The kind of problem, for programs. It is stable.
              * @example /problems/not-found
              */
             type: string;

@@ -38,11 +38,11 @@ export interface components {
             /** @enum {string} */
             topic: "item-creation/millisecond" | "item-creation/second" | "item-creation/minute" | "item-creation/hour" | "item-creation/day" | "item-creation/week" | "item-creation/month" | "item-creation/quarter" | "item-creation/year" | "transfers/millisecond" | "transfers/second" | "transfers/minute" | "transfers/hour" | "transfers/day" | "transfers/week" | "transfers/month" | "transfers/quarter" | "transfers/year";
         };
-        /** @description What is wrong with a request, or with the service: RFC 9457 problem details. */
+        /** @description Problem details (RFC 9457): what is wrong with the request or with the service. */
         Problem: {
-            /** @description What is wrong in this request, for people. */
+            /** @description What is wrong with this request, for people. */
             detail: string;
-            /** @description The field, parameter or header that is wrong, where it is one. */
+            /** @description The field, parameter or header that is wrong, if it is one. */
             field?: string;
             /** @description The status of the answer. */
             status: number;
@@ -50,7 +50,7 @@ export interface components {
             title: string;
             /**
              * Format: uri-reference
-             * @description Tells programs what kind of problem it is; stable.
+             * @description The kind of problem, for programs. It is stable.
              * @example /problems/not-found
              */
             type: string;
