@@ -21,13 +21,19 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// The value of a setting in a service's defaults.
+/// The value of a setting in a service's defaults, or in those that services share.
 fn default(part: ServiceKind, section: &str, name: &str) -> Option<u64> {
     let text = read(&format!("crates/{}/config/default.toml", part.name()));
     let (_, rest) = text.split_once(&format!("[{section}]\n"))?;
-    let section = rest.split("\n[").next()?;
-    let value = section.lines().find_map(|line| line.strip_prefix(&format!("{name} = ")))?;
-    Some(value.trim_matches(['"', 's']).parse().unwrap())
+    let section_text = rest.split("\n[").next()?;
+    let value = |text: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(&format!("{name} = ")))?;
+        Some(value.trim_matches(['"', 's']).parse().unwrap())
+    };
+    value(section_text).or_else(|| {
+        let shared = root().join(format!("crates/service-kit/config/{section}.toml"));
+        value(&std::fs::read_to_string(shared).ok()?)
+    })
 }
 
 /// The block of YAML below a name.
