@@ -58,7 +58,10 @@ async fn profile(options: &ProfileOptions) -> anyhow::Result<()> {
     programs::services().await?;
     step("building the services for release", cargo(&programs::release_arguments())).await?;
     let installation = postgres::ensure()?;
-    postgres::with_durable_cluster(&installation, async |_, cluster| compare(cluster, options).await).await
+    postgres::with_durable_cluster(&installation, async |_, cluster| {
+        compare(cluster, options).await
+    })
+    .await
 }
 
 async fn compare(cluster: &ClusterSettings, options: &ProfileOptions) -> anyhow::Result<()> {
@@ -66,7 +69,8 @@ async fn compare(cluster: &ClusterSettings, options: &ProfileOptions) -> anyhow:
     let mut candidates = Vec::new();
     for (name, programs) in [("up", this), ("release", release)] {
         let database = format!("newcycle_bench_{name}");
-        let stack = ephemeral_stack::start_built(cluster, &database, Replicas::ONE, &programs).await?;
+        let stack =
+            ephemeral_stack::start_built(cluster, &database, Replicas::ONE, &programs).await?;
         let script = cluster.folder.join(format!("{name}.lua"));
         write_script(&script, &stack.url(ServiceKind::IngestApi)).await?;
         candidates.push(Candidate { name, stack, script, requests_per_second: Vec::new() });
@@ -74,12 +78,17 @@ async fn compare(cluster: &ClusterSettings, options: &ProfileOptions) -> anyhow:
     for round in 1..=options.rounds {
         println!("== round {round} of {}", options.rounds);
         for candidate in &mut candidates {
-            let rate = load(&candidate.script, &candidate.stack.url(ServiceKind::IngestApi), options).await?;
+            let rate =
+                load(&candidate.script, &candidate.stack.url(ServiceKind::IngestApi), options)
+                    .await?;
             println!("{:>8}: {rate:.0} requests/s", candidate.name);
             candidate.requests_per_second.push(rate);
         }
     }
-    println!("== POST /items, {} connections, medians of {} rounds", options.connections, options.rounds);
+    println!(
+        "== POST /items, {} connections, medians of {} rounds",
+        options.connections, options.rounds
+    );
     let mut medians = Vec::new();
     for candidate in candidates {
         let mut rates = candidate.requests_per_second;

@@ -32,7 +32,8 @@ pub(crate) async fn test(cluster: &Cluster, settings: &ClusterSettings) -> anyho
     node.install("installing what the dashboard's page is tested with", &folder).await?;
     let replicas = Replicas { dashboard: 1, ..Replicas::ONE };
     let mut stack = ephemeral_stack::start(settings, "newcycle_browser", replicas).await?;
-    let notifier = stack.process_ids().find(|(instance, _)| instance.service == ServiceKind::StatsNotifier);
+    let notifier =
+        stack.process_ids().find(|(instance, _)| instance.service == ServiceKind::StatsNotifier);
     let (_, notifier) = notifier.context("stats-notifier runs")?;
     let mut test = node.npm(&folder, &["run", "e2e"]);
     test.env("CHROMIUM", browser)
@@ -66,6 +67,7 @@ fn find() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     // Joining a folder with an absolute path gives the absolute path.
-    let candidates = BROWSERS.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    let candidates =
+        BROWSERS.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
     candidates.into_iter().find(|program| program.is_file())
 }

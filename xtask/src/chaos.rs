@@ -11,7 +11,8 @@ use crate::command::step;
 use crate::{install, postgres, programs};
 
 /// Errors that are planted in the system. A run must find each of them.
-const PLANTED: [&str; 4] = ["transactions-forgotten", "folded-twice", "acknowledged-early", "lead-kept"];
+const PLANTED: [&str; 4] =
+    ["transactions-forgotten", "folded-twice", "acknowledged-early", "lead-kept"];
 
 /// Runs chaos with these arguments.
 pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {

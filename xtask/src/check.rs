@@ -46,8 +46,10 @@ pub(crate) async fn lints() -> anyhow::Result<()> {
 /// The migrations in their order.
 fn migrations() -> anyhow::Result<Vec<PathBuf>> {
     let folder = in_checkout("migrations");
-    let entries = std::fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
-    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+    let entries =
+        std::fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
+    let paths =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
     let is_sql = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "sql");
     let mut migrations: Vec<PathBuf> = paths.into_iter().filter(is_sql).collect();
     migrations.sort();

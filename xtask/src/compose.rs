@@ -38,11 +38,15 @@ pub(crate) async fn choose(with: With) -> anyhow::Result<Option<Compose>> {
         With::Compose => Compose::find().await.map(Some),
         With::Auto => match Compose::find().await {
             Ok(compose) => {
-                println!("== starting in containers, because Docker is running (or use --with native)");
+                println!(
+                    "== starting in containers, because Docker is running (or use --with native)"
+                );
                 Ok(Some(compose))
             }
             Err(error) => {
-                println!("== starting on this machine ({error:#}); --with compose requires containers");
+                println!(
+                    "== starting on this machine ({error:#}); --with compose requires containers"
+                );
                 Ok(None)
             }
         },
@@ -69,7 +73,9 @@ impl Compose {
     /// # Errors
     /// No engine answers, or the client has no Compose.
     pub(crate) async fn find() -> anyhow::Result<Self> {
-        query(&["info", "--format", "{{.ServerVersion}}"]).await.context("no Docker engine answers")?;
+        query(&["info", "--format", "{{.ServerVersion}}"])
+            .await
+            .context("no Docker engine answers")?;
         query(&["compose", "version"]).await.context("there is no Docker Compose")?;
         Ok(Self(()))
     }
@@ -86,7 +92,8 @@ impl Compose {
                 folder.display()
             );
         }
-        let arguments: &[&str] = if detach { &["up", "--build", "--wait"] } else { &["up", "--build"] };
+        let arguments: &[&str] =
+            if detach { &["up", "--build", "--wait"] } else { &["up", "--build"] };
         let error = std::os::unix::process::CommandExt::exec(compose(arguments).as_std_mut());
         Err(error).context("running `docker compose up`")
     }
@@ -99,7 +106,9 @@ impl Compose {
     /// Fails if containers are running.
     pub(crate) async fn check_stopped(&self) -> anyhow::Result<()> {
         if self.lists(&["ps", "--quiet"]).await? {
-            bail!("the stack runs in containers: stop it with `cargo xtask down --with compose` first");
+            bail!(
+                "the stack runs in containers: stop it with `cargo xtask down --with compose` first"
+            );
         }
         Ok(())
     }

@@ -76,13 +76,17 @@ pub(crate) async fn run(cluster: &ClusterSettings, cases: u64) -> anyhow::Result
 async fn answered(stack: &Stack) -> anyhow::Result<u64> {
     let mut answered = 0;
     for part in [ServiceKind::IngestApi, ServiceKind::SseGateway] {
-        let metrics = reqwest::get(format!("{}/metrics", stack.internal_url(part))).await?.text().await?;
-        let counters = metrics.lines().filter(|line| line.starts_with("http_server_requests_total{"));
-        let cases =
-            counters.filter(|line| !NOT_CASES.iter().any(|path| line.contains(&format!("route=\"{path}\""))));
+        let metrics =
+            reqwest::get(format!("{}/metrics", stack.internal_url(part))).await?.text().await?;
+        let counters =
+            metrics.lines().filter(|line| line.starts_with("http_server_requests_total{"));
+        let cases = counters.filter(|line| {
+            !NOT_CASES.iter().any(|path| line.contains(&format!("route=\"{path}\"")))
+        });
         for line in cases {
             let count = line.rsplit_once(' ').and_then(|(_, count)| count.parse::<u64>().ok());
-            answered += count.with_context(|| format!("{part} has an unknown metric format: {line}"))?;
+            answered +=
+                count.with_context(|| format!("{part} has an unknown metric format: {line}"))?;
         }
     }
     Ok(answered)

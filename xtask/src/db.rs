@@ -42,7 +42,9 @@ pub(crate) async fn start() -> anyhow::Result<()> {
             start_server(&target, template).await?;
         }
     }
-    println!("== the database for tests is ready: `cargo test -p ingest-api` and the like work now");
+    println!(
+        "== the database for tests is ready: `cargo test -p ingest-api` and the like work now"
+    );
     println!("== it runs until `cargo xtask db --stop`");
     Ok(())
 }

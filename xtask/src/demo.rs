@@ -61,7 +61,9 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let url = match &options.url {
         Some(url) => url.clone(),
-        None => format!("http://127.0.0.1:{}", Settings::load()?.ports.public(ServiceKind::IngestApi)),
+        None => {
+            format!("http://127.0.0.1:{}", Settings::load()?.ports.public(ServiceKind::IngestApi))
+        }
     };
     let mut interrupts = Interrupts::new()?;
     let api = Arc::new(Api::connect(&url).await?);
@@ -89,7 +91,9 @@ async fn send(
         () = interrupts.received() => true,
     };
     if interrupted {
-        println!("interrupted: the last upload is not in these figures; the same command completes it");
+        println!(
+            "interrupted: the last upload is not in these figures; the same command completes it"
+        );
         return Ok(0);
     }
     if options.events == Some(0) {
@@ -123,7 +127,8 @@ async fn post_past(
 }
 
 fn rate(text: &str) -> Result<f64, String> {
-    let expected = || format!("expected events a second, from {} to {}", RATES.start(), RATES.end());
+    let expected =
+        || format!("expected events a second, from {} to {}", RATES.start(), RATES.end());
     text.parse().ok().filter(|rate| RATES.contains(rate)).ok_or_else(expected)
 }
 

@@ -45,7 +45,8 @@ pub(crate) async fn start_built(
     migrate::migrate(&database, &roles).await?;
     let programs = programs.to_owned();
     let ports = vec![Ports::reserve()?];
-    let settings = StackSettings { programs, database, roles, replicas, ports, variables: Vec::new() };
+    let settings =
+        StackSettings { programs, database, roles, replicas, ports, variables: Vec::new() };
     let log = Arc::new(|instance: Instance, line: &str| {
         if line.contains(" ERROR ") || line.contains(" WARN ") {
             println!("{instance:>14} | {line}");

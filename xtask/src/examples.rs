@@ -17,7 +17,9 @@ pub(crate) async fn ensure() -> anyhow::Result<()> {
         install::packages(&["python3"])?;
     }
     if !has_python() {
-        bail!("the examples of the documentation need Python 3.9 or newer: install it, then try again");
+        bail!(
+            "the examples of the documentation need Python 3.9 or newer: install it, then try again"
+        );
     }
     let folder = in_checkout("docs/examples");
     let node = Node::ensure().await?;

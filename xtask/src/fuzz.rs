@@ -69,8 +69,10 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
 /// The names of all targets.
 fn targets() -> anyhow::Result<Vec<String>> {
     let folder = in_checkout("testing/fuzz/targets/fuzz_targets");
-    let entries = std::fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
-    let paths = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+    let entries =
+        std::fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
+    let paths =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
     let names = paths.iter().filter_map(|path| path.file_stem()?.to_str().map(str::to_owned));
     let mut names: Vec<String> = names.collect();
     names.sort();

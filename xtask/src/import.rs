@@ -41,18 +41,26 @@ pub(crate) struct BadLine {
 pub(crate) async fn run(folder: &Path, url: Option<String>) -> anyhow::Result<()> {
     let url = match url {
         Some(url) => url,
-        None => format!("http://127.0.0.1:{}", Settings::load()?.ports.public(ServiceKind::IngestApi)),
+        None => {
+            format!("http://127.0.0.1:{}", Settings::load()?.ports.public(ServiceKind::IngestApi))
+        }
     };
     let files: Vec<(&'static str, PathBuf)> =
         KINDS.iter().filter_map(|kind| Some((*kind, file(folder, kind)?))).collect();
     if files.is_empty() {
-        bail!("{} has no base-items, users, items or transfers as .ndjson or .ndjson.gz", folder.display());
+        bail!(
+            "{} has no base-items, users, items or transfers as .ndjson or .ndjson.gz",
+            folder.display()
+        );
     }
     println!("{:<12} {:>12} {:>12} {:>12}", "", "accepted", "repeated", "rejected");
     let mut rejected = 0;
     for (kind, file) in files {
         let answer = post(&url, kind, &file).await?;
-        println!("{kind:<12} {:>12} {:>12} {:>12}", answer.accepted, answer.repeated, answer.rejected);
+        println!(
+            "{kind:<12} {:>12} {:>12} {:>12}",
+            answer.accepted, answer.repeated, answer.rejected
+        );
         for BadLine { line, field, detail } in &answer.errors {
             let field = field.as_ref().map_or_else(String::new, |field| format!("{field}: "));
             println!("  {}, line {line}: {field}{detail}", file.display());
@@ -75,7 +83,8 @@ fn file(folder: &Path, kind: &str) -> Option<PathBuf> {
 }
 
 async fn post(url: &str, kind: &'static str, path: &Path) -> anyhow::Result<UploadResult> {
-    let file = tokio::fs::File::open(path).await.with_context(|| format!("opening {}", path.display()))?;
+    let file =
+        tokio::fs::File::open(path).await.with_context(|| format!("opening {}", path.display()))?;
     let bar = ProgressBar::new(file.metadata().await?.len());
     let style = "{prefix:<12} {wide_bar} {bytes}/{total_bytes} {eta}";
     bar.set_style(ProgressStyle::with_template(style)?);

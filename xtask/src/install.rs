@@ -64,8 +64,11 @@ pub(crate) fn packages(packages: &[&str]) -> anyhow::Result<()> {
 /// # Errors
 /// As [`packages`].
 pub(crate) fn programs(needed: &[(&str, &'static str)]) -> anyhow::Result<()> {
-    let missing: Vec<&str> =
-        needed.iter().filter(|(program, _)| !is_on_path(program)).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> = needed
+        .iter()
+        .filter(|(program, _)| !is_on_path(program))
+        .map(|(_, package)| *package)
+        .collect();
     if missing.is_empty() { Ok(()) } else { packages(&missing) }
 }
 
@@ -79,8 +82,11 @@ fn is_on_path(program: &str) -> bool {
 /// # Errors
 /// The command cannot be run, or fails.
 pub(crate) fn as_root(words: &[&str]) -> anyhow::Result<()> {
-    let words =
-        if rustix::process::geteuid().is_root() { words.to_vec() } else { [&["sudo"], words].concat() };
+    let words = if rustix::process::geteuid().is_root() {
+        words.to_vec()
+    } else {
+        [&["sudo"], words].concat()
+    };
     let status = Command::new(words[0]).args(&words[1..]).status();
     let failed = || format!("`{}` failed", words.join(" "));
     if !status.with_context(failed)?.success() {

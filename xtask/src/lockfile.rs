@@ -101,7 +101,8 @@ impl StackDescription {
         let path = description_path(folder);
         match std::fs::read(&path) {
             Ok(text) => Ok(Some(
-                serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?,
+                serde_json::from_slice(&text)
+                    .with_context(|| format!("reading {}", path.display()))?,
             )),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),

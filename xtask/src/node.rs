@@ -45,12 +45,13 @@ impl Node {
     /// # Errors
     /// npm fails.
     pub(crate) async fn install(&self, name: &str, folder: &Path) -> anyhow::Result<()> {
-        let changed =
-            |path: &str| std::fs::metadata(folder.join(path)).and_then(|metadata| metadata.modified());
+        let changed = |path: &str| {
+            std::fs::metadata(folder.join(path)).and_then(|metadata| metadata.modified())
+        };
         let installed = changed("node_modules/.package-lock.json");
-        if installed
-            .is_ok_and(|installed| changed("package-lock.json").is_ok_and(|wanted| wanted <= installed))
-        {
+        if installed.is_ok_and(|installed| {
+            changed("package-lock.json").is_ok_and(|wanted| wanted <= installed)
+        }) {
             return Ok(());
         }
         step(name, self.npm(folder, &["ci", "--no-audit", "--no-fund"])).await

@@ -15,7 +15,8 @@ pub(crate) const FOLDER: &str = "crates/dashboard/web";
 /// Node is missing and cannot be installed, or the build fails.
 pub(crate) async fn build() -> anyhow::Result<()> {
     let folder = in_checkout(FOLDER);
-    let built = std::fs::metadata(folder.join("dist/index.html")).and_then(|metadata| metadata.modified());
+    let built =
+        std::fs::metadata(folder.join("dist/index.html")).and_then(|metadata| metadata.modified());
     if built.is_ok_and(|built| newest(&folder).is_ok_and(|source| source <= built)) {
         return Ok(());
     }

@@ -100,13 +100,15 @@ pub(crate) fn test_cluster(folder: PathBuf) -> anyhow::Result<ClusterSettings> {
 
 fn install() -> anyhow::Result<()> {
     install::check_allowed("Postgres 15 or newer")?;
-    let write =
-        format!("mkdir -p \"$(dirname {NO_CLUSTER})\" && echo 'create_main_cluster = false' > {NO_CLUSTER}");
+    let write = format!(
+        "mkdir -p \"$(dirname {NO_CLUSTER})\" && echo 'create_main_cluster = false' > {NO_CLUSTER}"
+    );
     install::as_root(&["sh", "-c", &write])?;
     let installed = install::packages(&["postgresql"]);
     // Packages that are installed later by other means behave as usual.
     install::as_root(&["rm", "-f", NO_CLUSTER])?;
-    installed.context("Postgres 15 or newer could not be installed: install it yourself, then try again")
+    installed
+        .context("Postgres 15 or newer could not be installed: install it yourself, then try again")
 }
 
 /// The newest Postgres of another major version than `first` in the Python package, copied into
@@ -125,10 +127,13 @@ pub(crate) fn ensure_second(first: &Installation, folder: &Path) -> anyhow::Resu
         bail!("copying Postgres to {} failed; see above", folder.display());
     }
     let versions = folder.join(PACKAGES[0]);
-    let entries = std::fs::read_dir(&versions).with_context(|| format!("reading {}", versions.display()))?;
+    let entries =
+        std::fs::read_dir(&versions).with_context(|| format!("reading {}", versions.display()))?;
     let others = entries
         .flatten()
         .filter_map(|entry| Installation::at(entry.path().join("bin")).ok())
         .filter(|other| other.version().major != first.version().major);
-    others.max_by_key(|other| other.version().major).context("the package has none that runs on this machine")
+    others
+        .max_by_key(|other| other.version().major)
+        .context("the package has none that runs on this machine")
 }

@@ -28,7 +28,9 @@ pub(crate) fn stop(process_id: u32, program: &str, timeout: Duration) -> anyhow:
     let started = Instant::now();
     while runs(process_id, program) {
         if started.elapsed() > timeout {
-            bail!("{program}, process {process_id}, does not end: stop it yourself, then try again");
+            bail!(
+                "{program}, process {process_id}, does not end: stop it yourself, then try again"
+            );
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -49,8 +51,10 @@ fn command_line(process_id: u32) -> Option<String> {
         let first = words.split(|byte| *byte == 0).next()?;
         return Some(String::from_utf8_lossy(first).into_owned()).filter(|path| !path.is_empty());
     }
-    let output =
-        Command::new("ps").args(["-o", "stat=,args=", "-p", &process_id.to_string()]).output().ok()?;
+    let output = Command::new("ps")
+        .args(["-o", "stat=,args=", "-p", &process_id.to_string()])
+        .output()
+        .ok()?;
     let line = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut words = line.split_whitespace();
     let is_zombie = words.next()?.starts_with('Z');

@@ -12,8 +12,17 @@ use crate::command::in_checkout;
 const WIDTH: usize = 100;
 
 /// Folders that are not prose of ours.
-const EXCLUDED: [&str; 9] =
-    ["target", "node_modules", "dist", ".git", ".newcycle", "corpus", "artifacts", "coverage", "data"];
+const EXCLUDED: [&str; 9] = [
+    "target",
+    "node_modules",
+    "dist",
+    ".git",
+    ".newcycle",
+    "corpus",
+    "artifacts",
+    "coverage",
+    "data",
+];
 
 /// Reports every line that is too long.
 ///
@@ -25,7 +34,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
     let mut found = 0;
     for file in files(&root)? {
         let Some(language) = Language::of(&file) else { continue };
-        let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+        let text = std::fs::read_to_string(&file)
+            .with_context(|| format!("reading {}", file.display()))?;
         for (number, length) in long_lines(&text, language) {
             let name = file.strip_prefix(&root).unwrap_or(&file).display();
             println!("{name}:{number}: {length} characters");
@@ -40,7 +50,8 @@ pub(crate) fn check() -> anyhow::Result<()> {
 
 /// Every file below a folder.
 fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     let mut files = Vec::new();
     for entry in entries {
         let entry = entry?;
@@ -101,7 +112,8 @@ fn long_lines(text: &str, language: Language) -> Vec<(usize, usize)> {
             continue;
         }
         let length = line.chars().count();
-        let is_exempt = in_code || prose.starts_with('|') || prose.starts_with('#') || is_one_word(prose);
+        let is_exempt =
+            in_code || prose.starts_with('|') || prose.starts_with('#') || is_one_word(prose);
         if length > WIDTH && !is_exempt {
             found.push((number, length));
         }
@@ -119,7 +131,9 @@ fn comment<'a>(line: &'a str, markers: &[&str]) -> Option<&'a str> {
 /// Whether a line cannot be wrapped: it is a link or an image, after its list marker.
 fn is_one_word(prose: &str) -> bool {
     let text = prose.trim_start_matches(['-', '*', '>', ' ']);
-    !text.contains(' ') || (text.starts_with("![") && text.ends_with(')')) || text.starts_with("<!--")
+    !text.contains(' ')
+        || (text.starts_with("![") && text.ends_with(')'))
+        || text.starts_with("<!--")
 }
 
 #[cfg(test)]
@@ -133,7 +147,10 @@ mod tests {
         let long = "word ".repeat(25);
         assert_eq!(long_lines(&format!("{long}\nshort"), Language::Markdown), [(1, 125)]);
         assert_eq!(long_lines(&format!("fn f() {{}}\n    /// {long}"), RUST), [(2, 133)]);
-        assert!(long_lines(&format!("let text = \"{long}\";"), RUST).is_empty(), "code is for rustfmt");
+        assert!(
+            long_lines(&format!("let text = \"{long}\";"), RUST).is_empty(),
+            "code is for rustfmt"
+        );
         let letters = "ä".repeat(60) + " " + &"ö".repeat(39);
         assert!(long_lines(&letters, Language::Markdown).is_empty(), "characters count, not bytes");
     }

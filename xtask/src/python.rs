@@ -44,7 +44,8 @@ impl Environment {
     pub(crate) fn ensure(&self) -> anyhow::Result<PathBuf> {
         let folder = target_folder()?.join(self.name);
         let installed = folder.join("requirements.txt");
-        if std::fs::read_to_string(&installed).is_ok_and(|installed| installed == self.requirements) {
+        if std::fs::read_to_string(&installed).is_ok_and(|installed| installed == self.requirements)
+        {
             return Ok(folder.join("bin"));
         }
         println!("== installing Python packages into {}", folder.display());
@@ -58,7 +59,8 @@ impl Environment {
         let to_install = folder.join("to-install.txt");
         std::fs::write(&to_install, self.requirements)
             .with_context(|| format!("writing {}", to_install.display()))?;
-        let pip = ["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--requirement"];
+        let pip =
+            ["install", "--quiet", "--disable-pip-version-check", "--no-deps", "--requirement"];
         run(Command::new(folder.join("bin/pip")).args(pip).arg(&to_install))?;
         // Only a complete installation gets this name, so an interrupted one starts again.
         std::fs::rename(&to_install, &installed)
@@ -73,9 +75,10 @@ impl Environment {
     pub(crate) fn package(&self, name: &str) -> anyhow::Result<PathBuf> {
         let programs = self.ensure()?;
         let libraries = programs.parent().unwrap_or(&programs).join("lib");
-        let entries =
-            std::fs::read_dir(&libraries).with_context(|| format!("reading {}", libraries.display()))?;
-        let mut packages = entries.flatten().map(|entry| entry.path().join("site-packages").join(name));
+        let entries = std::fs::read_dir(&libraries)
+            .with_context(|| format!("reading {}", libraries.display()))?;
+        let mut packages =
+            entries.flatten().map(|entry| entry.path().join("site-packages").join(name));
         packages
             .find(|package| package.is_dir())
             .with_context(|| format!("{} has no {name}", libraries.display()))
@@ -93,7 +96,9 @@ pub(crate) fn interpreter() -> anyhow::Result<&'static Path> {
     install::packages(&["python3-venv"])?;
     match find() {
         Some(interpreter) => Ok(interpreter),
-        None => bail!("Python 3.10 or newer with the modules venv and ensurepip is missing: install it"),
+        None => {
+            bail!("Python 3.10 or newer with the modules venv and ensurepip is missing: install it")
+        }
     }
 }
 

@@ -12,8 +12,12 @@ use crate::test_cluster::TestCluster;
 use crate::{chaos, postgres};
 
 /// The test programs that need Postgres, as packages and their test targets.
-const TESTS: [(&str, &str); 4] =
-    [("ingest-api", "api"), ("migrate", "migrate"), ("stats-notifier", "notifier"), ("local-stack", "stack")];
+const TESTS: [(&str, &str); 4] = [
+    ("ingest-api", "api"),
+    ("migrate", "migrate"),
+    ("stats-notifier", "notifier"),
+    ("local-stack", "stack"),
+];
 
 /// Runs them on the newest version that is not `first`'s, then a short chaos run. Skips all of it
 /// if there is no such version for this machine, except in continuous integration.
@@ -37,7 +41,9 @@ pub(crate) async fn test(first: &Installation) -> anyhow::Result<()> {
             Err(error.context("there is no second version of Postgres to test with"))
         }
         Err(error) => {
-            println!("== SKIPPED: tests on a second version of Postgres, because there is none: {error:#}");
+            println!(
+                "== SKIPPED: tests on a second version of Postgres, because there is none: {error:#}"
+            );
             Ok(())
         }
     };
@@ -56,13 +62,16 @@ async fn run(version: &str, cluster: &TestCluster) -> anyhow::Result<()> {
     let mut list = cargo(&["test", "--workspace", "--locked", "--no-run", "--message-format=json"]);
     let listed = list.output().await.context("listing the test programs")?;
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-    let built: Vec<Built> = listed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let built: Vec<Built> =
+        listed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     for (package, target) in TESTS {
         let built = built.iter().find(|built| built.is(package, target));
         let built = built.with_context(|| format!("{package} has no tests named {target}"))?;
         let mut tests = Command::new(&built.executable);
-        tests.current_dir(built.manifest_path.parent().unwrap_or(Path::new("."))).kill_on_drop(true);
+        tests
+            .current_dir(built.manifest_path.parent().unwrap_or(Path::new(".")))
+            .kill_on_drop(true);
         // Most of them wait more than they work.
         tests.env("RUST_TEST_THREADS", (2 * cores).to_string());
         cluster.pass_to(&mut tests);

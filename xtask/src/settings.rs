@@ -37,8 +37,14 @@ impl Settings {
             connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
         };
         let roles = RoleSettings {
-            ingest_password: SecretString::from(text("INGEST_DATABASE_PASSWORD", "newcycle-ingest")),
-            notifier_password: SecretString::from(text("NOTIFIER_DATABASE_PASSWORD", "newcycle-notifier")),
+            ingest_password: SecretString::from(text(
+                "INGEST_DATABASE_PASSWORD",
+                "newcycle-ingest",
+            )),
+            notifier_password: SecretString::from(text(
+                "NOTIFIER_DATABASE_PASSWORD",
+                "newcycle-notifier",
+            )),
         };
         let ports = Ports {
             stats_notifier: port("NOTIFIER_PORT", 8083)?,
@@ -94,7 +100,8 @@ impl Settings {
     /// root, Postgres runs as another user, who may not be able to enter that.
     pub(crate) fn postgres_folder(&self) -> (PathBuf, Option<String>) {
         let closed = |folder: &Path| {
-            std::fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0)
+            std::fs::metadata(folder)
+                .is_ok_and(|metadata| metadata.permissions().mode() & 0o001 == 0)
         };
         let root = rustix::process::geteuid().is_root();
         match self.folder.ancestors().find(|folder| root && closed(folder)) {
@@ -114,13 +121,18 @@ impl Settings {
 }
 
 fn text(variable: &str, default: &str) -> String {
-    std::env::var(variable).ok().filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
+    std::env::var(variable)
+        .ok()
+        .filter(|value| !value.is_empty())
+        .unwrap_or_else(|| default.to_owned())
 }
 
 fn port(variable: &str, default: u16) -> anyhow::Result<u16> {
     let text = text(variable, &default.to_string());
     match text.parse() {
-        Ok(0) | Err(_) => bail!("{variable}={text} is not a port: it must be a number from 1 to 65535"),
+        Ok(0) | Err(_) => {
+            bail!("{variable}={text} is not a port: it must be a number from 1 to 65535")
+        }
         Ok(port) => Ok(port),
     }
 }

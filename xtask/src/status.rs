@@ -40,7 +40,8 @@ pub(crate) async fn status(with: With, as_json: bool) -> anyhow::Result<()> {
     let mut services = Vec::new();
     // The dashboard does not run if its page could not be built.
     let runs = |name: &str| running.processes.iter().any(|process| process.name == name);
-    for (name, url, internal) in urls.into_iter().filter(|(name, ..)| !running.ready || runs(name)) {
+    for (name, url, internal) in urls.into_iter().filter(|(name, ..)| !running.ready || runs(name))
+    {
         services.push((name, url, running.ready && is_ready(internal).await));
     }
     if as_json {
@@ -107,7 +108,8 @@ fn reset_folder(settings: &Settings) -> anyhow::Result<()> {
         if !postgres.join("data/PG_VERSION").exists() {
             bail!("{} has no Postgres of Newcycle: delete it yourself", postgres.display());
         }
-        std::fs::remove_dir_all(&postgres).with_context(|| format!("deleting {}", postgres.display()))?;
+        std::fs::remove_dir_all(&postgres)
+            .with_context(|| format!("deleting {}", postgres.display()))?;
         println!("deleted {}; `cargo xtask up` starts with an empty database", postgres.display());
     } else {
         println!("there are no data in {}", postgres.display());

@@ -27,7 +27,9 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
         documentation.env("RUSTDOCFLAGS", "-D warnings");
         step("documentation", documentation).await?;
     } else {
-        println!("== checks, documentation, the dashboard's page: skipped, because you asked for some tests");
+        println!(
+            "== checks, documentation, the dashboard's page: skipped, because you asked for some tests"
+        );
     }
     page::build().await?;
     programs::services().await?;
@@ -46,19 +48,27 @@ pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
     if arguments.is_empty() {
         page::test().await?;
     }
-    println!("== all passed on Postgres {} in {} s", installation.version(), started.elapsed().as_secs());
+    println!(
+        "== all passed on Postgres {} in {} s",
+        installation.version(),
+        started.elapsed().as_secs()
+    );
     Ok(())
 }
 
 /// Refuses tests that are ignored without being on the list.
 async fn check_ignored() -> anyhow::Result<()> {
-    let mut list = cargo(&["test", "--workspace", "--locked", "--", "--ignored", "--list", "--format=terse"]);
+    let mut list =
+        cargo(&["test", "--workspace", "--locked", "--", "--ignored", "--list", "--format=terse"]);
     let listed = list.output().await.context("listing ignored tests")?;
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let names = listed.lines().filter_map(|line| line.strip_suffix(": test"));
     let unreviewed: Vec<&str> = names.filter(|name| !MAY_BE_IGNORED.contains(name)).collect();
     if !unreviewed.is_empty() {
-        bail!("these tests are ignored without being on the reviewed list: {}", unreviewed.join(", "));
+        bail!(
+            "these tests are ignored without being on the reviewed list: {}",
+            unreviewed.join(", ")
+        );
     }
     Ok(())
 }

@@ -37,6 +37,8 @@ impl TestCluster {
 
     /// Passes the cluster to tests.
     pub(crate) fn pass_to(&self, tests: &mut Command) {
-        tests.env(CLUSTER_VARIABLE, &self.connection).env(INSTALLATIONS_VARIABLE, &self.installations);
+        tests
+            .env(CLUSTER_VARIABLE, &self.connection)
+            .env(INSTALLATIONS_VARIABLE, &self.installations);
     }
 }

@@ -89,16 +89,23 @@ async fn serve(
         say(&why);
     }
     let port = settings.database.port;
-    say(&format!("== starting Postgres on port {port}, with its data in {}", postgres_folder.display()));
+    say(&format!(
+        "== starting Postgres on port {port}, with its data in {}",
+        postgres_folder.display()
+    ));
     let cluster = started.cluster.insert(Cluster::start(&installation, &settings.cluster())?);
-    running.processes.push(StackProcess { name: "postgres".to_owned(), process_id: cluster.process_id() });
+    running
+        .processes
+        .push(StackProcess { name: "postgres".to_owned(), process_id: cluster.process_id() });
     folder.write(&running)?;
     let outcome = migrate::migrate(&settings.database, &settings.roles).await?;
     say(&format!("== migrated to schema version {}; starting the services", outcome.version));
     let log = Arc::new(|instance: Instance, line: &str| say(&format!("{instance:>14} | {line}")));
     let stack = started.stack.insert(Stack::start(settings.stack(with_page)?, log)?);
     for (instance, process_id) in stack.process_ids() {
-        running.processes.push(StackProcess { name: instance.service.name().to_owned(), process_id });
+        running
+            .processes
+            .push(StackProcess { name: instance.service.name().to_owned(), process_id });
     }
     folder.write(&running)?;
     for instance in stack.instances() {
@@ -111,7 +118,10 @@ async fn serve(
         say(&format!("dashboard          {}", running.urls.dashboard));
     }
     say(&format!("post events to     {}", running.urls.ingest_api));
-    say(&format!("follow counts at   {}/statistics/item-creation/minute", running.urls.sse_gateway));
+    say(&format!(
+        "follow counts at   {}/statistics/item-creation/minute",
+        running.urls.sse_gateway
+    ));
     say("== ready; Ctrl-C, or `cargo xtask down`, stops everything");
     tokio::select! {
         ended = stack.ended() => Err(ended.into()),

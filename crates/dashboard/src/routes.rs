@@ -16,7 +16,9 @@ use crate::settings::ServicesSettings;
 /// Adds the routes. The application's data must contain [`ServicesSettings`].
 pub fn configure(routes: &mut web::ServiceConfig) {
     let resource = |path: &str, route| {
-        web::resource(path.to_owned()).route(route).default_service(method_not_allowed(&[Method::GET]))
+        web::resource(path.to_owned())
+            .route(route)
+            .default_service(method_not_allowed(&[Method::GET]))
     };
     routes
         .service(resource("/config.json", web::get().to(config)))
@@ -53,7 +55,11 @@ fn host(request: &HttpRequest) -> String {
         _ => host,
     };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
-    if !name.is_empty() && name.bytes().all(plain) { name.to_owned() } else { "localhost".to_owned() }
+    if !name.is_empty() && name.bytes().all(plain) {
+        name.to_owned()
+    } else {
+        "localhost".to_owned()
+    }
 }
 
 async fn config(request: HttpRequest, settings: Data<ServicesSettings>) -> HttpResponse {
@@ -82,7 +88,8 @@ async fn file(
         IfNoneMatch::Items(tags) => tags.iter().any(|cached| cached.weak_eq(&tag)),
     });
     let mut answer = if unchanged { HttpResponse::NotModified() } else { HttpResponse::Ok() };
-    let cache_control = if asset.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let cache_control =
+        if asset.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
     answer
         .insert_header((CACHE_CONTROL, cache_control))
         .insert_header(ETag(tag))
@@ -90,7 +97,10 @@ async fn file(
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .insert_header((REFERRER_POLICY, "no-referrer"))
         .insert_header((HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
-        .insert_header((CONTENT_SECURITY_POLICY, policy(&Addresses::from_request(&request, &settings))));
+        .insert_header((
+            CONTENT_SECURITY_POLICY,
+            policy(&Addresses::from_request(&request, &settings)),
+        ));
     if unchanged { answer.finish() } else { answer.body(asset.content.into_owned()) }
 }
 

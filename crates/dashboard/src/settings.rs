@@ -5,7 +5,9 @@ use std::num::NonZeroUsize;
 
 use serde::Deserialize;
 use service_kit::command::ServiceSettings;
-use service_kit::settings::sections::{HTTP, HttpSettings, INTERNAL, InternalSettings, LOG, LogSettings};
+use service_kit::settings::sections::{
+    HTTP, HttpSettings, INTERNAL, InternalSettings, LOG, LogSettings,
+};
 use service_kit::settings::{Defaults, SettingsError};
 
 pub const DEFAULTS: Defaults = Defaults {

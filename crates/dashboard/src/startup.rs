@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::settings::Settings;
 use crate::{assets, routes};
 
-const ABOUT: About = About { service: "dashboard", version: env!("CARGO_PKG_VERSION"), schema: None };
+const ABOUT: About =
+    About { service: "dashboard", version: env!("CARGO_PKG_VERSION"), schema: None };
 
 /// Listens, and starts everything. Must be called within a tokio runtime.
 ///

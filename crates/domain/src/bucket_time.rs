@@ -37,7 +37,11 @@ impl BucketTime {
     /// [`InvalidTime::OutOfRange`].
     pub fn from_unix_milliseconds(milliseconds: i64) -> Result<Self, InvalidTime> {
         let time = Self(milliseconds);
-        if (Self::MIN..=Self::MAX).contains(&time) { Ok(time) } else { Err(InvalidTime::OutOfRange) }
+        if (Self::MIN..=Self::MAX).contains(&time) {
+            Ok(time)
+        } else {
+            Err(InvalidTime::OutOfRange)
+        }
     }
 
     /// A valid time rounded down to the start of a unit. The result is in range too, because every
@@ -55,8 +59,8 @@ impl BucketTime {
     /// # Errors
     /// [`InvalidTime`].
     pub fn parse_rounded_up(text: &str) -> Result<Self, InvalidTime> {
-        let time =
-            OffsetDateTime::parse(text, &Rfc3339).map_err(|_| InvalidTime::NotRfc3339(text.to_owned()))?;
+        let time = OffsetDateTime::parse(text, &Rfc3339)
+            .map_err(|_| InvalidTime::NotRfc3339(text.to_owned()))?;
         let floor = Self::try_from(time)?;
         let finer = OffsetDateTime::from(floor) < time;
         Ok(Self((floor.0 + i64::from(finer)).min(Self::MAX.0)))
@@ -73,7 +77,10 @@ impl BucketTime {
     }
 
     fn to_utc(self) -> OffsetDateTime {
-        #[expect(clippy::expect_used, reason = "years 1 to 9999 are within those of OffsetDateTime")]
+        #[expect(
+            clippy::expect_used,
+            reason = "years 1 to 9999 are within those of OffsetDateTime"
+        )]
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
             .expect("the range of BucketTime lies within that of OffsetDateTime")
     }
@@ -91,7 +98,9 @@ impl TryFrom<OffsetDateTime> for BucketTime {
     /// Rounds down to a whole millisecond.
     fn try_from(time: OffsetDateTime) -> Result<Self, Self::Error> {
         let milliseconds = time.unix_timestamp_nanos().div_euclid(1_000_000);
-        Self::from_unix_milliseconds(i64::try_from(milliseconds).map_err(|_| InvalidTime::OutOfRange)?)
+        Self::from_unix_milliseconds(
+            i64::try_from(milliseconds).map_err(|_| InvalidTime::OutOfRange)?,
+        )
     }
 }
 
@@ -119,8 +128,8 @@ impl FromStr for BucketTime {
     type Err = InvalidTime;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let time =
-            OffsetDateTime::parse(text, &Rfc3339).map_err(|_| InvalidTime::NotRfc3339(text.to_owned()))?;
+        let time = OffsetDateTime::parse(text, &Rfc3339)
+            .map_err(|_| InvalidTime::NotRfc3339(text.to_owned()))?;
         Self::try_from(time)
     }
 }
@@ -155,7 +164,10 @@ mod tests {
     fn the_bounds_of_a_period_are_rounded_up_to_a_millisecond() {
         let rounded = |text| BucketTime::parse_rounded_up(text).map(|time| time.to_string());
         assert_eq!(rounded("2026-11-23T09:37:00Z").as_deref(), Ok("2026-11-23T09:37:00Z"));
-        assert_eq!(rounded("2026-11-23T09:37:00.0000001Z").as_deref(), Ok("2026-11-23T09:37:00.001Z"));
+        assert_eq!(
+            rounded("2026-11-23T09:37:00.0000001Z").as_deref(),
+            Ok("2026-11-23T09:37:00.001Z")
+        );
         assert_eq!(rounded("1969-12-31T23:59:59.9991Z").as_deref(), Ok("1970-01-01T00:00:00Z"));
         assert_eq!(rounded("9999-12-31T23:59:59.9999Z").as_deref(), Ok("9999-12-31T23:59:59.999Z"));
         assert_eq!(rounded("0000-12-31T23:59:59.9999Z"), Err(InvalidTime::OutOfRange));

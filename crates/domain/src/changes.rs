@@ -74,7 +74,8 @@ mod tests {
     #[test]
     fn a_unit_ignores_a_time_that_only_longer_units_keep() {
         let midnight: BucketTime = "2026-08-27T00:00:00Z".parse().unwrap();
-        let mut changes = Changes::with_retention(Retention::default().since(TimeUnit::Second, midnight));
+        let mut changes =
+            Changes::with_retention(Retention::default().since(TimeUnit::Second, midnight));
         changes.add(Metric::Transfers, "2026-08-26T23:59:59.999Z".parse().unwrap(), 1);
         changes.add(Metric::Transfers, midnight, 1);
         let sum = |unit| -> i64 {

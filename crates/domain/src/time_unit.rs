@@ -85,7 +85,8 @@ impl TimeUnit {
     #[must_use]
     pub fn truncate(self, time: BucketTime) -> BucketTime {
         let milliseconds = time.unix_milliseconds();
-        let floor = |length: i64| BucketTime::floored(milliseconds - milliseconds.rem_euclid(length));
+        let floor =
+            |length: i64| BucketTime::floored(milliseconds - milliseconds.rem_euclid(length));
         match self {
             Self::Millisecond => time,
             Self::Second => floor(1_000),
@@ -129,7 +130,9 @@ impl fmt::Display for TimeUnit {
 
 /// The text is not the name of a [`TimeUnit`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown unit {0:?}: expected millisecond, second, minute, hour, day, week, month, quarter or year")]
+#[error(
+    "unknown unit {0:?}: expected millisecond, second, minute, hour, day, week, month, quarter or year"
+)]
 pub struct UnknownTimeUnit(String);
 
 impl FromStr for TimeUnit {

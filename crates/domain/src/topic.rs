@@ -76,7 +76,8 @@ impl FromStr for Topic {
     type Err = UnknownTopic;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (metric, unit) = text.split_once('/').ok_or_else(|| UnknownTopic::NoSlash(text.to_owned()))?;
+        let (metric, unit) =
+            text.split_once('/').ok_or_else(|| UnknownTopic::NoSlash(text.to_owned()))?;
         Ok(Self::new(metric.parse()?, unit.parse()?))
     }
 }

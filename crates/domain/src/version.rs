@@ -63,7 +63,9 @@ mod tests {
         let version = Version { nonce: Nonce::new(0xab), tick: 7 };
         assert_eq!(version.to_string(), "00000000000000ab.7");
         assert_eq!(version.to_string().parse(), Ok(version));
-        for text in ["", "ab.7", "00000000000000ab", "00000000000000ab.+7", "00000000000000AB.7", "x.y"] {
+        for text in
+            ["", "ab.7", "00000000000000ab", "00000000000000ab.+7", "00000000000000AB.7", "x.y"]
+        {
             assert_eq!(text.parse::<Version>(), Err(InvalidVersion), "{text:?}");
         }
     }

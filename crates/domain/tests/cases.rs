@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use domain::{
-    ApplyError, Bucket, BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Statistics, TimeUnit, Topic,
-    TopicFrame, Version,
+    ApplyError, Bucket, BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Statistics, TimeUnit,
+    Topic, TopicFrame, Version,
 };
 use serde_json::{Value, json};
 
@@ -54,7 +54,11 @@ fn version(nonce: u64, tick: u64) -> Version {
 
 fn part(topic: &str, window: usize, buckets: &[(&str, i64)]) -> TopicFrame {
     let bucket = |&(time, count): &(&str, i64)| Bucket { time: time.parse().unwrap(), count };
-    TopicFrame { topic: topic.parse().unwrap(), window, buckets: buckets.iter().map(bucket).collect() }
+    TopicFrame {
+        topic: topic.parse().unwrap(),
+        window,
+        buckets: buckets.iter().map(bucket).collect(),
+    }
 }
 
 fn snapshot(version: Version, topics: Vec<TopicFrame>) -> Frame {
@@ -101,7 +105,10 @@ fn hand_written() -> Vec<Case> {
         Case::new("a patch names only what changed")
             .apply(&snapshot(
                 version(1, 0),
-                vec![days("transfers/day", 400, &[(1, 1)]), days("item-creation/day", 400, &[(1, 9)])],
+                vec![
+                    days("transfers/day", 400, &[(1, 1)]),
+                    days("item-creation/day", 400, &[(1, 9)]),
+                ],
             ))
             .apply(&patch(version(1, 1), transfers(400, &[(2, 2)])))
             .apply(&patch(version(1, 2), vec![days("item-creation/day", 400, &[(2, 8)])])),
@@ -123,7 +130,10 @@ fn hand_written() -> Vec<Case> {
         Case::new("a snapshot of another term clears all topics")
             .apply(&snapshot(
                 version(1, 7),
-                vec![days("transfers/day", 400, &[(1, 1)]), days("item-creation/day", 400, &[(1, 9)])],
+                vec![
+                    days("transfers/day", 400, &[(1, 1)]),
+                    days("item-creation/day", 400, &[(1, 9)]),
+                ],
             ))
             .apply(&snapshot(version(2, 0), transfers(400, &[(1, 1)])))
             .apply(&patch(version(2, 1), vec![days("item-creation/day", 400, &[(3, 1)])])),
@@ -143,7 +153,11 @@ fn hand_written() -> Vec<Case> {
                         1_000,
                         &[("1969-12-31T23:59:59.999Z", 1), ("2026-11-23T09:37:00Z", 2)],
                     ),
-                    part("transfers/year", 100, &[("0001-01-01T00:00:00Z", 1), ("9999-01-01T00:00:00Z", 1)]),
+                    part(
+                        "transfers/year",
+                        100,
+                        &[("0001-01-01T00:00:00Z", 1), ("9999-01-01T00:00:00Z", 1)],
+                    ),
                 ],
             ))
             .apply(&patch(
@@ -213,7 +227,8 @@ fn random() -> Case {
 
 #[test]
 fn the_case_file_matches_this_state_machine() {
-    let cases: Vec<Value> = hand_written().into_iter().chain([random()]).map(Case::into_json).collect();
+    let cases: Vec<Value> =
+        hand_written().into_iter().chain([random()]).map(Case::into_json).collect();
     let mut text = String::from("[\n");
     for (place, case) in cases.iter().enumerate() {
         text.push_str(if place == 0 { "" } else { ",\n" });

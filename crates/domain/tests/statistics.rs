@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    ApplyError, Bucket, BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Resume, Statistics, TimeUnit,
-    Topic, TopicFrame, Version,
+    ApplyError, Bucket, BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Resume, Statistics,
+    TimeUnit, Topic, TopicFrame, Version,
 };
 use proptest::prelude::*;
 
@@ -71,7 +71,8 @@ impl Model {
     fn content(&self) -> Vec<Vec<Bucket>> {
         let empty = BTreeMap::new();
         let buckets = |topic: Topic| self.topics.get(&topic.index()).unwrap_or(&empty);
-        let list = |topic| buckets(topic).iter().map(|(&time, &count)| Bucket { time, count }).collect();
+        let list =
+            |topic| buckets(topic).iter().map(|(&time, &count)| Bucket { time, count }).collect();
         Topic::all().map(list).collect()
     }
 }
@@ -107,7 +108,8 @@ struct Hop(Option<Statistics>);
 impl Hop {
     fn pull(&mut self, upstream: Option<&Statistics>, times: usize) {
         let Some(upstream) = upstream else { return };
-        let Some(frame) = upstream.frame_since(self.0.as_ref().map(Statistics::version), &all_topics())
+        let Some(frame) =
+            upstream.frame_since(self.0.as_ref().map(Statistics::version), &all_topics())
         else {
             return;
         };
@@ -262,7 +264,10 @@ fn a_count_of_zero_stays() {
     state.advance(&Changes::from_iter([(Metric::Transfers, time, 1)]));
     state.advance(&Changes::from_iter([(Metric::Transfers, time, -1)]));
     let minute = state.snapshot("transfers/minute".parse().unwrap(), 10);
-    assert_eq!(minute.buckets, [Bucket { time: "2026-11-23T09:37:00Z".parse().unwrap(), count: 0 }]);
+    assert_eq!(
+        minute.buckets,
+        [Bucket { time: "2026-11-23T09:37:00Z".parse().unwrap(), count: 0 }]
+    );
 }
 
 /// One tick may touch more milliseconds than `Changes` keeps: it keeps all that the windows show.

@@ -35,7 +35,10 @@ pub enum BodyError {
 }
 
 /// The parts of a body as they arrive. Ends with an error if no part arrives within `idle_timeout`.
-pub(crate) fn parts(body: Payload, idle_timeout: Duration) -> impl Stream<Item = Result<Bytes, BodyError>> {
+pub(crate) fn parts(
+    body: Payload,
+    idle_timeout: Duration,
+) -> impl Stream<Item = Result<Bytes, BodyError>> {
     futures_util::stream::unfold(Some(body), move |body| async move {
         let mut body = body?;
         match timeout(idle_timeout, body.next()).await {

@@ -129,7 +129,9 @@ where
                 }
                 Err(rejection) => report.reject(number, &rejection, limits.reported_errors),
             }
-            if chunk.rows.len() >= limits.chunk_lines.get() || chunk.bytes >= limits.chunk_bytes.get() {
+            if chunk.rows.len() >= limits.chunk_lines.get()
+                || chunk.bytes >= limits.chunk_bytes.get()
+            {
                 commit(service, &mut chunk, &mut report).await?;
             }
         }
@@ -153,7 +155,9 @@ async fn commit<R: StoredRow>(
         match outcome {
             InsertOutcome::Created(_) => report.counts.accepted += 1,
             InsertOutcome::Repeated(_) => report.counts.repeated += 1,
-            InsertOutcome::Rejected(rejection) => report.reject(*line, rejection, limits.reported_errors),
+            InsertOutcome::Rejected(rejection) => {
+                report.reject(*line, rejection, limits.reported_errors)
+            }
         }
     }
     rows.clear();

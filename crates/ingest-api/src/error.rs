@@ -92,7 +92,10 @@ impl ApiError {
             | Self::Query(_)
             | Self::Header { .. }
             | Self::Body(
-                BodyError::Broken(_) | BodyError::Idle(_) | BodyError::Late(_) | BodyError::TooSlow(_),
+                BodyError::Broken(_)
+                | BodyError::Idle(_)
+                | BodyError::Late(_)
+                | BodyError::TooSlow(_),
             ) => StatusCode::BAD_REQUEST,
             // 404
             Self::Store(StoreError::NotFound(_)) => StatusCode::NOT_FOUND,
@@ -122,13 +125,24 @@ impl ApiError {
         match self {
             Self::Rejected(Rejection::Malformed(_))
             | Self::Body(
-                BodyError::Broken(_) | BodyError::Idle(_) | BodyError::Late(_) | BodyError::TooSlow(_),
+                BodyError::Broken(_)
+                | BodyError::Idle(_)
+                | BodyError::Late(_)
+                | BodyError::TooSlow(_),
             ) => ProblemType::new("/problems/malformed-body", "The body cannot be read"),
             Self::PathId(_) => ProblemType::new("/problems/invalid-path", "The path is wrong"),
-            Self::Query(_) => ProblemType::new("/problems/invalid-query", "A query parameter is wrong"),
-            Self::Header { .. } => ProblemType::new("/problems/invalid-header", "A header is wrong"),
-            Self::Store(StoreError::NotFound(_)) => ProblemType::new("/problems/not-found", "Not found"),
-            Self::Rejected(Rejection::Conflict) => ProblemType::new("/problems/conflict", "The id is taken"),
+            Self::Query(_) => {
+                ProblemType::new("/problems/invalid-query", "A query parameter is wrong")
+            }
+            Self::Header { .. } => {
+                ProblemType::new("/problems/invalid-header", "A header is wrong")
+            }
+            Self::Store(StoreError::NotFound(_)) => {
+                ProblemType::new("/problems/not-found", "Not found")
+            }
+            Self::Rejected(Rejection::Conflict) => {
+                ProblemType::new("/problems/conflict", "The id is taken")
+            }
             Self::Store(StoreError::HasTransfers) => {
                 ProblemType::new("/problems/has-transfers", "The item has transfers")
             }
@@ -142,9 +156,10 @@ impl ApiError {
             Self::Rejected(Rejection::Field { .. }) => {
                 ProblemType::new("/problems/invalid-field", "A field is wrong")
             }
-            Self::Rejected(Rejection::UnknownReference { .. }) => {
-                ProblemType::new("/problems/unknown-reference", "A field refers to a row that does not exist")
-            }
+            Self::Rejected(Rejection::UnknownReference { .. }) => ProblemType::new(
+                "/problems/unknown-reference",
+                "A field refers to a row that does not exist",
+            ),
             Self::RejectedLines(_) => {
                 ProblemType::new("/problems/rejected-lines", "Some lines were rejected")
             }
@@ -208,8 +223,9 @@ impl ResponseError for ApiError {
         if let Self::RejectedLines(report) = self
             && let Ok(Value::Object(members)) = serde_json::to_value(report)
         {
-            problem =
-                members.into_iter().fold(problem, |problem, (name, value)| problem.member(&name, value));
+            problem = members
+                .into_iter()
+                .fold(problem, |problem, (name, value)| problem.member(&name, value));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             problem = problem.retry_after(RETRY_AFTER_SECONDS);

@@ -134,7 +134,8 @@ impl Input for NewItem {
 
     fn into_row(self, context: Context) -> Result<NewRow<Item>, Rejection> {
         let created_at = context.time("created_at", self.created_at)?;
-        let row = Item { id: context.id(self.id).into(), base_item_id: self.base_item_id, created_at };
+        let row =
+            Item { id: context.id(self.id).into(), base_item_id: self.base_item_id, created_at };
         Ok(NewRow { row, time_given: self.created_at.is_some() })
     }
 }
@@ -178,7 +179,8 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
         let detail = inner.to_string();
         // The path does not have the name of a field that is missing or repeated. serde's message
         // has it, between backquotes.
-        let in_message = detail.starts_with("missing field") || detail.starts_with("duplicate field");
+        let in_message =
+            detail.starts_with("missing field") || detail.starts_with("duplicate field");
         let named = detail.split('`').nth(1).filter(|_| in_message).map(str::to_owned);
         let field = named.or(path).unwrap_or_else(|| "the body".to_owned());
         Rejection::Field { field, detail }

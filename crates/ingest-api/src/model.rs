@@ -114,7 +114,8 @@ impl EventTime {
     pub fn new(time: OffsetDateTime) -> Result<Self, InvalidValue> {
         let time = time.checked_to_offset(UtcOffset::UTC).ok_or(InvalidValue::OutOfRange)?;
         let first = datetime!(0001-01-01 0:00 UTC);
-        let time = time.replace_microsecond(time.microsecond()).map_err(|_| InvalidValue::OutOfRange)?;
+        let time =
+            time.replace_microsecond(time.microsecond()).map_err(|_| InvalidValue::OutOfRange)?;
         if time < first { Err(InvalidValue::OutOfRange) } else { Ok(Self(time)) }
     }
 

@@ -12,7 +12,8 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::bulk::{LineCounts, LineError, UploadReport};
 use crate::input::{NewBaseItem, NewItem, NewOwner, NewTransfer, NewUser};
 use crate::model::{
-    BaseItem, BaseItemId, Description, EventTime, Item, ItemId, Owner, Transfer, TransferId, User, UserId,
+    BaseItem, BaseItemId, Description, EventTime, Item, ItemId, Owner, Transfer, TransferId, User,
+    UserId,
 };
 use crate::operation::{UPLOAD_PROBLEM, with_max_items};
 use crate::routes::endpoints;
@@ -41,7 +42,8 @@ pub fn document(settings: &Settings) -> OpenApi {
 }
 
 fn schemas(settings: &Settings) -> Components {
-    let report = with_max_items(UploadReport::schema(), "errors", Some(settings.bulk.reported_errors));
+    let report =
+        with_max_items(UploadReport::schema(), "errors", Some(settings.bulk.reported_errors));
     let upload_problem = AllOfBuilder::new()
         .item(Ref::from_schema_name(PROBLEM))
         .item(schema_of::<UploadReport>())

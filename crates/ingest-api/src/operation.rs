@@ -17,7 +17,10 @@ use crate::settings::{Limits, Settings};
 pub(crate) const UPLOAD_PROBLEM: &str = "UploadProblem";
 
 /// An operation on the rows of one kind, with the failures that all operations share.
-pub(crate) fn operation<R: Resource>(id: impl Into<String>, summary: impl Into<String>) -> OperationBuilder {
+pub(crate) fn operation<R: Resource>(
+    id: impl Into<String>,
+    summary: impl Into<String>,
+) -> OperationBuilder {
     OperationBuilder::new()
         .operation_id(Some(id))
         .tag(R::PATH.trim_start_matches('/'))
@@ -34,16 +37,26 @@ pub(crate) fn operation_id<R: Resource>(verb: &str) -> String {
 /// Adds the id in the path, and the answers if it is wrong.
 pub(crate) fn with_path_id<R: Resource>(operation: OperationBuilder) -> OperationBuilder {
     operation
-        .parameter(parameter(ParameterIn::Path, "id", uuid(), &format!("The id of the {}.", R::NAME)))
+        .parameter(parameter(
+            ParameterIn::Path,
+            "id",
+            uuid(),
+            &format!("The id of the {}.", R::NAME),
+        ))
         .response(
             "400",
-            refusal("The id in the path is not a UUID, or the query, a header or the body is wrong."),
+            refusal(
+                "The id in the path is not a UUID, or the query, a header or the body is wrong.",
+            ),
         )
         .response("404", refusal(&format!("There is no {} with this id.", R::NAME)))
 }
 
 /// Adds the query parameters that select a page of rows, and the page.
-pub(crate) fn with_page<R: Resource>(operation: OperationBuilder, limits: &Limits) -> OperationBuilder {
+pub(crate) fn with_page<R: Resource>(
+    operation: OperationBuilder,
+    limits: &Limits,
+) -> OperationBuilder {
     let max = limits.page_rows_max.get();
     let limit = ObjectBuilder::new()
         .schema_type(Type::Integer)
@@ -63,7 +76,10 @@ pub(crate) fn with_page<R: Resource>(operation: OperationBuilder, limits: &Limit
 }
 
 /// Adds the answer with one object.
-pub(crate) fn with_answer<T: ToSchema>(operation: OperationBuilder, description: &str) -> OperationBuilder {
+pub(crate) fn with_answer<T: ToSchema>(
+    operation: OperationBuilder,
+    description: &str,
+) -> OperationBuilder {
     operation.response("200", answer(description).content(JSON, content(schema_of::<T>())))
 }
 
@@ -84,7 +100,11 @@ pub(crate) fn unsupported_media_type() -> Response {
 }
 
 /// Sets the maximum length of an array. The array is a property of an object, or of a part of it.
-pub(crate) fn with_max_items(mut schema: RefOr<Schema>, property: &str, max: Option<usize>) -> RefOr<Schema> {
+pub(crate) fn with_max_items(
+    mut schema: RefOr<Schema>,
+    property: &str,
+    max: Option<usize>,
+) -> RefOr<Schema> {
     match &mut schema {
         RefOr::T(Schema::Object(object)) => {
             if let Some(RefOr::T(Schema::Array(array))) = object.properties.get_mut(property) {

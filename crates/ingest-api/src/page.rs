@@ -47,17 +47,20 @@ impl PageQuery {
             }
             match name.as_str() {
                 "after" => {
-                    let after =
-                        value.parse().map_err(|_| wrong("after", format!("{value:?} is not a UUID")))?;
+                    let after = value
+                        .parse()
+                        .map_err(|_| wrong("after", format!("{value:?} is not a UUID")))?;
                     page.after = Some(after);
                 }
                 "limit" => {
                     let limit = value.parse().ok().filter(|limit| (1..=max).contains(limit));
-                    let expected = || wrong("limit", format!("{value:?} is not a number from 1 to {max}"));
+                    let expected =
+                        || wrong("limit", format!("{value:?} is not a number from 1 to {max}"));
                     page.limit = limit.ok_or_else(expected)?.into();
                 }
                 _ => {
-                    let detail = "is not a parameter of this path; its parameters are after and limit";
+                    let detail =
+                        "is not a parameter of this path; its parameters are after and limit";
                     return Err(wrong(&name, detail.to_owned()));
                 }
             }

@@ -20,7 +20,8 @@ pub(crate) fn endpoints(settings: &Settings) -> [Endpoint; 12] {
         Endpoint::at("/base-items")
             .post(rows::create::<NewBaseItem>, rows::describe_create::<NewBaseItem>(settings))
             .get(rows::list::<BaseItem>, rows::describe_list::<BaseItem>(settings)),
-        Endpoint::at("/base-items/{id}").get(rows::get::<BaseItem>, rows::describe_get::<BaseItem>()),
+        Endpoint::at("/base-items/{id}")
+            .get(rows::get::<BaseItem>, rows::describe_get::<BaseItem>()),
         Endpoint::at("/users")
             .post(rows::create::<NewUser>, rows::describe_create::<NewUser>(settings))
             .get(rows::list::<User>, rows::describe_list::<User>(settings)),
@@ -33,9 +34,12 @@ pub(crate) fn endpoints(settings: &Settings) -> [Endpoint; 12] {
         Endpoint::at("/items/{id}")
             .get(rows::get::<Item>, rows::describe_get::<Item>())
             .delete(rows::delete::<Item>, rows::describe_delete_item()),
-        Endpoint::at("/items/{id}/owner").get(ownership::get_owner, ownership::describe_get_owner()),
-        Endpoint::at("/items/{id}/transfers")
-            .get(ownership::list_transfers_of_item, ownership::describe_list_transfers_of_item(settings)),
+        Endpoint::at("/items/{id}/owner")
+            .get(ownership::get_owner, ownership::describe_get_owner()),
+        Endpoint::at("/items/{id}/transfers").get(
+            ownership::list_transfers_of_item,
+            ownership::describe_list_transfers_of_item(settings),
+        ),
         Endpoint::at("/items/{id}/ownership")
             .put(ownership::transfer_ownership, ownership::describe_transfer_ownership(settings)),
         Endpoint::at("/transfers")

@@ -30,7 +30,8 @@ impl IngestService {
     /// The context of a row that arrives now, with the id from `Idempotency-Key` if the request has
     /// one.
     pub(crate) fn context(&self, key: Option<Uuid>) -> Context {
-        let ahead = time::Duration::try_from(self.settings.limits.ahead).unwrap_or(time::Duration::MAX);
+        let ahead =
+            time::Duration::try_from(self.settings.limits.ahead).unwrap_or(time::Duration::MAX);
         Context { now: self.clock.now(), ahead, key }
     }
 
@@ -55,7 +56,8 @@ impl IngestService {
         rows: &[NewRow<R>],
     ) -> Result<Vec<InsertOutcome<R>>, StoreError> {
         let start = Instant::now();
-        let result = self.store.run(timeout, async |client| store::insert(client, rows).await).await;
+        let result =
+            self.store.run(timeout, async |client| store::insert(client, rows).await).await;
         metrics::record_insert(&self.metrics, rows.len(), start.elapsed(), &result);
         result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
     }

@@ -7,12 +7,20 @@ use std::time::Duration;
 use postgres_kit::settings::{DATABASE, DatabaseSettings, POOL, PoolSettings};
 use serde::Deserialize;
 use service_kit::command::ServiceSettings;
-use service_kit::settings::sections::{HTTP, HttpSettings, INTERNAL, InternalSettings, LOG, LogSettings};
+use service_kit::settings::sections::{
+    HTTP, HttpSettings, INTERNAL, InternalSettings, LOG, LogSettings,
+};
 use service_kit::settings::{Defaults, NonZeroDuration, SettingsError, duration};
 
 pub const DEFAULTS: Defaults = Defaults {
     own: include_str!("../config/default.toml"),
-    shared: &[("http", HTTP), ("internal", INTERNAL), ("database", DATABASE), ("pool", POOL), ("log", LOG)],
+    shared: &[
+        ("http", HTTP),
+        ("internal", INTERNAL),
+        ("database", DATABASE),
+        ("pool", POOL),
+        ("log", LOG),
+    ],
     libpq: postgres_kit::settings::LIBPQ,
 };
 

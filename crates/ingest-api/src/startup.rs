@@ -23,14 +23,21 @@ use crate::settings::{CorsSettings, Settings};
 use crate::store::StoreError;
 use crate::{metrics, openapi};
 
-const ABOUT: About =
-    About { service: "ingest-api", version: env!("CARGO_PKG_VERSION"), schema: Some(schema::VERSION) };
+const ABOUT: About = About {
+    service: "ingest-api",
+    version: env!("CARGO_PKG_VERSION"),
+    schema: Some(schema::VERSION),
+};
 
 /// Listens, and starts everything. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// A port cannot be listened on.
-pub fn build(settings: Settings, clock: Clock, shutdown: CancellationToken) -> anyhow::Result<Application> {
+pub fn build(
+    settings: Settings,
+    clock: Clock,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Application> {
     let mut builder = ServiceBuilder::new(ABOUT, settings.http.drain, shutdown.clone())?;
     metrics::describe(builder.metrics());
     let http = settings.http.clone();
@@ -61,7 +68,8 @@ pub fn build(settings: Settings, clock: Clock, shutdown: CancellationToken) -> a
     let readiness = readiness(Arc::clone(&service), Arc::clone(&checked));
     let sampled = Arc::clone(&service);
     let sample = move || {
-        let uploads = sampled.settings.bulk.concurrent_uploads.get() - sampled.uploads.available_permits();
+        let uploads =
+            sampled.settings.bulk.concurrent_uploads.get() - sampled.uploads.available_permits();
         metrics::sample(&sampled.metrics, sampled.store.pool_use(), uploads);
     };
     let mut application = builder.serve_internal(&internal, readiness, sample, |_| ())?;
@@ -82,11 +90,17 @@ async fn check_schema(
         let answer: Result<_, StoreError> = service.store.run(timeout, check).await;
         match answer {
             Ok(Ok(())) => break,
-            Ok(Err(error @ (SchemaError::Missing | SchemaError::Older(_) | SchemaError::Newer(_)))) => {
+            Ok(Err(
+                error @ (SchemaError::Missing | SchemaError::Older(_) | SchemaError::Newer(_)),
+            )) => {
                 return Err(error);
             }
-            Ok(Err(error)) => tracing::warn!(error = %error, "cannot read the schema version; trying again"),
-            Err(error) => tracing::warn!(error = %error, "cannot read the schema version; trying again"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error, "cannot read the schema version; trying again")
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "cannot read the schema version; trying again")
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(service.settings.schema.retry.get()) => {}
@@ -118,8 +132,9 @@ fn readiness(service: Arc<IngestService>, checked: Arc<AtomicBool>) -> Readiness
                 reasons.push("the schema version has not been checked yet".to_owned());
             }
             let timeout = service.settings.limits.query_timeout.get();
-            let ping =
-                async |client: &deadpool_postgres::Client| Ok(client.batch_execute("SELECT 1").await?);
+            let ping = async |client: &deadpool_postgres::Client| {
+                Ok(client.batch_execute("SELECT 1").await?)
+            };
             let answer: Result<(), StoreError> = service.store.run(timeout, ping).await;
             if let Err(error) = answer {
                 reasons.push(error.to_string());

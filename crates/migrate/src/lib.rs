@@ -79,16 +79,20 @@ pub enum MigrateError {
 ///
 /// # Errors
 /// [`MigrateError`], which names what was attempted.
-pub async fn migrate(database: &DatabaseSettings, roles: &RoleSettings) -> Result<Migration, MigrateError> {
+pub async fn migrate(
+    database: &DatabaseSettings,
+    roles: &RoleSettings,
+) -> Result<Migration, MigrateError> {
     let (mut client, created) = connect_or_create(database).await?;
     // Held until the session ends, so that a crash releases it. Another run may be applying a long
     // migration, so there is no time limit.
     let lock = format!("SELECT pg_advisory_lock({}, {})", MIGRATE.class, MIGRATE.purpose);
     statement(&client, "waiting for another migrate to finish", &lock).await?;
     roles::ensure(&client, roles).await?;
-    let found = schema::version(&client)
-        .await
-        .map_err(|source| MigrateError::Statement { doing: "reading the schema version", source })?;
+    let found = schema::version(&client).await.map_err(|source| MigrateError::Statement {
+        doing: "reading the schema version",
+        source,
+    })?;
     if let Some(found) = found.filter(|found| *found > schema::VERSION) {
         return Err(MigrateError::Newer { found, known: schema::VERSION });
     }
@@ -120,7 +124,9 @@ async fn connect_or_create(database: &DatabaseSettings) -> Result<(Client, bool)
                     return Err(MigrateError::Statement { doing: "creating the database", source });
                 }
             };
-            let client = connect(database, &database.name).await.map_err(|error| refused(database, error))?;
+            let client = connect(database, &database.name)
+                .await
+                .map_err(|error| refused(database, error))?;
             Ok((client, created))
         }
         Err(error) => Err(refused(database, error)),

@@ -22,7 +22,8 @@ const ATTEMPTS: usize = 20;
 /// A password is empty, or a statement fails.
 pub async fn ensure(client: &Client, roles: &RoleSettings) -> Result<(), MigrateError> {
     ensure_one(client, "newcycle_ingest", "roles.ingest_password", &roles.ingest_password).await?;
-    ensure_one(client, "newcycle_notifier", "roles.notifier_password", &roles.notifier_password).await
+    ensure_one(client, "newcycle_notifier", "roles.notifier_password", &roles.notifier_password)
+        .await
 }
 
 async fn ensure_one(
@@ -51,7 +52,9 @@ async fn ensure_one(
         match made.await {
             Ok(()) => break,
             Err(error) if attempt < ATTEMPTS && is_collision(&error) => {}
-            Err(source) => return Err(MigrateError::Statement { doing: "creating the roles", source }),
+            Err(source) => {
+                return Err(MigrateError::Statement { doing: "creating the roles", source });
+            }
         }
     }
     Ok(())

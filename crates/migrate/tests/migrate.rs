@@ -128,8 +128,10 @@ async fn each_role_can_write_only_its_own_tables() {
     let fresh = Fresh::start("roles");
     migrate(&fresh.database("newcycle"), &roles("first", "second")).await.unwrap();
     let ingest = connect(&fresh.as_role("newcycle", "newcycle_ingest", "first")).await.unwrap();
-    let notifier = connect(&fresh.as_role("newcycle", "newcycle_notifier", "second")).await.unwrap();
-    let refused = |error: tokio_postgres::Error| error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE);
+    let notifier =
+        connect(&fresh.as_role("newcycle", "newcycle_notifier", "second")).await.unwrap();
+    let refused =
+        |error: tokio_postgres::Error| error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE);
     for statement in [
         "DELETE FROM rollup",
         "UPDATE rollup SET count = 0",
@@ -140,7 +142,10 @@ async fn each_role_can_write_only_its_own_tables() {
         "TRUNCATE items",
         "ALTER TABLE items DISABLE TRIGGER ALL",
     ] {
-        assert!(refused(ingest.batch_execute(statement).await.unwrap_err()), "ingest-api: {statement}");
+        assert!(
+            refused(ingest.batch_execute(statement).await.unwrap_err()),
+            "ingest-api: {statement}"
+        );
     }
     for statement in [
         "INSERT INTO users VALUES (gen_random_uuid())",
@@ -149,7 +154,10 @@ async fn each_role_can_write_only_its_own_tables() {
         "INSERT INTO count_log VALUES (DEFAULT, 'transfers', now(), 1)",
         "TRUNCATE transfers",
     ] {
-        assert!(refused(notifier.batch_execute(statement).await.unwrap_err()), "stats-notifier: {statement}");
+        assert!(
+            refused(notifier.batch_execute(statement).await.unwrap_err()),
+            "stats-notifier: {statement}"
+        );
     }
 }
 

@@ -11,12 +11,13 @@ use bytes::Bytes;
 use utoipa::ToSchema;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{
-    HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItemBuilder, PathsBuilder,
+    HttpMethod, OperationBuilder, Parameter, ParameterBuilder, ParameterIn, PathItemBuilder,
+    PathsBuilder,
 };
 use utoipa::openapi::schema::{Components, ComponentsBuilder};
 use utoipa::openapi::{
-    Content, InfoBuilder, License, ObjectBuilder, OpenApi, OpenApiBuilder, OpenApiVersion, Ref, RefOr,
-    Required, Response, ResponseBuilder, Schema, SchemaFormat, Type,
+    Content, InfoBuilder, License, ObjectBuilder, OpenApi, OpenApiBuilder, OpenApiVersion, Ref,
+    RefOr, Required, Response, ResponseBuilder, Schema, SchemaFormat, Type,
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
@@ -119,9 +120,9 @@ pub fn describe(
     endpoints: impl IntoIterator<Item = Endpoint>,
     components: Components,
 ) -> OpenApi {
-    let paths = endpoints
-        .into_iter()
-        .fold(PathsBuilder::new(), |paths, endpoint| paths.path(endpoint.path, endpoint.description.build()));
+    let paths = endpoints.into_iter().fold(PathsBuilder::new(), |paths, endpoint| {
+        paths.path(endpoint.path, endpoint.description.build())
+    });
     let info = info.license(Some(License::builder().name("MIT").identifier(Some("MIT")).build()));
     OpenApiBuilder::new()
         .openapi(OpenApiVersion::Version32)
@@ -168,7 +169,9 @@ pub fn routes(
         // Otherwise the pages would send the description to a validator on another host.
         let config = Config::from(DESCRIPTION_PATH).validator_url("none").use_base_layout();
         let slash = || {
-            std::future::ready(HttpResponse::PermanentRedirect().insert_header((LOCATION, "/docs/")).finish())
+            std::future::ready(
+                HttpResponse::PermanentRedirect().insert_header((LOCATION, "/docs/")).finish(),
+            )
         };
         routes
             .service(description)
@@ -258,7 +261,9 @@ fn problem_schema() -> Schema {
         .maximum(Some(599))
         .description(Some("The status of the answer."));
     ObjectBuilder::new()
-        .description(Some("Problem details (RFC 9457): what is wrong with the request or with the service."))
+        .description(Some(
+            "Problem details (RFC 9457): what is wrong with the request or with the service.",
+        ))
         .property("type", kind)
         .property("title", text("The kind of problem, for people."))
         .property("status", status)

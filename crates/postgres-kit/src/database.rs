@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    BuildError, Client, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod,
-    Runtime,
+    BuildError, Client, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError,
+    RecyclingMethod, Runtime,
 };
 use tokio_postgres::NoTls;
 use tokio_postgres::config::TargetSessionAttrs;
@@ -33,7 +33,9 @@ pub fn is_away(error: &tokio_postgres::Error) -> bool {
         // Classes 08, 53 and 57: the server is going away, full or stopping. 40: deadlock or
         // serialization failure. 25006: a standby
         // (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-        Some(code) => ["08", "40", "53", "57", "25006"].iter().any(|class| code.code().starts_with(class)),
+        Some(code) => {
+            ["08", "40", "53", "57", "25006"].iter().any(|class| code.code().starts_with(class))
+        }
         // Without an answer of the server: the connection is lost, or the client cannot read the
         // answer.
         None => error.is_closed() || error.source().is_some_and(is_connection_failure),
@@ -121,7 +123,8 @@ impl Connections {
     ) -> Result<T, E> {
         let ended = tokio::time::timeout(timeout, async {
             let mut held = ClosedUnlessTaken(None);
-            let result = work(held.0.insert(self.pool.get().await.map_err(Unavailable::from)?)).await;
+            let result =
+                work(held.0.insert(self.pool.get().await.map_err(Unavailable::from)?)).await;
             drop(held.0.take());
             result
         });
@@ -163,7 +166,8 @@ mod tests {
     async fn a_server_that_is_gone_is_away() {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut config = tokio_postgres::Config::new();
-        let refused = config.host("127.0.0.1").port(port).user("someone").connect(NoTls).await.err().unwrap();
+        let refused =
+            config.host("127.0.0.1").port(port).user("someone").connect(NoTls).await.err().unwrap();
         assert!(is_away(&refused), "{refused:?}");
         let closed = error_after(b"").await;
         assert!(is_away(&closed), "{closed:?}");

@@ -18,7 +18,9 @@ pub enum SchemaError {
     )]
     Older(i32),
     /// A newer release migrated it.
-    #[error("the database has schema version {0}, but this release ends at {VERSION}: start a newer release")]
+    #[error(
+        "the database has schema version {0}, but this release ends at {VERSION}: start a newer release"
+    )]
     Newer(i32),
     /// The version could not be read.
     #[error("the schema version could not be read: {0}")]

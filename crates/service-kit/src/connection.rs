@@ -167,7 +167,11 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         // A client that still receives its answer is not idle, even if its request has ended. The
         // timer is checked when everything is sent.
         Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
@@ -211,7 +215,10 @@ mod tests {
         while let Some(piece) = poll_fn(|context| body.as_mut().poll_next(context)).await {
             pieces.push(piece.unwrap());
         }
-        assert_eq!(pieces.iter().map(Bytes::len).collect::<Vec<_>>(), [PIECE_BYTES, PIECE_BYTES, 1]);
+        assert_eq!(
+            pieces.iter().map(Bytes::len).collect::<Vec<_>>(),
+            [PIECE_BYTES, PIECE_BYTES, 1]
+        );
         assert_eq!(pieces.concat(), whole);
     }
 }

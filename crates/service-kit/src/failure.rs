@@ -9,7 +9,9 @@ use std::process::{ExitCode, Termination};
 ///
 /// A `main` that returned the error itself would print its `Debug` form, with a stack backtrace if
 /// `RUST_BACKTRACE` is set. Operators need the causes, and nobody needs the stack of `main`.
-pub fn exit_code<T: Termination, E: Into<Box<dyn Error + Send + Sync>>>(result: Result<T, E>) -> ExitCode {
+pub fn exit_code<T: Termination, E: Into<Box<dyn Error + Send + Sync>>>(
+    result: Result<T, E>,
+) -> ExitCode {
     match result {
         Ok(value) => value.report(),
         Err(error) => {
@@ -60,7 +62,8 @@ mod tests {
 
     #[test]
     fn each_cause_is_printed_once() {
-        let error = chain(&["the upload failed", "no answer from b: timed out", "timed out", "errno 110"]);
+        let error =
+            chain(&["the upload failed", "no answer from b: timed out", "timed out", "errno 110"]);
         assert_eq!(
             text(&error),
             "error: the upload failed\n  caused by: no answer from b: timed out\n  caused by: errno 110\n"

@@ -68,7 +68,11 @@ impl Readiness {
                 let ready = reasons.is_empty();
                 let mut response =
                     if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-                response.insert_header((CACHE_CONTROL, "no-store")).json(Answer { ready, reasons, detail })
+                response.insert_header((CACHE_CONTROL, "no-store")).json(Answer {
+                    ready,
+                    reasons,
+                    detail,
+                })
             }
         };
         routes

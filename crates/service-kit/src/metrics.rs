@@ -61,7 +61,10 @@ impl Metrics {
     ///
     /// # Errors
     /// Never.
-    pub async fn keep_up(self, shutdown: CancellationToken) -> Result<(), std::convert::Infallible> {
+    pub async fn keep_up(
+        self,
+        shutdown: CancellationToken,
+    ) -> Result<(), std::convert::Infallible> {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(UPKEEP_INTERVAL) => self.handle.run_upkeep(),

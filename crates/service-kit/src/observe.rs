@@ -31,7 +31,10 @@ pub struct RequestId(pub HeaderValue);
 pub fn describe(metrics: &Metrics) {
     metrics.with(|| {
         describe_counter!(REQUESTS, "Requests answered, by method, route and status.");
-        describe_histogram!(DURATION, "From a request's head to its answer's head, by method and route.");
+        describe_histogram!(
+            DURATION,
+            "From a request's head to its answer's head, by method and route."
+        );
     });
 }
 
@@ -44,7 +47,12 @@ pub async fn requests(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let id = request.headers().get(&REQUEST_ID).filter(|id| is_plain(id)).cloned().unwrap_or_else(new_id);
+    let id = request
+        .headers()
+        .get(&REQUEST_ID)
+        .filter(|id| is_plain(id))
+        .cloned()
+        .unwrap_or_else(new_id);
     request.extensions_mut().insert(RequestId(id.clone()));
     let metrics = request.app_data::<web::Data<Metrics>>().cloned();
     let method = method_label(request.method());

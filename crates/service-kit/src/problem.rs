@@ -59,7 +59,8 @@ impl Problem {
     /// does not reveal what failed inside.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        Self::new(status, "/problems/unavailable", "The service cannot answer now", detail).retry_after(2)
+        Self::new(status, "/problems/unavailable", "The service cannot answer now", detail)
+            .retry_after(2)
     }
 
     /// The service failed, and the client cannot fix it.
@@ -138,7 +139,8 @@ pub fn method_not_allowed(methods: &[Method]) -> Route {
     web::to(move |request: HttpRequest| {
         let detail = format!("{} cannot be used on {}.", request.method(), request.path());
         let status = StatusCode::METHOD_NOT_ALLOWED;
-        let problem = Problem::new(status, "/problems/method-not-allowed", "Method not allowed", detail);
+        let problem =
+            Problem::new(status, "/problems/method-not-allowed", "Method not allowed", detail);
         let mut response = problem.response();
         response.headers_mut().insert(ALLOW, allowed.clone());
         std::future::ready(response)

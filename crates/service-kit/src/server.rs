@@ -18,7 +18,8 @@ use std::time::Duration;
 use actix_http::body::MessageBody;
 use actix_http::{HttpService, Method, Request, Response};
 use actix_service::{
-    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service, map_config,
+    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service,
+    map_config,
 };
 use actix_web::dev::{AppConfig, Server};
 use actix_web::rt::net::TcpStream;
@@ -64,7 +65,11 @@ fn whole_seconds(duration: Duration) -> u64 {
 ///
 /// # Errors
 /// The listener cannot be used.
-pub fn serve<F, I, S, B>(listener: TcpListener, bounds: Bounds, application: F) -> io::Result<Server>
+pub fn serve<F, I, S, B>(
+    listener: TcpListener,
+    bounds: Bounds,
+    application: F,
+) -> io::Result<Server>
 where
     F: Fn() -> I + Send + Clone + 'static,
     I: IntoServiceFactory<S, Request>,

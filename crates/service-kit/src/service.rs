@@ -69,7 +69,11 @@ impl ServiceBuilder {
     ///
     /// # Errors
     /// Never, see [`Metrics::new`].
-    pub fn new(about: About, drain: Duration, shutdown: CancellationToken) -> Result<Self, BuildError> {
+    pub fn new(
+        about: About,
+        drain: Duration,
+        shutdown: CancellationToken,
+    ) -> Result<Self, BuildError> {
         let metrics = Metrics::new()?;
         observe::describe(&metrics);
         let mut supervisor = Supervisor::new(shutdown.clone(), drain + SHUTDOWN_MARGIN);
@@ -152,7 +156,11 @@ impl ServiceBuilder {
         let server = server.map_err(listen_error(&settings.host, port, "internal.port"))?;
         tracing::info!(internal.port = port, "serving health and metrics");
         self.supervisor.serve("internal server", server);
-        Ok(Application { public_port: self.public_port, internal_port: port, supervisor: self.supervisor })
+        Ok(Application {
+            public_port: self.public_port,
+            internal_port: port,
+            supervisor: self.supervisor,
+        })
     }
 }
 
@@ -239,7 +247,11 @@ fn listen(host: &str, port: u16, setting: &'static str) -> Result<(TcpListener, 
     bound().map_err(listen_error(host, port, setting))
 }
 
-fn listen_error(host: &str, port: u16, setting: &'static str) -> impl FnOnce(io::Error) -> ListenError {
+fn listen_error(
+    host: &str,
+    port: u16,
+    setting: &'static str,
+) -> impl FnOnce(io::Error) -> ListenError {
     let host = host.to_owned();
     move |source| ListenError { host, port, setting, source }
 }

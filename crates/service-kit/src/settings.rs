@@ -132,18 +132,21 @@ impl Defaults {
         let settings = self.effective(overrides)?;
         let text = write(&settings, |_, setting| setting.value.clone());
         let refused = |key: String, message: &str| {
-            let origin = settings.get(&key).map_or("default.toml", |setting| &setting.origin).to_owned();
+            let origin =
+                settings.get(&key).map_or("default.toml", |setting| &setting.origin).to_owned();
             SettingsError::Refused { origin, key, reason: message.to_owned() }
         };
-        let document =
-            toml::Deserializer::parse(&text).map_err(|error| refused(String::new(), error.message()))?;
+        let document = toml::Deserializer::parse(&text)
+            .map_err(|error| refused(String::new(), error.message()))?;
         serde_path_to_error::deserialize(document)
             .map_err(|error| refused(error.path().to_string(), error.inner().message()))
     }
 
     fn print_with(&self, overrides: &Overrides) -> Result<String, SettingsError> {
         Ok(write(&self.effective(overrides)?, |name, setting| match &setting.value {
-            Value::String(text) if name.ends_with("password") && !text.is_empty() => REDACTED.into(),
+            Value::String(text) if name.ends_with("password") && !text.is_empty() => {
+                REDACTED.into()
+            }
             value => value.clone(),
         }))
     }
@@ -158,7 +161,12 @@ impl Defaults {
         }
         for (variable, key) in self.libpq {
             if let Some(value) = overrides.variables.get(OsStr::new(variable)) {
-                replace(&mut settings, (*key).to_owned(), &text(variable, value)?, (*variable).to_owned())?;
+                replace(
+                    &mut settings,
+                    (*key).to_owned(),
+                    &text(variable, value)?,
+                    (*variable).to_owned(),
+                )?;
             }
         }
         for (variable, value) in &overrides.variables {
@@ -204,7 +212,11 @@ fn parse(path: &Path, text: &str) -> Result<Table, SettingsError> {
     toml::from_str(text).map_err(|error| {
         let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or_default();
         let line = 1 + before.matches('\n').count();
-        SettingsError::Malformed { path: path.to_owned(), line, message: error.message().to_owned() }
+        SettingsError::Malformed {
+            path: path.to_owned(),
+            line,
+            message: error.message().to_owned(),
+        }
     })
 }
 
@@ -231,7 +243,9 @@ fn write(settings: &Settings, value: impl Fn(&str, &Setting) -> Value) -> String
     // By section, because TOML allows each table to be opened only once.
     let mut lines: Vec<(&str, &str, &Setting)> = settings
         .iter()
-        .filter_map(|(key, setting)| key.rsplit_once('.').map(|(section, name)| (section, name, setting)))
+        .filter_map(|(key, setting)| {
+            key.rsplit_once('.').map(|(section, name)| (section, name, setting))
+        })
         .collect();
     lines.sort_unstable_by_key(|(section, name, _)| (*section, *name));
     let mut text = String::new();
@@ -249,7 +263,12 @@ fn write(settings: &Settings, value: impl Fn(&str, &Setting) -> Value) -> String
 }
 
 /// Overrides one setting.
-fn replace(settings: &mut Settings, key: String, value: &Value, origin: String) -> Result<(), SettingsError> {
+fn replace(
+    settings: &mut Settings,
+    key: String,
+    value: &Value,
+    origin: String,
+) -> Result<(), SettingsError> {
     if let Some(setting) = settings.get_mut(&key) {
         return match convert(&setting.value, value) {
             Ok(value) => {
@@ -260,7 +279,8 @@ fn replace(settings: &mut Settings, key: String, value: &Value, origin: String) 
         };
     }
     let below = format!("{key}.");
-    if value.as_table().is_some_and(Table::is_empty) && settings.keys().any(|known| known.starts_with(&below))
+    if value.as_table().is_some_and(Table::is_empty)
+        && settings.keys().any(|known| known.starts_with(&below))
     {
         return Ok(()); // The header of a section, with nothing below it.
     }

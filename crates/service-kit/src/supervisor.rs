@@ -155,7 +155,10 @@ mod tests {
     async fn a_task_that_ends_by_itself_is_an_error() {
         let mut supervisor = Supervisor::new(CancellationToken::new(), Duration::from_secs(60));
         supervisor.spawn("short", async { Ok::<(), TaskError>(()) });
-        assert!(matches!(supervisor.run_until_stopped().await, Err(SupervisorError::Ended("short"))));
+        assert!(matches!(
+            supervisor.run_until_stopped().await,
+            Err(SupervisorError::Ended("short"))
+        ));
     }
 
     #[tokio::test]
@@ -174,6 +177,9 @@ mod tests {
         supervisor.spawn("stuck", std::future::pending::<Result<(), TaskError>>());
         token.cancel();
         let error = supervisor.run_until_stopped().await.unwrap_err();
-        assert!(matches!(error, SupervisorError::DrainExceeded { tasks: 1, seconds: 60 }), "{error}");
+        assert!(
+            matches!(error, SupervisorError::DrainExceeded { tasks: 1, seconds: 60 }),
+            "{error}"
+        );
     }
 }

@@ -111,7 +111,8 @@ impl ApiError {
     fn field(&self) -> Option<&str> {
         match self {
             Self::Unit(_) => Some("unit"),
-            Self::Topic(_) | Self::Selection(InvalidSelection::Empty | InvalidSelection::Twice(_)) => {
+            Self::Topic(_)
+            | Self::Selection(InvalidSelection::Empty | InvalidSelection::Twice(_)) => {
                 Some("topic")
             }
             Self::Selection(InvalidSelection::NoWindow) => Some("last"),

@@ -13,7 +13,9 @@ use statistics_stream::{Hub, internal_stream_response, last_event_id, stream_res
 use crate::error::ApiError;
 use crate::history::HistoryClient;
 use crate::media_type::MediaType;
-use crate::query::{PageLimits, StatisticsQuery, WindowQuery, parse_topic_query, parse_topics_query};
+use crate::query::{
+    PageLimits, StatisticsQuery, WindowQuery, parse_topic_query, parse_topics_query,
+};
 
 /// What all handlers share.
 pub struct Gateway {
@@ -41,7 +43,11 @@ pub(crate) async fn transfers(
     topic(&request, Topic::new(Metric::Transfers, unit.parse()?), &gateway).await
 }
 
-async fn topic(request: &HttpRequest, topic: Topic, gateway: &Gateway) -> Result<HttpResponse, ApiError> {
+async fn topic(
+    request: &HttpRequest,
+    topic: Topic,
+    gateway: &Gateway,
+) -> Result<HttpResponse, ApiError> {
     match parse_topic_query(request.query_string(), topic, gateway.page_limits)? {
         StatisticsQuery::Window(query) => windows(request, &gateway.hub, query),
         StatisticsQuery::History(query) => history(request, &gateway.history, query).await,
@@ -73,10 +79,16 @@ pub(crate) async fn internal_history(
     Ok(HttpResponse::Ok().json(page))
 }
 
-fn windows(request: &HttpRequest, hub: &Arc<Hub>, query: WindowQuery) -> Result<HttpResponse, ApiError> {
+fn windows(
+    request: &HttpRequest,
+    hub: &Arc<Hub>,
+    query: WindowQuery,
+) -> Result<HttpResponse, ApiError> {
     let WindowQuery { selection, heartbeat } = query;
     match MediaType::negotiate(request, MediaType::OF_WINDOW)? {
-        MediaType::EventStream => Ok(stream_response(hub, selection, last_event_id(request), heartbeat)?),
+        MediaType::EventStream => {
+            Ok(stream_response(hub, selection, last_event_id(request), heartbeat)?)
+        }
         MediaType::Json => {
             let json = hub.snapshot(&selection).ok_or(ApiError::NoData)?;
             Ok(response_once("application/json").body(json))
@@ -96,10 +108,12 @@ async fn history(
 ) -> Result<HttpResponse, ApiError> {
     let media_type = MediaType::negotiate(request, MediaType::OF_HISTORY)?;
     let page = history.page(query, request_id(request).as_ref()).await?;
-    let mut response = response_once(if media_type == MediaType::Csv { CSV } else { "application/json" });
+    let mut response =
+        response_once(if media_type == MediaType::Csv { CSV } else { "application/json" });
     if let Some(next) = page.next {
         let to = page.to.map_or_else(String::new, |to| format!("&to={to}"));
-        let link = format!("<{}?from={next}{to}&limit={}>; rel=\"next\"", request.path(), query.limit);
+        let link =
+            format!("<{}?from={next}{to}&limit={}>; rel=\"next\"", request.path(), query.limit);
         response.insert_header((LINK, link));
     }
     match media_type {

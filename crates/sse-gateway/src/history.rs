@@ -51,7 +51,10 @@ impl HistoryClient {
     ///
     /// # Errors
     /// The HTTP client cannot be built.
-    pub fn new(upstream: &UpstreamSettings, settings: &HistorySettings) -> Result<Self, reqwest::Error> {
+    pub fn new(
+        upstream: &UpstreamSettings,
+        settings: &HistorySettings,
+    ) -> Result<Self, reqwest::Error> {
         let connect_timeout = upstream.connect_timeout.get();
         Ok(Self {
             client: Client::builder().connect_timeout(connect_timeout).build()?,
@@ -80,19 +83,26 @@ impl HistoryClient {
             // The semaphore is never closed.
             let _permit = self.permits.acquire().await;
             for address in &self.addresses {
-                match tokio::time::timeout(timeout, self.request_page(address, query, request_id)).await {
+                match tokio::time::timeout(timeout, self.request_page(address, query, request_id))
+                    .await
+                {
                     Ok(Ok(page)) => return page,
                     Ok(Err(error)) => {
                         tracing::warn!(upstream.address = address, error = %error, "no history from this upstream");
                     }
                     Err(_) => {
-                        tracing::warn!(upstream.address = address, "no history from this upstream: timeout");
+                        tracing::warn!(
+                            upstream.address = address,
+                            "no history from this upstream: timeout"
+                        );
                     }
                 }
             }
             Err(ApiError::NoHistory)
         };
-        tokio::time::timeout(self.timeout, request_in_turn).await.unwrap_or(Err(ApiError::NoHistory))
+        tokio::time::timeout(self.timeout, request_in_turn)
+            .await
+            .unwrap_or(Err(ApiError::NoHistory))
     }
 
     /// The inner error is final: every upstream would answer the same.
@@ -110,7 +120,8 @@ impl HistoryClient {
         match response.status() {
             StatusCode::OK => Ok(Ok(serde_json::from_slice(&self.read_body(response).await?)?)),
             StatusCode::GONE => {
-                let NotKept { kind, kept_since } = serde_json::from_slice(&self.read_body(response).await?)?;
+                let NotKept { kind, kept_since } =
+                    serde_json::from_slice(&self.read_body(response).await?)?;
                 if kind != NOT_KEPT {
                     return Err(UpstreamError::Refused(StatusCode::GONE));
                 }

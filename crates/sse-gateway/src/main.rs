@@ -20,6 +20,8 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = Arguments::parse().command.unwrap_or_default();
-    let build = |settings: Settings, shutdown| startup::build(&settings, Hub::new(settings.hub()), shutdown);
+    let build = |settings: Settings, shutdown| {
+        startup::build(&settings, Hub::new(settings.hub()), shutdown)
+    };
     exit_code(command.execute(&DEFAULTS, Settings::load, build).await)
 }

@@ -32,7 +32,10 @@ impl MediaType {
     ///
     /// # Errors
     /// [`NotAcceptable`].
-    pub fn negotiate(request: &HttpRequest, offered: &'static [Self]) -> Result<Self, NotAcceptable> {
+    pub fn negotiate(
+        request: &HttpRequest,
+        offered: &'static [Self],
+    ) -> Result<Self, NotAcceptable> {
         let not_acceptable = || {
             let header = request.headers().get("accept").map(HeaderValue::as_bytes);
             let accept = String::from_utf8_lossy(header.unwrap_or_default()).into_owned();
@@ -49,11 +52,19 @@ impl MediaType {
                 let exact = item.item.type_() == kind && item.item.subtype() == subtype;
                 let kind_range = item.item.type_() == kind && item.item.subtype() == mime::STAR;
                 let any = item.item.type_() == mime::STAR;
-                [exact, kind_range, any].iter().position(|matched| *matched).map(|rank| (rank, item.quality))
+                [exact, kind_range, any]
+                    .iter()
+                    .position(|matched| *matched)
+                    .map(|rank| (rank, item.quality))
             };
-            accept.iter().filter_map(matches).min_by_key(|(rank, _)| *rank).map(|(_, quality)| quality)
+            accept
+                .iter()
+                .filter_map(matches)
+                .min_by_key(|(rank, _)| *rank)
+                .map(|(_, quality)| quality)
         };
-        let acceptable = offered.iter().filter_map(|media_type| Some((*media_type, quality(*media_type)?)));
+        let acceptable =
+            offered.iter().filter_map(|media_type| Some((*media_type, quality(*media_type)?)));
         let acceptable = acceptable.filter(|(_, quality)| *quality > Quality::ZERO);
         let best = acceptable.reduce(|best, next| if next.1 > best.1 { next } else { best });
         best.map(|(media_type, _)| media_type).ok_or_else(not_acceptable)

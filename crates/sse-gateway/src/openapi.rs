@@ -80,9 +80,12 @@ pub(crate) fn topic(metric: Metric, limits: PageLimits) -> OperationBuilder {
         .maximum(Some(limits.max.get()))
         .default(Some(limits.default.get().into()));
     let period = |name, description| parameter(ParameterIn::Query, name, time(), description);
-    let json = OneOfBuilder::new().item(schema_of::<TopicWindow>()).item(schema_of::<HistoryPage>());
-    let kept_since = "The unit keeps nothing from before `kept_since`. Start there, or use a longer unit.";
-    let next = header(text(), "The next page of a period, as `rel=\"next\"`. The last page has none.");
+    let json =
+        OneOfBuilder::new().item(schema_of::<TopicWindow>()).item(schema_of::<HistoryPage>());
+    let kept_since =
+        "The unit keeps nothing from before `kept_since`. Start there, or use a longer unit.";
+    let next =
+        header(text(), "The next page of a period, as `rel=\"next\"`. The last page has none.");
     operation(metric.as_str(), summary, json, event, Some(next))
         .description(Some(PERIOD))
         .parameter(parameter(ParameterIn::Path, "unit", unit, "The length of the buckets."))
@@ -126,19 +129,25 @@ fn operation(
     event: AnyOfBuilder,
     link: Option<Header>,
 ) -> OperationBuilder {
-    let last = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(LAST_MAX));
+    let last =
+        ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(LAST_MAX));
     let last = parameter(ParameterIn::Query, "last", last, "Only this many of the newest buckets.");
-    let heartbeat =
-        ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(HEARTBEAT_SECONDS_MAX));
-    let beats =
-        "For a stream: the maximum number of seconds between two status events while the counts are live.";
+    let heartbeat = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(1))
+        .maximum(Some(HEARTBEAT_SECONDS_MAX));
+    let beats = "For a stream: the maximum number of seconds between two status events while the counts are live.";
     let heartbeat = parameter(ParameterIn::Query, "heartbeat", heartbeat, beats);
     let stream = ContentBuilder::new().description(Some(STREAM)).item_schema(Some(event));
-    let csv =
-        text().description(Some("A header line `topic,time,count`, then one line per bucket, oldest first."));
+    let csv = text().description(Some(
+        "A header line `topic,time,count`, then one line per bucket, oldest first.",
+    ));
     let counts = answer("The current counts. A stream also sends each later change.").header(
         "Cache-Control",
-        header(text().enum_values(Some(["no-store"])), "Counts change, so they must not be cached."),
+        header(
+            text().enum_values(Some(["no-store"])),
+            "Counts change, so they must not be cached.",
+        ),
     );
     let counts = match link {
         Some(link) => counts.header("Link", link),

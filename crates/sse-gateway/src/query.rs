@@ -55,7 +55,11 @@ pub struct WindowQuery {
 ///
 /// # Errors
 /// [`ApiError`], which names the parameter that is wrong.
-pub fn parse_topic_query(query: &str, topic: Topic, limits: PageLimits) -> Result<StatisticsQuery, ApiError> {
+pub fn parse_topic_query(
+    query: &str,
+    topic: Topic,
+    limits: PageLimits,
+) -> Result<StatisticsQuery, ApiError> {
     let mut last = None;
     let mut payload = None;
     let mut heartbeat = None;
@@ -93,7 +97,8 @@ pub fn parse_topic_query(query: &str, topic: Topic, limits: PageLimits) -> Resul
     if limit.is_some() {
         return Err(ApiError::Mixed);
     }
-    let selection = narrowed(Selection::one(topic).with_payload(payload.unwrap_or(Payload::Changes)), last)?;
+    let selection =
+        narrowed(Selection::one(topic).with_payload(payload.unwrap_or(Payload::Changes)), last)?;
     Ok(StatisticsQuery::Window(WindowQuery { selection, heartbeat }))
 }
 
@@ -138,7 +143,8 @@ fn once<T>(
     if parsed.is_some() {
         return Err(ApiError::Repeated(name.to_owned()));
     }
-    *parsed = Some(parse(&value).map_err(|expected| ApiError::Parameter { name, value, expected })?);
+    *parsed =
+        Some(parse(&value).map_err(|expected| ApiError::Parameter { name, value, expected })?);
     Ok(())
 }
 
@@ -148,7 +154,9 @@ fn parse_number(
 ) -> impl FnOnce(&str) -> Result<usize, String> {
     move |text| {
         let number = text.parse().ok().filter(|number| range.contains(number));
-        number.ok_or_else(|| format!("expected a number of {unit} from {} to {}", range.start(), range.end()))
+        number.ok_or_else(|| {
+            format!("expected a number of {unit} from {} to {}", range.start(), range.end())
+        })
     }
 }
 
@@ -181,12 +189,17 @@ mod tests {
         let limits = PageLimits { default: NonZeroUsize::MIN, max: NonZeroUsize::MIN };
         let topic = "transfers/millisecond".parse().unwrap();
         let parsed = parse_topic_query("to=2026-11-01T00:00:00.0005Z", topic, limits).unwrap();
-        let StatisticsQuery::History(query) = parsed else { panic!("{parsed:?} is not a history query") };
+        let StatisticsQuery::History(query) = parsed else {
+            panic!("{parsed:?} is not a history query")
+        };
         assert_eq!(query.to.unwrap().to_string(), "2026-11-01T00:00:00.001Z");
     }
 
     #[test]
     fn the_maximum_of_last_is_the_largest_window() {
-        assert_eq!(domain::TimeUnit::ALL.map(domain::TimeUnit::window).into_iter().max(), Some(LAST_MAX));
+        assert_eq!(
+            domain::TimeUnit::ALL.map(domain::TimeUnit::window).into_iter().max(),
+            Some(LAST_MAX)
+        );
     }
 }

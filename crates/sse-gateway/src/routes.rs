@@ -50,12 +50,17 @@ pub fn public(
 }
 
 /// The paths for other gateways.
-pub fn internal(gateway: web::Data<Gateway>) -> impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static {
+pub fn internal(
+    gateway: web::Data<Gateway>,
+) -> impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static {
     move |routes: &mut web::ServiceConfig| {
         routes
             .app_data(gateway.clone())
             .service(internal_resource(upstream::PATH, web::get().to(handlers::internal_stream)))
-            .service(internal_resource(history::PATTERN, web::get().to(handlers::internal_history)));
+            .service(internal_resource(
+                history::PATTERN,
+                web::get().to(handlers::internal_history),
+            ));
     }
 }
 

@@ -116,8 +116,13 @@ mod tests {
         let upstream = statistics_stream::Upstream::Stale;
         let (since, now) = (String::new(), String::new());
         assert_members::<Status>(statistics_stream::Status { upstream, since, now });
-        let page =
-            history::HistoryPage { topic, from: BucketTime::MIN, to: None, buckets: vec![], next: None };
+        let page = history::HistoryPage {
+            topic,
+            from: BucketTime::MIN,
+            to: None,
+            buckets: vec![],
+            next: None,
+        };
         assert_members::<HistoryPage>(page);
         let upstreams = [statistics_stream::Upstream::Live, statistics_stream::Upstream::Stale];
         assert_eq!(json!(Upstream::schema())["enum"], json!(upstreams));

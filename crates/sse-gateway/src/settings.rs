@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use service_kit::command::ServiceSettings;
-use service_kit::settings::sections::{HTTP, HttpSettings, INTERNAL, InternalSettings, LOG, LogSettings};
+use service_kit::settings::sections::{
+    HTTP, HttpSettings, INTERNAL, InternalSettings, LOG, LogSettings,
+};
 use service_kit::settings::{Defaults, NonZeroDuration, SettingsError, comma_separated, duration};
 use statistics_stream::HubSettings;
 use statistics_stream::upstream;

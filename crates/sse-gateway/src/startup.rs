@@ -20,7 +20,8 @@ use crate::history::HistoryClient;
 use crate::settings::Settings;
 use crate::{metrics, routes};
 
-const ABOUT: About = About { service: "sse-gateway", version: env!("CARGO_PKG_VERSION"), schema: None };
+const ABOUT: About =
+    About { service: "sse-gateway", version: env!("CARGO_PKG_VERSION"), schema: None };
 
 /// The share of the drain time within which the hub ends the streams; the rest is for their last
 /// bytes.
@@ -31,7 +32,11 @@ const STREAMS_SHARE: f64 = 0.8;
 ///
 /// # Errors
 /// A port cannot be listened on.
-pub fn build(settings: &Settings, hub: Arc<Hub>, shutdown: CancellationToken) -> anyhow::Result<Application> {
+pub fn build(
+    settings: &Settings,
+    hub: Arc<Hub>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Application> {
     warn_about_few_open_files(settings.stream.max_clients);
     let drain = settings.http.drain;
     // The hub drains the streams first, and then the server drains what is left.
@@ -66,7 +71,8 @@ pub fn build(settings: &Settings, hub: Arc<Hub>, shutdown: CancellationToken) ->
     let sampled = Arc::clone(&hub);
     let sample = move || metrics::sample(&metrics, &sampled);
     let internal = routes::internal(gateway);
-    let mut application = builder.serve_internal(&settings.internal, readiness, sample, internal)?;
+    let mut application =
+        builder.serve_internal(&settings.internal, readiness, sample, internal)?;
 
     let follow = upstream::follow(Arc::clone(&hub), settings.upstream(), shutdown.clone());
     application.spawn("upstream", follow);
@@ -104,8 +110,11 @@ fn cors(origins: &str) -> Cors {
 /// Ready once there are counts. Stale counts are marked as such, and are better than none.
 fn readiness(hub: Arc<Hub>) -> Readiness {
     Readiness::new(move || {
-        let reasons =
-            if hub.has_data() { Vec::new() } else { vec!["no upstream has answered yet".to_owned()] };
+        let reasons = if hub.has_data() {
+            Vec::new()
+        } else {
+            vec!["no upstream has answered yet".to_owned()]
+        };
         std::future::ready(reasons)
     })
 }

@@ -67,7 +67,9 @@ impl EventDecoder {
             source.unsplit(rest);
             match event {
                 None if consumed => {}
-                None if before >= self.max_bytes => return Err(DecodeError::TooLarge(self.max_bytes)),
+                None if before >= self.max_bytes => {
+                    return Err(DecodeError::TooLarge(self.max_bytes));
+                }
                 event => return Ok(event),
             }
         }
@@ -111,7 +113,8 @@ mod tests {
     #[test]
     fn an_event_that_is_too_large_is_refused_even_in_one_piece() {
         let text = "event: later\ndata: 123\n\n";
-        let decode = |max_bytes, text: &str| EventDecoder::new(max_bytes).decode(&mut BytesMut::from(text));
+        let decode =
+            |max_bytes, text: &str| EventDecoder::new(max_bytes).decode(&mut BytesMut::from(text));
         assert_eq!(decode(text.len(), text).unwrap(), Some(StreamEvent::Unknown));
         // Blank lines, comments and later events do not count.
         let more = format!("\n\n\n\n: {text}{text}");

@@ -56,17 +56,25 @@ impl EventEncoder {
         join(&self.fragments(statistics, selection, FrameBase::Empty), selection.is_array())
     }
 
-    fn encode(&mut self, statistics: &Statistics, selection: &Selection, base: FrameBase) -> Option<Bytes> {
+    fn encode(
+        &mut self,
+        statistics: &Statistics,
+        selection: &Selection,
+        base: FrameBase,
+    ) -> Option<Bytes> {
         let fragments = self.fragments(statistics, selection, base);
         if fragments.is_empty() {
             return None;
         }
         let (event, data) = match selection.payload() {
-            Payload::Changes => (Some(base.kind().as_str().into()), join(&fragments, selection.is_array())),
+            Payload::Changes => {
+                (Some(base.kind().as_str().into()), join(&fragments, selection.is_array()))
+            }
             // Something changed, so the whole window is sent again.
             Payload::Full => {
                 let topics = selection.topics().iter();
-                let windows = topics.map(|&topic| newest_first(statistics.snapshot(topic, selection.last())));
+                let windows =
+                    topics.map(|&topic| newest_first(statistics.snapshot(topic, selection.last())));
                 (None, windows.collect::<Vec<_>>().join("\n"))
             }
         };
@@ -75,9 +83,16 @@ impl EventEncoder {
     }
 
     /// The topics of a selection that have anything to send.
-    fn fragments(&mut self, statistics: &Statistics, selection: &Selection, base: FrameBase) -> Vec<Bytes> {
+    fn fragments(
+        &mut self,
+        statistics: &Statistics,
+        selection: &Selection,
+        base: FrameBase,
+    ) -> Vec<Bytes> {
         let topics = selection.topics().iter();
-        topics.filter_map(|&topic| self.fragment(statistics, topic, selection.last(), base)).collect()
+        topics
+            .filter_map(|&topic| self.fragment(statistics, topic, selection.last(), base))
+            .collect()
     }
 
     fn fragment(

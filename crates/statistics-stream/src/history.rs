@@ -60,8 +60,9 @@ impl HistoryQuery {
     /// The path and query string of this request.
     #[must_use]
     pub fn path(&self) -> String {
-        let parameter =
-            |name, time: Option<BucketTime>| time.map_or_else(String::new, |time| format!("&{name}={time}"));
+        let parameter = |name, time: Option<BucketTime>| {
+            time.map_or_else(String::new, |time| format!("&{name}={time}"))
+        };
         let from = parameter("from", self.from);
         let to = parameter("to", self.to);
         format!("/internal/v1/history/{}?limit={}{from}{to}", self.topic, self.limit)
@@ -92,7 +93,11 @@ mod tests {
         let json = r#"{"topic":"transfers/day","from":"2026-11-01T00:00:00Z","to":null,"buckets":[{"time":"2026-11-02T00:00:00Z","count":3}],"next":"2026-11-03T00:00:00Z"}"#;
         let page: HistoryPage = serde_json::from_str(json).unwrap();
         assert_eq!(serde_json::to_string(&page).unwrap(), json);
-        let query = HistoryQuery { topic: page.topic, from: Some(page.from), to: page.to, limit: 7 };
-        assert_eq!(query.path(), "/internal/v1/history/transfers/day?limit=7&from=2026-11-01T00:00:00Z");
+        let query =
+            HistoryQuery { topic: page.topic, from: Some(page.from), to: page.to, limit: 7 };
+        assert_eq!(
+            query.path(),
+            "/internal/v1/history/transfers/day?limit=7&from=2026-11-01T00:00:00Z"
+        );
     }
 }

@@ -235,7 +235,11 @@ impl Hub {
 
     /// The event that brings a subscriber from version `from` to the published one, with the
     /// version that it reaches. `None` if there is nothing to send.
-    pub(crate) fn event(&self, selection: &Selection, from: Option<Version>) -> Option<(Bytes, Version)> {
+    pub(crate) fn event(
+        &self,
+        selection: &Selection,
+        from: Option<Version>,
+    ) -> Option<(Bytes, Version)> {
         let mut state = self.state.write();
         let State { published, encoder, .. } = &mut *state;
         let published = published.as_ref()?;
@@ -286,7 +290,8 @@ impl Hub {
                 return;
             }
             let elapsed = state.announced.map(|last| last.elapsed());
-            let wait = elapsed.map_or(Duration::ZERO, |elapsed| self.settings.pace.saturating_sub(elapsed));
+            let wait = elapsed
+                .map_or(Duration::ZERO, |elapsed| self.settings.pace.saturating_sub(elapsed));
             state.pending = !wait.is_zero();
             wait
         };
@@ -313,7 +318,9 @@ impl Hub {
             None => *published = Some(working.clone()),
             Some(published) => {
                 let topics: Vec<_> = Topic::all().collect();
-                let Some(frame) = working.frame_since(Some(published.version()), &topics) else { return };
+                let Some(frame) = working.frame_since(Some(published.version()), &topics) else {
+                    return;
+                };
                 if published.apply(&frame).is_err() {
                     // Cannot happen: the working state never goes back, so its frames always fit. A
                     // full copy is right in any case.

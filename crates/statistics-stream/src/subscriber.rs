@@ -165,7 +165,8 @@ impl Subscriber {
                 if let Some((event, version)) = self.place.0.event(&self.selection, self.version) {
                     self.version = Some(version);
                     self.sent_frame_last = true;
-                    let skipped = seen_version.map_or(0, |seen| announced.version.saturating_sub(seen + 1));
+                    let skipped =
+                        seen_version.map_or(0, |seen| announced.version.saturating_sub(seen + 1));
                     self.place.0.deliveries().count(skipped);
                     return Some(event);
                 }
@@ -191,7 +192,8 @@ impl Subscriber {
 
     fn status(&self) -> Option<Bytes> {
         let data = serde_json::to_string(&self.place.0.status()).ok()?;
-        let message = Message { id: None, event: Some("status".into()), retry: None, data: data.into() };
+        let message =
+            Message { id: None, event: Some("status".into()), retry: None, data: data.into() };
         encode_event(Event::Message(message))
     }
 }
@@ -243,7 +245,8 @@ mod tests {
         let mut statuses = 0;
         let topic: Topic = "transfers/year".parse().unwrap();
         for tick in 1_u32.. {
-            let buckets = vec![Bucket { time: topic.unit.truncate(BucketTime::MIN), count: tick.into() }];
+            let buckets =
+                vec![Bucket { time: topic.unit.truncate(BucketTime::MIN), count: tick.into() }];
             let topics = vec![TopicFrame { topic, window: topic.unit.window(), buckets }];
             let version = version(tick.into());
             hub.apply(&Frame { kind: FrameKind::Patch, version, topics }).unwrap();
@@ -253,7 +256,10 @@ mod tests {
             if statuses == 3 {
                 break;
             }
-            assert!(started.elapsed() < Duration::from_secs(10), "{statuses} statuses in {tick} events");
+            assert!(
+                started.elapsed() < Duration::from_secs(10),
+                "{statuses} statuses in {tick} events"
+            );
             // Lets the heartbeat task run.
             tokio::task::yield_now().await;
         }

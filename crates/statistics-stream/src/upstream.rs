@@ -62,8 +62,10 @@ pub async fn follow(
     settings: FollowSettings,
     shutdown: CancellationToken,
 ) -> Result<(), reqwest::Error> {
-    let client =
-        Client::builder().connect_timeout(settings.connect_timeout).read_timeout(settings.silence).build()?;
+    let client = Client::builder()
+        .connect_timeout(settings.connect_timeout)
+        .read_timeout(settings.silence)
+        .build()?;
     let mut position = Position { version: None, last_event: Instant::now() };
     let mut wait = settings.retry;
     for (index, address) in settings.addresses.iter().enumerate().cycle() {
@@ -72,7 +74,10 @@ pub async fn follow(
             Err(error) = follow_one(&hub, &client, address, &settings, &mut position) => error,
             () = shutdown.cancelled() => return Ok(()),
         };
-        if matches!(error, UpstreamError::DoesNotFit(_) | UpstreamError::Unreadable(DecodeError::Data(_))) {
+        if matches!(
+            error,
+            UpstreamError::DoesNotFit(_) | UpstreamError::Unreadable(DecodeError::Data(_))
+        ) {
             // A snapshot fits any state.
             position.version = None;
         }
@@ -129,7 +134,11 @@ async fn follow_one(
     }
 }
 
-fn apply_event(hub: &Arc<Hub>, event: &StreamEvent, version: &mut Option<Version>) -> Result<(), ApplyError> {
+fn apply_event(
+    hub: &Arc<Hub>,
+    event: &StreamEvent,
+    version: &mut Option<Version>,
+) -> Result<(), ApplyError> {
     match event {
         StreamEvent::Frame(frame) => {
             hub.apply(frame)?;

@@ -26,7 +26,8 @@ pub async fn rebuild(settings: &Settings, json: bool) -> anyhow::Result<ExitCode
     let bar = progress_bar(json)?;
     let report = take_over_and_rebuild(settings, &mut |progress| update(&bar, progress)).await;
     bar.finish_and_clear();
-    let report = report.context("the events were not counted again, and the counts are as before")?;
+    let report =
+        report.context("the events were not counted again, and the counts are as before")?;
     let mut output = std::io::stdout();
     if json {
         writeln!(output, "{}", serde_json::to_string(&report)?)?;
@@ -51,7 +52,12 @@ pub async fn verify(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
         let mut on_progress = |progress| update(&bar, progress);
         let verifier = Verifier::connect(database).await?;
         verifier
-            .verify_unless_left_behind(VerifyMode::OneSnapshot, database, interval, &mut on_progress)
+            .verify_unless_left_behind(
+                VerifyMode::OneSnapshot,
+                database,
+                interval,
+                &mut on_progress,
+            )
             .await
     };
     let verified = verified.await;
@@ -75,7 +81,9 @@ pub async fn verify(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
 fn describe(report: &VerifyReport) -> String {
     let VerifyReport { events, days, buckets, mismatches, first_mismatches } = report;
     if *mismatches == 0 {
-        return format!("all counts match the events: {events} events, {days} days, {buckets} buckets\n");
+        return format!(
+            "all counts match the events: {events} events, {days} days, {buckets} buckets\n"
+        );
     }
     let mut text = format!("{mismatches} of {buckets} buckets are wrong:\n");
     for wrong in first_mismatches {

@@ -115,8 +115,17 @@ mod tests {
     #[test]
     fn the_next_occurrence_is_today_or_tomorrow() {
         let at = time!(3:30);
-        assert_eq!(next_occurrence(datetime!(2026-11-25 3:29:59 UTC), at), datetime!(2026-11-25 3:30 UTC));
-        assert_eq!(next_occurrence(datetime!(2026-11-25 3:30 UTC), at), datetime!(2026-11-26 3:30 UTC));
-        assert_eq!(next_occurrence(datetime!(2026-12-31 23:00 UTC), at), datetime!(2027-01-01 3:30 UTC));
+        assert_eq!(
+            next_occurrence(datetime!(2026-11-25 3:29:59 UTC), at),
+            datetime!(2026-11-25 3:30 UTC)
+        );
+        assert_eq!(
+            next_occurrence(datetime!(2026-11-25 3:30 UTC), at),
+            datetime!(2026-11-26 3:30 UTC)
+        );
+        assert_eq!(
+            next_occurrence(datetime!(2026-12-31 23:00 UTC), at),
+            datetime!(2027-01-01 3:30 UTC)
+        );
     }
 }

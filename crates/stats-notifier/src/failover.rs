@@ -43,7 +43,8 @@ pub(crate) async fn watch_for_failover(
     let mut failures = FailureLog::default();
     loop {
         tokio::time::sleep(check_interval).await;
-        match with_timeout(database.connect_timeout.get(), is_left_behind(session, database)).await {
+        match with_timeout(database.connect_timeout.get(), is_left_behind(session, database)).await
+        {
             Ok(true) => return,
             Ok(false) => failures = FailureLog::default(),
             // A server that is full, is starting or is read-only does not show where the session
@@ -60,7 +61,10 @@ pub(crate) async fn watch_for_failover(
     }
 }
 
-async fn is_left_behind(session: &SessionId, database: &DatabaseSettings) -> Result<bool, StoreError> {
+async fn is_left_behind(
+    session: &SessionId,
+    database: &DatabaseSettings,
+) -> Result<bool, StoreError> {
     let mut config = database.connection("stats-notifier address");
     config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     let (client, _driver) = open(&config).await?;

@@ -156,7 +156,8 @@ mod tests {
     #[test]
     fn polls_slow_down_to_the_floor() {
         let gate = gate();
-        let interval = |milliseconds| gate.poll_interval(Duration::from_millis(milliseconds)).as_millis();
+        let interval =
+            |milliseconds| gate.poll_interval(Duration::from_millis(milliseconds)).as_millis();
         assert_eq!(
             (interval(0), interval(800), interval(16_000), interval(1_000_000)),
             (5, 50, 1_000, 1_000)

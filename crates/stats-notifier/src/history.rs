@@ -79,7 +79,8 @@ impl HistoryReader {
                 _ => read_rollups(client, topic, period, rows).await?,
             })
         };
-        let KeptBuckets { kept_since, mut buckets } = self.connections.run(self.timeout, read).await?;
+        let KeptBuckets { kept_since, mut buckets } =
+            self.connections.run(self.timeout, read).await?;
         let from = from.unwrap_or(kept_since);
         if from < kept_since {
             return Err(HistoryError::NotKept { topic, kept_since });

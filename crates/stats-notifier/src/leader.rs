@@ -153,7 +153,12 @@ impl Candidate {
     }
 
     /// The loop of a term: tick, flush and purge when due, move the gate, wait.
-    async fn run_term(&self, store: &Store, term: &mut Term, wake: &Notify) -> Result<(), StoreError> {
+    async fn run_term(
+        &self,
+        store: &Store,
+        term: &mut Term,
+        wake: &Notify,
+    ) -> Result<(), StoreError> {
         let Settings { tick, gate, flush, retention, .. } = &self.settings;
         let spacing = tick.interval.get();
         let flush_interval = flush.interval.get();
@@ -217,7 +222,9 @@ impl Candidate {
         let flush_started = Instant::now();
         term.flush(store).await?;
         let purge_started = Instant::now();
-        self.metrics.flush_duration.record(purge_started.duration_since(flush_started).as_secs_f64());
+        self.metrics
+            .flush_duration
+            .record(purge_started.duration_since(flush_started).as_secs_f64());
         while term.purge(store, purge_rows).await? && purge_started.elapsed() < PURGE_TIME {}
         self.metrics.purge_duration.record(purge_started.elapsed().as_secs_f64());
         #[expect(

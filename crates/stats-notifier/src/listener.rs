@@ -40,7 +40,11 @@ pub struct Listener {
 impl Listener {
     /// Each notification wakes `wake`, and counts in `notifications`.
     #[must_use]
-    pub const fn new(database: DatabaseSettings, wake: Arc<Notify>, notifications: Counter) -> Self {
+    pub const fn new(
+        database: DatabaseSettings,
+        wake: Arc<Notify>,
+        notifications: Counter,
+    ) -> Self {
         Self { database, wake, notifications }
     }
 
@@ -57,10 +61,12 @@ impl Listener {
         let mut config = self.database.connection("stats-notifier listener");
         let idle = SESSION_TIMEOUT.as_millis();
         let unread = SELF_CHECK_TIMEOUT.as_millis();
-        config
-            .options(format!("-c TimeZone=UTC -c idle_session_timeout={idle} -c tcp_user_timeout={unread}"));
+        config.options(format!(
+            "-c TimeZone=UTC -c idle_session_timeout={idle} -c tcp_user_timeout={unread}"
+        ));
         let connecting = async { Ok(config.connect(NoTls).await?) };
-        let (client, mut connection) = with_timeout(self.database.connect_timeout.get(), connecting).await?;
+        let (client, mut connection) =
+            with_timeout(self.database.connect_timeout.get(), connecting).await?;
         let self_check = Arc::new(Notify::new());
         let received_self_check = Arc::clone(&self_check);
         let wake = Arc::clone(&self.wake);

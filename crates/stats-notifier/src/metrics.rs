@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use metrics::{
-    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
-    histogram,
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
 };
 use postgres_kit::database::PoolUse;
 use service_kit::metrics::Metrics;
@@ -131,7 +131,10 @@ impl VerifyMetrics {
         Self(metrics.clone())
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and need not be exact above 2^52")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge is a float, and need not be exact above 2^52"
+    )]
     pub(crate) fn record(&self, result: &Result<VerifyReport, StoreError>) {
         self.0.with(|| {
             let label = match result {
@@ -155,7 +158,8 @@ impl VerifyMetrics {
 pub(crate) fn sample(metrics: &Metrics, hub: Option<&Hub>, deliveries: &Deliveries, pool: PoolUse) {
     metrics.with(|| {
         gauge!(SUBSCRIBERS).set(hub.map_or(0, Hub::subscribers) as f64);
-        gauge!(VERSION_AGE).set(hub.and_then(Hub::version_age).map_or(0.0, |age| age.as_secs_f64()));
+        gauge!(VERSION_AGE)
+            .set(hub.and_then(Hub::version_age).map_or(0.0, |age| age.as_secs_f64()));
         counter!(DELIVERIES).absolute(deliveries.delivered());
         counter!(CONFLATED).absolute(deliveries.conflated());
         gauge!(CONNECTIONS, "state" => "idle").set(pool.idle as f64);

@@ -46,7 +46,9 @@ async fn take_over(
     for _ in 0..HANDOVER_ATTEMPTS {
         match store.begin_term().await {
             // The leader has locked the cursor row, during a long flush.
-            Err(StoreError::Postgres(error)) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            Err(StoreError::Postgres(error))
+                if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) =>
+            {
                 continue;
             }
             begun => begun?,

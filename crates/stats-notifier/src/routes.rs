@@ -63,10 +63,13 @@ async fn page(request: HttpRequest, history: web::Data<HistoryReader>) -> HttpRe
 
 fn history_problem(error: &HistoryError) -> Problem {
     match error {
-        HistoryError::NotKept { kept_since, .. } => {
-            Problem::new(StatusCode::GONE, history::NOT_KEPT, "Not kept any more", error.to_string())
-                .member("kept_since", kept_since.to_string())
-        }
+        HistoryError::NotKept { kept_since, .. } => Problem::new(
+            StatusCode::GONE,
+            history::NOT_KEPT,
+            "Not kept any more",
+            error.to_string(),
+        )
+        .member("kept_since", kept_since.to_string()),
         HistoryError::Store(StoreError::NeverCounted) => Problem::unavailable(error.to_string()),
         HistoryError::Store(error) if !error.is_temporary() => {
             tracing::error!(error = ?error, "history cannot be read from the database");

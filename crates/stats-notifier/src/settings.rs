@@ -119,7 +119,8 @@ impl TryFrom<String> for TimeOfDay {
         }
         let format = format_description!("[hour]:[minute][optional [:[second]]]");
         let time = Time::parse(&text, format);
-        time.map(|time| Self(Some(time))).map_err(|_| format!("{text:?} is not a time of day such as 03:30"))
+        time.map(|time| Self(Some(time)))
+            .map_err(|_| format!("{text:?} is not a time of day such as 03:30"))
     }
 }
 

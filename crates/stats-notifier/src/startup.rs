@@ -59,15 +59,18 @@ pub fn build_with(
         let role = sampled_roles.borrow();
         metrics::sample(&metrics, role.hub(), &sampled_deliveries, sampled_history.pool_use());
     };
-    let leading = routes::Leading { roles: roles.clone(), lease: settings.leader.session_timeout.get() };
-    let mut application = builder.serve_internal(&settings.internal, readiness, sample, move |routes| {
-        routes
-            .app_data(web::Data::new(leading.clone()))
-            .app_data(web::Data::new(history.clone()))
-            .configure(routes::configure);
-    })?;
+    let leading =
+        routes::Leading { roles: roles.clone(), lease: settings.leader.session_timeout.get() };
+    let mut application =
+        builder.serve_internal(&settings.internal, readiness, sample, move |routes| {
+            routes
+                .app_data(web::Data::new(leading.clone()))
+                .app_data(web::Data::new(history.clone()))
+                .configure(routes::configure);
+        })?;
 
-    let verify = daily_verify::run(settings.clone(), roles, last_verify, verify_metrics, shutdown.clone());
+    let verify =
+        daily_verify::run(settings.clone(), roles, last_verify, verify_metrics, shutdown.clone());
     application.spawn("verify", verify);
     let candidate = Candidate {
         settings,
@@ -91,7 +94,10 @@ fn hub_settings(settings: &Settings) -> HubSettings {
 }
 
 /// A standby is ready, because waiting is its work; `detail.role` tells it apart from the leader.
-fn readiness(roles: watch::Receiver<Role>, verified: watch::Receiver<Option<LastVerify>>) -> Readiness {
+fn readiness(
+    roles: watch::Receiver<Role>,
+    verified: watch::Receiver<Option<LastVerify>>,
+) -> Readiness {
     Readiness::new(move || {
         let role = roles.borrow().clone();
         let detail = serde_json::json!({ "role": role.name(), "last_verify": *verified.borrow() });

@@ -44,7 +44,11 @@ impl Term {
     ///
     /// # Errors
     /// [`StoreError`]; then the caller must release the lead, by ending the session.
-    pub async fn begin(store: &Store, hub: Arc<Hub>, settings: &Settings) -> Result<Self, StoreError> {
+    pub async fn begin(
+        store: &Store,
+        hub: Arc<Hub>,
+        settings: &Settings,
+    ) -> Result<Self, StoreError> {
         let Settings { retention, flush, .. } = settings;
         let number = store.begin_term().await?;
         if store.stored_cursor().await?.is_none() {
@@ -69,7 +73,8 @@ impl Term {
         let stored = store.stored_cursor().await?.ok_or(StoreError::Deposed(number))?;
         let version = statistics.version();
         let rows_below = cursor.xmax();
-        let term = Self { number, hub, cursor, stored, purged: 0, retention, unflushed: true, rows_below };
+        let term =
+            Self { number, hub, cursor, stored, purged: 0, retention, unflushed: true, rows_below };
         // Before any subscriber can see the version.
         term.log_version(version);
         term.hub.start(statistics);
@@ -141,7 +146,11 @@ impl Term {
     ///
     /// # Errors
     /// [`StoreError`]; then the term is over.
-    pub async fn expire(&self, store: &Store, retention: &RetentionSettings) -> Result<bool, StoreError> {
+    pub async fn expire(
+        &self,
+        store: &Store,
+        retention: &RetentionSettings,
+    ) -> Result<bool, StoreError> {
         let mut any = false;
         for (unit, days) in retention.units() {
             any |= store.expire(self.number, unit, days).await?;

@@ -136,7 +136,10 @@ mod tests {
     fn a_check_pauses_for_the_rest_of_its_share() {
         let busy = Duration::from_millis(10);
         assert_eq!(pause_after(VerifyMode::OneSnapshot, busy), Duration::ZERO);
-        assert_eq!(pause_after(VerifyMode::DayByDay { load_percent: 10 }, busy), Duration::from_millis(90));
+        assert_eq!(
+            pause_after(VerifyMode::DayByDay { load_percent: 10 }, busy),
+            Duration::from_millis(90)
+        );
         assert_eq!(pause_after(VerifyMode::DayByDay { load_percent: 100 }, busy), Duration::ZERO);
     }
 }

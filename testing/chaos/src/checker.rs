@@ -76,7 +76,8 @@ impl ExpectedCounts {
     /// The buckets of a topic, from `oldest` on, whose count is not zero.
     fn since(&self, topic: usize, oldest: BucketTime) -> BTreeSet<Key> {
         let range = (topic, oldest)..=(topic, BucketTime::MAX);
-        let keys = self.base.range(range.clone()).chain(self.added.range(range)).map(|(key, _)| *key);
+        let keys =
+            self.base.range(range.clone()).chain(self.added.range(range)).map(|(key, _)| *key);
         keys.filter(|key| self.get(*key) != 0).collect()
     }
 }
@@ -85,7 +86,9 @@ impl ExpectedCounts {
 fn buckets(change: &Change) -> impl Iterator<Item = Key> {
     let metric = change.metric;
     let time = change.time;
-    TimeUnit::ALL.into_iter().map(move |unit| (Topic::new(metric, unit).index(), unit.truncate(time)))
+    TimeUnit::ALL
+        .into_iter()
+        .map(move |unit| (Topic::new(metric, unit).index(), unit.truncate(time)))
 }
 
 /// How much was checked.
@@ -199,10 +202,15 @@ impl Checker {
             });
             for (subscriber, frame) in shown {
                 self.checked.frames += 1;
-                let mirror = mirrors.entry(*subscriber).or_insert_with(|| self.mirrors[*subscriber].clone());
+                let mirror =
+                    mirrors.entry(*subscriber).or_insert_with(|| self.mirrors[*subscriber].clone());
                 let before = mirror.version.filter(|before| before.nonce == nonce);
-                for part in frame.topics.iter().filter(|part| part.window != part.topic.unit.window()) {
-                    report(wrong, || format!("{version}: {} has a window of {}", part.topic, part.window));
+                for part in
+                    frame.topics.iter().filter(|part| part.window != part.topic.unit.window())
+                {
+                    report(wrong, || {
+                        format!("{version}: {} has a window of {}", part.topic, part.window)
+                    });
                 }
                 let mut keys = mirror.apply(frame);
                 if frame.kind == FrameKind::Snapshot {
@@ -257,11 +265,18 @@ fn compare(
 }
 
 /// Compares every bucket that a subscriber has or should have.
-fn compare_all(mirror: &Mirror, counts: &ExpectedCounts, checked: &mut CheckTotals, wrong: &mut Vec<String>) {
+fn compare_all(
+    mirror: &Mirror,
+    counts: &ExpectedCounts,
+    checked: &mut CheckTotals,
+    wrong: &mut Vec<String>,
+) {
     for (topic, Window { limit, buckets }) in mirror.windows.iter().enumerate() {
         let full = buckets.len() >= *limit;
-        let oldest =
-            buckets.first_key_value().filter(|_| full).map_or(BucketTime::MIN, |(oldest, _)| *oldest);
+        let oldest = buckets
+            .first_key_value()
+            .filter(|_| full)
+            .map_or(BucketTime::MIN, |(oldest, _)| *oldest);
         let mut keys = counts.since(topic, oldest);
         keys.extend(buckets.keys().map(|time| (topic, *time)));
         compare(mirror, keys, counts, checked, wrong);
@@ -301,18 +316,23 @@ mod tests {
     }
 
     fn published(snapshot: &str, at: SystemTime) -> Publication {
-        Publication { snapshot: snapshot.parse().unwrap(), at, by: ServiceKind::StatsNotifier.replica(1) }
+        Publication {
+            snapshot: snapshot.parse().unwrap(),
+            at,
+            by: ServiceKind::StatsNotifier.replica(1),
+        }
     }
 
     /// Checks frames. Version 1 sees transaction 10, version 2 also 11; each adds one transfer.
     fn check(frames: Vec<Frame>) -> Vec<String> {
         let now = SystemTime::now();
-        let published =
-            [(1, "11:11:"), (2, "12:12:")].map(|(tick, snapshot)| (version(tick), published(snapshot, now)));
+        let published = [(1, "11:11:"), (2, "12:12:")]
+            .map(|(tick, snapshot)| (version(tick), published(snapshot, now)));
         let metric = Metric::Transfers;
         let time = MORNING.parse().unwrap();
         let made = now - Duration::from_secs(1);
-        let changes = [10, 11].map(|transaction| Change { transaction, made, metric, time, delta: 1 });
+        let changes =
+            [10, 11].map(|transaction| Change { transaction, made, metric, time, delta: 1 });
         Checker::default().check(&published.into(), &changes, &[frames])
     }
 
@@ -325,7 +345,8 @@ mod tests {
     #[test]
     fn counts_of_another_snapshot_are_violations() {
         for (first, second) in [(2, 2), (0, 2), (1, 1), (1, 3)] {
-            let wrong = vec![frame(FrameKind::Snapshot, 1, first), frame(FrameKind::Patch, 2, second)];
+            let wrong =
+                vec![frame(FrameKind::Snapshot, 1, first), frame(FrameKind::Patch, 2, second)];
             assert!(!check(wrong).is_empty(), "{first}, then {second}");
         }
     }

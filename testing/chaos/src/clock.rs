@@ -48,7 +48,10 @@ impl Clocks {
     ///
     /// # Errors
     /// The file of the offset cannot be written.
-    pub(crate) fn variables(&self, instance: Instance) -> anyhow::Result<[(&'static str, String); 4]> {
+    pub(crate) fn variables(
+        &self,
+        instance: Instance,
+    ) -> anyhow::Result<[(&'static str, String); 4]> {
         self.step(instance, 0)?;
         Ok([
             ("LD_PRELOAD", self.library.to_owned()),

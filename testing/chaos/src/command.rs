@@ -12,7 +12,11 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     let output = std::process::Command::new(program).args(arguments).output();
     let output = output.with_context(|| format!("{program} could not be run"))?;
     if !output.status.success() {
-        bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{program} {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(())
 }

@@ -72,7 +72,12 @@ impl Database {
     ///
     /// # Errors
     /// [`tokio_postgres::Error`].
-    pub(crate) async fn prepare(&self, base_item: Uuid, user: Uuid, item: Uuid) -> anyhow::Result<()> {
+    pub(crate) async fn prepare(
+        &self,
+        base_item: Uuid,
+        user: Uuid,
+        item: Uuid,
+    ) -> anyhow::Result<()> {
         let events = format!(
             "INSERT INTO base_items VALUES ('{base_item}', 'a thing'); INSERT INTO users VALUES ('{user}'); \
              INSERT INTO items VALUES ('{item}', '{base_item}', now());"
@@ -112,7 +117,8 @@ impl Database {
     /// # Errors
     /// Postgres does not respond.
     pub(crate) async fn leading_backend(&mut self) -> anyhow::Result<Option<i32>> {
-        let holder = self.client().await?.query_opt(FIND_HOLDERS, &[&LEAD.class, &LEAD.purpose]).await?;
+        let holder =
+            self.client().await?.query_opt(FIND_HOLDERS, &[&LEAD.class, &LEAD.purpose]).await?;
         Ok(holder.map(|row| row.get(0)))
     }
 
@@ -155,7 +161,10 @@ impl Database {
     ///
     /// # Errors
     /// Postgres does not respond.
-    pub(crate) async fn transaction_of(&mut self, item: Uuid) -> anyhow::Result<Option<(u64, SystemTime)>> {
+    pub(crate) async fn transaction_of(
+        &mut self,
+        item: Uuid,
+    ) -> anyhow::Result<Option<(u64, SystemTime)>> {
         let find = "SELECT xact_id::text, made FROM audit WHERE id = $1 ORDER BY place LIMIT 1";
         let row = self.client().await?.query_opt(find, &[&item]).await?;
         row.map(|row| Ok((row.get::<_, &str>(0).parse()?, row.get(1)))).transpose()
@@ -199,7 +208,9 @@ impl Database {
     /// Postgres does not respond.
     pub(crate) async fn rows(&mut self, table: Table) -> anyhow::Result<Vec<(Uuid, SystemTime)>> {
         let client = self.client().await?;
-        let rows = client.query(&format!("SELECT id, {} FROM {}", table.time(), table.name()), &[]).await?;
+        let rows = client
+            .query(&format!("SELECT id, {} FROM {}", table.time(), table.name()), &[])
+            .await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 

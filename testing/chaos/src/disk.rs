@@ -23,7 +23,8 @@ impl Disk {
     /// The folder cannot be created.
     pub(crate) fn make(folder: &Path) -> anyhow::Result<Option<Self>> {
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        let mounted = run("mount", &["-t", "tmpfs", "-o", SIZE, "newcycle-chaos", path_text(folder)?]);
+        let mounted =
+            run("mount", &["-t", "tmpfs", "-o", SIZE, "newcycle-chaos", path_text(folder)?]);
         Ok(mounted.is_ok().then(|| Self { folder: folder.to_owned() }))
     }
 

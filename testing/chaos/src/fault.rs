@@ -49,7 +49,8 @@ pub(crate) async fn inject(
     random: &mut StdRng,
 ) -> anyhow::Result<Option<FaultEffect>> {
     let instance = target(kind, system, random).await?;
-    let background = if in_background { Some(BackgroundFault::begin(system, random)?) } else { None };
+    let background =
+        if in_background { Some(BackgroundFault::begin(system, random)?) } else { None };
     let effect = inject_alone(kind, instance, system, world, random).await?;
     let meanwhile = match background {
         Some(background) => background.end().await?,
@@ -70,18 +71,22 @@ async fn target(kind: FaultKind, system: &System, random: &mut StdRng) -> anyhow
     };
     let instance = match kind {
         _ if leading => system.leader().await.map_err(|error| Violation(error.to_string()))?,
-        FaultKind::KillIngest | FaultKind::TermIngest | FaultKind::FreezeIngest | FaultKind::FillUploads => {
-            ServiceKind::IngestApi.replica(number)
-        }
+        FaultKind::KillIngest
+        | FaultKind::TermIngest
+        | FaultKind::FreezeIngest
+        | FaultKind::FillUploads => ServiceKind::IngestApi.replica(number),
         FaultKind::KillGateway
         | FaultKind::TermGateway
         | FaultKind::FreezeGateway
         | FaultKind::FillClients => ServiceKind::SseGateway.replica(number),
         FaultKind::StepClock => {
-            let services = [ServiceKind::IngestApi, ServiceKind::StatsNotifier, ServiceKind::SseGateway];
+            let services =
+                [ServiceKind::IngestApi, ServiceKind::StatsNotifier, ServiceKind::SseGateway];
             services[random.random_range(0..services.len())].replica(number)
         }
-        FaultKind::KillNotifier | FaultKind::TermNotifier => ServiceKind::StatsNotifier.replica(number),
+        FaultKind::KillNotifier | FaultKind::TermNotifier => {
+            ServiceKind::StatsNotifier.replica(number)
+        }
         // These affect no instance.
         _ => return Ok(ServiceKind::StatsNotifier.replica(number)),
     };
@@ -119,7 +124,9 @@ async fn inject_alone(
             }
             Ok(Some(format!("{instance} stopped").into()))
         }
-        FaultKind::FreezeIngest | FaultKind::FreezeGateway => freeze(system, world, instance, random).await,
+        FaultKind::FreezeIngest | FaultKind::FreezeGateway => {
+            freeze(system, world, instance, random).await
+        }
         FaultKind::FreezeNotifier => freeze_leader(system, world, instance, random).await,
         FaultKind::FreezeInFlush => freeze_in_flush(system, world, instance, random).await,
         FaultKind::TerminateBackend => terminate_backend(system, world, random).await,
@@ -131,7 +138,9 @@ async fn inject_alone(
             let delay = Duration::from_millis(random.random_range(20..200));
             disturb_link(system, world, LinkMode::Slow(delay), random).await
         }
-        FaultKind::LinkReset => disturb_link(system, world, LinkMode::Reset(random.random()), random).await,
+        FaultKind::LinkReset => {
+            disturb_link(system, world, LinkMode::Reset(random.random()), random).await
+        }
         FaultKind::FillUploads => fill_uploads(system, world, instance).await,
         FaultKind::FillClients => fill_clients(system, world, instance).await,
         FaultKind::StepClock => step_clock(system, world, instance, random).await,

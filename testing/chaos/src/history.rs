@@ -139,7 +139,12 @@ impl Drop for InFlight<'_> {
 
 impl WriteHistory {
     /// Notes the outcome of the writes of rows.
-    pub(crate) fn note(&self, table: Table, ids: impl IntoIterator<Item = Uuid>, state: ExpectedState) {
+    pub(crate) fn note(
+        &self,
+        table: Table,
+        ids: impl IntoIterator<Item = Uuid>,
+        state: ExpectedState,
+    ) {
         let mut rows = self.rows();
         rows.extend(ids.into_iter().map(|id| ((table, id), state)));
     }

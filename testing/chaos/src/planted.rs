@@ -80,7 +80,8 @@ impl Planted {
             return Ok(built);
         }
         let programs = folder.join("programs");
-        std::fs::create_dir_all(&programs).with_context(|| format!("making {}", programs.display()))?;
+        std::fs::create_dir_all(&programs)
+            .with_context(|| format!("making {}", programs.display()))?;
         for service in ServiceKind::ALL {
             let program = match service {
                 ServiceKind::StatsNotifier => "planted-stats-notifier",
@@ -108,10 +109,16 @@ impl Planted {
         if name == Self::FoldedTwice.name() {
             let once = statements.fold.clone();
             statements.fold = once.replace(">= pg_snapshot_xmax", ">= pg_snapshot_xmin");
-            ensure!(statements.fold != once, "a flush does not compare with the end of its snapshot");
+            ensure!(
+                statements.fold != once,
+                "a flush does not compare with the end of its snapshot"
+            );
         }
         if name == Self::TransactionsForgotten.name() {
-            let half = statements.tick.rfind("UNION ALL").context("a tick does not consist of two halves")?;
+            let half = statements
+                .tick
+                .rfind("UNION ALL")
+                .context("a tick does not consist of two halves")?;
             statements.tick.truncate(half);
         }
         Ok(statements)

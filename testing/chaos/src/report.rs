@@ -52,8 +52,9 @@ impl RunReport {
 fn median_and_maximum(times: &[Duration]) -> (String, String) {
     let mut times = times.to_vec();
     times.sort_unstable();
-    let seconds =
-        |place: usize| times.get(place).map_or("-".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()));
+    let seconds = |place: usize| {
+        times.get(place).map_or("-".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
+    };
     (seconds(times.len() / 2), seconds(times.len().saturating_sub(1)))
 }
 

@@ -94,11 +94,17 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
     let subscribers = subscribe(&system, &slow_link, &mut random);
     let writers = writers::start(&world, random.random());
     let checker = Checker::default();
-    let mut verification =
-        Verification { system, world, subscribers, checker, recovery_timeout: plan.recovery_timeout };
+    let mut verification = Verification {
+        system,
+        world,
+        subscribers,
+        checker,
+        recovery_timeout: plan.recovery_timeout,
+    };
     let postgres = plan.installation.version().to_string();
     let mut report = RunReport { seed: plan.seed, postgres, ..RunReport::default() };
-    let faults = inject_all(plan, &mut verification, &mut random, &mut report, started, &mut log).await;
+    let faults =
+        inject_all(plan, &mut verification, &mut random, &mut report, started, &mut log).await;
     let mut violation = match faults {
         Ok(()) => None,
         Err(error) => match error.downcast::<Violation>() {
@@ -114,7 +120,8 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
     let logs = system.logs();
     let failed = system.stop().await;
     if violation.is_none() && !failed.is_empty() {
-        violation = Some(format!("these services did not stop without an error at the end: {failed:?}"));
+        violation =
+            Some(format!("these services did not stop without an error at the end: {failed:?}"));
     }
     let logs = if violation.is_some() {
         Some(logs)
@@ -202,7 +209,9 @@ async fn inject_all(
         let Some(FaultEffect { what, meanwhile, takeover }) = effect else {
             log(&format!("       {name}: no effect, does not count"));
             if of_kind.effects == 0 && of_kind.injected == INEFFECTIVE_MAX {
-                bail!("{name}: had no effect {INEFFECTIVE_MAX} times, so the run proves nothing about it");
+                bail!(
+                    "{name}: had no effect {INEFFECTIVE_MAX} times, so the run proves nothing about it"
+                );
             }
             continue;
         };
@@ -215,7 +224,9 @@ async fn inject_all(
         };
         report.with_background += usize::from(!alone);
         if no_recovery {
-            log(&format!("{number:>5}  {name}, {lasted:.2} s: {what}; the next fault follows at once"));
+            log(&format!(
+                "{number:>5}  {name}, {lasted:.2} s: {what}; the next fault follows at once"
+            ));
             continue;
         }
         verification.recover().await.map_err(|error| match error.downcast::<Violation>() {
@@ -230,12 +241,20 @@ async fn inject_all(
         // Without a leader the gateways receive nothing for longer than their stale timeout.
         if alone
             && takeover.is_some()
-            && verification.stale_statuses().iter().zip(stale_before).any(|(now, before)| *now == before)
+            && verification
+                .stale_statuses()
+                .iter()
+                .zip(stale_before)
+                .any(|(now, before)| *now == before)
         {
-            bail!(Violation(format!("after {name}: a gateway did not report stale numbers meanwhile")));
+            bail!(Violation(format!(
+                "after {name}: a gateway did not report stale numbers meanwhile"
+            )));
         }
         let recovery = recovery.as_secs_f64();
-        log(&format!("{number:>5}  {name}, {lasted:.2} s: {what}; recovered after {recovery:.2} s"));
+        log(&format!(
+            "{number:>5}  {name}, {lasted:.2} s: {what}; recovered after {recovery:.2} s"
+        ));
         if report.counted() >= counted_at_pause + FAULTS_BETWEEN_PAUSES {
             verification.check_at_a_pause().await?;
             report.pauses += 1;

@@ -41,7 +41,8 @@ impl LogFindings {
     /// # Errors
     /// The file cannot be created.
     pub(crate) fn reader(&self, file: &Path) -> anyhow::Result<Log> {
-        let file = std::fs::File::create(file).with_context(|| format!("making {}", file.display()))?;
+        let file =
+            std::fs::File::create(file).with_context(|| format!("making {}", file.display()))?;
         let findings = self.clone();
         Ok(Arc::new(move |instance, line: &str| {
             if line.contains("panicked") {
@@ -53,12 +54,15 @@ impl LogFindings {
             }
             let event: Value = serde_json::from_str(line).unwrap_or_default();
             let text = |name: &str| event[name].as_str().unwrap_or_default();
-            if let (Ok(version), Ok(snapshot)) = (text("version").parse(), text("snapshot").parse()) {
+            if let (Ok(version), Ok(snapshot)) = (text("version").parse(), text("snapshot").parse())
+            {
                 let publication = Publication { snapshot, at: SystemTime::now(), by: instance };
                 let before = findings.publications().insert(version, publication);
                 if let Some(before) = before {
                     let first = before.by;
-                    findings.violation(format!("{version} was published twice, by {first} and {instance}"));
+                    findings.violation(format!(
+                        "{version} was published twice, by {first} and {instance}"
+                    ));
                 }
             }
         }))

@@ -77,16 +77,22 @@ const BURST: usize = 48;
 ///
 /// # Errors
 /// Something fails that is not about growth.
-pub async fn soak(seed: u64, duration: Duration, mut log: impl FnMut(&str)) -> anyhow::Result<SoakOutcome> {
+pub async fn soak(
+    seed: u64,
+    duration: Duration,
+    mut log: impl FnMut(&str),
+) -> anyhow::Result<SoakOutcome> {
     log("starting Postgres, two of each service, and the links between them");
     let (mut system, world) = start(&RETENTION).await?;
     system.database.client().await?.batch_execute(INSERT_OLD_EVENTS).await?;
     let mut random = StdRng::seed_from_u64(seed);
     let writers = writers::start(&world, seed);
     let clients = Clients::start(system.gateways.clone(), seed);
-    let follow =
-        |name: &str, behaviour| Subscriber::follow(name.to_owned(), behaviour, system.gateways.clone(), seed);
-    let subscribers = [follow("restless", Behaviour::Restless), follow("stalled", Behaviour::Stalled)];
+    let follow = |name: &str, behaviour| {
+        Subscriber::follow(name.to_owned(), behaviour, system.gateways.clone(), seed)
+    };
+    let subscribers =
+        [follow("restless", Behaviour::Restless), follow("stalled", Behaviour::Stalled)];
     // Pools and windows fill once, and expired rollups are deleted once, before anything is
     // measured.
     let mut rebuilds = Rebuilds::default();
@@ -146,7 +152,8 @@ pub async fn soak(seed: u64, duration: Duration, mut log: impl FnMut(&str)) -> a
         }
     }
     for (kind, _) in effects.iter().filter(|(_, effects)| **effects == 0) {
-        problems.push(format!("{}: had no effect, so the run proves nothing about it", kind.name()));
+        problems
+            .push(format!("{}: had no effect, so the run proves nothing about it", kind.name()));
     }
     let report = format!(
         "{}\nin {} s: {streams} streams, {resumed} of them resumed or long, {pages} pages of history, \
@@ -180,7 +187,8 @@ impl Rebuilds {
         let mut deleted = 0;
         let expired = until(SERVICE_TIMEOUT, async || {
             deleted = number(system, DELETED_ROLLUPS).await? - before;
-            Ok((deleted >= OLD_SECONDS && number(system, EXPIRED_ROLLUPS).await? == 0).then_some(()))
+            Ok((deleted >= OLD_SECONDS && number(system, EXPIRED_ROLLUPS).await? == 0)
+                .then_some(()))
         });
         expired.await?.context("expired rollups were not deleted within a minute")?;
         self.number += 1;
@@ -194,7 +202,10 @@ async fn fill_pools(system: &System) {
     let client = reqwest::Client::new();
     let mut urls = Vec::new();
     for number in [1, 2] {
-        urls.push(format!("{}/items?limit=1", system.stack.url(ServiceKind::IngestApi.replica(number))));
+        urls.push(format!(
+            "{}/items?limit=1",
+            system.stack.url(ServiceKind::IngestApi.replica(number))
+        ));
         let notifier = system.stack.internal_url(ServiceKind::StatsNotifier.replica(number));
         urls.push(format!("{notifier}/internal/v1/history/transfers/hour?limit=1"));
     }

@@ -64,8 +64,12 @@ impl Subscriber {
     #[must_use]
     pub(crate) fn follow(name: String, behaviour: Behaviour, urls: Vec<String>, seed: u64) -> Self {
         let received = Arc::new(Mutex::new(Received::default()));
-        let client =
-            Client { behaviour, urls, received: Arc::clone(&received), random: StdRng::seed_from_u64(seed) };
+        let client = Client {
+            behaviour,
+            urls,
+            received: Arc::clone(&received),
+            random: StdRng::seed_from_u64(seed),
+        };
         let running = AbortOnDropHandle::new(tokio::spawn(client.run()));
         Self { name, received, _running: running }
     }
@@ -105,7 +109,8 @@ impl Subscriber {
     #[must_use]
     pub(crate) fn take(&self) -> ReceivedFrames {
         let mut received = self.received();
-        let errors = received.wrong.drain(..).map(|wrong| format!("{}: {wrong}", self.name)).collect();
+        let errors =
+            received.wrong.drain(..).map(|wrong| format!("{}: {wrong}", self.name)).collect();
         ReceivedFrames { frames: std::mem::take(&mut received.frames), errors }
     }
 
@@ -133,8 +138,12 @@ impl Client {
             };
             // A stream may fail because of a fault. One with content that no gateway may send is an
             // error.
-            match tokio::time::timeout(until.min(Duration::from_secs(86_400)), self.stream(&url)).await {
-                Ok(Err(wrong)) if wrong.is::<Wrong>() => self.received().wrong.push(format!("{wrong:#}")),
+            match tokio::time::timeout(until.min(Duration::from_secs(86_400)), self.stream(&url))
+                .await
+            {
+                Ok(Err(wrong)) if wrong.is::<Wrong>() => {
+                    self.received().wrong.push(format!("{wrong:#}"))
+                }
                 _ => {}
             }
             self.received().live = false;
@@ -150,17 +159,21 @@ impl Client {
         if let Some(version) = last {
             request = request.header("last-event-id", version.to_string());
         }
-        let response = tokio::time::timeout(SILENCE_TIMEOUT, request.send()).await??.error_for_status()?;
+        let response =
+            tokio::time::timeout(SILENCE_TIMEOUT, request.send()).await??.error_for_status()?;
         self.received().streams += 1;
         let mut events = response.sse_stream();
-        let mut next_stall = Instant::now() + Duration::from_millis(self.random.random_range(2_000..8_000));
+        let mut next_stall =
+            Instant::now() + Duration::from_millis(self.random.random_range(2_000..8_000));
         while let Some(event) = events.next().await {
             if let russe::Event::Message(message) = event? {
                 self.take(&message)?;
             }
             if self.behaviour == Behaviour::Stalled && Instant::now() > next_stall {
-                tokio::time::sleep(Duration::from_millis(self.random.random_range(500..2_500))).await;
-                next_stall = Instant::now() + Duration::from_millis(self.random.random_range(2_000..8_000));
+                tokio::time::sleep(Duration::from_millis(self.random.random_range(500..2_500)))
+                    .await;
+                next_stall =
+                    Instant::now() + Duration::from_millis(self.random.random_range(2_000..8_000));
             }
         }
         Ok(())
@@ -187,10 +200,13 @@ impl Client {
         let mut received = self.received();
         let received = &mut *received;
         let before = received.state.as_ref().map(Statistics::version);
-        let state =
-            received.state.get_or_insert_with(|| Statistics::new(Version { nonce: Nonce::new(0), tick: 0 }));
+        let state = received
+            .state
+            .get_or_insert_with(|| Statistics::new(Version { nonce: Nonce::new(0), tick: 0 }));
         let frame = Frame { kind, version, topics };
-        state.apply(&frame).map_err(|error| Wrong(format!("{version} after {before:?}: {error}")))?;
+        state
+            .apply(&frame)
+            .map_err(|error| Wrong(format!("{version} after {before:?}: {error}")))?;
         if let Some(before) = before
             && before.nonce == version.nonce
             && before.tick >= version.tick

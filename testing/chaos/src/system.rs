@@ -13,7 +13,9 @@ use futures_util::FutureExt;
 use local_stack::link::Link;
 use local_stack::ports::reserve_port;
 use local_stack::postgres::{Cluster, ClusterSettings, Installation, StopMode};
-use local_stack::stack::{Instance, Ports, Replicas, ServiceKind, Stack, StackSettings, built_programs};
+use local_stack::stack::{
+    Instance, Ports, Replicas, ServiceKind, Stack, StackSettings, built_programs,
+};
 use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::SecretString;
@@ -128,9 +130,11 @@ impl System {
         let clocks = Clocks::make(&folder);
         let mut wiring = Wiring::create(&ports, settings.port, clocks.as_ref()).await?;
         let planted = planted.into_iter().flat_map(Planted::variables);
-        let planted = planted.map(|(variable, value)| (ServiceKind::StatsNotifier, variable, value));
-        let variables =
-            variables.iter().map(|(service, variable, value)| (*service, *variable, (*value).to_owned()));
+        let planted =
+            planted.map(|(variable, value)| (ServiceKind::StatsNotifier, variable, value));
+        let variables = variables
+            .iter()
+            .map(|(service, variable, value)| (*service, *variable, (*value).to_owned()));
         for (service, variable, value) in planted.chain(variables) {
             let replicas = [1, 2].map(|number| (service.replica(number), variable, value.clone()));
             wiring.variables.extend(replicas);
@@ -177,7 +181,9 @@ impl System {
                 for number in [1, 2] {
                     let notifier = ServiceKind::StatsNotifier.replica(number);
                     let url = format!("{}/readyz", self.stack.internal_url(notifier));
-                    let Ok(response) = client.get(url).timeout(ROLE_TIMEOUT).send().await else { continue };
+                    let Ok(response) = client.get(url).timeout(ROLE_TIMEOUT).send().await else {
+                        continue;
+                    };
                     let Ok(text) = response.text().await else { continue };
                     let report: Value = serde_json::from_str(&text).unwrap_or_default();
                     if report["detail"]["role"] == "leader" {
@@ -216,7 +222,10 @@ impl System {
     /// The stats-notifier that published last.
     #[must_use]
     pub(crate) fn newest_leader(&self) -> Option<Instance> {
-        self.publications().values().max_by_key(|publication| publication.at).map(|newest| newest.by)
+        self.publications()
+            .values()
+            .max_by_key(|publication| publication.at)
+            .map(|newest| newest.by)
     }
 
     /// Runs a subcommand of stats-notifier, with more environment variables. Returns whether it
@@ -231,14 +240,21 @@ impl System {
     ) -> anyhow::Result<bool> {
         let program = built_programs()?.join(ServiceKind::StatsNotifier.name());
         let mut command = tokio::process::Command::new(program);
-        command.arg(subcommand).env("PGHOST", "127.0.0.1").env("PGPORT", self.settings.port.to_string());
+        command
+            .arg(subcommand)
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", self.settings.port.to_string());
         command.env("PGDATABASE", DATABASE).env("NEWCYCLE__DATABASE__PASSWORD", NOTIFIER_PASSWORD);
         command
             .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true);
-        Ok(command.status().await.with_context(|| format!("running stats-notifier {subcommand}"))?.success())
+        Ok(command
+            .status()
+            .await
+            .with_context(|| format!("running stats-notifier {subcommand}"))?
+            .success())
     }
 
     /// Stops Postgres, and waits until it has exited.
@@ -266,7 +282,8 @@ impl System {
     /// The last 20 lines of Postgres's log.
     #[must_use]
     pub(crate) fn postgres_log(&self) -> String {
-        let log = std::fs::read_to_string(self.settings.folder.join("postgres.log")).unwrap_or_default();
+        let log =
+            std::fs::read_to_string(self.settings.folder.join("postgres.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().rev().take(20).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }

@@ -51,10 +51,12 @@ impl Verification {
         self.check_services()?;
         for ingest in 0..self.world.ingest.len() {
             let item = self.world.probe(ingest, self.recovery_timeout).await;
-            let item = item.map_err(|error| Violation(format!("ingest-api {}: {error:#}", ingest + 1)))?;
+            let item =
+                item.map_err(|error| Violation(format!("ingest-api {}: {error:#}", ingest + 1)))?;
             let transaction = self.system.database.transaction_of(item).await?;
-            let (transaction, made) = transaction
-                .with_context(|| Violation(format!("{item} was acknowledged, but is not in items")))?;
+            let (transaction, made) = transaction.with_context(|| {
+                Violation(format!("{item} was acknowledged, but is not in items"))
+            })?;
             for subscriber in &self.subscribers[..2] {
                 let shown = || {
                     let version = subscriber.version()?;
@@ -92,7 +94,8 @@ impl Verification {
             let publications = self.system.publications();
             let version = self.subscribers[0].version()?;
             let shown = publications.get(&version)?;
-            let same_version = self.subscribers.iter().all(|other| other.version() == Some(version));
+            let same_version =
+                self.subscribers.iter().all(|other| other.version() == Some(version));
             let complete = changes.iter().all(|change| shown.sees(change.transaction, change.made));
             (same_version && complete).then_some(())
         };
@@ -124,13 +127,17 @@ impl Verification {
             };
             let publications = self.system.publications();
             let unseen = changes.iter().filter(|change| {
-                publications.get(&version).is_none_or(|shown| !shown.sees(change.transaction, change.made))
+                publications
+                    .get(&version)
+                    .is_none_or(|shown| !shown.sees(change.transaction, change.made))
             });
             let name = subscriber.name();
             let unseen = unseen.count();
             match unseen {
                 0 => format!("{name} has {version}, which is complete"),
-                _ => format!("{name} has {version}, whose snapshot does not see {unseen} committed changes"),
+                _ => format!(
+                    "{name} has {version}, whose snapshot does not see {unseen} committed changes"
+                ),
             }
         });
         let shown = shown.collect::<Vec<_>>().join("; ");
@@ -142,7 +149,11 @@ impl Verification {
     async fn until_no_transaction_writes(&mut self) -> anyhow::Result<()> {
         let database = &mut self.system.database;
         let unwritten =
-            until(self.recovery_timeout, async || Ok((!database.is_written().await?).then_some(()))).await?;
+            until(
+                self.recovery_timeout,
+                async || Ok((!database.is_written().await?).then_some(())),
+            )
+            .await?;
         unwritten.context(Violation("a transaction did not end in time at a pause".to_owned()))
     }
 
@@ -151,7 +162,8 @@ impl Verification {
         let mut wrong = Vec::new();
         for table in Table::ALL {
             let name = table.name();
-            let stored: HashMap<_, _> = self.system.database.rows(table).await?.into_iter().collect();
+            let stored: HashMap<_, _> =
+                self.system.database.rows(table).await?.into_iter().collect();
             if let Some(id) = self.system.database.unbalanced(table).await? {
                 wrong.push(format!("{id} was not written to {name} exactly once"));
             }
@@ -166,7 +178,9 @@ impl Verification {
                         wrong.push(format!("{id} was refused or deleted, but is in {name}"));
                     }
                     (_, Some(time)) if history.time(*of, *id).is_some_and(|sent| sent != *time) => {
-                        wrong.push(format!("{id} in {name} has the time {time:?}, but another one was sent"));
+                        wrong.push(format!(
+                            "{id} in {name} has the time {time:?}, but another one was sent"
+                        ));
                     }
                     _ => {}
                 }
@@ -185,7 +199,8 @@ impl Verification {
         let audited: HashSet<_> = self.checker.counts().collect();
         let mut wrong = Vec::new();
         for (topic, time, count) in counted.symmetric_difference(&audited).take(DIFFERENCES_MAX) {
-            let whose = if counted.contains(&(topic.clone(), *time, *count)) { "events" } else { "audit" };
+            let whose =
+                if counted.contains(&(topic.clone(), *time, *count)) { "events" } else { "audit" };
             wrong.push(format!("{topic} at {time} is {count} according to the {whose} only"));
         }
         // A flush updates the rollups about once a second.

@@ -44,7 +44,8 @@ impl TestWorld {
     /// # Errors
     /// Postgres does not respond.
     pub(crate) async fn create(system: &System) -> anyhow::Result<Self> {
-        let parents = Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7(), item: Uuid::now_v7() };
+        let parents =
+            Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7(), item: Uuid::now_v7() };
         system.database.prepare(parents.base_item, parents.user, parents.item).await?;
         let history = Arc::new(WriteHistory::default());
         history.note(Table::Items, [parents.item], ExpectedState::Stored);
@@ -72,7 +73,9 @@ impl TestWorld {
             }
         };
         self.history.note(Table::Items, [id], ExpectedState::Unknown);
-        tokio::time::timeout(timeout, posted).await.context("an item was not acknowledged in time")??;
+        tokio::time::timeout(timeout, posted)
+            .await
+            .context("an item was not acknowledged in time")??;
         self.history.note(Table::Items, [id], ExpectedState::Stored);
         Ok(id)
     }

@@ -47,7 +47,8 @@ pub(crate) fn start(world: &TestWorld, seed: u64) -> JoinSet<()> {
         }
     }
     for _ in 0..SQL_PRODUCERS {
-        let mut producer = SqlProducer { world: world.clone(), random: random.fork(), prepared: None };
+        let mut producer =
+            SqlProducer { world: world.clone(), random: random.fork(), prepared: None };
         tasks.spawn(async move {
             loop {
                 // Errors of the connection are what the faults cause.

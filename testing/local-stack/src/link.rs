@@ -185,7 +185,9 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 /// Waits for a fault that ends the traffic of a connection.
 async fn until_broken(mode: &mut watch::Receiver<LinkMode>) -> LinkMode {
     while mode.changed().await.is_ok() {
-        if let broken @ (LinkMode::Cut | LinkMode::Reset(_) | LinkMode::Hung) = *mode.borrow_and_update() {
+        if let broken @ (LinkMode::Cut | LinkMode::Reset(_) | LinkMode::Hung) =
+            *mode.borrow_and_update()
+        {
             return broken;
         }
     }
@@ -201,7 +203,8 @@ async fn pump(
 ) {
     let mut piece = vec![0; PIECE_BYTES];
     loop {
-        let most = if matches!(*mode.borrow(), LinkMode::Slow(_)) { SLOW_BYTES } else { PIECE_BYTES };
+        let most =
+            if matches!(*mode.borrow(), LinkMode::Slow(_)) { SLOW_BYTES } else { PIECE_BYTES };
         let length = from.read(&mut piece[..most]).await.unwrap_or(0);
         let now = *mode.borrow_and_update();
         if let LinkMode::Stalled | LinkMode::Slow(_) = now {
@@ -236,7 +239,8 @@ mod tests {
     /// A link, with the two ends of a connection through it.
     async fn joined() -> (Link, TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let link = Link::to("a to b".to_owned(), listener.local_addr().unwrap().port()).await.unwrap();
+        let link =
+            Link::to("a to b".to_owned(), listener.local_addr().unwrap().port()).await.unwrap();
         let client = TcpStream::connect(("127.0.0.1", link.port())).await.unwrap();
         let (service, _) = listener.accept().await.unwrap();
         (link, client, service)

@@ -89,7 +89,9 @@ impl ServiceProcess {
         let frozen = Frozen { process };
         // The process goes on until the signal has been delivered.
         let stopped = async {
-            while waitid(WaitId::Pid(process), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG)?.is_none() {
+            while waitid(WaitId::Pid(process), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG)?
+                .is_none()
+            {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             Ok(frozen)

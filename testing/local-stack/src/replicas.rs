@@ -22,7 +22,8 @@ pub enum ServiceKind {
 
 impl ServiceKind {
     /// The services in the order in which they start.
-    pub const ALL: [Self; 4] = [Self::StatsNotifier, Self::IngestApi, Self::SseGateway, Self::Dashboard];
+    pub const ALL: [Self; 4] =
+        [Self::StatsNotifier, Self::IngestApi, Self::SseGateway, Self::Dashboard];
 
     /// The name of the program.
     #[must_use]
@@ -93,9 +94,9 @@ impl Replicas {
 
     /// Every replica, in the order in which they start.
     pub fn instances(self) -> impl Iterator<Item = Instance> {
-        ServiceKind::ALL
-            .into_iter()
-            .flat_map(move |service| (1..=self.count(service)).map(move |number| service.replica(number)))
+        ServiceKind::ALL.into_iter().flat_map(move |service| {
+            (1..=self.count(service)).map(move |number| service.replica(number))
+        })
     }
 
     /// The number of replicas of one service.

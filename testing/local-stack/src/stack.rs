@@ -124,7 +124,10 @@ impl Stack {
     #[must_use]
     pub fn url(&self, instance: impl Into<Instance>) -> String {
         let instance = instance.into();
-        format!("http://127.0.0.1:{}", self.settings.ports[instance.number - 1].public(instance.service))
+        format!(
+            "http://127.0.0.1:{}",
+            self.settings.ports[instance.number - 1].public(instance.service)
+        )
     }
 
     /// The base URL of an instance's health and metrics.
@@ -134,7 +137,10 @@ impl Stack {
     #[must_use]
     pub fn internal_url(&self, instance: impl Into<Instance>) -> String {
         let instance = instance.into();
-        format!("http://127.0.0.1:{}", self.settings.ports[instance.number - 1].internal(instance.service))
+        format!(
+            "http://127.0.0.1:{}",
+            self.settings.ports[instance.number - 1].internal(instance.service)
+        )
     }
 
     /// All instances of the settings, whether they run or not.
@@ -262,7 +268,8 @@ impl Stack {
         let upstreams: Vec<String> = notifiers.map(|notifier| self.url(notifier)).collect();
         // The page is served from another origin than ingest-api, and may be opened under either
         // name.
-        let origins = ["127.0.0.1", "localhost"].map(|host| format!("http://{host}:{}", ports.dashboard));
+        let origins =
+            ["127.0.0.1", "localhost"].map(|host| format!("http://{host}:{}", ports.dashboard));
         let mut variables = vec![
             ("PGHOST", database.host.clone()),
             ("PGPORT", database.port.to_string()),
@@ -278,7 +285,9 @@ impl Stack {
                 variables.push(("NEWCYCLE__DATABASE__PASSWORD", password));
                 variables.push(("NEWCYCLE__CORS__ALLOWED_ORIGINS", origins.join(",")));
             }
-            ServiceKind::SseGateway => variables.push(("NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.join(","))),
+            ServiceKind::SseGateway => {
+                variables.push(("NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.join(",")))
+            }
             ServiceKind::Dashboard => variables.extend([
                 ("NEWCYCLE__SERVICES__GATEWAY_PORT", ports.sse_gateway.to_string()),
                 ("NEWCYCLE__SERVICES__INGEST_PORT", ports.ingest_api.to_string()),
@@ -291,8 +300,14 @@ impl Stack {
         let further = self.settings.variables.iter().filter(|(of, ..)| *of == instance);
         variables.extend(further.map(|(_, variable, value)| (*variable, value.clone())));
         let log = Arc::clone(&self.log);
-        ServiceProcess::start(programs, instance.service.name(), &variables, move |line| log(instance, line))
-            .map_err(|source| StackError::NotStarted { instance, programs: programs.clone(), source })
+        ServiceProcess::start(programs, instance.service.name(), &variables, move |line| {
+            log(instance, line)
+        })
+        .map_err(|source| StackError::NotStarted {
+            instance,
+            programs: programs.clone(),
+            source,
+        })
     }
 
     fn place(&self, instance: Instance) -> Option<usize> {
@@ -310,7 +325,8 @@ impl Stack {
 }
 
 async fn ended(services: &mut [(Instance, Option<ServiceProcess>)]) -> StackError {
-    let running = services.iter_mut().filter_map(|(instance, service)| Some((*instance, service.as_mut()?)));
+    let running =
+        services.iter_mut().filter_map(|(instance, service)| Some((*instance, service.as_mut()?)));
     let ends = running.map(|(instance, service)| {
         Box::pin(async move {
             let how = match service.ended().await {

@@ -48,8 +48,11 @@ pub struct TestDatabase {
 /// There is none.
 #[must_use]
 pub fn cluster() -> Config {
-    let connection = std::env::var(CLUSTER_VARIABLE).unwrap_or_else(|_| server().connection.clone());
-    connection.parse().expect("NEWCYCLE_TEST_POSTGRES must be such as host=127.0.0.1 port=5432 user=postgres")
+    let connection =
+        std::env::var(CLUSTER_VARIABLE).unwrap_or_else(|_| server().connection.clone());
+    connection
+        .parse()
+        .expect("NEWCYCLE_TEST_POSTGRES must be such as host=127.0.0.1 port=5432 user=postgres")
 }
 
 /// The Postgres versions that tests may use, the one of the test cluster first: for tests that run
@@ -59,7 +62,9 @@ pub fn cluster() -> Config {
 /// There is none.
 #[must_use]
 pub fn installations() -> Vec<Installation> {
-    let at = |folder: PathBuf| Installation::at(folder).expect("there must be the programs of a Postgres");
+    let at = |folder: PathBuf| {
+        Installation::at(folder).expect("there must be the programs of a Postgres")
+    };
     match std::env::var_os(INSTALLATIONS_VARIABLE) {
         Some(folders) => std::env::split_paths(&folders).map(at).collect(),
         None if std::env::var_os(CLUSTER_VARIABLE).is_some() => {
@@ -84,7 +89,8 @@ pub fn installation() -> Installation {
 /// The cluster does not answer, or a migration fails.
 pub async fn prepare_template(cluster: &str) -> Result<(), migrate::MigrateError> {
     let statement = |doing| move |source| migrate::MigrateError::Statement { doing, source };
-    let cluster: Config = cluster.parse().map_err(statement("reading the address of the test cluster"))?;
+    let cluster: Config =
+        cluster.parse().map_err(statement("reading the address of the test cluster"))?;
     let (maintenance, connection) = cluster
         .clone()
         .dbname("postgres")
@@ -186,7 +192,8 @@ async fn drop_leftovers(cluster: &Config, maintenance: &Client) {
     for row in maintenance.query(query, &[]).await.unwrap_or_default() {
         let name: &str = row.get(0);
         let process = name.split('_').nth(1).and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
-        if process.is_some_and(|process| test_kill_process(process) == Err(rustix::io::Errno::SRCH)) {
+        if process.is_some_and(|process| test_kill_process(process) == Err(rustix::io::Errno::SRCH))
+        {
             drop_database(cluster, name).await;
         }
     }

@@ -14,8 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::stack::{ServiceKind, built_programs};
 
 /// What to do if there is no server, or if it is out of date.
-pub(crate) const PREPARE: &str =
-    "run `cargo xtask db` (it starts a Postgres for tests, which stays until `cargo xtask db --stop`)";
+pub(crate) const PREPARE: &str = "run `cargo xtask db` (it starts a Postgres for tests, which stays until `cargo xtask db --stop`)";
 
 /// The folders, relative to this crate, that the template follows from.
 const TEMPLATE_SOURCES: [&str; 2] = ["../../migrations", "../../crates/migrate/src"];
@@ -62,11 +61,14 @@ impl TestServer {
         };
         match Self::read(target) {
             Ok(Some(server)) if server.template == fingerprint => Ok(server),
-            Ok(Some(_)) => Err(format!("the database for tests is older than migrations/: {PREPARE}")),
-            Ok(None) => Err(format!("the database for tests has just been stopped: {PREPARE}")),
-            Err(error) => {
-                Err(format!("{} is not readable ({error}): {PREPARE}", Self::path(target).display()))
+            Ok(Some(_)) => {
+                Err(format!("the database for tests is older than migrations/: {PREPARE}"))
             }
+            Ok(None) => Err(format!("the database for tests has just been stopped: {PREPARE}")),
+            Err(error) => Err(format!(
+                "{} is not readable ({error}): {PREPARE}",
+                Self::path(target).display()
+            )),
         }
     }
 }
@@ -99,8 +101,8 @@ pub(crate) fn server() -> &'static TestServer {
     SERVER.get_or_init(|| {
         let program = std::env::current_exe()
             .unwrap_or_else(|error| panic!("the path of this program is unknown: {error}"));
-        let fingerprint =
-            template_fingerprint().unwrap_or_else(|error| panic!("migrations/ is not readable: {error}"));
+        let fingerprint = template_fingerprint()
+            .unwrap_or_else(|error| panic!("migrations/ is not readable: {error}"));
         TestServer::find(&program, fingerprint).unwrap_or_else(|message| panic!("{message}"))
     })
 }
@@ -114,8 +116,8 @@ pub(crate) fn server() -> &'static TestServer {
 pub fn service_programs() -> PathBuf {
     static CHECKED: OnceLock<PathBuf> = OnceLock::new();
     let check = || {
-        let folder =
-            built_programs().unwrap_or_else(|error| panic!("the path of this program is unknown: {error}"));
+        let folder = built_programs()
+            .unwrap_or_else(|error| panic!("the path of this program is unknown: {error}"));
         for name in ServiceKind::ALL.map(ServiceKind::name).into_iter().chain(["migrate"]) {
             if let Err(why) = check_program(&folder.join(name)) {
                 panic!("{why}: {PREPARE}");
@@ -173,7 +175,9 @@ mod tests {
         let (folder, _) = target("outdated", 7);
         let program = folder.join("debug/deps/api-0123");
         let outdated = TestServer::find(&program, 8).unwrap_err();
-        assert!(outdated.contains("older than migrations/") && outdated.contains("`cargo xtask db`"));
+        assert!(
+            outdated.contains("older than migrations/") && outdated.contains("`cargo xtask db`")
+        );
         std::fs::remove_file(TestServer::path(&folder)).unwrap();
         let missing = TestServer::find(&program, 7).unwrap_err();
         assert!(missing.contains("no database") && missing.contains("`cargo xtask db`"));
@@ -192,7 +196,8 @@ mod tests {
         let list = format!("{}: {}\n", escaped(&program), escaped(&source));
         std::fs::write(program.with_extension("d"), list).unwrap();
         let now = std::time::SystemTime::now();
-        let set = |path: &Path, time| std::fs::File::options().write(true).open(path)?.set_modified(time);
+        let set =
+            |path: &Path, time| std::fs::File::options().write(true).open(path)?.set_modified(time);
         set(&program, now).unwrap();
         set(&source, now - std::time::Duration::from_secs(1)).unwrap();
         assert_eq!(check_program(&program), Ok(()));

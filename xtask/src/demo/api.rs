@@ -101,7 +101,8 @@ impl Api {
             let request = self.client.request(method.clone(), format!("{}{path}", self.url));
             let request = request.timeout(EVENT_TIMEOUT).header(CONTENT_TYPE, "application/json");
             let request = request.body(body.to_string());
-            key.iter().fold(request, |request, key| request.header("idempotency-key", key.to_string()))
+            key.iter()
+                .fold(request, |request, key| request.header("idempotency-key", key.to_string()))
         };
         let (status, text) = self.until_answered(request).await?;
         if status.is_success() {
@@ -117,13 +118,19 @@ impl Api {
     ///
     /// # Errors
     /// The answer is not ingest-api's.
-    pub(crate) async fn upload<I>(&self, path: &str, lines: impl Fn() -> I) -> anyhow::Result<UploadResult>
+    pub(crate) async fn upload<I>(
+        &self,
+        path: &str,
+        lines: impl Fn() -> I,
+    ) -> anyhow::Result<UploadResult>
     where
         I: Iterator<Item = Value> + Send + 'static,
     {
         let request = || {
             let lines = stream::iter(lines().map(|line| format!("{line}\n"))).chunks(CHUNK_LINES);
-            let body = Body::wrap_stream(lines.map(|lines| Ok::<_, Infallible>(Bytes::from(lines.concat()))));
+            let body = Body::wrap_stream(
+                lines.map(|lines| Ok::<_, Infallible>(Bytes::from(lines.concat()))),
+            );
             let request = self.client.post(format!("{}{path}", self.url));
             request.header(CONTENT_TYPE, "application/x-ndjson").body(body)
         };
@@ -148,7 +155,9 @@ impl Api {
             .without_max_times();
         let answered = (|| answer(request()))
             .retry(backoff)
-            .adjust(|error, delay| Some(delay?.max(error.retry_after.unwrap_or_default()).min(MAX_BACKOFF)))
+            .adjust(|error, delay| {
+                Some(delay?.max(error.retry_after.unwrap_or_default()).min(MAX_BACKOFF))
+            })
             .notify(|error, _| self.print_once(error.kind, &error.message));
         answered.await.map_err(|error| anyhow!(error.message))
     }
@@ -169,7 +178,8 @@ async fn answer(request: RequestBuilder) -> Result<(StatusCode, String), NoAnswe
     };
     let response = request.send().await.map_err(no_answer)?;
     let status = response.status();
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let retry_after =
+        response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let text = response.text().await.map_err(no_answer)?;
     if status == StatusCode::SERVICE_UNAVAILABLE {
         return Err(NoAnswer {

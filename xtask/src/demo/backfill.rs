@@ -161,7 +161,8 @@ mod tests {
             (Past { rate: 0.06, ..past }, day),
             (past, day.previous_day().unwrap()),
         ];
-        let ids = |past, day| events(past, day).into_iter().map(|(_, id, _)| id).collect::<HashSet<_>>();
+        let ids =
+            |past, day| events(past, day).into_iter().map(|(_, id, _)| id).collect::<HashSet<_>>();
         let one = ids(past, day);
         for (other, of_day) in others {
             assert!(one.is_disjoint(&ids(other, of_day)), "{other:?} {of_day}");
@@ -181,6 +182,9 @@ mod tests {
         }
         let company = Arc::new(Company::new(1));
         let count = |path| lines(Day::new(&company, past(NOON), day), path).count();
-        assert_eq!((count("/items"), count("/items") + count("/transfers")), (items.len(), events.len()));
+        assert_eq!(
+            (count("/items"), count("/items") + count("/transfers")),
+            (items.len(), events.len())
+        );
     }
 }

@@ -71,7 +71,8 @@ pub(crate) struct Stock(Vec<Uuid>);
 impl Company {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let base_items = CATALOGUE.map(|description| (id_at(FOUNDED, &mut random), description)).to_vec();
+        let base_items =
+            CATALOGUE.map(|description| (id_at(FOUNDED, &mut random), description)).to_vec();
         let users = (0..USERS).map(|_| id_at(FOUNDED, &mut random)).collect();
         Self { base_items, users }
     }
@@ -107,7 +108,8 @@ pub(crate) fn id_at(time: OffsetDateTime, random: &mut StdRng) -> Uuid {
     let mut bytes = [0; 10];
     random.fill_bytes(&mut bytes);
     let milliseconds = time.unix_timestamp_nanos() / 1_000_000;
-    Builder::from_unix_timestamp_millis(u64::try_from(milliseconds).unwrap_or(0), &bytes).into_uuid()
+    Builder::from_unix_timestamp_millis(u64::try_from(milliseconds).unwrap_or(0), &bytes)
+        .into_uuid()
 }
 
 /// A random time until the next event, if there are `rate` events a second on average over a day:
@@ -117,7 +119,8 @@ pub(crate) fn wait(now: OffsetDateTime, rate: f64, random: &mut StdRng) -> Durat
     let busyness = 1.0 + SWING * (TAU * (hour - BUSIEST_HOUR) / 24.0).cos();
     let uniform: f64 = random.random();
     // The intervals of independent events are exponentially distributed. Time never stands still.
-    Duration::saturating_seconds_f64(-(1.0 - uniform).ln() / (rate * busyness)).max(Duration::NANOSECOND)
+    Duration::saturating_seconds_f64(-(1.0 - uniform).ln() / (rate * busyness))
+        .max(Duration::NANOSECOND)
 }
 
 #[cfg(test)]

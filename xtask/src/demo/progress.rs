@@ -47,8 +47,12 @@ impl Tally {
     pub(crate) fn print(&self) {
         println!("{:<12} {:>12} {:>12} {:>12}", "", "accepted", "repeated", "rejected");
         let Self { base_items, users, items, transfers } = self;
-        let kinds =
-            [("base-items", base_items), ("users", users), ("items", items), ("transfers", transfers)];
+        let kinds = [
+            ("base-items", base_items),
+            ("users", users),
+            ("items", items),
+            ("transfers", transfers),
+        ];
         for (kind, Outcomes { accepted, repeated, rejected }) in kinds {
             println!("{kind:<12} {accepted:>12} {repeated:>12} {rejected:>12}");
         }

@@ -41,8 +41,9 @@ impl Docker<'_> {
         let log = self.place.folder.join("docker.log");
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         let _missing = std::fs::remove_file(log);
-        let asked =
-            text.lines().filter(|line| !line.starts_with("info") && !line.starts_with("compose version"));
+        let asked = text
+            .lines()
+            .filter(|line| !line.starts_with("info") && !line.starts_with("compose version"));
         asked.map(str::to_owned).collect()
     }
 }
@@ -67,7 +68,10 @@ fn without_docker_the_stack_is_native() {
     assert!(text.contains("Cannot connect") && text.contains("--with compose"), "{text}");
     assert_eq!(place.status()["ready"], true);
     let text = Docker { place: &place, finds: "engine" }.refused(&["up", "--with", "compose"]);
-    assert!(text.contains("a stack runs on this machine") && text.contains("cargo xtask down"), "{text}");
+    assert!(
+        text.contains("a stack runs on this machine") && text.contains("cargo xtask down"),
+        "{text}"
+    );
     assert!(docker.run(&["down", "--with", "auto"]).contains("stopped"));
     assert_eq!(docker.asked(), [""; 0]);
     assert_eq!(place.status()["running"], false);
@@ -86,8 +90,10 @@ fn the_missing_part_of_docker_is_named() {
         assert!(text.contains(message), "{finds}: {text}");
         assert_eq!(docker.asked(), [""; 0]);
     }
-    let text =
-        text_of(&place.command(&["up", "--with", "compose"]).env("PATH", "/nowhere").output().unwrap()).1;
+    let text = text_of(
+        &place.command(&["up", "--with", "compose"]).env("PATH", "/nowhere").output().unwrap(),
+    )
+    .1;
     assert!(text.contains("cannot be run"), "{text}");
 }
 

@@ -14,7 +14,8 @@ struct Copy {
 
 impl Copy {
     fn new() -> Self {
-        let target = std::env::temp_dir().join(format!("newcycle-db-command-{}", std::process::id()));
+        let target =
+            std::env::temp_dir().join(format!("newcycle-db-command-{}", std::process::id()));
         std::fs::create_dir_all(target.join("debug")).unwrap();
         std::fs::copy(env!("CARGO_BIN_EXE_xtask"), target.join("debug/xtask")).unwrap();
         Self { target }
@@ -22,7 +23,8 @@ impl Copy {
 
     fn run(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(self.target.join("debug/xtask"));
-        let (succeeded, text) = text_of(&command.args(arguments).current_dir(root()).output().unwrap());
+        let (succeeded, text) =
+            text_of(&command.args(arguments).current_dir(root()).output().unwrap());
         assert!(succeeded, "{arguments:?} failed: {text}");
         text
     }
@@ -34,7 +36,8 @@ impl Copy {
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        let _stopped = Command::new(self.target.join("debug/xtask")).args(["db", "--stop"]).output();
+        let _stopped =
+            Command::new(self.target.join("debug/xtask")).args(["db", "--stop"]).output();
         let _missing = std::fs::remove_dir_all(&self.target);
     }
 }
@@ -59,6 +62,7 @@ fn the_database_for_tests_stays_until_it_is_stopped() {
 
     assert!(copy.run(&["db", "--stop"]).contains("stopped"));
     assert!(copy.server().is_none() && !folder.exists());
-    let process = Command::new("kill").args(["-0", &server.process_id.to_string()]).output().unwrap();
+    let process =
+        Command::new("kill").args(["-0", &server.process_id.to_string()]).output().unwrap();
     assert!(!process.status.success(), "the server must have ended");
 }

@@ -12,7 +12,10 @@ use crate::support::root;
 /// Postgres client, and only those with a public API have Swagger UI.
 const NOT_LINKED: [(&str, &[&str]); 3] = [
     ("sse-gateway", &["tokio-postgres", "deadpool-postgres", "postgres-kit", "refinery"]),
-    ("dashboard", &["tokio-postgres", "deadpool-postgres", "postgres-kit", "refinery", "utoipa-swagger-ui"]),
+    (
+        "dashboard",
+        &["tokio-postgres", "deadpool-postgres", "postgres-kit", "refinery", "utoipa-swagger-ui"],
+    ),
     ("stats-notifier", &["utoipa-swagger-ui", "openapi-kit", "refinery"]),
 ];
 
@@ -20,18 +23,33 @@ const NOT_LINKED: [(&str, &[&str]); 3] = [
 const MAX_CRATES_OF_DOMAIN: usize = 40;
 
 /// Libraries of `crates/`, lowest first. A library may use those before it.
-const LIBRARIES: [&str; 5] = ["domain", "service-kit", "postgres-kit", "openapi-kit", "statistics-stream"];
+const LIBRARIES: [&str; 5] =
+    ["domain", "service-kit", "postgres-kit", "openapi-kit", "statistics-stream"];
 
 fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().unwrap();
-    assert!(output.status.success(), "cargo {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "cargo {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// The names of the crates that a package builds for these kinds of dependencies, itself included.
 fn tree(package: &str, kinds: &str) -> BTreeSet<String> {
-    let arguments =
-        ["tree", "--locked", "--package", package, "--edges", kinds, "--prefix", "none", "--format", "{p}"];
+    let arguments = [
+        "tree",
+        "--locked",
+        "--package",
+        package,
+        "--edges",
+        kinds,
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+    ];
     // Such as "serde v1.0.229 (proc-macro)".
     let tree = cargo(&arguments);
     tree.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
@@ -82,7 +100,8 @@ fn nothing_that_ships_depends_on_tests_or_tools() {
     let folder = |name: &String| workspace[name].0.as_str();
     for program in shipped() {
         for linked in tree(&program, "normal,build") {
-            let ships = workspace.get(&linked).is_none_or(|(folder, _)| folder.starts_with("crates/"));
+            let ships =
+                workspace.get(&linked).is_none_or(|(folder, _)| folder.starts_with("crates/"));
             assert!(ships, "{program} must not link {linked}");
         }
     }
@@ -98,13 +117,20 @@ fn a_library_uses_only_lower_ones() {
     let workspace = workspace();
     for (place, name) in LIBRARIES.iter().enumerate() {
         let (_, dependencies) = &workspace[*name];
-        let in_crates = dependencies.iter().filter(|name| workspace[*name].0.starts_with("crates/"));
+        let in_crates =
+            dependencies.iter().filter(|name| workspace[*name].0.starts_with("crates/"));
         for dependency in in_crates {
-            assert!(LIBRARIES[..place].contains(&dependency.as_str()), "{name} must not use {dependency}");
+            assert!(
+                LIBRARIES[..place].contains(&dependency.as_str()),
+                "{name} must not use {dependency}"
+            );
         }
     }
     let (_, dependencies) = &workspace["domain"];
-    assert!(dependencies.is_empty(), "not even the tests of domain use another crate: {dependencies:?}");
+    assert!(
+        dependencies.is_empty(),
+        "not even the tests of domain use another crate: {dependencies:?}"
+    );
 }
 
 #[test]
@@ -116,7 +142,8 @@ fn the_tests_of_domain_build_few_crates() {
 
 /// The crates that cargo builds for these packages and kinds of dependencies, with their features.
 fn features(packages: &[&str], kinds: &str) -> BTreeSet<String> {
-    let arguments = ["tree", "--locked", "--edges", kinds, "--prefix", "none", "--format", "{p} {f}"];
+    let arguments =
+        ["tree", "--locked", "--edges", kinds, "--prefix", "none", "--format", "{p} {f}"];
     let tree = cargo(&[&arguments, packages].concat());
     tree.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
 }
@@ -139,6 +166,9 @@ fn tests_of_one_package_use_the_build_of_the_workspace() {
         let one = features(&["--package", package], "normal,build,dev,no-proc-macro");
         let different: Vec<&String> = one.difference(&tests).collect();
         let hint = "enable the missing features in testing/local-stack/Cargo.toml";
-        assert!(different.is_empty(), "{package} builds these with other features: {different:#?}: {hint}");
+        assert!(
+            different.is_empty(),
+            "{package} builds these with other features: {different:#?}: {hint}"
+        );
     }
 }

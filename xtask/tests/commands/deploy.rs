@@ -90,11 +90,18 @@ fn each_program_has_an_image_and_a_service() {
     let (dockerfile, compose) = (read("deploy/Dockerfile"), read("docker-compose.yml"));
     for name in ServiceKind::ALL.map(ServiceKind::name).into_iter().chain(["migrate"]) {
         let stage = stage(&dockerfile, name);
-        assert!(stage.contains(&format!("ENTRYPOINT [\"/usr/local/bin/{name}\"]").as_str()), "{stage:#?}");
+        assert!(
+            stage.contains(&format!("ENTRYPOINT [\"/usr/local/bin/{name}\"]").as_str()),
+            "{stage:#?}"
+        );
         let check = format!("CMD [\"/usr/local/bin/{name}\", \"healthcheck\"]");
         let checked = stage.iter().any(|line| line.trim_start() == check);
         assert_eq!(checked, name != "migrate", "{stage:#?}");
-        assert_eq!(dockerfile.matches(&format!("--package {name}")).count(), 2, "{name} must be built");
+        assert_eq!(
+            dockerfile.matches(&format!("--package {name}")).count(),
+            2,
+            "{name} must be built"
+        );
         assert!(block(&compose, name).contains(&format!("target: {name}").as_str()), "{name}");
     }
 }
@@ -103,8 +110,10 @@ fn each_program_has_an_image_and_a_service() {
 fn the_containers_have_the_ports_of_the_defaults() {
     let (dockerfile, compose) = (read("deploy/Dockerfile"), read("docker-compose.yml"));
     for part in ServiceKind::ALL {
-        let (public, internal) = (default(part, "http", "port"), default(part, "internal", "port").unwrap());
-        let ports: Vec<String> = public.into_iter().chain([internal]).map(|port| port.to_string()).collect();
+        let (public, internal) =
+            (default(part, "http", "port"), default(part, "internal", "port").unwrap());
+        let ports: Vec<String> =
+            public.into_iter().chain([internal]).map(|port| port.to_string()).collect();
         let exposed = format!("EXPOSE {}", ports.join(" "));
         assert!(stage(&dockerfile, part.name()).contains(&exposed.as_str()), "{part}: {exposed}");
         let service = block(&compose, part.name());
@@ -130,8 +139,9 @@ fn a_container_may_take_longer_to_stop_than_its_program_does() {
         let times = if part == ServiceKind::SseGateway { 2 } else { 1 };
         let needed = Duration::from_secs(drain.unwrap() * times + 1);
         let service = block(&compose, part.name());
-        let grace =
-            service.iter().find_map(|line| line.strip_prefix("stop_grace_period: ")?.strip_suffix('s'));
+        let grace = service
+            .iter()
+            .find_map(|line| line.strip_prefix("stop_grace_period: ")?.strip_suffix('s'));
         let grace = Duration::from_secs(grace.unwrap().parse().unwrap());
         assert!(grace > needed, "{part} needs {needed:?} and has {grace:?}");
     }

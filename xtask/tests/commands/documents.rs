@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::support::root;
 
 /// Files in the folder of examples that are not examples.
-const NO_EXAMPLES: [&str; 4] = ["package.json", "package-lock.json", "tsconfig.json", "live-counts.check.ts"];
+const NO_EXAMPLES: [&str; 4] =
+    ["package.json", "package-lock.json", "tsconfig.json", "live-counts.check.ts"];
 
 /// The extensions of file names in backquotes that are checked.
 const FILES: [&str; 9] = ["rs", "toml", "sql", "md", "py", "ts", "sh", "json", "html"];
@@ -16,7 +17,8 @@ fn documents() -> Vec<(PathBuf, String)> {
     let folders = [root().to_owned(), root().join("docs")];
     let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
     let paths = entries.map(|entry| entry.unwrap().path());
-    let documents = paths.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let documents =
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
     let documents: Vec<_> =
         documents.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect();
     assert!(documents.len() >= 2, "README.md and ARCHITECTURE.md, at the least");
@@ -53,7 +55,11 @@ fn the_documents_quote_the_examples_exactly() {
     let files = examples.map(Result::unwrap).filter(|entry| entry.file_type().unwrap().is_file());
     let names = files.map(|entry| entry.file_name().into_string().unwrap());
     for name in names.filter(|name| !NO_EXAMPLES.contains(&name.as_str())) {
-        assert_eq!(quoted.get(&format!("examples/{name}")), Some(&1), "a document must quote {name}");
+        assert_eq!(
+            quoted.get(&format!("examples/{name}")),
+            Some(&1),
+            "a document must quote {name}"
+        );
     }
 }
 
@@ -67,13 +73,18 @@ fn links_have_a_target() {
                 continue;
             }
             let (file, name) = target.split_once('#').unwrap_or((target, ""));
-            let file = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            let file =
+                if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
             assert!(file.exists(), "{} links to {target}, which does not exist", path.display());
             if !name.is_empty() {
                 let there = prose(&std::fs::read_to_string(&file).unwrap());
                 let mut headings = there.lines().filter(|line| line.starts_with('#'));
                 let found = headings.any(|heading| anchor(heading) == name);
-                assert!(found, "{} links to {target}, but there is no such heading", path.display());
+                assert!(
+                    found,
+                    "{} links to {target}, but there is no such heading",
+                    path.display()
+                );
             }
             checked += 1;
         }
@@ -83,15 +94,19 @@ fn links_have_a_target() {
 
 #[test]
 fn files_that_are_mentioned_exist() {
-    let crates: Vec<PathBuf> =
-        std::fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let crates: Vec<PathBuf> = std::fs::read_dir(root().join("crates"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     let mut checked = 0;
     for (path, text) in documents() {
         for mentioned in prose(&text).split('`').skip(1).step_by(2) {
             let is_file = Path::new(mentioned)
                 .extension()
                 .is_some_and(|extension| FILES.iter().any(|known| extension == *known));
-            let plain = mentioned.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
+            let plain = mentioned
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
             if !is_file || !plain || !mentioned.contains('/') || mentioned.starts_with('/') {
                 continue;
             }

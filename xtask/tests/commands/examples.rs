@@ -29,12 +29,23 @@ fn example(name: &str) -> PathBuf {
 /// Compiles the TypeScript examples, which checks their types, and returns the output folder.
 fn compiled(place: &Place) -> PathBuf {
     let compiler = example("node_modules/typescript/bin/tsc");
-    assert!(compiler.exists(), "there is no TypeScript compiler: run the tests with `cargo xtask test`");
+    assert!(
+        compiler.exists(),
+        "there is no TypeScript compiler: run the tests with `cargo xtask test`"
+    );
     let folder = place.folder.join("javascript");
     let project = example("tsconfig.json");
     let mut command = Command::new(node());
-    let (succeeded, text) =
-        text_of(&command.arg(compiler).arg("-p").arg(project).arg("--outDir").arg(&folder).output().unwrap());
+    let (succeeded, text) = text_of(
+        &command
+            .arg(compiler)
+            .arg("-p")
+            .arg(project)
+            .arg("--outDir")
+            .arg(&folder)
+            .output()
+            .unwrap(),
+    );
     assert!(succeeded, "{text}");
     // It declares these files as modules.
     std::fs::copy(example("package.json"), folder.join("package.json")).unwrap();
@@ -94,10 +105,18 @@ fn every_producer_stores_its_events_exactly_once() {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
             line.unwrap_or_else(|| panic!("no {name}: {text}")).trim().to_owned()
         };
-        let [base_item, user, item, transfer] = ["base item ", "user ", "item ", "transfer "].map(id);
+        let [base_item, user, item, transfer] =
+            ["base item ", "user ", "item ", "transfer "].map(id);
         for id in [&base_item, &user, &item, &transfer] {
-            assert_eq!((&id[14..15], id.len()), ("7", 36), "{interpreter}: {id} must be of version 7");
-            assert!("89ab".contains(&id[19..20]), "{interpreter}: {id} must be of the variant of RFC 9562");
+            assert_eq!(
+                (&id[14..15], id.len()),
+                ("7", 36),
+                "{interpreter}: {id} must be of version 7"
+            );
+            assert!(
+                "89ab".contains(&id[19..20]),
+                "{interpreter}: {id} must be of the variant of RFC 9562"
+            );
         }
         let url = place.url("INGEST_PORT");
         assert_eq!(get(&format!("{url}/items/{item}"))["base_item_id"], base_item.as_str());
@@ -118,7 +137,10 @@ fn a_producer_prints_what_was_refused() {
         let url = place.url("GATEWAY_PORT");
         let (succeeded, text) =
             text_of(&Command::new(&interpreter).arg(producer).arg(&url).output().unwrap());
-        assert!(!succeeded && text.contains("404") && text.contains("There is nothing at"), "{text}");
+        assert!(
+            !succeeded && text.contains("404") && text.contains("There is nothing at"),
+            "{text}"
+        );
     }
 }
 
@@ -130,7 +152,8 @@ struct Client {
 
 impl Client {
     fn start(script: &Path, url: &str) -> Self {
-        let mut process = Command::new(node()).arg(script).arg(url).stdout(Stdio::piped()).spawn().unwrap();
+        let mut process =
+            Command::new(node()).arg(script).arg(url).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -198,7 +221,8 @@ fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
     let shows = |line: &Value, (items, transfers): &(Value, Value)| {
         let topics = &line["topics"];
         line["upstream"] == "live"
-            && (&topics["item-creation/millisecond"], &topics["transfers/minute"]) == (items, transfers)
+            && (&topics["item-creation/millisecond"], &topics["transfers/minute"])
+                == (items, transfers)
     };
     let expected = send(&mut items, &mut transfers);
     client.until(|line| shows(line, &expected));
@@ -247,10 +271,14 @@ async fn the_outbox_separates_sent_rows_from_refused_ones() {
     let test_database = TestDatabase::create().await;
     let database = test_database.connect().await;
     database.batch_execute(&std::fs::read_to_string(example("outbox.sql")).unwrap()).await.unwrap();
-    let outbox = database.query("SELECT sent_at IS NOT NULL, refused FROM outbox ORDER BY id", &[]).await;
+    let outbox =
+        database.query("SELECT sent_at IS NOT NULL, refused FROM outbox ORDER BY id", &[]).await;
     let rows: Vec<(bool, Option<String>)> =
         outbox.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
-    assert_eq!(rows, [(true, None), (false, Some("base_item_id: there is no such row".to_owned()))]);
+    assert_eq!(
+        rows,
+        [(true, None), (false, Some("base_item_id: there is no such row".to_owned()))]
+    );
 }
 
 #[tokio::test]
@@ -260,7 +288,8 @@ async fn rows_that_another_role_writes_by_sql_are_logged() {
     let script = std::fs::read_to_string(example("by-sql.sql")).unwrap();
     // Roles belong to the whole cluster, so this one is rolled back.
     database.batch_execute(&format!("BEGIN; {script} RESET ROLE")).await.unwrap();
-    let log = database.query("SELECT metric, delta FROM count_log ORDER BY metric", &[]).await.unwrap();
+    let log =
+        database.query("SELECT metric, delta FROM count_log ORDER BY metric", &[]).await.unwrap();
     let log: Vec<(String, i64)> = log.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(log, [("item-creation".to_owned(), 1), ("transfers".to_owned(), 1)]);
     database.batch_execute("ROLLBACK").await.unwrap();

@@ -42,7 +42,8 @@ impl Troublemaker {
         // Ends with the test's process.
         thread::spawn(move || {
             for (number, client) in (0..).zip(listener.incoming()) {
-                let trouble = troubles.iter().find(|(at, _)| *at == number).map(|(_, trouble)| *trouble);
+                let trouble =
+                    troubles.iter().find(|(at, _)| *at == number).map(|(_, trouble)| *trouble);
                 // The client sees a broken connection, and reports it.
                 let _broken = answer(client.unwrap(), &address, trouble, &seen);
             }

@@ -15,13 +15,20 @@ fn two_stacks_run_side_by_side() {
         for place in [&one, &other] {
             both.spawn(|| {
                 let text = place.run(&["up", "--detach"]);
-                assert!(text.contains("ready") && text.contains(place.value("INGEST_PORT")), "{text}");
+                assert!(
+                    text.contains("ready") && text.contains(place.value("INGEST_PORT")),
+                    "{text}"
+                );
             });
         }
     });
     for place in [&one, &other] {
         let status = place.status();
-        assert_eq!((&status["running"], &status["ready"]), (&true.into(), &true.into()), "{status}");
+        assert_eq!(
+            (&status["running"], &status["ready"]),
+            (&true.into(), &true.into()),
+            "{status}"
+        );
         let url = format!("http://127.0.0.1:{}", place.value("GATEWAY_PORT"));
         assert_eq!(status["urls"]["sse_gateway"], url.as_str());
         assert_eq!(status["data_folder"], place.folder.to_str().unwrap());
@@ -39,8 +46,12 @@ fn two_stacks_run_side_by_side() {
     assert!(counts[1].parse::<u64>().unwrap() > 1_000, "{text}");
     assert_eq!(counts[2..], ["0", "0"], "{text}");
     let text = one.run(&["import", FLIGHTS]);
-    let again: Vec<&str> =
-        text.lines().find(|line| line.starts_with("transfers")).unwrap().split_whitespace().collect();
+    let again: Vec<&str> = text
+        .lines()
+        .find(|line| line.starts_with("transfers"))
+        .unwrap()
+        .split_whitespace()
+        .collect();
     assert_eq!(again[1..], ["0", counts[1], "0"], "{text}");
 
     assert!(one.run(&["down"]).contains("stats-notifier"));
@@ -55,17 +66,23 @@ fn two_stacks_run_side_by_side() {
 #[test]
 fn a_port_in_use_is_named_with_the_variable_to_set() {
     let place = Place::new("taken");
-    let _taken = std::net::TcpListener::bind(format!("127.0.0.1:{}", place.value("GATEWAY_PORT"))).unwrap();
+    let _taken =
+        std::net::TcpListener::bind(format!("127.0.0.1:{}", place.value("GATEWAY_PORT"))).unwrap();
     let text = place.refused(&["up"]);
     assert!(text.contains(&format!("port {} is taken", place.value("GATEWAY_PORT"))), "{text}");
     assert!(text.contains("GATEWAY_PORT"), "{text}");
     assert_eq!(place.status()["running"], false);
     let mut command = place.command(&["up"]);
-    let text = text_of(&command.env("GATEWAY_PORT", "eighty").env("RUST_BACKTRACE", "1").output().unwrap()).1;
+    let text = text_of(
+        &command.env("GATEWAY_PORT", "eighty").env("RUST_BACKTRACE", "1").output().unwrap(),
+    )
+    .1;
     assert!(text.contains("error: GATEWAY_PORT=eighty is not a port"), "{text}");
     assert!(!text.contains("backtrace"), "{text}");
-    let text =
-        text_of(&place.command(&["up"]).env("GATEWAY_PORT", place.value("PGPORT")).output().unwrap()).1;
+    let text = text_of(
+        &place.command(&["up"]).env("GATEWAY_PORT", place.value("PGPORT")).output().unwrap(),
+    )
+    .1;
     assert!(text.contains("is taken: set GATEWAY_PORT"), "{text}");
 }
 
@@ -90,8 +107,11 @@ fn a_stack_stops_and_prints_the_reason_when_a_service_dies() {
     let place = Place::new("dead");
     place.run(&["up", "--detach"]);
     let status = place.status();
-    let gateway =
-        status["processes"].as_array().unwrap().iter().find(|process| process["name"] == "sse-gateway");
+    let gateway = status["processes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|process| process["name"] == "sse-gateway");
     kill(&gateway.unwrap()["process_id"]);
     let started = std::time::Instant::now();
     while place.status()["running"] == true {
@@ -115,7 +135,10 @@ fn an_import_names_what_is_wrong() {
     assert!(text.contains("cargo xtask up"), "{text}");
     place.run(&["up", "--detach"]);
     let text = place.refused(&["import", place.folder.to_str().unwrap()]);
-    assert!(text.contains("users.ndjson, line 2") && text.contains("1 lines were rejected"), "{text}");
+    assert!(
+        text.contains("users.ndjson, line 2") && text.contains("1 lines were rejected"),
+        "{text}"
+    );
 }
 
 fn kill(process_id: &serde_json::Value) {

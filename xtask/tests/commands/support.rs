@@ -72,8 +72,10 @@ impl Place {
 
     /// The gateway's counts of all years: items created, and transfers.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        let url = self.url("GATEWAY_PORT") + "/statistics?topic=item-creation/year&topic=transfers/year";
-        let output = Command::new("curl").args(["-sS", "-H", "accept: application/json", &url]).output();
+        let url =
+            self.url("GATEWAY_PORT") + "/statistics?topic=item-creation/year&topic=transfers/year";
+        let output =
+            Command::new("curl").args(["-sS", "-H", "accept: application/json", &url]).output();
         let topics: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
         let sum = |topic: usize| {
             let buckets = topics[topic]["buckets"].as_array().unwrap();
@@ -84,7 +86,9 @@ impl Place {
 
     /// Waits until the gateway shows these counts.
     pub(crate) fn until_counted(&self, items: u64, transfers: u64) {
-        self.until_counts(&format!("{items} and {transfers}"), |counts| counts == (items, transfers));
+        self.until_counts(&format!("{items} and {transfers}"), |counts| {
+            counts == (items, transfers)
+        });
     }
 
     /// Waits until the gateway shows counts that meet a condition.
@@ -108,7 +112,8 @@ impl Drop for Place {
 }
 
 pub(crate) fn text_of(output: &Output) -> (bool, String) {
-    let text = [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned());
+    let text =
+        [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned());
     (output.status.success(), text.concat())
 }
 

@@ -18,7 +18,8 @@ fn the_tour_of_the_readme_works() {
     };
 
     place.run(&["up", "--detach"]);
-    let mut following = shell(&place, &format!("exec {follow}")).stdout(Stdio::piped()).spawn().unwrap();
+    let mut following =
+        shell(&place, &format!("exec {follow}")).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(following.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line == "event: snapshot"), "the stream must begin with a snapshot");
     let (succeeded, answer) = text_of(&shell(&place, post).output().unwrap());
@@ -38,7 +39,8 @@ fn the_tour_of_the_readme_works() {
     let commands: Vec<&str> = guide.lines().filter(|line| line.starts_with("curl -s ")).collect();
     assert_eq!(commands.len(), 3, "{commands:#?}");
     for command in commands {
-        let (succeeded, answer) = text_of(&shell(&place, &in_place(&place, command)).output().unwrap());
+        let (succeeded, answer) =
+            text_of(&shell(&place, &in_place(&place, command)).output().unwrap());
         assert!(succeeded && answer.contains("transfers/"), "{command}: {answer}");
         assert!(
             !command.contains("from=") || guide.contains(&format!("\n{answer}\n")),

@@ -26,7 +26,8 @@ impl Dashboard {
         let stop = CancellationToken::new();
         let application = startup::build(&settings, stop.clone()).unwrap();
         let address = |port| format!("http://127.0.0.1:{port}");
-        let (url, internal_url) = (address(application.port()), address(application.internal_port()));
+        let (url, internal_url) =
+            (address(application.port()), address(application.internal_port()));
         tokio::spawn(application.run_until_stopped());
         Self { url, internal_url, _stop: stop.drop_guard() }
     }
@@ -55,8 +56,13 @@ async fn the_page_gets_the_addresses_of_the_services() {
     ] {
         let (status, _, body) = same_host.get("/config.json", &[("host", host)]).await;
         let addresses: Value = serde_json::from_str(&body).unwrap();
-        let (gateway, ingest) = (format!("http://{expected}:8081"), format!("http://{expected}:8080"));
-        assert_eq!((status, addresses), (200, json!({ "gateway": gateway, "ingest": ingest })), "{host}");
+        let (gateway, ingest) =
+            (format!("http://{expected}:8081"), format!("http://{expected}:8080"));
+        assert_eq!(
+            (status, addresses),
+            (200, json!({ "gateway": gateway, "ingest": ingest })),
+            "{host}"
+        );
     }
     let other_hosts = Dashboard::start(|settings| {
         settings.services.gateway_url = "https://counts.example/".to_owned();
@@ -64,7 +70,10 @@ async fn the_page_gets_the_addresses_of_the_services() {
     });
     let (_, _, body) = other_hosts.get("/config.json", &[]).await;
     let addresses: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(addresses, json!({ "gateway": "https://counts.example", "ingest": "https://events.example" }));
+    assert_eq!(
+        addresses,
+        json!({ "gateway": "https://counts.example", "ingest": "https://events.example" })
+    );
     let (_, headers, _) = other_hosts.get("/", &[]).await;
     let policy = headers["content-security-policy"].to_str().unwrap();
     assert!(
@@ -77,7 +86,8 @@ async fn the_page_gets_the_addresses_of_the_services() {
 #[tokio::test]
 async fn the_page_is_revalidated_and_its_files_are_cached_forever() {
     let dashboard = Dashboard::start(|_| ());
-    let (status, headers, page) = dashboard.get("/?unit=minute", &[("accept-encoding", "gzip")]).await;
+    let (status, headers, page) =
+        dashboard.get("/?unit=minute", &[("accept-encoding", "gzip")]).await;
     assert_eq!(status, 200, "{page}");
     assert_eq!(
         (&headers["cache-control"], &headers["content-encoding"]),
@@ -88,7 +98,8 @@ async fn the_page_is_revalidated_and_its_files_are_cached_forever() {
     assert_eq!((status, body.as_str()), (304, ""));
 
     let (_, _, page) = dashboard.get("/", &[]).await;
-    let script = page.split('"').find(|part| part.starts_with("/assets/") && part.ends_with(".js")).unwrap();
+    let script =
+        page.split('"').find(|part| part.starts_with("/assets/") && part.ends_with(".js")).unwrap();
     let (status, headers, _) = dashboard.get(script, &[]).await;
     assert_eq!(status, 200);
     assert_eq!(headers["cache-control"], "public, max-age=31536000, immutable");
@@ -108,7 +119,8 @@ async fn the_page_is_revalidated_and_its_files_are_cached_forever() {
 /// Runs the program with these variables, which must make it fail, and returns what it reports.
 fn failure(variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dashboard"));
-    let output = command.env("RUST_BACKTRACE", "1").envs(variables.iter().copied()).output().unwrap();
+    let output =
+        command.env("RUST_BACKTRACE", "1").envs(variables.iter().copied()).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     String::from_utf8(output.stderr).unwrap()
 }
@@ -127,7 +139,8 @@ fn a_failure_is_reported_with_its_causes_and_without_a_backtrace() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let reported = failure(&[("NEWCYCLE__HTTP__PORT", &port)]);
-    let expected =
-        format!("error: cannot listen on 127.0.0.1:{port}, which http.port sets: Address already in use");
+    let expected = format!(
+        "error: cannot listen on 127.0.0.1:{port}, which http.port sets: Address already in use"
+    );
     assert!(reported.starts_with(&expected) && reported.lines().count() == 1, "{reported}");
 }

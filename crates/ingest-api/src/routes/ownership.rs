@@ -13,8 +13,8 @@ use crate::error::ApiError;
 use crate::input::{Input, NewOwner, NewTransfer, parse};
 use crate::model::{Item, Owner, Resource, Transfer, User};
 use crate::operation::{
-    idempotency_key as describe_idempotency_key, operation, too_long, unsupported_media_type, with_answer,
-    with_page, with_path_id,
+    idempotency_key as describe_idempotency_key, operation, too_long, unsupported_media_type,
+    with_answer, with_page, with_path_id,
 };
 use crate::page::{PageQuery, RowPage};
 use crate::rejection::Rejection;
@@ -49,8 +49,9 @@ pub(crate) async fn list_transfers_of_item(
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
-    let transfers =
-        async |client: &_| store::list_transfers_of_item(client, id, page.after, page.rows_to_read()).await;
+    let transfers = async |client: &_| {
+        store::list_transfers_of_item(client, id, page.after, page.rows_to_read()).await
+    };
     Ok(HttpResponse::Ok().json(RowPage::new(page, service.query(transfers).await?)))
 }
 
@@ -68,8 +69,9 @@ pub(crate) async fn list_items_of_user(
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
-    let items =
-        async |client: &_| store::list_items_of_user(client, id, page.after, page.rows_to_read()).await;
+    let items = async |client: &_| {
+        store::list_items_of_user(client, id, page.after, page.rows_to_read()).await
+    };
     Ok(HttpResponse::Ok().json(RowPage::new(page, service.query(items).await?)))
 }
 
@@ -94,7 +96,9 @@ pub(crate) async fn transfer_ownership(
     let context = service.context(idempotency_key(&request)?);
     let transfer = NewTransfer::to(item.into(), to).into_row(context)?;
     match service.insert_one(transfer).await? {
-        InsertOutcome::Created(_) | InsertOutcome::Repeated(_) => Ok(HttpResponse::NoContent().finish()),
+        InsertOutcome::Created(_) | InsertOutcome::Repeated(_) => {
+            Ok(HttpResponse::NoContent().finish())
+        }
         // The request has other names for these two fields: the item is in the path, the user is
         // `to`.
         InsertOutcome::Rejected(Rejection::UnknownReference { field: "item_id" }) => {

@@ -69,8 +69,9 @@ fn location<R: Resource>(row: &R) -> String {
 
 pub(crate) fn describe_create<I: Input<Row: Resource>>(settings: &Settings) -> OperationBuilder {
     let path = text().format(Some(SchemaFormat::Custom("uri-reference".to_owned())));
-    let get =
-        LinkBuilder::new().operation_id(operation_id::<I::Row>("get")).parameter("id", "$response.body#/id");
+    let get = LinkBuilder::new()
+        .operation_id(operation_id::<I::Row>("get"))
+        .parameter("id", "$response.body#/id");
     let created = answer("The row is committed.")
         .header("Location", header(path, "The path of the new row."))
         .content(JSON, content(schema_of::<I::Row>()))
@@ -90,7 +91,8 @@ pub(crate) fn describe_create<I: Input<Row: Resource>>(settings: &Settings) -> O
     );
     let key = "Becomes the id of the row if the body has none. The UUID may be in quotation \
                marks. Uploads ignore this header: their lines bring their own ids.";
-    let unavailable = unavailable("The database does not answer, or too many uploads are in progress.");
+    let unavailable =
+        unavailable("The database does not answer, or too many uploads are in progress.");
     let summary = format!("Stores one {}, or many", I::Row::NAME);
     operation::<I::Row>(operation_id::<I::Row>("create"), summary)
         .parameter(describe_idempotency_key(key))
@@ -150,14 +152,16 @@ pub(crate) async fn list<R: StoredRow>(
     service: Data<IngestService>,
 ) -> Result<HttpResponse, ApiError> {
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
-    let rows = async |client: &_| store::list_rows::<R>(client, page.after, page.rows_to_read()).await;
+    let rows =
+        async |client: &_| store::list_rows::<R>(client, page.after, page.rows_to_read()).await;
     Ok(HttpResponse::Ok().json(RowPage::new(page, service.query(rows).await?)))
 }
 
 pub(crate) fn describe_list<R: Resource>(settings: &Settings) -> OperationBuilder {
     let summary = format!("Lists every {}, in the order of their ids", R::NAME);
     let operation = operation::<R>(operation_id::<R>("list"), summary);
-    with_page::<R>(operation, &settings.limits).response("400", refusal("A query parameter is wrong."))
+    with_page::<R>(operation, &settings.limits)
+        .response("400", refusal("A query parameter is wrong."))
 }
 
 /// Deletes a row.

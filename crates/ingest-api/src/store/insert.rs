@@ -124,7 +124,9 @@ impl<R: StoredRow> Insert<'_, R> {
                 Some(row) if R::same_content(new, row) => {
                     self.outcomes[index] = Some(InsertOutcome::Repeated(row.clone()));
                 }
-                Some(_) => self.outcomes[index] = Some(InsertOutcome::Rejected(Rejection::Conflict)),
+                Some(_) => {
+                    self.outcomes[index] = Some(InsertOutcome::Rejected(Rejection::Conflict))
+                }
                 None => not_stored.push(index),
             }
         }
@@ -137,7 +139,8 @@ impl<R: StoredRow> Insert<'_, R> {
     async fn send(&self, indexes: &[usize]) -> Result<Option<HashSet<Uuid>>, StoreError> {
         let rows: Vec<&NewRow<R>> = indexes.iter().map(|index| &self.rows[*index]).collect();
         let parameters = R::parameters(&rows);
-        let parameters: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|value| &**value as _).collect();
+        let parameters: Vec<&(dyn ToSql + Sync)> =
+            parameters.iter().map(|value| &**value as _).collect();
         let statement = self.client.prepare_cached(R::SQL.insert).await?;
         match self.client.query(&statement, &parameters).await {
             Ok(created) => Ok(Some(ids(&created)?)),
@@ -158,10 +161,12 @@ impl<R: StoredRow> Insert<'_, R> {
     /// be sent one by one.
     async fn reject_orphans(&mut self, indexes: &[usize]) -> Result<(), StoreError> {
         let references = indexes.iter().flat_map(|index| self.rows[*index].row.references());
-        let missing = missing_parents(self.client, references.map(|reference| reference.parent)).await?;
+        let missing =
+            missing_parents(self.client, references.map(|reference| reference.parent)).await?;
         for &index in indexes {
             let references = self.rows[index].row.references();
-            let unknown = references.into_iter().find(|reference| missing.contains(&reference.parent));
+            let unknown =
+                references.into_iter().find(|reference| missing.contains(&reference.parent));
             self.outcomes[index] = unknown.map(|reference| {
                 InsertOutcome::Rejected(Rejection::UnknownReference { field: reference.field })
             });
@@ -184,7 +189,9 @@ async fn missing_parents(
         let statement = client.prepare_cached(table.existing()).await?;
         let wanted: Vec<Uuid> = wanted.into_iter().collect();
         let existing = ids(&client.query(&statement, &[&wanted]).await?)?;
-        missing.extend(wanted.into_iter().filter(|id| !existing.contains(id)).map(|id| Parent { table, id }));
+        missing.extend(
+            wanted.into_iter().filter(|id| !existing.contains(id)).map(|id| Parent { table, id }),
+        );
     }
     Ok(missing)
 }

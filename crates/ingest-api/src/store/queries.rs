@@ -10,7 +10,10 @@ use crate::store::rows::{DeletableRow, StoredRow};
 use crate::store::sql;
 
 /// The rows with these ids, in any order. Ids without a row are left out.
-pub(crate) async fn find_rows<R: StoredRow>(client: &Client, ids: &[Uuid]) -> Result<Vec<R>, StoreError> {
+pub(crate) async fn find_rows<R: StoredRow>(
+    client: &Client,
+    ids: &[Uuid],
+) -> Result<Vec<R>, StoreError> {
     let statement = client.prepare_cached(R::SQL.select).await?;
     client.query(&statement, &[&ids]).await?.iter().map(R::from_row).collect()
 }
@@ -40,7 +43,12 @@ pub(crate) async fn list_transfers_of_item(
 ) -> Result<Vec<Transfer>, StoreError> {
     find_row::<Item>(client, item).await?;
     let statement = client.prepare_cached(sql::TRANSFERS_OF_ITEM).await?;
-    client.query(&statement, &[&item, &after, &limit]).await?.iter().map(Transfer::from_row).collect()
+    client
+        .query(&statement, &[&item, &after, &limit])
+        .await?
+        .iter()
+        .map(Transfer::from_row)
+        .collect()
 }
 
 /// At most `limit` items that a user owns now, in the order of their ids, starting after the id
@@ -77,7 +85,9 @@ pub(crate) async fn delete<R: DeletableRow>(client: &Client, id: Uuid) -> Result
     match client.execute(&statement, &[&id]).await {
         Ok(0) => Err(StoreError::NotFound(R::NAME)),
         Ok(_) => Ok(()),
-        Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => Err(StoreError::HasTransfers),
+        Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => {
+            Err(StoreError::HasTransfers)
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -81,7 +81,10 @@ pub(crate) trait DeletableRow: StoredRow {
 ///
 /// # Errors
 /// [`StoreError::Unreadable`] if it does not exist or has a value that `T` cannot hold.
-pub(crate) fn column<'row, T: FromSql<'row>>(row: &'row Row, column: &'static str) -> Result<T, StoreError> {
+pub(crate) fn column<'row, T: FromSql<'row>>(
+    row: &'row Row,
+    column: &'static str,
+) -> Result<T, StoreError> {
     row.try_get(column).map_err(|error| StoreError::Unreadable { column, source: error.into() })
 }
 
@@ -90,7 +93,10 @@ fn time_column(row: &Row, column_name: &'static str) -> Result<EventTime, StoreE
         .map_err(|error| StoreError::Unreadable { column: column_name, source: error.into() })
 }
 
-fn array<R, T: ToSql + Sync + Send + 'static>(rows: &[&NewRow<R>], value: impl Fn(&R) -> T) -> Parameter {
+fn array<R, T: ToSql + Sync + Send + 'static>(
+    rows: &[&NewRow<R>],
+    value: impl Fn(&R) -> T,
+) -> Parameter {
     Box::new(rows.iter().map(|new| value(&new.row)).collect::<Vec<T>>())
 }
 
@@ -110,13 +116,18 @@ impl StoredRow for BaseItem {
         let description = Description::try_from(column::<String>(row, "description")?);
         Ok(Self {
             id: column::<Uuid>(row, "id")?.into(),
-            description: description
-                .map_err(|error| StoreError::Unreadable { column: "description", source: error.into() })?,
+            description: description.map_err(|error| StoreError::Unreadable {
+                column: "description",
+                source: error.into(),
+            })?,
         })
     }
 
     fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter> {
-        vec![array(rows, |row| Uuid::from(row.id)), array(rows, |row| row.description.as_str().to_owned())]
+        vec![
+            array(rows, |row| Uuid::from(row.id)),
+            array(rows, |row| row.description.as_str().to_owned()),
+        ]
     }
 }
 

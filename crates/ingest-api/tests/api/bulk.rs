@@ -14,10 +14,14 @@ async fn good_lines_are_stored_and_bad_lines_are_named() {
     let (id, unknown_id) = (Uuid::now_v7(), Uuid::now_v7());
     let lines = [
         format!(r#"{{"base_item_id":"{base_item}"}}"#),
-        format!(r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"2020-01-01T00:00:00Z"}}"#),
+        format!(
+            r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"2020-01-01T00:00:00Z"}}"#
+        ),
         String::new(),
         format!(r#"{{"id":"{id}","base_item_id":"{base_item}"}}"#),
-        format!(r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"2021-01-01T00:00:00Z"}}"#),
+        format!(
+            r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"2021-01-01T00:00:00Z"}}"#
+        ),
         format!(r#"{{"base_item_id":"{unknown_id}"}}"#),
         "{".to_owned(),
         format!(r#"{{"base_item_id":"{}"}}"#, "x".repeat(70_000)),
@@ -26,11 +30,14 @@ async fn good_lines_are_stored_and_bad_lines_are_named() {
     ];
     let answer = api.post_text("/items", NDJSON, &lines.join("\n")).await;
     assert_eq!(answer.status, 422, "{}", answer.body);
-    let counts = ["accepted", "repeated", "rejected"].map(|name| answer.body[name].as_u64().unwrap());
+    let counts =
+        ["accepted", "repeated", "rejected"].map(|name| answer.body[name].as_u64().unwrap());
     assert_eq!(counts, [3, 1, 5]);
     let errors = answer.body["errors"].as_array().unwrap();
-    let mut named: Vec<_> =
-        errors.iter().map(|error| (error["line"].as_u64().unwrap(), error["field"].clone())).collect();
+    let mut named: Vec<_> = errors
+        .iter()
+        .map(|error| (error["line"].as_u64().unwrap(), error["field"].clone()))
+        .collect();
     named.sort_by_key(|(line, _)| *line);
     let expected = [
         (5, json!("id")),
@@ -50,9 +57,15 @@ async fn an_upload_of_many_chunks_can_be_repeated() {
     let line = |_| format!(r#"{{"id":"{}","base_item_id":"{base_item}"}}"#, Uuid::now_v7());
     let body = (0..3_500).map(line).collect::<Vec<_>>().join("\n") + "\n";
     let first = api.post_text("/items", NDJSON, &body).await;
-    assert_eq!((first.status, first.body), (200, json!({ "accepted": 3_500, "repeated": 0, "rejected": 0 })));
+    assert_eq!(
+        (first.status, first.body),
+        (200, json!({ "accepted": 3_500, "repeated": 0, "rejected": 0 }))
+    );
     let again = api.post_text("/items", NDJSON, &body).await;
-    assert_eq!((again.status, again.body), (200, json!({ "accepted": 0, "repeated": 3_500, "rejected": 0 })));
+    assert_eq!(
+        (again.status, again.body),
+        (200, json!({ "accepted": 0, "repeated": 3_500, "rejected": 0 }))
+    );
     assert_eq!(api.rows().await, [1, 1, 3_501, 0]);
 }
 
@@ -91,7 +104,8 @@ async fn many_lines_with_the_same_id_take_few_statements() {
         assert_eq!(counts, expected.map(Some), "{what}: {}", answer.body);
     }
     // One statement for each of the six chunks.
-    let inserts: i64 = superuser.query_one("SELECT last_value FROM inserts", &[]).await.unwrap().get(0);
+    let inserts: i64 =
+        superuser.query_one("SELECT last_value FROM inserts", &[]).await.unwrap().get(0);
     assert_eq!(inserts, 6);
 }
 
@@ -112,7 +126,8 @@ async fn a_line_is_compared_with_the_earlier_lines_of_the_same_id() {
         format!(r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"{time}"}}"#)
     });
     let answer = api.post_text("/items", NDJSON, &lines.join("\n")).await;
-    let counts = ["accepted", "repeated", "rejected"].map(|name| answer.body[name].as_u64().unwrap());
+    let counts =
+        ["accepted", "repeated", "rejected"].map(|name| answer.body[name].as_u64().unwrap());
     assert_eq!(counts, [1, 1, 3], "{}", answer.body);
     let errors = answer.body["errors"].as_array().unwrap();
     let lines: Vec<_> = errors.iter().map(|error| error["line"].as_u64().unwrap()).collect();

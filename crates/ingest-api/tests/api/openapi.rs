@@ -8,12 +8,14 @@ use crate::support::Api;
 #[test]
 fn the_description_in_the_repository_is_up_to_date() {
     let description = document(&Settings::load().unwrap()).to_pretty_json().unwrap();
-    expect_test::expect_file!["../../../../docs/openapi/ingest-api.json"].assert_eq(&(description + "\n"));
+    expect_test::expect_file!["../../../../docs/openapi/ingest-api.json"]
+        .assert_eq(&(description + "\n"));
 }
 
 #[tokio::test]
 async fn the_description_that_is_served_has_the_limits_of_the_settings() {
-    let api = Api::start_with(|settings| settings.limits.page_rows_max = 7.try_into().unwrap()).await;
+    let api =
+        Api::start_with(|settings| settings.limits.page_rows_max = 7.try_into().unwrap()).await;
     let description = api.get("/openapi.json").await;
     assert_eq!((description.status, &description.body["openapi"]), (200, &"3.2.0".into()));
     let parameters = description.body["paths"]["/items"]["get"]["parameters"].as_array().unwrap();

@@ -17,7 +17,8 @@ async fn a_wrong_body_names_the_field_and_stores_nothing() {
     let (base_item, user, item) = api.parents().await;
     let before = api.rows().await;
     let unknown_id = Uuid::now_v7();
-    let transfer = |time: &str| format!(r#"{{"item_id":"{item}","owner_id":"{user}","timestamp":"{time}"}}"#);
+    let transfer =
+        |time: &str| format!(r#"{{"item_id":"{item}","owner_id":"{user}","timestamp":"{time}"}}"#);
     let long = "é".repeat(1_001);
     let bodies: &[(&str, &str, u16, Option<&str>)] = &[
         ("/items", "{", 400, None),
@@ -27,7 +28,12 @@ async fn a_wrong_body_names_the_field_and_stores_nothing() {
         ("/items", "{}", 422, Some("base_item_id")),
         ("/items", r#"{"base_item_id":7}"#, 422, Some("base_item_id")),
         ("/items", r#"{"base_item_id":"seven"}"#, 422, Some("base_item_id")),
-        ("/items", &format!(r#"{{"base_item_id":"{base_item}","colour":"red"}}"#), 422, Some("colour")),
+        (
+            "/items",
+            &format!(r#"{{"base_item_id":"{base_item}","colour":"red"}}"#),
+            422,
+            Some("colour"),
+        ),
         ("/items", &format!(r#"{{"base_item_id":"{base_item}","id":"x"}}"#), 422, Some("id")),
         ("/items", &format!(r#"{{"base_item_id":"{unknown_id}"}}"#), 422, Some("base_item_id")),
         (
@@ -36,7 +42,12 @@ async fn a_wrong_body_names_the_field_and_stores_nothing() {
             422,
             Some("created_at"),
         ),
-        ("/transfers", &format!(r#"{{"item_id":"{unknown_id}","owner_id":"{user}"}}"#), 422, Some("item_id")),
+        (
+            "/transfers",
+            &format!(r#"{{"item_id":"{unknown_id}","owner_id":"{user}"}}"#),
+            422,
+            Some("item_id"),
+        ),
         (
             "/transfers",
             &format!(r#"{{"item_id":"{item}","owner_id":"{unknown_id}"}}"#),
@@ -90,7 +101,11 @@ async fn a_wrong_path_query_header_or_media_type_is_named() {
         (api.request("GET", "/items?sort=id"), 400, Some("sort")),
         (api.request("POST", "/users").body("{}"), 415, None),
         (api.request("POST", "/users").header("content-type", "text/plain").body("{}"), 415, None),
-        (json_body("POST", "/users", "{}").header("idempotency-key", "once"), 400, Some("Idempotency-Key")),
+        (
+            json_body("POST", "/users", "{}").header("idempotency-key", "once"),
+            400,
+            Some("Idempotency-Key"),
+        ),
         (
             api.request("POST", "/users")
                 .header("content-type", "application/x-ndjson")
@@ -100,12 +115,20 @@ async fn a_wrong_path_query_header_or_media_type_is_named() {
             Some("Idempotency-Key"),
         ),
         (
-            json_body("PUT", &format!("/items/{unknown_id}/ownership"), &format!(r#"{{"to":"{user}"}}"#)),
+            json_body(
+                "PUT",
+                &format!("/items/{unknown_id}/ownership"),
+                &format!(r#"{{"to":"{user}"}}"#),
+            ),
             404,
             None,
         ),
         (
-            json_body("PUT", &format!("/items/{item}/ownership"), &format!(r#"{{"to":"{unknown_id}"}}"#)),
+            json_body(
+                "PUT",
+                &format!("/items/{item}/ownership"),
+                &format!(r#"{{"to":"{unknown_id}"}}"#),
+            ),
             422,
             Some("to"),
         ),
@@ -127,7 +150,11 @@ async fn without_a_database_the_answer_is_503_within_the_time_limit() {
     let answer = api.post("/users", &json!({})).await;
     assert_eq!((answer.status, &answer.body["type"]), (503, &json!("/problems/unavailable")));
     assert!(answer.headers.contains_key("retry-after"));
-    assert!(!answer.body.to_string().contains("127.0.0.1"), "the address is internal: {}", answer.body);
+    assert!(
+        !answer.body.to_string().contains("127.0.0.1"),
+        "the address is internal: {}",
+        answer.body
+    );
     let ready = api.internal("/readyz").await;
     assert_eq!((ready.status, &ready.body["ready"]), (503, &json!(false)));
     assert!(start.elapsed() < Duration::from_secs(4), "two answers took {:?}", start.elapsed());
@@ -145,8 +172,7 @@ async fn a_database_that_hangs_is_503_and_its_connection_is_not_reused() {
     // The server must end these statements too: otherwise they would use up its connections.
     let observer = api.database.connect().await;
     let start = Instant::now();
-    let waiting =
-        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     while !observer.query(waiting, &[]).await.unwrap().is_empty() {
         assert!(start.elapsed() < Duration::from_secs(20), "statements that timed out must end");
     }
@@ -168,7 +194,11 @@ async fn a_connection_whose_statement_was_dropped_is_not_reused() {
         Ok(client.query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?)
     };
     let first = connections.run(SOON, session).await.unwrap();
-    assert_eq!(connections.run(SOON, session).await.unwrap(), first, "an idle connection is reused");
+    assert_eq!(
+        connections.run(SOON, session).await.unwrap(),
+        first,
+        "an idle connection is reused"
+    );
     let sleep = async |client: &Client| -> anyhow::Result<()> {
         Ok(client.batch_execute("SELECT pg_sleep(600)").await?)
     };
@@ -229,7 +259,11 @@ async fn a_row_that_cannot_be_read_back_is_500_and_not_503() {
     ] {
         assert_eq!((answer.status, &answer.body["type"]), (500, &json!("/problems/internal")));
         assert!(!answer.headers.contains_key("retry-after"), "a retry fails in the same way");
-        assert!(!answer.body.to_string().contains("created_at"), "the column is internal: {}", answer.body);
+        assert!(
+            !answer.body.to_string().contains("created_at"),
+            "the column is internal: {}",
+            answer.body
+        );
     }
     let metrics = api.metrics().await;
     assert!(metrics.contains("ingest_database_errors_total{kind=\"unreadable\"} 3"), "{metrics}");

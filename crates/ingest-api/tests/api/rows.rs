@@ -12,8 +12,7 @@ async fn an_item_passes_through_every_path_from_creation_to_deletion() {
     let api = Api::start().await;
     let (base_item, user, item) = api.parents().await;
     let stored = api.get(&format!("/items/{item}")).await;
-    let expected =
-        json!({ "id": item, "base_item_id": base_item, "created_at": "2026-11-23T09:37:00.123456Z" });
+    let expected = json!({ "id": item, "base_item_id": base_item, "created_at": "2026-11-23T09:37:00.123456Z" });
     assert_eq!((stored.status, &stored.body), (200, &expected));
     assert_eq!(api.get(&format!("/base-items/{base_item}")).await.body["description"], "a thing");
     assert_eq!(api.get(&format!("/users/{user}")).await.body, json!({ "id": user }));
@@ -30,7 +29,8 @@ async fn an_item_passes_through_every_path_from_creation_to_deletion() {
     assert_eq!(api.send(put(&user)).await.status, 204);
     assert_eq!(api.send(put(&user)).await.status, 204, "every PUT is a transfer");
     let other = api.post("/users", &json!({})).await.body["id"].as_str().unwrap().to_owned();
-    let back_dated = json!({ "item_id": item, "owner_id": other, "timestamp": "2020-01-01T00:00:00+01:00" });
+    let back_dated =
+        json!({ "item_id": item, "owner_id": other, "timestamp": "2020-01-01T00:00:00+01:00" });
     let transfer = api.post("/transfers", &back_dated).await;
     assert_eq!(transfer.status, 201);
     let location = transfer.headers["location"].to_str().unwrap();
@@ -50,7 +50,10 @@ async fn an_item_passes_through_every_path_from_creation_to_deletion() {
     let refused = delete(format!("/items/{item}")).await;
     assert_eq!((refused.status, &refused.body["type"]), (409, &json!("/problems/has-transfers")));
     for transfer in history["data"].as_array().unwrap() {
-        assert_eq!(delete(format!("/transfers/{}", transfer["id"].as_str().unwrap())).await.status, 204);
+        assert_eq!(
+            delete(format!("/transfers/{}", transfer["id"].as_str().unwrap())).await.status,
+            204
+        );
     }
     assert_eq!(delete(format!("/items/{item}")).await.status, 204);
     assert_eq!(delete(format!("/items/{item}")).await.status, 404);
@@ -62,8 +65,7 @@ async fn a_repeated_row_is_200_and_a_conflicting_row_is_409() {
     let api = Api::start().await;
     let (base_item, user, item) = api.parents().await;
     let id = Uuid::now_v7();
-    let given =
-        json!({ "id": id, "item_id": item, "owner_id": user, "timestamp": "2026-01-02T03:04:05.1234567Z" });
+    let given = json!({ "id": id, "item_id": item, "owner_id": user, "timestamp": "2026-01-02T03:04:05.1234567Z" });
     let first = api.post("/transfers", &given).await;
     assert_eq!(first.status, 201);
     let same = json!({ "id": id, "item_id": item, "owner_id": user, "timestamp": "2026-01-02T04:04:05.123456+01:00" });
@@ -72,7 +74,8 @@ async fn a_repeated_row_is_200_and_a_conflicting_row_is_409() {
         let answer = api.post("/transfers", again).await;
         assert_eq!((answer.status, &answer.body), (200, &first.body), "{again}");
     }
-    let other = json!({ "id": id, "item_id": item, "owner_id": user, "timestamp": "2026-01-02T03:04:06Z" });
+    let other =
+        json!({ "id": id, "item_id": item, "owner_id": user, "timestamp": "2026-01-02T03:04:06Z" });
     let answer = api.post("/transfers", &other).await;
     assert_eq!((answer.status, &answer.body["field"]), (409, &json!("id")));
     // The key becomes the id of a row without one.
@@ -112,7 +115,11 @@ async fn a_page_starts_where_the_page_before_it_ended() {
     loop {
         let page = api.get(&path).await.body;
         seen.extend(
-            page["data"].as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()),
+            page["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|row| row["id"].as_str().unwrap().to_owned()),
         );
         let Some(next) = page["next"].as_str() else { break };
         path = format!("/users?limit=3&after={next}");

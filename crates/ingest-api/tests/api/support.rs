@@ -73,7 +73,8 @@ impl Api {
 
     /// The metrics as text.
     pub(crate) async fn metrics(&self) -> String {
-        let answer = self.client.get(format!("{}/metrics", self.internal_url)).send().await.unwrap();
+        let answer =
+            self.client.get(format!("{}/metrics", self.internal_url)).send().await.unwrap();
         answer.text().await.unwrap()
     }
 

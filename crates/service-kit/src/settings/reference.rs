@@ -36,10 +36,12 @@ impl Defaults {
             for Entry { name, default, description } in section.entries {
                 let key = format!("{}.{name}", section.name);
                 let libpq = self.libpq.iter().find(|(_, of)| *of == key);
-                let libpq =
-                    libpq.map_or_else(String::new, |(variable, _)| format!(" `{variable}` sets it, too."));
+                let libpq = libpq.map_or_else(String::new, |(variable, _)| {
+                    format!(" `{variable}` sets it, too.")
+                });
                 let description = description.replace('|', "\\|");
-                let _infallible = writeln!(text, "| `{key}` | `{default}` | {description}{libpq} |");
+                let _infallible =
+                    writeln!(text, "| `{key}` | `{default}` | {description}{libpq} |");
             }
         }
         text
@@ -50,7 +52,9 @@ impl Defaults {
         let mut sections = parse("", self.own);
         for section in &mut sections {
             let shared = self.shared.iter().find(|(name, _)| *name == section.name);
-            let Some(shared) = shared.and_then(|(name, text)| parse(name, text).pop()) else { continue };
+            let Some(shared) = shared.and_then(|(name, text)| parse(name, text).pop()) else {
+                continue;
+            };
             let mut entries = shared.entries;
             for own in std::mem::take(&mut section.entries) {
                 match entries.iter_mut().find(|entry| entry.name == own.name) {
@@ -72,7 +76,11 @@ fn parse(name: &str, text: &str) -> Vec<Section> {
     let mut sections = Vec::new();
     let mut comment = Vec::new();
     if !name.is_empty() {
-        sections.push(Section { name: name.to_owned(), description: String::new(), entries: Vec::new() });
+        sections.push(Section {
+            name: name.to_owned(),
+            description: String::new(),
+            entries: Vec::new(),
+        });
     }
     for line in text.lines() {
         if line.is_empty() {
@@ -87,7 +95,11 @@ fn parse(name: &str, text: &str) -> Vec<Section> {
             && let Some(section) = sections.last_mut()
         {
             let description = std::mem::take(&mut comment).join(" ");
-            section.entries.push(Entry { name: name.to_owned(), default: default.to_owned(), description });
+            section.entries.push(Entry {
+                name: name.to_owned(),
+                default: default.to_owned(),
+                description,
+            });
         }
     }
     sections

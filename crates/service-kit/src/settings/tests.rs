@@ -47,7 +47,10 @@ fn error(overrides: &Overrides) -> String {
 fn later_layers_override_earlier_ones() {
     let settings = load(&Overrides::default());
     assert_eq!((settings.http.port, settings.http.drain), (1, Duration::from_secs(3)));
-    assert_eq!((settings.http.workers.get(), settings.http.idle_timeout.get()), (2, Duration::from_secs(5)));
+    assert_eq!(
+        (settings.http.workers.get(), settings.http.idle_timeout.get()),
+        (2, Duration::from_secs(5))
+    );
     assert!(!format!("{:?}", settings.database.password).contains("secret"));
     let mut overrides =
         with_variables([("PGHOST", "b"), ("NEWCYCLE__HTTP__WORKERS", "4"), ("HTTP_PORT", "9")]);
@@ -61,8 +64,9 @@ fn later_layers_override_earlier_ones() {
 
 #[test]
 fn every_setting_is_printed_with_its_origin_and_passwords_are_redacted() {
-    let text =
-        DEFAULTS.print_with(&with_variables([("PGHOST", "db"), ("NEWCYCLE__HTTP__WORKERS", "3")])).unwrap();
+    let text = DEFAULTS
+        .print_with(&with_variables([("PGHOST", "db"), ("NEWCYCLE__HTTP__WORKERS", "3")]))
+        .unwrap();
     let expected = "[database]\nhost = \"db\"  # PGHOST\npassword = \"<redacted>\"  # default\n\n\
                     [http]\ndrain = \"3s\"  # default\nhost = \"127.0.0.1\"  # default\n\
                     idle_timeout = \"5s\"  # default\nport = 1  # default\nunread_timeout = \"30s\"  # default\n\
@@ -93,7 +97,10 @@ fn a_value_of_the_wrong_type_is_refused_with_its_origin() {
         let error = error(&with_variables([("NEWCYCLE__HTTP__PORT", wrong)]));
         assert!(error.starts_with(names), "{wrong:?}: {error}");
     }
-    assert!(error(&with_file("[http]\nport = true\n")).starts_with("a.toml sets http.port, which must be"));
+    assert!(
+        error(&with_file("[http]\nport = true\n"))
+            .starts_with("a.toml sets http.port, which must be")
+    );
     assert!(error(&with_file("[http.port]\n")).starts_with("a.toml sets http.port, which must be"));
     assert_eq!(
         error(&with_file("[http]\nidle_timeout = 5\n")),
@@ -124,24 +131,38 @@ fn a_value_out_of_range_is_refused_with_its_origin_and_the_range() {
             "http.port to a value that cannot be used: invalid value: integer `65536`",
         ),
         ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "5", "time unit needed, for example 5sec or 5ms"),
-        ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "0s", "0s is not from 1ms to 24days in whole milliseconds"),
+        (
+            "NEWCYCLE__HTTP__IDLE_TIMEOUT",
+            "0s",
+            "0s is not from 1ms to 24days in whole milliseconds",
+        ),
         (
             "NEWCYCLE__HTTP__IDLE_TIMEOUT",
             "1500us",
             "1ms 500us is not from 1ms to 24days in whole milliseconds",
         ),
-        ("NEWCYCLE__HTTP__DRAIN", "25days", "25days is not from 0s to 24days in whole milliseconds"),
+        (
+            "NEWCYCLE__HTTP__DRAIN",
+            "25days",
+            "25days is not from 0s to 24days in whole milliseconds",
+        ),
     ] {
         let error = error(&with_variables([(variable, value)]));
         assert!(error.starts_with(variable) && error.contains(message), "{value}: {error}");
     }
-    load(&with_variables([("NEWCYCLE__HTTP__DRAIN", "0s"), ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "24days")]));
+    load(&with_variables([
+        ("NEWCYCLE__HTTP__DRAIN", "0s"),
+        ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "24days"),
+    ]));
 }
 
 #[test]
 fn a_malformed_file_is_refused_without_quoting_it() {
     let error = error(&with_file("[database]\npassword = \"hunter2\n"));
-    assert!(error.starts_with("a.toml is not valid TOML: line 2: ") && !error.contains("hunter2"), "{error}");
+    assert!(
+        error.starts_with("a.toml is not valid TOML: line 2: ") && !error.contains("hunter2"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -158,7 +179,9 @@ fn printed_settings_can_be_read_again() {
 fn the_reference_has_every_setting() {
     let text = DEFAULTS.reference();
     assert!(
-        text.starts_with("### `http`\n\nWhere requests are served.\n\n| setting | default | meaning |\n"),
+        text.starts_with(
+            "### `http`\n\nWhere requests are served.\n\n| setting | default | meaning |\n"
+        ),
         "{text}"
     );
     for line in [

@@ -66,11 +66,14 @@ pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, 
 }
 
 fn parse(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|error| format!("{text:?} is not a duration such as \"5s\": {error}"))
+    parse_duration(text)
+        .map_err(|error| format!("{text:?} is not a duration such as \"5s\": {error}"))
 }
 
 fn in_range(duration: Duration, least: Duration) -> Result<Duration, String> {
-    if (least..=DURATION_MAX).contains(&duration) && duration.subsec_nanos().is_multiple_of(1_000_000) {
+    if (least..=DURATION_MAX).contains(&duration)
+        && duration.subsec_nanos().is_multiple_of(1_000_000)
+    {
         return Ok(duration);
     }
     let [duration, least, most] = [duration, least, DURATION_MAX].map(format_duration);
@@ -95,7 +98,8 @@ impl<const MAX: usize> TryFrom<u64> for Count<MAX> {
     type Error = String;
 
     fn try_from(number: u64) -> Result<Self, String> {
-        let count = usize::try_from(number).ok().filter(|count| *count <= MAX).and_then(NonZeroUsize::new);
+        let count =
+            usize::try_from(number).ok().filter(|count| *count <= MAX).and_then(NonZeroUsize::new);
         count.map(Self).ok_or_else(|| format!("{number} is not from 1 to {MAX}"))
     }
 }

@@ -63,7 +63,13 @@ async fn a_refusal_names_what_is_wrong() {
         ("/statistics?topic=transfers/day&topic=transfers/day", "*/*", 400, Some("topic"), "twice"),
         ("/statistics/transfers/day?last=0", "*/*", 400, Some("last"), "last"),
         ("/statistics/transfers/day?last=3601", "*/*", 400, Some("last"), "1 to 3600"),
-        ("/statistics/transfers/day?last=99999999999999999999", "*/*", 400, Some("last"), "1 to 3600"),
+        (
+            "/statistics/transfers/day?last=99999999999999999999",
+            "*/*",
+            400,
+            Some("last"),
+            "1 to 3600",
+        ),
         ("/statistics/transfers/day?last=1&last=2", "*/*", 400, Some("last"), "more than once"),
         ("/statistics/transfers/day?last=many", "*/*", 400, Some("last"), "many"),
         ("/statistics/transfers/day?payload=half", "*/*", 400, Some("payload"), "half"),
@@ -71,14 +77,44 @@ async fn a_refusal_names_what_is_wrong() {
         ("/statistics?topic=transfers/day&heartbeat=16", "*/*", 400, Some("heartbeat"), "1 to 15"),
         ("/statistics/transfers/day?speed=9", "*/*", 400, Some("speed"), "speed"),
         ("/statistics?topic=transfers/day&payload=full", "*/*", 400, Some("payload"), "payload"),
-        ("/statistics?topic=transfers/day&from=2026-11-01T00:00:00Z", "*/*", 400, Some("from"), "from"),
+        (
+            "/statistics?topic=transfers/day&from=2026-11-01T00:00:00Z",
+            "*/*",
+            400,
+            Some("from"),
+            "from",
+        ),
         ("/statistics/transfers/day?limit=5", "*/*", 400, None, "needs from or to"),
-        ("/statistics/transfers/day?from=2026-11-01T00:00:00Z&heartbeat=2", "*/*", 400, None, "live window"),
-        ("/statistics/transfers/day?from=2026-11-01T00:00:00Z&last=5", "*/*", 400, None, "live window"),
+        (
+            "/statistics/transfers/day?from=2026-11-01T00:00:00Z&heartbeat=2",
+            "*/*",
+            400,
+            None,
+            "live window",
+        ),
+        (
+            "/statistics/transfers/day?from=2026-11-01T00:00:00Z&last=5",
+            "*/*",
+            400,
+            None,
+            "live window",
+        ),
         ("/statistics/transfers/day?from=yesterday", "*/*", 400, Some("from"), "RFC 3339"),
         ("/statistics/transfers/day?to=10000-01-01T00:00:00Z", "*/*", 400, Some("to"), "RFC 3339"),
-        ("/statistics/transfers/day?to=2026-11-01T00:00:00Z&limit=0", "*/*", 400, Some("limit"), "from 1"),
-        ("/statistics/transfers/day?to=2026-11-01T00:00:00Z&limit=10001", "*/*", 400, Some("limit"), "10000"),
+        (
+            "/statistics/transfers/day?to=2026-11-01T00:00:00Z&limit=0",
+            "*/*",
+            400,
+            Some("limit"),
+            "from 1",
+        ),
+        (
+            "/statistics/transfers/day?to=2026-11-01T00:00:00Z&limit=10001",
+            "*/*",
+            400,
+            Some("limit"),
+            "10000",
+        ),
         (
             "/statistics/transfers/day?from=2026-11-02T00:00:00Z&to=2026-11-01T00:00:00Z",
             "*/*",
@@ -86,7 +122,13 @@ async fn a_refusal_names_what_is_wrong() {
             Some("from"),
             "later",
         ),
-        ("/statistics/transfers/day?to=2026-11-01T00:00:00Z", "text/event-stream", 406, None, "text/csv"),
+        (
+            "/statistics/transfers/day?to=2026-11-01T00:00:00Z",
+            "text/event-stream",
+            406,
+            None,
+            "text/csv",
+        ),
         ("/statistics/transfers/day", "image/png", 406, None, "image/png"),
         ("/statistics/transfers/day", "application/json;q=0", 406, None, "q=0"),
     ];
@@ -94,13 +136,21 @@ async fn a_refusal_names_what_is_wrong() {
         let response = gateway.get(path, accept).await;
         assert_eq!(response.status(), status, "{path}");
         assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
-        let problem: serde_json::Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        let problem: serde_json::Value =
+            serde_json::from_str(&response.text().await.unwrap()).unwrap();
         assert_eq!(problem["status"], status, "{problem}");
         assert_eq!(problem.get("field").and_then(serde_json::Value::as_str), field, "{problem}");
-        assert!(problem["detail"].as_str().unwrap().contains(word), "{problem} must contain {word}");
+        assert!(
+            problem["detail"].as_str().unwrap().contains(word),
+            "{problem} must contain {word}"
+        );
     }
-    let posted = reqwest::Client::new().post(format!("{}/statistics", gateway.url)).send().await.unwrap();
-    assert_eq!((posted.status().as_u16(), &posted.headers()["allow"]), (405, &"GET, HEAD".parse().unwrap()));
+    let posted =
+        reqwest::Client::new().post(format!("{}/statistics", gateway.url)).send().await.unwrap();
+    assert_eq!(
+        (posted.status().as_u16(), &posted.headers()["allow"]),
+        (405, &"GET, HEAD".parse().unwrap())
+    );
 }
 
 #[tokio::test]

@@ -27,7 +27,9 @@ async fn the_link_header_leads_through_all_pages() {
             let link = answer.headers().get("link").map(|link| link.to_str().unwrap().to_owned());
             let page: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
             assert_eq!((&page["topic"], &page["to"]), (&json!("transfers/day"), &Value::Null));
-            days.extend(page["buckets"].as_array().unwrap().iter().map(|bucket| bucket["time"].clone()));
+            days.extend(
+                page["buckets"].as_array().unwrap().iter().map(|bucket| bucket["time"].clone()),
+            );
             let Some(link) = link else {
                 assert_eq!(page["next"], Value::Null);
                 break;
@@ -36,7 +38,8 @@ async fn the_link_header_leads_through_all_pages() {
             assert!(next.contains(page["next"].as_str().unwrap()), "{link}");
             path = next.to_owned();
         }
-        let expected: Vec<_> = (3..=25).map(|day| json!(format!("2026-11-{day:02}T00:00:00Z"))).collect();
+        let expected: Vec<_> =
+            (3..=25).map(|day| json!(format!("2026-11-{day:02}T00:00:00Z"))).collect();
         assert_eq!(days, expected);
     }
 }
@@ -59,13 +62,17 @@ async fn a_period_as_csv_excludes_its_end() {
 async fn every_hop_answers_410_for_an_expired_period() {
     let publisher = Publisher::start(1);
     for gateway in &gateways(&publisher) {
-        let answer = gateway.get("/statistics/transfers/second?from=2026-11-03T00:00:00Z", "*/*").await;
+        let answer =
+            gateway.get("/statistics/transfers/second?from=2026-11-03T00:00:00Z", "*/*").await;
         assert_eq!(answer.status(), 410);
         let problem: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         assert_eq!(problem["type"], "/problems/not-kept");
         assert_eq!(problem["kept_since"], "2026-11-10T00:00:00Z");
         assert!(problem["detail"].as_str().unwrap().contains("a longer unit"), "{problem}");
-        let path = format!("/statistics/transfers/second?from={}", problem["kept_since"].as_str().unwrap());
+        let path = format!(
+            "/statistics/transfers/second?from={}",
+            problem["kept_since"].as_str().unwrap()
+        );
         assert_eq!(gateway.get(&path, "*/*").await.status(), 200);
     }
 }
@@ -89,6 +96,9 @@ async fn history_is_503_without_an_upstream_but_the_live_window_works() {
     let [near, _far] = gateways(&publisher);
     near.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
     let answer = near.get("/statistics/transfers/minute?from=2026-11-03T00:00:00Z", "*/*").await;
-    assert_eq!((answer.status().as_u16(), answer.headers().contains_key("retry-after")), (503, true));
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers().contains_key("retry-after")),
+        (503, true)
+    );
     assert_eq!(near.get("/statistics/transfers/minute", "application/json").await.status(), 200);
 }

@@ -25,7 +25,11 @@ async fn a_stream_is_a_snapshot_and_then_patches() {
     let message = client.next().await;
     assert_eq!(message.event.as_deref(), Some("patch"));
     assert_eq!(message.id.as_deref(), Some(second.to_string().as_str()));
-    assert!(!message.data.contains("transfers"), "a patch must name only changed topics: {}", message.data);
+    assert!(
+        !message.data.contains("transfers"),
+        "a patch must name only changed topics: {}",
+        message.data
+    );
     apply(&mut client.state, &message);
     assert_eq!(content(&client.state.unwrap()), publisher.hub.with_state(content).unwrap());
 }
@@ -125,5 +129,8 @@ async fn gateways_form_trees() {
         }
         client.as_mut().unwrap().until(version).await;
     }
-    assert_eq!(content(&client.unwrap().state.unwrap()), publisher.hub.with_state(content).unwrap());
+    assert_eq!(
+        content(&client.unwrap().state.unwrap()),
+        publisher.hub.with_state(content).unwrap()
+    );
 }

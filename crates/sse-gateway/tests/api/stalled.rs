@@ -25,7 +25,8 @@ fn resident(process_id: u32) -> usize {
 async fn publish(publisher: &Publisher, reader: &mut Client, versions: std::ops::Range<i64>) {
     for version in versions {
         let start = 1_700_000_000_000 + version * 200;
-        let times = (start..start + 200).map(|time| BucketTime::from_unix_milliseconds(time).unwrap());
+        let times =
+            (start..start + 200).map(|time| BucketTime::from_unix_milliseconds(time).unwrap());
         let changes: Changes = times.map(|time| (Metric::Transfers, time, 1)).collect();
         publisher.hub.mark_live();
         reader.until(publisher.hub.advance(&changes).unwrap()).await;
@@ -37,7 +38,10 @@ async fn stall(port: u16, path: &str, headers: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(1).unwrap();
     let mut stalled = socket.connect(([127, 0, 0, 1], port).into()).await.unwrap();
-    stalled.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes()).await.unwrap();
+    stalled
+        .write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes())
+        .await
+        .unwrap();
     let mut head = [0; 15];
     stalled.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 200 OK");
@@ -56,7 +60,8 @@ async fn gateway(publisher: &Publisher) -> (ServiceProcess, u16) {
         ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "500ms".to_owned()),
     ];
     let gateway =
-        ServiceProcess::start(&built_programs().unwrap(), "sse-gateway", &variables, |_| ()).unwrap();
+        ServiceProcess::start(&built_programs().unwrap(), "sse-gateway", &variables, |_| ())
+            .unwrap();
     let ready = async {
         while reqwest::get(format!("http://127.0.0.1:{internal_port}/readyz"))
             .await
@@ -93,7 +98,11 @@ async fn a_slow_client_gets_its_whole_response() {
     slow.read_to_end(&mut read).await.unwrap();
     let text = String::from_utf8(read).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    assert!(head.contains(&format!("content-length: {}", body.len())), "{head}, {} bytes", body.len());
+    assert!(
+        head.contains(&format!("content-length: {}", body.len())),
+        "{head}, {} bytes",
+        body.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,13 +13,15 @@ use crate::support::{Client, Gateway, Publisher, content};
 #[tokio::test]
 async fn before_there_are_counts_the_status_is_stale() {
     let gateway = Gateway::start("http://127.0.0.1:9");
-    let mut client = Client::connect(&format!("{}/statistics/transfers/day", gateway.url), None).await;
+    let mut client =
+        Client::connect(&format!("{}/statistics/transfers/day", gateway.url), None).await;
     let status = client.next().await;
     assert_eq!(status.event.as_deref(), Some("status"));
     assert!(status.data.contains(r#""upstream":"stale""#), "{}", status.data);
     let once = gateway.get("/statistics/transfers/day", "application/json").await;
     assert_eq!((once.status().as_u16(), once.headers().contains_key("retry-after")), (503, true));
-    let internal = async |path: &str| reqwest::get(format!("{}{path}", gateway.internal_url)).await.unwrap();
+    let internal =
+        async |path: &str| reqwest::get(format!("{}{path}", gateway.internal_url)).await.unwrap();
     assert_eq!(internal("/readyz").await.status(), 503);
     assert_eq!(internal("/livez").await.status(), 200);
 }
@@ -31,7 +33,8 @@ async fn a_silent_upstream_is_stale_and_recovers_without_a_snapshot() {
     let publisher = Publisher::start(1);
     let quick = |settings: &mut sse_gateway::settings::Settings| {
         settings.upstream.silence = service_kit::settings::NonZeroDuration::from_millis(500);
-        settings.stream.internal_heartbeat = service_kit::settings::NonZeroDuration::from_millis(100);
+        settings.stream.internal_heartbeat =
+            service_kit::settings::NonZeroDuration::from_millis(100);
     };
     let near = Gateway::start_with(&publisher.url, quick);
     let far = Gateway::start_with(&near.internal_url, quick);
@@ -60,7 +63,8 @@ async fn an_upstream_that_does_not_answer_is_skipped() {
     let publisher = Publisher::start(1);
     let addresses = format!("http://{},{}", silent.local_addr().unwrap(), publisher.url);
     let gateway = Gateway::start_with(&addresses, |settings| {
-        settings.upstream.connect_timeout = service_kit::settings::NonZeroDuration::from_millis(200);
+        settings.upstream.connect_timeout =
+            service_kit::settings::NonZeroDuration::from_millis(200);
         settings.upstream.silence = service_kit::settings::NonZeroDuration::from_millis(60_000);
     });
     gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
@@ -119,8 +123,9 @@ async fn a_client_can_ask_for_a_shorter_heartbeat() {
 #[tokio::test]
 async fn on_shutdown_streams_end_within_the_drain_time_without_an_error() {
     let publisher = Publisher::start(1);
-    let mut gateway =
-        Gateway::start_with(&publisher.url, |settings| settings.http.drain = Duration::from_secs(2));
+    let mut gateway = Gateway::start_with(&publisher.url, |settings| {
+        settings.http.drain = Duration::from_secs(2)
+    });
     gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
     let url = format!("{}/statistics?topic=transfers/day", gateway.url);
     let mut clients = Vec::new();
@@ -130,7 +135,11 @@ async fn on_shutdown_streams_end_within_the_drain_time_without_an_error() {
         clients.push(client);
     }
     drop(gateway.stop.take());
-    tokio::time::timeout(crate::support::DEADLINE, gateway.running).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(crate::support::DEADLINE, gateway.running)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert_eq!(gateway.hub.subscribers(), 0, "no subscriber may be left");
 }
 
@@ -143,7 +152,8 @@ async fn a_slow_upstream_is_not_silent() {
     let mut bytes = stream.bytes_stream();
     let mut text = String::new();
     let id = format!("id: {version}");
-    while !text.split_inclusive("\n\n").any(|event| event.contains(&id) && event.ends_with("\n\n")) {
+    while !text.split_inclusive("\n\n").any(|event| event.contains(&id) && event.ends_with("\n\n"))
+    {
         text.push_str(std::str::from_utf8(&bytes.next().await.unwrap().unwrap()).unwrap());
     }
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -151,8 +161,15 @@ async fn a_slow_upstream_is_not_silent() {
     let slow = async {
         loop {
             let (mut gateway, _) = listener.accept().await.unwrap();
-            assert_ne!(gateway.read(&mut [0; 4_096]).await.unwrap(), 0, "the gateway must send a request");
-            gateway.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n").await.unwrap();
+            assert_ne!(
+                gateway.read(&mut [0; 4_096]).await.unwrap(),
+                0,
+                "the gateway must send a request"
+            );
+            gateway
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+                .await
+                .unwrap();
             let mut pace = tokio::time::interval(Duration::from_millis(50));
             for piece in text.as_bytes().chunks(text.len().div_ceil(20)) {
                 pace.tick().await;

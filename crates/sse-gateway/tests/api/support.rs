@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use domain::{
-    Bucket, BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Statistics, TimeUnit, Topic, TopicFrame,
-    Version,
+    Bucket, BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Statistics, TimeUnit, Topic,
+    TopicFrame, Version,
 };
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
@@ -32,8 +32,10 @@ pub(crate) struct Publisher {
 impl Publisher {
     /// Begins the term `nonce`. Sends heartbeats ten times a second.
     pub(crate) fn start(nonce: u64) -> Self {
-        let settings =
-            HubSettings { internal_heartbeat: Duration::from_millis(100), ..HubSettings::default() };
+        let settings = HubSettings {
+            internal_heartbeat: Duration::from_millis(100),
+            ..HubSettings::default()
+        };
         let hub = Hub::new(settings);
         hub.start(Statistics::new(Version { nonce: Nonce::new(nonce), tick: 0 }));
         hub.mark_live();
@@ -44,7 +46,8 @@ impl Publisher {
                 .route(upstream::PATH, web::get().to(stream))
                 .route(history::PATTERN, web::get().to(page))
         });
-        let server = server.workers(1).disable_signals().shutdown_timeout(1).bind(("127.0.0.1", 0)).unwrap();
+        let server =
+            server.workers(1).disable_signals().shutdown_timeout(1).bind(("127.0.0.1", 0)).unwrap();
         let url = format!("http://{}", server.addrs()[0]);
         let server = server.run();
         let handle = server.handle();
@@ -76,20 +79,28 @@ async fn page(request: HttpRequest) -> HttpResponse {
     let since: BucketTime = "2026-11-10T00:00:00Z".parse().unwrap();
     match query.topic.unit {
         TimeUnit::Second if query.from.is_none_or(|from| from < since) => {
-            let gone = Problem::new(StatusCode::GONE, history::NOT_KEPT, "Not kept any more", "too old");
+            let gone =
+                Problem::new(StatusCode::GONE, history::NOT_KEPT, "Not kept any more", "too old");
             return gone.member("kept_since", since.to_string()).response();
         }
         TimeUnit::Minute => return HttpResponse::InternalServerError().finish(),
         _ => {}
     }
     let days = (1..=25).map(|day| format!("2026-11-{day:02}T00:00:00Z").parse().unwrap());
-    let asked =
-        |day: &BucketTime| query.from.is_none_or(|from| *day >= from) && query.to.is_none_or(|to| *day < to);
+    let asked = |day: &BucketTime| {
+        query.from.is_none_or(|from| *day >= from) && query.to.is_none_or(|to| *day < to)
+    };
     let mut buckets: Vec<_> = days.filter(asked).map(|time| Bucket { time, count: 3 }).collect();
     let next = buckets.get(query.limit).map(|bucket| bucket.time);
     buckets.truncate(query.limit);
     let from = query.from.unwrap_or(BucketTime::MIN);
-    HttpResponse::Ok().json(history::HistoryPage { topic: query.topic, from, to: query.to, buckets, next })
+    HttpResponse::Ok().json(history::HistoryPage {
+        topic: query.topic,
+        from,
+        to: query.to,
+        buckets,
+        next,
+    })
 }
 
 /// A gateway in the test process.
@@ -98,7 +109,8 @@ pub(crate) struct Gateway {
     /// The address for other gateways.
     pub(crate) internal_url: String,
     pub(crate) hub: Arc<Hub>,
-    pub(crate) running: tokio::task::JoinHandle<Result<(), service_kit::supervisor::SupervisorError>>,
+    pub(crate) running:
+        tokio::task::JoinHandle<Result<(), service_kit::supervisor::SupervisorError>>,
     pub(crate) stop: Option<DropGuard>,
 }
 
@@ -135,7 +147,8 @@ impl Gateway {
 
     /// Sends a GET.
     pub(crate) async fn get(&self, path: &str, accept: &str) -> reqwest::Response {
-        let request = reqwest::Client::new().get(format!("{}{path}", self.url)).header("accept", accept);
+        let request =
+            reqwest::Client::new().get(format!("{}{path}", self.url)).header("accept", accept);
         request.send().await.unwrap()
     }
 }
@@ -170,7 +183,9 @@ impl Client {
     /// The next message.
     pub(crate) async fn next(&mut self) -> Message {
         loop {
-            let event = tokio::time::timeout(DEADLINE, self.events.next()).await.expect("an event must come");
+            let event = tokio::time::timeout(DEADLINE, self.events.next())
+                .await
+                .expect("an event must come");
             if let Event::Message(message) = event.expect("the stream must not end").unwrap() {
                 return message;
             }

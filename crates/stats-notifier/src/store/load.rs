@@ -1,6 +1,8 @@
 //! Loads the state with which a term begins.
 
-use domain::{Frame, FrameKind, Metric, Retention, Statistics, TimeUnit, Topic, TopicFrame, Version};
+use domain::{
+    Frame, FrameKind, Metric, Retention, Statistics, TimeUnit, Topic, TopicFrame, Version,
+};
 
 use super::error::StoreError;
 use super::row::{bucket, parsed, time};
@@ -85,7 +87,8 @@ impl Store {
             let window = topic.unit.window();
             let limit = i64::try_from(window).unwrap_or(i64::MAX);
             let Topic { metric, unit } = topic;
-            let rows = self.client.query(&rollups, &[&metric.as_str(), &unit.as_str(), &limit]).await?;
+            let rows =
+                self.client.query(&rollups, &[&metric.as_str(), &unit.as_str(), &limit]).await?;
             let buckets = rows.iter().rev().map(bucket).collect::<Result<_, StoreError>>()?;
             topics.push(TopicFrame { topic, window, buckets });
         }

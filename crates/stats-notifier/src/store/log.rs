@@ -48,7 +48,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; then nothing may be published.
-    pub async fn tick(&self, cursor: &Snapshot, retention: Retention) -> Result<TickResult, StoreError> {
+    pub async fn tick(
+        &self,
+        cursor: &Snapshot,
+        retention: Retention,
+    ) -> Result<TickResult, StoreError> {
         self.with_timeout(self.changes_since(cursor, retention)).await
     }
 
@@ -84,7 +88,13 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Deposed`] if another term has begun; then nothing was deleted.
-    pub async fn purge(&self, term: i64, from: u64, to: u64, limit: u32) -> Result<u64, StoreError> {
+    pub async fn purge(
+        &self,
+        term: i64,
+        from: u64,
+        to: u64,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
         let work = async {
             self.lock_cursor(term).await?;
             let purge = self.client.prepare(PURGE).await?;

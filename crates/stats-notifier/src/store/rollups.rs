@@ -81,7 +81,11 @@ impl Store {
     }
 
     /// [`Store::expire`] within an open transaction that has locked the cursor.
-    pub(super) async fn advance_retention(&self, unit: TimeUnit, days: i32) -> Result<bool, StoreError> {
+    pub(super) async fn advance_retention(
+        &self,
+        unit: TimeUnit,
+        days: i32,
+    ) -> Result<bool, StoreError> {
         let advance = self.client.prepare(ADVANCE_RETENTION).await?;
         Ok(self.client.execute(&advance, &[&unit.as_str(), &days]).await? > 0)
     }

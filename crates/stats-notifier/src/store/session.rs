@@ -104,7 +104,8 @@ impl Store {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         let (client, driver) = with_timeout(database.connect_timeout.get(), open(&config)).await?;
         let statement_timeout = leader.statement_timeout.get();
-        with_timeout(statement_timeout, async { Ok(postgres_kit::schema::check(&client).await?) }).await?;
+        with_timeout(statement_timeout, async { Ok(postgres_kit::schema::check(&client).await?) })
+            .await?;
         let id = with_timeout(statement_timeout, SessionId::read(&client)).await?;
         Ok(Self { client, statements, id, statement_timeout, _driver: driver })
     }

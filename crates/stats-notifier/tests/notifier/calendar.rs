@@ -37,19 +37,23 @@ async fn buckets_begin_where_date_trunc_says() {
     let any = BucketTime::MIN.unix_milliseconds()..=BucketTime::MAX.unix_milliseconds();
     let recent = -100_000_000_000_i64..2_000_000_000_000;
     for _ in 0..5_000 {
-        for time in
-            [any.new_tree(&mut runner).unwrap().current(), recent.new_tree(&mut runner).unwrap().current()]
-        {
+        for time in [
+            any.new_tree(&mut runner).unwrap().current(),
+            recent.new_tree(&mut runner).unwrap().current(),
+        ] {
             times.push(BucketTime::from_unix_milliseconds(time).unwrap());
         }
     }
     let instant = |time: &BucketTime| {
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(time.unix_milliseconds()) * 1_000_000).unwrap()
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(time.unix_milliseconds()) * 1_000_000)
+            .unwrap()
     };
     let instants: Vec<OffsetDateTime> = times.iter().map(instant).collect();
     for unit in TimeUnit::ALL {
         let truncated = match unit {
-            TimeUnit::Millisecond => "date_bin('1 millisecond', time, '0001-01-01 00:00:00+00')".to_owned(),
+            TimeUnit::Millisecond => {
+                "date_bin('1 millisecond', time, '0001-01-01 00:00:00+00')".to_owned()
+            }
             unit => format!("date_trunc('{unit}', time, 'UTC')"),
         };
         let sql = format!(

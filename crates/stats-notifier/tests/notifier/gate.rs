@@ -35,7 +35,8 @@ async fn run(settings: Settings) -> Running {
     let stop = CancellationToken::new();
     tokio::spawn(leader::run(candidate, stop.clone()));
     let leads = roles.wait_for(|role| matches!(role, Role::Leader(_)));
-    let led = tokio::time::timeout(DEADLINE, leads).await.expect("it must lead in time").unwrap().clone();
+    let led =
+        tokio::time::timeout(DEADLINE, leads).await.expect("it must lead in time").unwrap().clone();
     let Role::Leader(hub) = led else { unreachable!("the role was waited for") };
     Running { hub, _stop: stop.drop_guard() }
 }
@@ -54,7 +55,11 @@ impl Running {
     async fn until_items(&self, count: i64) -> Duration {
         let started = Instant::now();
         while self.items() != count {
-            assert!(started.elapsed() < DEADLINE, "{count} items must be shown, not {}", self.items());
+            assert!(
+                started.elapsed() < DEADLINE,
+                "{count} items must be shown, not {}",
+                self.items()
+            );
             tokio::task::yield_now().await;
         }
         started.elapsed()
@@ -99,7 +104,11 @@ async fn gate_is_shut(client: &Client) -> bool {
 async fn until_gate(client: &Client, shut: bool) {
     let started = Instant::now();
     while gate_is_shut(client).await != shut {
-        assert!(started.elapsed() < DEADLINE, "the gate must become {}", if shut { "shut" } else { "open" });
+        assert!(
+            started.elapsed() < DEADLINE,
+            "the gate must become {}",
+            if shut { "shut" } else { "open" }
+        );
     }
 }
 
@@ -138,7 +147,10 @@ async fn a_commit_of_age_t_that_did_not_notify_is_seen_within_a_sixteenth_of_t()
         expected += 1;
         let seen = running.until_items(expected).await;
         let bound = age / 16 + Duration::from_millis(50) + probe.longest();
-        assert!(seen <= bound, "committed at age {age:?}, seen after {seen:?}, which is more than {bound:?}");
+        assert!(
+            seen <= bound,
+            "committed at age {age:?}, seen after {seen:?}, which is more than {bound:?}"
+        );
     }
 }
 

@@ -35,8 +35,7 @@ async fn a_page_that_takes_too_long_ends_in_the_server_too() {
     blocker.batch_execute("BEGIN; LOCK TABLE count_log, rollup, items").await.unwrap();
     let topic = "item-creation/day".parse().unwrap();
     history.page(HistoryQuery { topic, from: None, to: None, limit: 1 }).await.unwrap_err();
-    let waiting =
-        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let timed_out = std::time::Instant::now();
     while !observer.query(waiting, &[]).await.unwrap().is_empty() {
         assert!(timed_out.elapsed() < DEADLINE, "the query of the page must end");
@@ -67,7 +66,8 @@ async fn history_is_what_the_windows_show_at_every_version() {
         producer.batch_execute(statement).await.unwrap();
         term.tick(&store).await.unwrap();
         for topic in Topic::all() {
-            let window = hub.with_state(|statistics| statistics.snapshot(topic, usize::MAX)).unwrap();
+            let window =
+                hub.with_state(|statistics| statistics.snapshot(topic, usize::MAX)).unwrap();
             assert!(window.buckets.len() < window.window, "all events fit into each window");
             // A count that fell to zero stays, except for milliseconds, which are read from the
             // events.
@@ -86,7 +86,8 @@ async fn history_is_what_the_windows_show_at_every_version() {
             if let [_, inner @ .., end] = expected.as_slice()
                 && let Some(first) = inner.first()
             {
-                let half_open = HistoryQuery { topic, from: Some(first.time), to: Some(end.time), limit: 5 };
+                let half_open =
+                    HistoryQuery { topic, from: Some(first.time), to: Some(end.time), limit: 5 };
                 assert_eq!(pages(&history, half_open).await, inner, "{topic} after {statement}");
             }
         }
@@ -104,7 +105,8 @@ async fn the_first_and_the_last_year_have_history() {
     let producer = database.connect().await;
     let Parents { base_item, .. } = insert_parents(&producer).await;
     for time in ["0001-01-01 00:00:00Z", "9999-12-31 23:59:59.999999Z"] {
-        let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', '{time}')");
+        let insert =
+            format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', '{time}')");
         producer.batch_execute(&insert).await.unwrap();
     }
     let settings = settings(&database);
@@ -114,8 +116,17 @@ async fn the_first_and_the_last_year_have_history() {
         let topic = Topic::new(domain::Metric::ItemCreation, unit);
         let all = HistoryQuery { topic, from: Some(BucketTime::MIN), to: None, limit: 1 };
         let times: Vec<_> = pages(&history, all).await.iter().map(|bucket| bucket.time).collect();
-        assert_eq!((times[0], times[2]), (BucketTime::MIN, unit.truncate(BucketTime::MAX)), "{unit}");
-        let none = HistoryQuery { topic, from: Some(BucketTime::MAX), to: Some(BucketTime::MAX), limit: 1 };
+        assert_eq!(
+            (times[0], times[2]),
+            (BucketTime::MIN, unit.truncate(BucketTime::MAX)),
+            "{unit}"
+        );
+        let none = HistoryQuery {
+            topic,
+            from: Some(BucketTime::MAX),
+            to: Some(BucketTime::MAX),
+            limit: 1,
+        };
         assert!(pages(&history, none).await.is_empty(), "{unit}");
     }
 }

@@ -5,7 +5,8 @@ use stats_notifier::store::{PLANNING, Statements};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::support::{
-    DEADLINE, Parents, coarser, counted_from_events, insert_parents, lead, rolled_up, settings, shown,
+    DEADLINE, Parents, coarser, counted_from_events, insert_parents, lead, rolled_up, settings,
+    shown,
 };
 
 /// More blocks than a tick or a flush reads if there is nothing new. A transaction in progress in
@@ -53,7 +54,10 @@ async fn ticks_and_flushes_read_neither_counted_rows_nor_rows_that_are_not_commi
     term.tick(&store).await.unwrap();
     term.flush(&store).await.unwrap();
     while term.purge(&store, 1_000).await.unwrap() {}
-    assert!(log_rows(&quick).await >= 30_000, "rows of later transactions than the open one must be kept");
+    assert!(
+        log_rows(&quick).await >= 30_000,
+        "rows of later transactions than the open one must be kept"
+    );
 
     let planned: Vec<&str> = PLANNING.split("-c ").filter(|setting| !setting.is_empty()).collect();
     quick.batch_execute(&format!("SET {}", planned.join("; SET "))).await.unwrap();
@@ -63,7 +67,10 @@ async fn ticks_and_flushes_read_neither_counted_rows_nor_rows_that_are_not_commi
         assert!(read < FEW_BLOCKS, "a {name} with nothing new read {read} blocks");
         // Reads what was committed since, and nothing of the open transaction.
         let read_new = blocks_read(&quick, statement, &newest).await;
-        assert!(read_new > 2 * FEW_BLOCKS, "a {name} with much that is new read only {read_new} blocks");
+        assert!(
+            read_new > 2 * FEW_BLOCKS,
+            "a {name} with much that is new read only {read_new} blocks"
+        );
     }
     let item = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
     quick.batch_execute(&item).await.unwrap();
@@ -94,7 +101,10 @@ async fn a_long_transaction_holds_up_no_other_and_counts_when_it_commits() {
             term.flush(&store).await.unwrap();
             while term.purge(&store, 1).await.unwrap() {}
         }
-        assert!(log_rows(&quick).await >= 3, "rows of later transactions than the open one must be kept");
+        assert!(
+            log_rows(&quick).await >= 3,
+            "rows of later transactions than the open one must be kept"
+        );
         long.batch_execute(end).await.unwrap();
         assert_eq!(term.tick(&store).await.unwrap(), if end == "COMMIT" { 2 } else { 0 });
         assert_eq!(shown(&hub), counted_from_events(&quick).await, "after {end}");

@@ -39,13 +39,18 @@ async fn a_check_finds_each_kind_of_wrong_count_and_a_rebuild_corrects_it() {
     client.batch_execute(&written).await.unwrap();
     for _ in 0..2 {
         let whole = verified(&settings, VerifyMode::OneSnapshot).await;
-        assert_eq!((whole.mismatches, whole.events), (0, 81), "first in the log, then in the rollups");
+        assert_eq!(
+            (whole.mismatches, whole.events),
+            (0, 81),
+            "first in the log, then in the rollups"
+        );
         assert_eq!(verified(&settings, VerifyMode::DayByDay { load_percent: 50 }).await, whole);
         term.flush(&store).await.unwrap();
     }
     drop((term, store));
 
-    let outside = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', '2023-12-30 11:00Z')");
+    let outside =
+        format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', '2023-12-30 11:00Z')");
     let faults = [
         ("UPDATE rollup SET count = count + 1 WHERE unit = 'second' AND metric = 'transfers'".to_owned(), 30),
         ("DELETE FROM rollup WHERE unit = 'minute' AND bucket > '2024-01-10Z'".to_owned(), 2),
@@ -65,13 +70,21 @@ async fn a_check_finds_each_kind_of_wrong_count_and_a_rebuild_corrects_it() {
             assert!(found.mismatches >= at_least, "{fault}: {found:?}");
             let reported: BTreeSet<_> =
                 found.first_mismatches.iter().map(|one| (one.topic, one.time)).collect();
-            assert_eq!(reported.len() as u64, found.mismatches.min(100), "{fault}: each is reported once");
+            assert_eq!(
+                reported.len() as u64,
+                found.mismatches.min(100),
+                "{fault}: each is reported once"
+            );
         }
         let mut days = 0;
         let rebuilt = take_over_and_rebuild(&settings, &mut |_| days += 1).await.unwrap();
         assert_eq!(rebuilt.days, days);
         assert_eq!(verified(&settings, VerifyMode::OneSnapshot).await.mismatches, 0, "{fault}");
-        assert_eq!(rolled_up(&client).await, coarser(&counted_from_events(&client).await), "{fault}");
+        assert_eq!(
+            rolled_up(&client).await,
+            coarser(&counted_from_events(&client).await),
+            "{fault}"
+        );
     }
 }
 
@@ -88,10 +101,15 @@ async fn counts_of_another_cluster_are_not_shown() {
     let topic = "item-creation/day".parse().unwrap();
     let query = HistoryQuery { topic, from: None, to: None, limit: 10 };
     assert_eq!(history.page(query).await.unwrap().buckets.len(), 1);
-    for elsewhere in ["system_identifier = 1", "database_oid = 1", "snapshot = '4000000000:4000000000:'"] {
+    for elsewhere in
+        ["system_identifier = 1", "database_oid = 1", "snapshot = '4000000000:4000000000:'"]
+    {
         client.batch_execute(&format!("UPDATE rollup_cursor SET {elsewhere}")).await.unwrap();
         let page = history.page(query).await;
-        assert!(matches!(page, Err(HistoryError::Store(StoreError::NeverCounted))), "{elsewhere}: {page:?}");
+        assert!(
+            matches!(page, Err(HistoryError::Store(StoreError::NeverCounted))),
+            "{elsewhere}: {page:?}"
+        );
         let verifier = Verifier::connect(&settings.database).await.unwrap();
         let verified = verifier.verify(VerifyMode::OneSnapshot, &mut |_| ()).await;
         assert!(matches!(verified, Err(StoreError::NeverCounted)), "{elsewhere}: {verified:?}");
@@ -109,13 +127,18 @@ async fn writers_continue_during_a_rebuild() {
     let Parents { base_item, .. } = insert_parents(&client).await;
     let settings = settings(&database);
     drop(lead(&settings, Statements::default()).await);
-    let insert = format!("INSERT INTO items VALUES ('{}', '{base_item}', '2024-02-29Z')", Uuid::now_v7());
+    let insert =
+        format!("INSERT INTO items VALUES ('{}', '{base_item}', '2024-02-29Z')", Uuid::now_v7());
     let slow = database.connect().await;
     slow.batch_execute("BEGIN").await.unwrap();
     slow.batch_execute(&insert).await.unwrap();
     take_over_and_rebuild(&settings, &mut |_| ()).await.unwrap();
     slow.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(verified(&settings, VerifyMode::OneSnapshot).await.mismatches, 0, "the event is in the log");
+    assert_eq!(
+        verified(&settings, VerifyMode::OneSnapshot).await.mismatches,
+        0,
+        "the event is in the log"
+    );
     let store = crate::support::lead_again(&settings).await;
     let term = store.begin_term().await.unwrap();
     store.flush(term).await.unwrap();
@@ -129,7 +152,8 @@ async fn a_check_does_not_wait_for_a_server_that_hangs() {
     let blocker = database.connect().await;
     blocker.batch_execute("BEGIN; LOCK TABLE refinery_schema_history").await.unwrap();
     let settings = settings(&database);
-    let connected =
-        tokio::time::timeout(DEADLINE, Verifier::connect(&settings.database)).await.expect("it must end");
+    let connected = tokio::time::timeout(DEADLINE, Verifier::connect(&settings.database))
+        .await
+        .expect("it must end");
     assert!(matches!(connected, Err(StoreError::Timeout(_))), "{connected:?}");
 }

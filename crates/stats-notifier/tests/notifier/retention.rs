@@ -94,7 +94,8 @@ async fn a_late_event_counts_in_the_units_that_keep_it_and_in_no_others() {
         let refused = history(&settings, "minute", Some(BucketTime::MIN)).await.unwrap_err();
         let HistoryError::NotKept { kept_since, .. } = refused else { panic!("{refused}") };
         let ninety_days = "SELECT date_trunc('day', now() - interval '90 days', 'UTC')";
-        let expected: time::OffsetDateTime = client.query_one(ninety_days, &[]).await.unwrap().get(0);
+        let expected: time::OffsetDateTime =
+            client.query_one(ninety_days, &[]).await.unwrap().get(0);
         assert_eq!(kept_since, expected.try_into().unwrap());
         assert_eq!(history(&settings, "minute", Some(kept_since)).await.unwrap(), [2]);
         assert_eq!(verified(&settings).await.mismatches, 0);

@@ -12,7 +12,8 @@ use crate::support::{insert_parents, lead, settings};
 /// The status and the `type` of the answer to a query for all days with created items.
 async fn history_of_days(settings: &Settings) -> (u16, Option<String>) {
     let history = HistoryReader::new(&settings.database, &settings.history).unwrap();
-    let app = App::new().app_data(web::Data::new(history)).configure(stats_notifier::routes::configure);
+    let app =
+        App::new().app_data(web::Data::new(history)).configure(stats_notifier::routes::configure);
     let service = test::init_service(app).await;
     let request = test::TestRequest::get().uri("/internal/v1/history/item-creation/day?limit=10");
     let response = test::call_service(&service, request.to_request()).await;
@@ -32,6 +33,9 @@ async fn a_row_that_cannot_be_read_is_an_internal_error() {
     assert_eq!(history_of_days(&settings).await, (503, never_counted));
     drop(lead(&settings, Statements::default()).await);
     assert_eq!(history_of_days(&settings).await, (200, None));
-    client.batch_execute("UPDATE rollup SET bucket = '20000-01-01Z' WHERE unit = 'day'").await.unwrap();
+    client
+        .batch_execute("UPDATE rollup SET bucket = '20000-01-01Z' WHERE unit = 'day'")
+        .await
+        .unwrap();
     assert_eq!(history_of_days(&settings).await, (500, Some("/problems/internal".to_owned())));
 }

@@ -40,7 +40,8 @@ pub(crate) async fn lead(settings: &Settings, statements: Statements) -> (Store,
 
 /// Takes the lead as soon as the server has noticed that the session of the old leader is gone.
 pub(crate) async fn lead_again(settings: &Settings) -> Store {
-    let store = Store::connect(&settings.database, &settings.leader, Statements::default()).await.unwrap();
+    let store =
+        Store::connect(&settings.database, &settings.leader, Statements::default()).await.unwrap();
     let lead = async { while !store.try_lead().await.unwrap() {} };
     tokio::time::timeout(DEADLINE, lead).await.expect("the lead must become free");
     store
@@ -73,7 +74,8 @@ pub(crate) async fn counted_from_events(client: &Client) -> Counts {
         let metric: Metric = row.get::<_, &str>(0).parse().unwrap();
         let time: BucketTime = row.get::<_, time::OffsetDateTime>(1).try_into().unwrap();
         for unit in TimeUnit::ALL {
-            *counts.entry((Topic::new(metric, unit).index(), unit.truncate(time))).or_insert(0) += 1;
+            *counts.entry((Topic::new(metric, unit).index(), unit.truncate(time))).or_insert(0) +=
+                1;
         }
     }
     counts
@@ -83,8 +85,9 @@ pub(crate) async fn counted_from_events(client: &Client) -> Counts {
 pub(crate) fn shown(hub: &Hub) -> Counts {
     let all = |statistics: &domain::Statistics| {
         let topics = Topic::all().map(|topic| statistics.snapshot(topic, usize::MAX));
-        let bucket =
-            |topic: Topic| move |bucket: domain::Bucket| ((topic.index(), bucket.time), bucket.count);
+        let bucket = |topic: Topic| {
+            move |bucket: domain::Bucket| ((topic.index(), bucket.time), bucket.count)
+        };
         let counts = topics.flat_map(|part| part.buckets.into_iter().map(bucket(part.topic)));
         counts.filter(|(_, count)| *count != 0).collect()
     };
@@ -96,7 +99,8 @@ pub(crate) async fn rolled_up(client: &Client) -> Counts {
     let rollup = "SELECT metric, unit, bucket, count FROM rollup WHERE count <> 0";
     let mut counts = Counts::new();
     for row in client.query(rollup, &[]).await.unwrap() {
-        let topic: Topic = format!("{}/{}", row.get::<_, &str>(0), row.get::<_, &str>(1)).parse().unwrap();
+        let topic: Topic =
+            format!("{}/{}", row.get::<_, &str>(0), row.get::<_, &str>(1)).parse().unwrap();
         let time: BucketTime = row.get::<_, time::OffsetDateTime>(2).try_into().unwrap();
         counts.insert((topic.index(), time), row.get(3));
     }

@@ -11,8 +11,8 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use crate::support::{
-    DEADLINE, Parents, coarser, counted_from_events, insert_parents, lead, lead_again, rolled_up, settings,
-    shown,
+    DEADLINE, Parents, coarser, counted_from_events, insert_parents, lead, lead_again, rolled_up,
+    settings, shown,
 };
 
 #[tokio::test]
@@ -24,8 +24,9 @@ async fn every_kind_of_statement_is_counted_once() {
     let (store, mut term, hub) = lead(&settings(&database), Statements::default()).await;
     assert_eq!(shown(&hub), counted_from_events(&producer).await);
 
-    let give =
-        format!("SELECT gen_random_uuid(), now() + n * interval '1 s', '{user}'::uuid, '{item}'::uuid");
+    let give = format!(
+        "SELECT gen_random_uuid(), now() + n * interval '1 s', '{user}'::uuid, '{item}'::uuid"
+    );
     let statements = [
         format!(
             "INSERT INTO items SELECT gen_random_uuid(), '{base_item}', now() FROM generate_series(1, 50)"
@@ -137,7 +138,11 @@ async fn a_long_log_is_folded_before_a_term_begins_and_without_a_time_limit() {
     let hub = Hub::new(HubSettings::default());
     let mut term = Term::begin(&store, Arc::clone(&hub), &settings).await.unwrap();
     let counted = coarser(&counted_from_events(&producer).await);
-    assert_eq!(rolled_up(&producer).await, counted, "the log must be folded before the term begins");
+    assert_eq!(
+        rolled_up(&producer).await,
+        counted,
+        "the log must be folded before the term begins"
+    );
     let day = "item-creation/day".parse().unwrap();
     let days: i64 = hub
         .with_state(|all| all.snapshot(day, usize::MAX))
@@ -189,7 +194,10 @@ async fn events_restored_into_another_database_are_counted_again() {
         // A restore brings counts of another moment.
         producer.batch_execute("DELETE FROM items WHERE created_at > '2001-01-01'").await.unwrap();
         producer.batch_execute(&insert).await.unwrap();
-        producer.batch_execute("UPDATE rollup SET count = 77; DELETE FROM count_log").await.unwrap();
+        producer
+            .batch_execute("UPDATE rollup SET count = 77; DELETE FROM count_log")
+            .await
+            .unwrap();
         producer.batch_execute(elsewhere).await.unwrap();
         let store = lead_again(&settings).await;
         let hub = Hub::new(HubSettings::default());

@@ -58,7 +58,8 @@ impl Mirror {
     /// oldest.
     pub(super) fn reaches(&self, (topic, time): Key) -> bool {
         let Window { limit, buckets } = &self.windows[topic];
-        buckets.len() < *limit || buckets.first_key_value().is_none_or(|(oldest, _)| time >= *oldest)
+        buckets.len() < *limit
+            || buckets.first_key_value().is_none_or(|(oldest, _)| time >= *oldest)
     }
 
     pub(super) fn get(&self, (topic, time): Key) -> Option<i64> {

@@ -39,7 +39,8 @@ impl From<String> for FaultEffect {
 pub(crate) struct Violation(pub(crate) String);
 
 pub(super) async fn until_in_flight(history: &WriteHistory) -> anyhow::Result<()> {
-    let in_flight = until(WRITE_TIMEOUT, async || Ok((history.in_flight() > 0).then_some(()))).await?;
+    let in_flight =
+        until(WRITE_TIMEOUT, async || Ok((history.in_flight() > 0).then_some(()))).await?;
     in_flight.context("no producer has written anything for a minute")
 }
 

@@ -94,7 +94,9 @@ pub(super) async fn disturb_link(
         match mode {
             LinkMode::Reset(_) | LinkMode::Hung | LinkMode::Open => {}
             // Sometimes longer than any service waits for its peer.
-            LinkMode::Cut | LinkMode::Stalled | LinkMode::Slow(_) => linger(random, 100..4_500).await,
+            LinkMode::Cut | LinkMode::Stalled | LinkMode::Slow(_) => {
+                linger(random, 100..4_500).await
+            }
         }
         let whole = effect_since(link, before);
         link.set(LinkMode::Open);
@@ -122,9 +124,12 @@ pub(super) async fn fill_uploads(
             Ok("\n")
         });
         let body = reqwest::Body::wrap_stream(futures_util::StreamExt::chain(first, rest));
-        let request = reqwest::Client::new().post(&url).header("content-type", "application/x-ndjson");
+        let request =
+            reqwest::Client::new().post(&url).header("content-type", "application/x-ndjson");
         let request = request.body(body).timeout(Duration::from_secs(20));
-        uploads.spawn(async move { request.send().await.map_or(0, |answer| answer.status().as_u16()) });
+        uploads.spawn(
+            async move { request.send().await.map_or(0, |answer| answer.status().as_u16()) },
+        );
     }
     // Refused uploads get their response while the others are still open.
     let first = tokio::time::timeout(EFFECT_TIMEOUT, uploads.join_next()).await;
@@ -161,17 +166,20 @@ pub(super) async fn step_clock(
     random: &mut StdRng,
 ) -> anyhow::Result<Option<FaultEffect>> {
     const DAY: i64 = 86_400;
-    let seconds = random.random_range(3_600..3 * DAY) * if random.random_bool(0.5) { 1 } else { -1 };
-    let is_off =
-        |then: OffsetDateTime| (then - OffsetDateTime::now_utc()).whole_seconds().abs() > seconds.abs() / 2;
+    let seconds =
+        random.random_range(3_600..3 * DAY) * if random.random_bool(0.5) { 1 } else { -1 };
+    let is_off = |then: OffsetDateTime| {
+        (then - OffsetDateTime::now_utc()).whole_seconds().abs() > seconds.abs() / 2
+    };
     let clocks = system.clocks.as_ref().context("there are no clocks")?;
     until_in_flight(&world.history).await?;
     clocks.step(instance, seconds)?;
     let stepped = if instance.service == ServiceKind::IngestApi {
         // ingest-api uses its clock for the time of an event.
         let item = world.probe(instance.number - 1, SERVICE_TIMEOUT).await;
-        let item = item
-            .map_err(|error| Violation(format!("{instance} with its clock off by {seconds} s: {error:#}")))?;
+        let item = item.map_err(|error| {
+            Violation(format!("{instance} with its clock off by {seconds} s: {error:#}"))
+        })?;
         is_off(system.database.created_at(item).await?.into())
     } else {
         let date = async || Ok(response_date(system, instance).await.filter(|date| is_off(*date)));

@@ -59,7 +59,9 @@ async fn until_replaced(system: &System, leader: Instance) -> anyhow::Result<Opt
     let other = async || Ok((system.newest_leader() != Some(leader)).then_some(()));
     if until(TAKEOVER_TIMEOUT, other).await?.is_none() {
         let seconds = TAKEOVER_TIMEOUT.as_secs();
-        bail!(Violation(format!("{leader} was frozen as the leader, and not replaced within {seconds} s")));
+        bail!(Violation(format!(
+            "{leader} was frozen as the leader, and not replaced within {seconds} s"
+        )));
     }
     let takeover = Some(frozen.elapsed());
     Ok(Some(FaultEffect { takeover, ..format!("{leader} was replaced").into() }))
@@ -77,8 +79,10 @@ pub(super) async fn freeze_in_flush(
     holder.execute(HOLD_FLUSHES, &[]).await?;
     let database = &mut system.database;
     let waits = "wait_event = 'PgSleep'";
-    let held =
-        until(EFFECT_TIMEOUT, async || Ok(database.backend_is(backend, waits).await?.then_some(()))).await?;
+    let held = until(EFFECT_TIMEOUT, async || {
+        Ok(database.backend_is(backend, waits).await?.then_some(()))
+    })
+    .await?;
     if held.is_none() {
         holder.execute(RELEASE_FLUSHES, &[]).await?;
         return Ok(None);
@@ -89,7 +93,8 @@ pub(super) async fn freeze_in_flush(
     let database = &mut system.database;
     let open = "state = 'idle in transaction'";
     let uncommitted =
-        until(EFFECT_TIMEOUT, async || Ok(database.backend_is(backend, open).await?.then_some(()))).await?;
+        until(EFFECT_TIMEOUT, async || Ok(database.backend_is(backend, open).await?.then_some(())))
+            .await?;
     let replaced = until_replaced(system, leader).await;
     linger(random, 0..1_500).await;
     frozen.thaw();

@@ -57,7 +57,8 @@ pub(super) async fn fill_disk(
         // Inserts one row after another until there is no room for the next.
         let id = uuid::Uuid::now_v7();
         world.history.note(Table::Items, [id], ExpectedState::Unknown);
-        let insert = format!("INSERT INTO items VALUES ('{id}', '{}', now())", world.parents.base_item);
+        let insert =
+            format!("INSERT INTO items VALUES ('{id}', '{}', now())", world.parents.base_item);
         let client = match system.database.client().await {
             Ok(client) => client,
             Err(error) => return Ok(Some(format!("Postgres could not be reached: {error:#}"))),
@@ -67,7 +68,9 @@ pub(super) async fn fill_disk(
                 world.history.note(Table::Items, [id], ExpectedState::Stored);
                 None
             }
-            Err(error) => Some(error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)),
+            Err(error) => {
+                Some(error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string))
+            }
         })
     })
     .await;

@@ -44,7 +44,11 @@ impl Clients {
         let mut running = JoinSet::new();
         let mut random = StdRng::seed_from_u64(seed);
         for _ in 0..CLIENTS {
-            running.spawn(connect_and_disconnect(Arc::clone(&shared), gateways.clone(), random.fork()));
+            running.spawn(connect_and_disconnect(
+                Arc::clone(&shared),
+                gateways.clone(),
+                random.fork(),
+            ));
         }
         Self { shared, gateways, _running: running }
     }
@@ -74,7 +78,8 @@ impl Clients {
         for gateway in &self.gateways {
             for _ in 0..5 {
                 let request = reqwest::Client::new().get(format!("{gateway}{HISTORY}"));
-                let request = request.header("accept", "application/json").timeout(Duration::from_secs(2));
+                let request =
+                    request.header("accept", "application/json").timeout(Duration::from_secs(2));
                 let answer = request.send().await.and_then(reqwest::Response::error_for_status);
                 self.shared.pages.fetch_add(usize::from(answer.is_ok()), Ordering::Relaxed);
             }
@@ -83,7 +88,8 @@ impl Clients {
 }
 
 async fn connect_and_disconnect(shared: Arc<Shared>, gateways: Vec<String>, mut random: StdRng) {
-    let topics = ["transfers/second", "item-creation/minute", "transfers/day", "item-creation/millisecond"];
+    let topics =
+        ["transfers/second", "item-creation/minute", "transfers/day", "item-creation/millisecond"];
     let mut paused = shared.paused.subscribe();
     loop {
         // This cannot fail, because the sender lives as long as the clients.
@@ -91,9 +97,13 @@ async fn connect_and_disconnect(shared: Arc<Shared>, gateways: Vec<String>, mut 
         shared.connected.fetch_add(1, Ordering::SeqCst);
         // A client that connects while a pause begins disconnects after its time, like any other.
         let some = random.random_range(1..=topics.len());
-        let topics: Vec<String> = topics[..some].iter().map(|topic| format!("topic={topic}")).collect();
-        let url =
-            format!("{}/statistics?{}", gateways[random.random_range(0..gateways.len())], topics.join("&"));
+        let topics: Vec<String> =
+            topics[..some].iter().map(|topic| format!("topic={topic}")).collect();
+        let url = format!(
+            "{}/statistics?{}",
+            gateways[random.random_range(0..gateways.len())],
+            topics.join("&")
+        );
         let stay = Duration::from_millis(random.random_range(50..1_500));
         let stream = async {
             let answer = reqwest::Client::new().get(url).send().await?.error_for_status()?;

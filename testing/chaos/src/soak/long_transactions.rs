@@ -81,16 +81,21 @@ pub async fn long_transactions(
     }
     rolled_back.batch_execute("ROLLBACK").await?;
     writer.batch_execute("COMMIT").await?;
-    let after = until(SERVICE_TIMEOUT, async || Ok((shown(&system).await? == OWN_ROWS).then_some(())));
+    let after =
+        until(SERVICE_TIMEOUT, async || Ok((shown(&system).await? == OWN_ROWS).then_some(())));
     if after.await?.is_none() {
         let shown = shown(&system).await?;
-        problems.push(format!("of a transaction of {OWN_ROWS} rows, {shown} are shown after its commit"));
+        problems.push(format!(
+            "of a transaction of {OWN_ROWS} rows, {shown} are shown after its commit"
+        ));
     }
     until_purged(&mut system, &mut problems).await?;
 
     log("a reading transaction is open");
     let reader = system.database.open_session().await?;
-    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM rollup").await?;
+    reader
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM rollup")
+        .await?;
     for when in ["a reading one, first half", "a reading one, second half"] {
         rows.push((when, stretch(&mut system, step).await?));
     }
@@ -109,7 +114,8 @@ pub async fn long_transactions(
             "| {what} | {versions:.1} | {tick:.2} | {flush:.1} | {log_rows} | {dead_rollups} |"
         );
         if *versions < 1.0 {
-            problems.push(format!("numbers hardly moved: {versions:.1} versions a second ({what})"));
+            problems
+                .push(format!("numbers hardly moved: {versions:.1} versions a second ({what})"));
         }
     }
     // Compared with the time without open transactions, and the second half with the first.
@@ -117,15 +123,21 @@ pub async fn long_transactions(
         let first = rows[earlier].1.tick;
         let last = rows[later].1.tick;
         if last > first * SLOWER_FACTOR + SLOWER_MILLISECONDS {
-            problems.push(format!("ticks got slower: {first:.2} ms, then {last:.2} ms ({})", rows[later].0));
+            problems.push(format!(
+                "ticks got slower: {first:.2} ms, then {last:.2} ms ({})",
+                rows[later].0
+            ));
         }
     }
     problems.extend(system.violation());
     problems.extend(world.history.complaints());
     let writes = world.history.totals().acknowledged;
     // Writing to a string cannot fail.
-    let _written =
-        write!(report, "\neach of {} s, {writes} writes acknowledged in all, seed {seed}", step.as_secs());
+    let _written = write!(
+        report,
+        "\neach of {} s, {writes} writes acknowledged in all, seed {seed}",
+        step.as_secs()
+    );
     drop(writers);
     finish(system).await?;
     Ok(SoakOutcome { report, problems })
@@ -143,11 +155,18 @@ fn own_rows(base_item: Uuid) -> String {
 async fn shown(system: &System) -> anyhow::Result<i64> {
     let gateway = system.stack.url(ServiceKind::SseGateway.replica(1));
     let request = reqwest::Client::new().get(format!("{gateway}/statistics/item-creation/year"));
-    let text = request.header("accept", "application/json").send().await?.error_for_status()?.text().await?;
+    let text = request
+        .header("accept", "application/json")
+        .send()
+        .await?
+        .error_for_status()?
+        .text()
+        .await?;
     let window: serde_json::Value = serde_json::from_str(&text)?;
     let buckets = window["buckets"].as_array().context("an answer without buckets")?;
-    let own =
-        buckets.iter().find(|bucket| bucket["time"].as_str().is_some_and(|time| time.starts_with("1990")));
+    let own = buckets
+        .iter()
+        .find(|bucket| bucket["time"].as_str().is_some_and(|time| time.starts_with("1990")));
     Ok(own.and_then(|bucket| bucket["count"].as_i64()).unwrap_or(0))
 }
 
@@ -155,10 +174,14 @@ async fn shown(system: &System) -> anyhow::Result<i64> {
 async fn until_purged(system: &mut System, problems: &mut Vec<String>) -> anyhow::Result<()> {
     let started = Instant::now();
     let purged = until(SERVICE_TIMEOUT, async || {
-        Ok((number(system, "SELECT count(*) FROM count_log").await? < PURGED_LOG_ROWS).then_some(()))
+        Ok((number(system, "SELECT count(*) FROM count_log").await? < PURGED_LOG_ROWS)
+            .then_some(()))
     });
     if purged.await?.is_none() {
-        problems.push(format!("the change log was not purged within {} s", started.elapsed().as_secs()));
+        problems.push(format!(
+            "the change log was not purged within {} s",
+            started.elapsed().as_secs()
+        ));
     }
     Ok(())
 }
@@ -193,8 +216,9 @@ async fn metrics(system: &System) -> anyhow::Result<HashMap<String, f64>> {
     let url = format!("{}/metrics", system.stack.internal_url(system.leader().await?));
     let text = reqwest::get(url).await?.text().await?;
     let mut metrics: HashMap<String, f64> = HashMap::new();
-    for line in
-        text.lines().filter(|line| !line.starts_with('#') && line.contains(' ') && !line.contains("le=\""))
+    for line in text
+        .lines()
+        .filter(|line| !line.starts_with('#') && line.contains(' ') && !line.contains("le=\""))
     {
         let (name, value) = line.rsplit_once(' ').context("a metric without a value")?;
         let name = name.split('{').next().unwrap_or(name);

@@ -59,8 +59,9 @@ impl Sampler {
         // A fault may terminate this session, so it must be opened again by itself.
         let mut database = system.database.reconnecting_session().await?;
         let processes = system.stack.process_ids();
-        let processes: Vec<(Instance, u32)> =
-            processes.filter(|(instance, _)| *instance != ServiceKind::SseGateway.replica(2)).collect();
+        let processes: Vec<(Instance, u32)> = processes
+            .filter(|(instance, _)| *instance != ServiceKind::SseGateway.replica(2))
+            .collect();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let running = tokio::spawn(async move {
@@ -98,7 +99,11 @@ impl Samples {
             };
             let resident = field("VmRSS:").context("a process has no memory")? / 1_024.0;
             let threads = field("Threads:").context("a process has no threads")?;
-            self.add(&format!("{name}: memory, MB"), resident, Tolerance { share: 0.1, amount: 6.0 });
+            self.add(
+                &format!("{name}: memory, MB"),
+                resident,
+                Tolerance { share: 0.1, amount: 6.0 },
+            );
             self.add(&format!("{name}: threads"), threads, Tolerance { share: 0.0, amount: 2.0 });
             let open = open_descriptors(*process_id)? as f64;
             self.add(&format!("{name}: descriptors"), open, Tolerance { share: 0.2, amount: 16.0 });
@@ -130,7 +135,8 @@ impl Samples {
         let grown = self.0.iter().filter_map(|(name, Series { tolerance, values })| {
             let (second, last) = quarters(values)?;
             let most = second * (1.0 + tolerance.share) + tolerance.amount;
-            (last > most).then(|| format!("{name}: {second:.1}, then {last:.1}; the limit is {most:.1}"))
+            (last > most)
+                .then(|| format!("{name}: {second:.1}, then {last:.1}; the limit is {most:.1}"))
         });
         grown.collect()
     }
@@ -164,7 +170,8 @@ fn quarters(values: &[f64]) -> Option<(f64, f64)> {
 pub(super) fn descriptors(system: &System) -> anyhow::Result<BTreeMap<String, usize>> {
     let mut open = BTreeMap::new();
     for (instance, process_id) in system.stack.process_ids() {
-        *open.entry(instance.service.name().to_owned()).or_default() += open_descriptors(process_id)?;
+        *open.entry(instance.service.name().to_owned()).or_default() +=
+            open_descriptors(process_id)?;
     }
     Ok(open)
 }
@@ -188,6 +195,9 @@ mod tests {
         let grown = samples.grown();
         assert_eq!(grown.len(), 1, "{grown:?}");
         assert!(grown[0].starts_with("leak: 37.0, then 87.0"), "{grown:?}");
-        assert!(!Samples::default().grown().is_empty(), "a run without measurements proves nothing");
+        assert!(
+            !Samples::default().grown().is_empty(),
+            "a run without measurements proves nothing"
+        );
     }
 }

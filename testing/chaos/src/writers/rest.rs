@@ -111,9 +111,18 @@ impl RestProducer {
         }
         let body = match table {
             Table::Items => json!({ "id": id, "base_item_id": base_item, "created_at": text }),
-            Table::Transfers => json!({ "id": id, "item_id": item, "owner_id": user, "timestamp": text }),
+            Table::Transfers => {
+                json!({ "id": id, "item_id": item, "owner_id": user, "timestamp": text })
+            }
         };
-        RowRequest { table, id, method: Method::POST, path: format!("/{}", table.name()), body, key: None }
+        RowRequest {
+            table,
+            id,
+            method: Method::POST,
+            path: format!("/{}", table.name()),
+            body,
+            key: None,
+        }
     }
 
     /// Inserts a row. Repeats the request if it may have failed, and sometimes if it succeeded.
@@ -127,7 +136,10 @@ impl RestProducer {
             state = match self.send(&request).await {
                 Some(status) if status.is_success() => ExpectedState::Stored,
                 Some(StatusCode::CONFLICT) => {
-                    history.complain(format!("{} got a 409, but no other producer uses that id", request.id));
+                    history.complain(format!(
+                        "{} got a 409, but no other producer uses that id",
+                        request.id
+                    ));
                     ExpectedState::Unknown
                 }
                 // An earlier attempt may have succeeded at an ingest-api with another clock.
@@ -167,7 +179,9 @@ impl RestProducer {
             }
             Some(status @ (StatusCode::CREATED | StatusCode::CONFLICT)) => {
                 let id = request.id;
-                self.world.history.complain(format!("{id} was acknowledged, but its repeat got a {status}"));
+                self.world
+                    .history
+                    .complain(format!("{id} was acknowledged, but its repeat got a {status}"));
             }
             // No response, or a response of an ingest-api with another clock: this proves nothing.
             _ => {}
@@ -254,12 +268,14 @@ impl RestProducer {
     /// server error that ingest-api may respond with, because only the database can fail here.
     async fn send(&mut self, request: &RowRequest) -> Option<StatusCode> {
         let url = self.url(&request.path);
-        let mut builder = self.client.request(request.method.clone(), url).timeout(RESPONSE_TIMEOUT);
+        let mut builder =
+            self.client.request(request.method.clone(), url).timeout(RESPONSE_TIMEOUT);
         if let Some(key) = request.key {
             builder = builder.header("idempotency-key", key.to_string());
         }
         if !request.body.is_null() {
-            builder = builder.header("content-type", "application/json").body(request.body.to_string());
+            builder =
+                builder.header("content-type", "application/json").body(request.body.to_string());
         }
         let answer = builder.send().await.ok()?;
         let status = answer.status();

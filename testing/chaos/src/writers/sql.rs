@@ -41,7 +41,8 @@ impl Statement {
             Self::Control(statement) => client.batch_execute(statement).await.map(|()| None),
             Self::Rows(statement, expected) => {
                 let rows = client.execute(statement, &[]).await?;
-                Ok((rows != *expected).then(|| format!("{rows} rows instead of {expected}: {statement}")))
+                Ok((rows != *expected)
+                    .then(|| format!("{rows} rows instead of {expected}: {statement}")))
             }
             Self::CopyItems(rows) => {
                 let mut sink = pin!(client.copy_in("COPY items FROM STDIN").await?);
@@ -63,7 +64,8 @@ struct RowChanges {
 impl SqlProducer {
     /// Writes until the connection fails.
     pub(super) async fn write(&mut self) -> anyhow::Result<()> {
-        let connected = tokio::time::timeout(RESPONSE_TIMEOUT, self.world.database.connect(NoTls)).await;
+        let connected =
+            tokio::time::timeout(RESPONSE_TIMEOUT, self.world.database.connect(NoTls)).await;
         let (client, connection) = connected.context("connecting took too long")??;
         tokio::spawn(connection);
         if let Some(name) = self.prepared.take() {
@@ -78,10 +80,15 @@ impl SqlProducer {
     }
 
     /// Runs one transaction. `own` are rows that no other producer changes.
-    async fn transaction(&mut self, client: &Client, own: &mut Vec<(Table, Uuid)>) -> anyhow::Result<()> {
+    async fn transaction(
+        &mut self,
+        client: &Client,
+        own: &mut Vec<(Table, Uuid)>,
+    ) -> anyhow::Result<()> {
         let history = Arc::clone(&self.world.history);
         let _in_flight = history.begin().await;
-        let isolation = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"][self.random.random_range(0..3)];
+        let isolation =
+            ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"][self.random.random_range(0..3)];
         let mut statements = vec![Statement::Control(format!("BEGIN ISOLATION LEVEL {isolation}"))];
         let mut effects = RowChanges::default();
         for _ in 0..self.random.random_range(1..4) {
@@ -127,7 +134,8 @@ impl SqlProducer {
         // server notices the loss of the connection.
         let (committed, absent) = match written {
             Ok(Ok(())) => {
-                let ended = tokio::time::timeout(RESPONSE_TIMEOUT, client.batch_execute(&end)).await;
+                let ended =
+                    tokio::time::timeout(RESPONSE_TIMEOUT, client.batch_execute(&end)).await;
                 if let Ok(Ok(())) = ended {
                     history.succeeded(kinds);
                     has_ended = true;
@@ -194,16 +202,19 @@ impl SqlProducer {
         let kind = self.random.random_range(0..12);
         let number = if self.random.random_bool(0.1) { self.random.random_range(2..60) } else { 1 };
         let ids: Vec<Uuid> = (0..number).map(|_| Uuid::now_v7()).collect();
-        let list = |row: &dyn Fn(&Uuid) -> String| ids.iter().map(row).collect::<Vec<_>>().join(", ");
+        let list =
+            |row: &dyn Fn(&Uuid) -> String| ids.iter().map(row).collect::<Vec<_>>().join(", ");
         match kind {
             0..4 => {
                 let rows = list(&|id| format!("('{id}', '{base_item}', {time})"));
-                statements.push(Statement::Rows(format!("INSERT INTO items VALUES {rows}"), number));
+                statements
+                    .push(Statement::Rows(format!("INSERT INTO items VALUES {rows}"), number));
                 effects.insert(undone, WriteKind::Insert, Table::Items, &ids);
             }
             4..8 => {
                 let rows = list(&|id| format!("('{id}', {time}, '{user}', '{item}')"));
-                statements.push(Statement::Rows(format!("INSERT INTO transfers VALUES {rows}"), number));
+                statements
+                    .push(Statement::Rows(format!("INSERT INTO transfers VALUES {rows}"), number));
                 effects.insert(undone, WriteKind::Insert, Table::Transfers, &ids);
             }
             8 => {
@@ -217,8 +228,10 @@ impl SqlProducer {
             }
             9 => {
                 // Updates the last own row if it is a transfer, and inserts the other rows.
-                let held = own.last().filter(|(table, _)| *table == Table::Transfers).map(|(_, id)| id);
-                let wanted = ids.iter().chain(held).map(|id| format!("('{id}'::uuid)")).collect::<Vec<_>>();
+                let held =
+                    own.last().filter(|(table, _)| *table == Table::Transfers).map(|(_, id)| id);
+                let wanted =
+                    ids.iter().chain(held).map(|id| format!("('{id}'::uuid)")).collect::<Vec<_>>();
                 let merge = format!(
                     "MERGE INTO transfers AS held USING (VALUES {}) AS wanted (id) ON held.id = wanted.id \
                      WHEN MATCHED THEN UPDATE SET \"timestamp\" = {time} \

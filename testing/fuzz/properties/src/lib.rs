@@ -39,7 +39,9 @@ pub(crate) fn cuts(bytes: &[u8]) -> [Vec<&[u8]>; 4] {
         let mut parts = Vec::new();
         let mut rest = bytes;
         while !rest.is_empty() {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let length = usize::try_from(1 + (state >> 33) % longest).unwrap_or(1).min(rest.len());
             let (part, after) = rest.split_at(length);
             parts.push(part);
@@ -49,7 +51,8 @@ pub(crate) fn cuts(bytes: &[u8]) -> [Vec<&[u8]>; 4] {
     };
     let short = some(4);
     let long = some(100);
-    let every = if bytes.len() <= CUT_EVERYWHERE { bytes.chunks(1).collect() } else { around_ends(bytes) };
+    let every =
+        if bytes.len() <= CUT_EVERYWHERE { bytes.chunks(1).collect() } else { around_ends(bytes) };
     [vec![bytes], every, short, long]
 }
 
@@ -75,7 +78,10 @@ mod tests {
 
     #[test]
     fn bytes_are_split_around_line_ends() {
-        assert_eq!(around_ends(b"abcd\nef\r\n"), [&b"abc"[..], b"d", b"\n", b"e", b"f", b"\r", b"\n"]);
+        assert_eq!(
+            around_ends(b"abcd\nef\r\n"),
+            [&b"abc"[..], b"d", b"\n", b"e", b"f", b"\r", b"\n"]
+        );
         for parts in cuts(&b"abcde\nfghij\r\n\n".repeat(30)) {
             assert_eq!(parts.concat(), b"abcde\nfghij\r\n\n".repeat(30));
             assert!(parts.iter().all(|part| !part.is_empty()));

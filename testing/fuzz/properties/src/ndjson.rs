@@ -46,7 +46,9 @@ pub fn check(bytes: &[u8]) {
                 row::<NewItem>(number, &text, &["base_item_id"], same_item);
                 row::<NewTransfer>(number, &text, &["item_id", "owner_id"], same_transfer);
                 row::<NewBaseItem>(number, &text, &["description"], same_base_item);
-                row::<NewUser>(number, &text, &[], |row: &User, again: &User| assert_eq!(row, again));
+                row::<NewUser>(number, &text, &[], |row: &User, again: &User| {
+                    assert_eq!(row, again)
+                });
             }
         }
     }
@@ -117,7 +119,10 @@ where
         Err(rejection) => {
             reported(number, &rejection);
             let field = rejection.field();
-            assert!(matches!(field, Some("created_at" | "timestamp")), "{rejection} does not name the time");
+            assert!(
+                matches!(field, Some("created_at" | "timestamp")),
+                "{rejection} does not name the time"
+            );
         }
     }
 }
@@ -128,7 +133,10 @@ fn named(json: &Value, required: &[&str], rejection: &Rejection) {
     match json {
         Value::Object(members) => {
             let missing = required.contains(&field) && !members.contains_key(field);
-            assert!(members.contains_key(field) || missing, "{json} is refused for {field:?}: {rejection}");
+            assert!(
+                members.contains_key(field) || missing,
+                "{json} is refused for {field:?}: {rejection}"
+            );
         }
         _ => assert_eq!(field, "the body", "{json} is refused: {rejection}"),
     }
@@ -155,7 +163,9 @@ fn same_transfer(row: &Transfer, again: &Transfer) {
 fn same_base_item(row: &BaseItem, again: &BaseItem) {
     assert_eq!(row, again);
     let text = row.description.as_str();
-    assert!(!text.contains('\0') && text.chars().count() <= ingest_api::model::DESCRIPTION_CHARACTERS);
+    assert!(
+        !text.contains('\0') && text.chars().count() <= ingest_api::model::DESCRIPTION_CHARACTERS
+    );
 }
 
 /// The time can be represented by Postgres and by every later hop.

@@ -40,7 +40,12 @@ pub fn check(bytes: &[u8]) {
     let limits = history_limits();
     consider(&query, &pairs, |query| parse_topic_query(query, TOPIC, limits), asked);
     consider(&query, &pairs, parse_topics_query, window);
-    consider(&query, &pairs, |query| PageQuery::parse(query, &page_limits()).map_err(ApiError::from), page);
+    consider(
+        &query,
+        &pairs,
+        |query| PageQuery::parse(query, &page_limits()).map_err(ApiError::from),
+        page,
+    );
 }
 
 fn consider<T, E>(
@@ -90,9 +95,9 @@ fn refused(pairs: &Pairs, error: &impl ResponseError) {
         // A long name is shortened to its start and its end with an ellipsis in between. A name may
         // also contain an ellipsis itself.
         let cut_to = |name: &str| {
-            field
-                .match_indices('…')
-                .any(|(at, cut)| name.starts_with(&field[..at]) && name.ends_with(&field[at + cut.len()..]))
+            field.match_indices('…').any(|(at, cut)| {
+                name.starts_with(&field[..at]) && name.ends_with(&field[at + cut.len()..])
+            })
         };
         field == "topic" || names.iter().any(|name| *name == field || cut_to(name))
     });
@@ -131,7 +136,10 @@ fn window(asked: &WindowQuery, _: &Pairs) -> Pairs {
     }
     if let Some(heartbeat) = heartbeat {
         let seconds = heartbeat.as_secs();
-        assert!(seconds >= 1 && seconds <= HEARTBEAT_SECONDS_MAX as u64, "a heartbeat of {seconds} s");
+        assert!(
+            seconds >= 1 && seconds <= HEARTBEAT_SECONDS_MAX as u64,
+            "a heartbeat of {seconds} s"
+        );
         written.push(("heartbeat".to_owned(), seconds.to_string()));
     }
     written
@@ -169,7 +177,8 @@ fn bounds_the_same_buckets(name: &str, time: BucketTime, pairs: &Pairs) {
     let Some(given) = given else { panic!("{name} is {time}, but the query has no time") };
     let later = OffsetDateTime::from(time) - given;
     assert!(
-        (!later.is_negative() || time == BucketTime::MAX) && later < time::Duration::milliseconds(1),
+        (!later.is_negative() || time == BucketTime::MAX)
+            && later < time::Duration::milliseconds(1),
         "{name} is {time}, but the query has {given}"
     );
 }

@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use actix_web::http::header::HeaderValue;
 use actix_web::test::TestRequest;
 use domain::{
-    Bucket, BucketTime, Frame, FrameKind, Metric, Nonce, Resume, Statistics, TimeUnit, Topic, TopicFrame,
-    Version,
+    Bucket, BucketTime, Frame, FrameKind, Metric, Nonce, Resume, Statistics, TimeUnit, Topic,
+    TopicFrame, Version,
 };
 use statistics_stream::decoder::StreamEvent;
 use statistics_stream::last_event_id;
@@ -37,7 +37,8 @@ pub fn check(bytes: &[u8]) {
         Some(id)
     });
     if let Ok(value) = HeaderValue::from_bytes(header) {
-        let request = TestRequest::default().insert_header(("last-event-id", value)).to_http_request();
+        let request =
+            TestRequest::default().insert_header(("last-event-id", value)).to_http_request();
         assert_eq!(last_event_id(&request), id, "the id of a request");
     }
     let first = id.unwrap_or(Version { nonce: Nonce::new(1), tick: 0 });
@@ -80,7 +81,8 @@ fn frame(gateway: &Statistics, kind: u8, what: u8) -> Frame {
     };
     let other_term = version.nonce != held.nonce;
     let snapshot = other_term || kind & 16 != 0;
-    let version = if other_term { version } else { Version { tick: version.tick.max(held.tick), ..held } };
+    let version =
+        if other_term { version } else { Version { tick: version.tick.max(held.tick), ..held } };
     let unit = TimeUnit::ALL[usize::from(kind & 15) % TimeUnit::ALL.len()];
     let topic = Topic::new(Metric::ALL[usize::from(what & 1)], unit);
     // Windows of a few buckets are soon full.
@@ -105,7 +107,12 @@ fn check_unnamed_topics(frame: &Frame, before: &[TopicFrame], after: &[TopicFram
 }
 
 /// A client with an earlier state gets the current one.
-fn check_resumed(gateway: &Statistics, present: &[TopicFrame], held: &Statistics, shown: &[TopicFrame]) {
+fn check_resumed(
+    gateway: &Statistics,
+    present: &[TopicFrame],
+    held: &Statistics,
+    shown: &[TopicFrame],
+) {
     if held.version() == gateway.version() {
         return;
     }
@@ -121,7 +128,11 @@ fn check_resumed(gateway: &Statistics, present: &[TopicFrame], held: &Statistics
         let client = client.as_ref().filter(|_| named.iter().any(|part| part.topic == topic));
         match client {
             Some(client) => {
-                assert_eq!(client.snapshot(topic, usize::MAX).buckets, present.buckets, "of {topic}");
+                assert_eq!(
+                    client.snapshot(topic, usize::MAX).buckets,
+                    present.buckets,
+                    "of {topic}"
+                );
             }
             None => assert_eq!(shown.buckets, present.buckets, "of {topic}, which is not sent"),
         }
@@ -141,7 +152,10 @@ fn check_decision(gateway: &Statistics, id: Version) {
         Resume::Patch => {
             assert!(id.nonce == present.nonce && id.tick <= present.tick);
             assert!(frame.as_ref().is_none_or(|frame| frame.kind == FrameKind::Patch));
-            assert!(id != present || frame.is_none(), "{id} is the current version, but gets {frame:?}");
+            assert!(
+                id != present || frame.is_none(),
+                "{id} is the current version, but gets {frame:?}"
+            );
         }
         Resume::Snapshot => {
             assert!(id != present, "the current version needs no snapshot");
@@ -152,6 +166,10 @@ fn check_decision(gateway: &Statistics, id: Version) {
     if let Some(frame) = frame {
         assert_eq!(frame.version, present);
         let again = decoded(&encoded(&frame));
-        assert_eq!(again, (vec![StreamEvent::Frame(frame)], None), "a written frame must be read again");
+        assert_eq!(
+            again,
+            (vec![StreamEvent::Frame(frame)], None),
+            "a written frame must be read again"
+        );
     }
 }

@@ -44,7 +44,11 @@ pub(crate) fn decoded(event: &str) -> (Vec<StreamEvent>, Option<String>) {
 }
 
 /// The events that are decoded before the bytes end or an error occurs, and the error.
-fn decoded_by(decoder: &EventDecoder, parts: &[&[u8]], largest: usize) -> (Vec<StreamEvent>, Option<String>) {
+fn decoded_by(
+    decoder: &EventDecoder,
+    parts: &[&[u8]],
+    largest: usize,
+) -> (Vec<StreamEvent>, Option<String>) {
     let mut decoder = decoder.clone();
     let mut source = BytesMut::new();
     let mut all = Vec::new();
@@ -97,7 +101,9 @@ fn applied(frames: &[Frame]) {
     }
     let Some((state, shown)) = state else { return };
     let topics: Vec<Topic> = Topic::all().collect();
-    let Some(frame) = state.frame_since(None, &topics) else { panic!("there is no snapshot of a state") };
+    let Some(frame) = state.frame_since(None, &topics) else {
+        panic!("there is no snapshot of a state")
+    };
     assert_eq!(
         decoded(&encoded(&frame)),
         (vec![StreamEvent::Frame(frame.clone())], None),

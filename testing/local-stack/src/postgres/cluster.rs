@@ -44,7 +44,10 @@ impl Cluster {
     ///
     /// # Errors
     /// [`PostgresError`].
-    pub fn start(installation: &Installation, settings: &ClusterSettings) -> Result<Self, PostgresError> {
+    pub fn start(
+        installation: &Installation,
+        settings: &ClusterSettings,
+    ) -> Result<Self, PostgresError> {
         let user = settings.make_folder()?;
         let data = settings.data();
         if !data.join("PG_VERSION").exists() {
@@ -90,8 +93,9 @@ impl Cluster {
             "max_prepared_transactions=20".to_owned(),
         ];
         if !settings.durable {
-            options
-                .extend(["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned));
+            options.extend(
+                ["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned),
+            );
         }
         for option in options.iter().chain(&settings.parameters) {
             server.arg("-c").arg(option);
@@ -191,12 +195,19 @@ fn initialise(
         std::fs::remove_dir_all(data).map_err(io_error(format!("removing {}", data.display())))?;
     }
     let secret = settings.folder.join("password");
-    std::fs::write(&secret, &settings.password).map_err(io_error("writing the password for initdb"))?;
+    std::fs::write(&secret, &settings.password)
+        .map_err(io_error("writing the password for initdb"))?;
     if let Some(User { uid, gid }) = user {
         chown(&secret, Some(uid), Some(gid)).map_err(io_error("giving away the password file"))?;
     }
     let mut initdb = installation.command("initdb", user);
-    initdb.args(["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", "--username", &settings.user]);
+    initdb.args([
+        "--encoding=UTF8",
+        "--locale=C",
+        "--auth=scram-sha-256",
+        "--username",
+        &settings.user,
+    ]);
     initdb.arg("--pwfile").arg(&secret).arg("--pgdata").arg(data);
     if !settings.durable {
         initdb.arg("--no-sync");

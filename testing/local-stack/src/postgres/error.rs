@@ -19,7 +19,9 @@ pub enum PostgresError {
     #[error("{} has no Postgres {OLDEST} or newer that runs on this machine", .0.display())]
     NotThere(PathBuf),
     /// This process runs as root, and there is no other user to run Postgres as.
-    #[error("Postgres refuses to run as root, and there is no user named postgres to run it as: create one")]
+    #[error(
+        "Postgres refuses to run as root, and there is no user named postgres to run it as: create one"
+    )]
     NoUser,
     /// The operating system refused a file operation or could not run a program.
     #[error("{doing}: {source}")]

@@ -37,9 +37,11 @@ impl Installation {
     pub fn find() -> Result<Self, PostgresError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-        for (parent, below) in
-            [("/usr/lib/postgresql", "bin"), ("/opt/homebrew/opt", "bin"), ("/usr/local/opt", "bin")]
-        {
+        for (parent, below) in [
+            ("/usr/lib/postgresql", "bin"),
+            ("/opt/homebrew/opt", "bin"),
+            ("/usr/local/opt", "bin"),
+        ] {
             let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
             folders.extend(entries.map(|entry| entry.path().join(below)));
         }

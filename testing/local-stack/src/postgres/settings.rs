@@ -43,7 +43,8 @@ impl ClusterSettings {
     /// user.
     pub(super) fn make_folder(&self) -> Result<Option<User>, PostgresError> {
         let folder = &self.folder;
-        std::fs::create_dir_all(folder).map_err(io_error(format!("making {}", folder.display())))?;
+        std::fs::create_dir_all(folder)
+            .map_err(io_error(format!("making {}", folder.display())))?;
         let user = other_user(folder)?;
         if let Some(User { uid, gid }) = user {
             chown(folder, Some(uid), Some(gid))
@@ -64,7 +65,8 @@ fn other_user(folder: &Path) -> Result<Option<User>, PostgresError> {
         return Ok(Some(User { uid: owner.uid(), gid: owner.gid() }));
     }
     let id = |option: &str| {
-        let output = Command::new("id").args([OsStr::new(option), OsStr::new("postgres")]).output().ok()?;
+        let output =
+            Command::new("id").args([OsStr::new(option), OsStr::new("postgres")]).output().ok()?;
         String::from_utf8(output.stdout).ok()?.trim().parse().ok()
     };
     match (id("-u"), id("-g")) {

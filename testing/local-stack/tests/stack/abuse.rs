@@ -84,7 +84,8 @@ impl Abused {
         ];
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&log);
-        let note = move |instance: Instance, line: &str| lines.lock().push(format!("{instance}: {line}"));
+        let note =
+            move |instance: Instance, line: &str| lines.lock().push(format!("{instance}: {line}"));
         let mut stack = Stack::start(settings, Arc::new(note)).unwrap();
         for instance in stack.instances() {
             stack.until_ready(instance, DEADLINE).await.unwrap();
@@ -124,8 +125,10 @@ impl Abused {
         })
         .await;
         let log = self.log.lock();
-        let complaints: Vec<_> =
-            log.iter().filter(|line| line.contains("panicked") || line.contains(" ERROR ")).collect();
+        let complaints: Vec<_> = log
+            .iter()
+            .filter(|line| line.contains("panicked") || line.contains(" ERROR "))
+            .collect();
         assert!(complaints.is_empty(), "{complaints:?}");
     }
 
@@ -139,7 +142,8 @@ impl Abused {
     async fn subscribers(&self) -> u32 {
         let url = format!("{}/metrics", self.stack.internal_url(ServiceKind::SseGateway));
         let metrics = reqwest::get(url).await.unwrap().text().await.unwrap();
-        let line = metrics.lines().find(|line| line.starts_with("gateway_stream_subscribers ")).unwrap();
+        let line =
+            metrics.lines().find(|line| line.starts_with("gateway_stream_subscribers ")).unwrap();
         line.rsplit_once(' ').unwrap().1.parse().unwrap()
     }
 
@@ -168,7 +172,8 @@ async fn malformed_requests_are_refused_and_leave_nothing_behind() {
     let ingest = ("ingest-api", abused.port("ingest-api"));
     let mut before = Vec::new();
     for round in 1..=3 {
-        let everywhere = abused.doors.iter().flat_map(|door| malformed.iter().map(move |case| (*door, case)));
+        let everywhere =
+            abused.doors.iter().flat_map(|door| malformed.iter().map(move |case| (*door, case)));
         let cases = everywhere.chain(bodies.iter().map(|case| (ingest, case)));
         let talks = cases.map(async |((door, port), (name, bytes, expected))| {
             let talk = talk(port, bytes, b"").await;
@@ -216,10 +221,19 @@ async fn slow_clients_are_cut_off_in_time() {
         ("a slow second head", get("/none", &[]), b"G", idle, &[404]),
         ("a slow rest of what was answered", early.clone(), b"1\r\nx\r\n", idle, &[404]),
         ("a rest that does not come", early.clone(), b"", idle, &[404]),
-        ("a rest with an endless extension", [early, b"1;".to_vec()].concat(), b"xxx", idle, &[404]),
+        (
+            "a rest with an endless extension",
+            [early, b"1;".to_vec()].concat(),
+            b"xxx",
+            idle,
+            &[404],
+        ),
     ];
     let post = |kind: &str, more: &str| {
-        head("POST /users HTTP/1.1", &["host: x", &format!("content-type: application/{kind}"), more])
+        head(
+            "POST /users HTTP/1.1",
+            &["host: x", &format!("content-type: application/{kind}"), more],
+        )
     };
     let length = "content-length: 60000";
     let chunks = "transfer-encoding: chunked";
@@ -228,7 +242,13 @@ async fn slow_clients_are_cut_off_in_time() {
     let bodies: [Slow; 6] = [
         ("a body that does not come", post("json", length), b"", idle, &[400]),
         ("a slow body", post("json", length), b" ", whole, &[400]),
-        ("an endless extension", [post("json", chunks), b"1;".to_vec()].concat(), b"xxx", 2 * idle, &[400]),
+        (
+            "an endless extension",
+            [post("json", chunks), b"1;".to_vec()].concat(),
+            b"xxx",
+            2 * idle,
+            &[400],
+        ),
         ("an upload that does not come", post("x-ndjson", length), b"", idle, &[400]),
         ("a slow upload", post("x-ndjson", length), b"\n", whole, &[400]),
         // An average rate would allow the fast first part to be followed by hours of dripping.
@@ -241,7 +261,8 @@ async fn slow_clients_are_cut_off_in_time() {
         ),
     ];
     let ingest = ("ingest-api", abused.port("ingest-api"));
-    let cases = abused.doors.iter().flat_map(|door| everywhere.iter().map(move |case| (*door, case)));
+    let cases =
+        abused.doors.iter().flat_map(|door| everywhere.iter().map(move |case| (*door, case)));
     let cases = cases.chain(bodies.iter().map(|case| (ingest, case)));
     let talks = cases.map(async |((door, port), (name, bytes, drip, bound, expected))| {
         let Talk { statuses, lasted } =
@@ -334,7 +355,9 @@ async fn a_stream_ends_when_its_client_is_gone() {
             assert_ne!(reads.read_buf(&mut text).await.unwrap(), 0, "the stream must go on");
         }
     };
-    tokio::time::timeout(DEADLINE, beats).await.expect("the stream must receive a status every second");
+    tokio::time::timeout(DEADLINE, beats)
+        .await
+        .expect("the stream must receive a status every second");
     drop(reads);
     abused.until_recovered(&before).await;
 }

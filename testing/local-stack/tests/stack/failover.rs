@@ -61,7 +61,8 @@ impl Pair {
         standby.settings.parameters.push("log_connections=on".to_owned());
         standby.copy(&primary, &["--write-recovery-conf"]);
         let second = standby.start();
-        let address = Link::to("services to Postgres".to_owned(), primary.settings.port).await.unwrap();
+        let address =
+            Link::to("services to Postgres".to_owned(), primary.settings.port).await.unwrap();
         let database = DatabaseSettings { port: address.port(), ..primary.database() };
         let variables = [1, 2].into_iter().flat_map(|number| {
             CONNECTION_LIFETIME
@@ -138,7 +139,10 @@ impl Persistent {
     /// Waits until this number of further events is acknowledged.
     async fn until_more(&self, events: usize) {
         let wanted = self.acknowledged() + events;
-        until("events must be acknowledged", async || (self.acknowledged() >= wanted).then_some(())).await;
+        until("events must be acknowledged", async || {
+            (self.acknowledged() >= wanted).then_some(())
+        })
+        .await;
     }
 
     /// Stops when the last item is acknowledged, and returns the acknowledged ones.
@@ -157,7 +161,8 @@ async fn items(client: &Client) -> HashSet<Uuid> {
 async fn items_in_history(services: &Services) -> Option<i64> {
     let gateway = services.stack.url(ServiceKind::SseGateway);
     let answer =
-        reqwest::get(format!("{gateway}/statistics/item-creation/year?from=2000-01-01T00:00:00Z")).await;
+        reqwest::get(format!("{gateway}/statistics/item-creation/year?from=2000-01-01T00:00:00Z"))
+            .await;
     let page: Value = serde_json::from_str(&answer.unwrap().text().await.unwrap()).unwrap();
     Some(page["buckets"].as_array()?.iter().filter_map(|bucket| bucket["count"].as_i64()).sum())
 }
@@ -180,19 +185,28 @@ async fn a_synchronous_failover_loses_nothing_that_was_acknowledged() {
     // The address moves before the promotion, so that requests reach a standby in between.
     pair.address.move_to(pair.standby.settings.port);
     until("ingest-api must have connected to the standby", async || {
-        let log = std::fs::read_to_string(pair.standby.settings.folder.join("postgres.log")).unwrap();
+        let log =
+            std::fs::read_to_string(pair.standby.settings.folder.join("postgres.log")).unwrap();
         log.contains("user=newcycle_ingest database=newcycle").then_some(())
     })
     .await;
     // A standby's data may be old.
     let url = format!("{}/items", pair.services.stack.url(ServiceKind::IngestApi));
-    assert_eq!(reqwest::get(url).await.unwrap().status(), 503, "nothing may be read from a standby");
+    assert_eq!(
+        reqwest::get(url).await.unwrap().status(),
+        503,
+        "nothing may be read from a standby"
+    );
     pair.fail_over().await;
     producer.until_more(100).await;
     let acknowledged = producer.stop().await;
 
     pair.services.until_exact(&subscriber, "after the failover").await;
-    assert_eq!(items(&pair.services.client).await, acknowledged, "each acknowledged item must be stored");
+    assert_eq!(
+        items(&pair.services.client).await,
+        acknowledged,
+        "each acknowledged item must be stored"
+    );
     // `observed` checks that no count has fallen.
     let observed = observed(&subscriber.received());
     assert_eq!((observed.streams, observed.snapshots), (1, 2), "{observed:?}");
@@ -224,7 +238,11 @@ async fn events_that_an_asynchronous_failover_loses_are_subtracted() {
     pair.first.stop_with(StopMode::Kill);
     pair.fail_over().await;
     pair.services.until_leads(other).await;
-    assert_eq!(items(&pair.services.client).await.len(), before.len() - 50, "50 items must be lost");
+    assert_eq!(
+        items(&pair.services.client).await.len(),
+        before.len() - 50,
+        "50 items must be lost"
+    );
     pair.services.until_exact(&subscriber, "after the lost events are subtracted").await;
     assert!(
         next_transaction(&pair.services.client).await < lost_transaction,
@@ -269,7 +287,8 @@ async fn the_services_leave_a_primary_that_hangs() {
     let failed_over = Instant::now();
     let interval = Duration::from_millis(100);
     let mut ignore = |_| ();
-    let checked = check.verify_unless_left_behind(VerifyMode::OneSnapshot, &database, interval, &mut ignore);
+    let checked =
+        check.verify_unless_left_behind(VerifyMode::OneSnapshot, &database, interval, &mut ignore);
     let checked = tokio::time::timeout(DEADLINE, checked).await.expect("a check must end too");
     assert!(matches!(checked, Err(StoreError::LeftBehind)), "{checked:?}");
     let producer = Persistent::start(&pair.services);
@@ -343,7 +362,8 @@ async fn a_rebuild_and_a_verification_end_if_the_server_hangs() {
     settings.leader.address_check_interval = NonZeroDuration::from_millis(100);
     take_over_and_rebuild(&settings, &mut |_| ()).await.unwrap();
     for command in ["rebuild", "verify"] {
-        let address = Link::to("services to Postgres".to_owned(), database.notifier().port).await.unwrap();
+        let address =
+            Link::to("services to Postgres".to_owned(), database.notifier().port).await.unwrap();
         let hung = Notify::new();
         settings.database.port = address.port();
         let mut hang = |_| {

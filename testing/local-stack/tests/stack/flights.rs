@@ -43,11 +43,16 @@ pub(crate) async fn post(stack: &Stack) -> Value {
         let mut body = Vec::new();
         flate2::read::GzDecoder::new(file).read_to_end(&mut body).unwrap();
         let url = format!("{}/{name}", stack.url(ServiceKind::IngestApi));
-        let request = reqwest::Client::new().post(url).header("content-type", "application/x-ndjson");
+        let request =
+            reqwest::Client::new().post(url).header("content-type", "application/x-ndjson");
         let answer = request.body(body).send().await.unwrap().text().await.unwrap();
         let answer: Value = serde_json::from_str(&answer).unwrap();
         let rows = &expected["rows"][name.replace('-', "_")];
-        assert_eq!((&answer["accepted"], &answer["rejected"]), (rows, &Value::from(0)), "{name}: {answer}");
+        assert_eq!(
+            (&answer["accepted"], &answer["rejected"]),
+            (rows, &Value::from(0)),
+            "{name}: {answer}"
+        );
     }
     expected
 }

@@ -16,8 +16,13 @@ fn lead(function: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_tries_every_address_for_the_leader() {
-    let mut services =
-        Services::start(Replicas { stats_notifier: 2, ingest_api: 1, sse_gateway: 1, dashboard: 0 }).await;
+    let mut services = Services::start(Replicas {
+        stats_notifier: 2,
+        ingest_api: 1,
+        sse_gateway: 1,
+        dashboard: 0,
+    })
+    .await;
     let [first, second] = [1, 2].map(|number| ServiceKind::StatsNotifier.replica(number));
     // The first one stops, so the second one leads.
     assert!(services.stack.stop_one(first, DEADLINE).await);
@@ -36,8 +41,13 @@ async fn a_gateway_tries_every_address_for_the_leader() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_resumes_at_another_gateway_with_a_patch() {
-    let mut services =
-        Services::start(Replicas { stats_notifier: 1, ingest_api: 1, sse_gateway: 2, dashboard: 0 }).await;
+    let mut services = Services::start(Replicas {
+        stats_notifier: 1,
+        ingest_api: 1,
+        sse_gateway: 2,
+        dashboard: 0,
+    })
+    .await;
     let [first, second] = [1, 2].map(|number| ServiceKind::SseGateway.replica(number));
     let clients = [services.subscribe(first).await, services.subscribe(second).await];
     services.post(20).await;
@@ -63,18 +73,25 @@ async fn a_gateway_that_finds_only_standbys_is_stale_until_one_leads() {
     let replicas = Replicas { stats_notifier: 2, ingest_api: 0, sse_gateway: 1, dashboard: 0 };
     let mut services = Services::start_with(replicas, &lead("pg_advisory_lock")).await;
     for number in [1, 2] {
-        services.stack.until_ready(ServiceKind::StatsNotifier.replica(number), DEADLINE).await.unwrap();
+        services
+            .stack
+            .until_ready(ServiceKind::StatsNotifier.replica(number), DEADLINE)
+            .await
+            .unwrap();
     }
     let internal = services.stack.internal_url(ServiceKind::SseGateway);
-    let readiness = async || Some(reqwest::get(format!("{internal}/readyz")).await.ok()?.status().as_u16());
+    let readiness =
+        async || Some(reqwest::get(format!("{internal}/readyz")).await.ok()?.status().as_u16());
     assert_eq!(until("the gateway must respond", readiness).await, 503);
     let subscriber = services.subscribe_from(None, ServiceKind::SseGateway);
-    let status =
-        async || subscriber.received().into_iter().find(|received| matches!(received, Received::Status(_)));
+    let status = async || {
+        subscriber.received().into_iter().find(|received| matches!(received, Received::Status(_)))
+    };
     let status = until("the gateway must send a status", status).await;
     assert!(matches!(status, Received::Status(Upstream::Stale)), "{status:?}");
     let url = format!("{}/statistics/transfers/day", services.stack.url(ServiceKind::SseGateway));
-    let once = reqwest::Client::new().get(url).header("accept", "application/json").send().await.unwrap();
+    let once =
+        reqwest::Client::new().get(url).header("accept", "application/json").send().await.unwrap();
     assert_eq!(once.status(), 503);
 
     services.client.batch_execute(&lead("pg_advisory_unlock")).await.unwrap();

@@ -55,7 +55,10 @@ async fn head_is_get_without_the_body() {
         (200, &"text/event-stream".parse().unwrap())
     );
     assert!(answer.bytes().await.unwrap().is_empty());
-    let metrics =
-        client.get(format!("{}/metrics", stack.internal_url(ServiceKind::SseGateway))).send().await.unwrap();
+    let metrics = client
+        .get(format!("{}/metrics", stack.internal_url(ServiceKind::SseGateway)))
+        .send()
+        .await
+        .unwrap();
     assert!(metrics.text().await.unwrap().contains("gateway_stream_subscribers 0\n"));
 }

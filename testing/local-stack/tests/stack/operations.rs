@@ -83,14 +83,20 @@ async fn history_verify_and_rebuild_of_real_input() {
     assert_eq!(report["events"], 22_977);
     let client = database.connect().await;
     client
-        .batch_execute("UPDATE rollup SET count = count + 1 WHERE unit = 'day' AND bucket = '2001-02-03Z'")
+        .batch_execute(
+            "UPDATE rollup SET count = count + 1 WHERE unit = 'day' AND bucket = '2001-02-03Z'",
+        )
         .await
         .unwrap();
     let (code, report) = verify(&database).await;
     assert_eq!(code, 1);
-    let named =
-        |metric| report["first_mismatches"].as_array().unwrap().iter().any(|one| one["topic"] == metric);
-    assert!(named("transfers/day") && named("transfers/week") && named("item-creation/day"), "{report}");
+    let named = |metric| {
+        report["first_mismatches"].as_array().unwrap().iter().any(|one| one["topic"] == metric)
+    };
+    assert!(
+        named("transfers/day") && named("transfers/week") && named("item-creation/day"),
+        "{report}"
+    );
 
     let output = run(&database, "stats-notifier", &["rebuild", "--json"]);
     let rebuilt: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -106,7 +112,10 @@ async fn history_verify_and_rebuild_of_real_input() {
     for command in commands {
         let output = run(&database, "stats-notifier", &[command]);
         let printed = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && printed.contains("22977 events"), "{command}: {printed}");
+        assert!(
+            output.status.success() && printed.contains("22977 events"),
+            "{command}: {printed}"
+        );
     }
 
     let nowhere = Command::new(service_programs().join("stats-notifier"))
@@ -125,14 +134,19 @@ async fn every_metric_is_in_the_docs_and_every_one_in_the_docs_exists() {
     let stack = start(&database).await;
     // Some metrics exist only after an event, a history request or a client.
     flights::post(&stack).await;
-    let history =
-        format!("{}/statistics/transfers/day?to=2002-01-01T00:00:00Z", stack.url(ServiceKind::SseGateway));
+    let history = format!(
+        "{}/statistics/transfers/day?to=2002-01-01T00:00:00Z",
+        stack.url(ServiceKind::SseGateway)
+    );
     assert_eq!(reqwest::get(history).await.unwrap().status(), 200);
     let mut actual = BTreeMap::new();
     for instance in stack.instances() {
-        let metrics = reqwest::get(format!("{}/metrics", stack.internal_url(instance))).await.unwrap();
+        let metrics =
+            reqwest::get(format!("{}/metrics", stack.internal_url(instance))).await.unwrap();
         for line in metrics.text().await.unwrap().lines() {
-            if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|line| line.split_once(' ')) {
+            if let Some((name, help)) =
+                line.strip_prefix("# HELP ").and_then(|line| line.split_once(' '))
+            {
                 actual.insert(name.to_owned(), help.to_owned());
             }
         }
@@ -183,7 +197,10 @@ async fn the_daily_verification_reports_its_result() {
         ("PGPORT", settings.port.to_string()),
         ("PGDATABASE", settings.name.clone()),
         ("NEWCYCLE__DATABASE__PASSWORD", settings.password.expose_secret().to_owned()),
-        ("NEWCYCLE__VERIFY__AT_UTC", soon.format(format_description!("[hour]:[minute]:[second]")).unwrap()),
+        (
+            "NEWCYCLE__VERIFY__AT_UTC",
+            soon.format(format_description!("[hour]:[minute]:[second]")).unwrap(),
+        ),
     ];
     let (_service, _log) = service("stats-notifier", port, &variables).await;
     let get = async |path: &str| {
@@ -222,7 +239,8 @@ async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
     let logged = || {
         let lines = log.lock().unwrap().clone();
         lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()).find(|line| {
-            line["span"]["request.id"] == "order-4711" && line["span"]["http.route"] == "/items/{id}"
+            line["span"]["request.id"] == "order-4711"
+                && line["span"]["http.route"] == "/items/{id}"
         })
     };
     let started = Instant::now();
@@ -241,17 +259,24 @@ async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
         client.get(format!("http://127.0.0.1:{internal_port}{path}")).send().await.unwrap()
     };
     let metrics = get("/metrics").await.text().await.unwrap();
-    let counted = "http_server_requests_total{method=\"GET\",route=\"/items/{id}\",status=\"503\"} 2";
+    let counted =
+        "http_server_requests_total{method=\"GET\",route=\"/items/{id}\",status=\"503\"} 2";
     assert!(metrics.contains(counted), "{metrics}");
-    let other = "http_server_requests_total{method=\"other\",route=\"/items/{id}\",status=\"405\"} 1";
+    let other =
+        "http_server_requests_total{method=\"other\",route=\"/items/{id}\",status=\"405\"} 1";
     assert!(metrics.contains(other) && !metrics.contains("BREW"), "{metrics}");
     assert!(metrics.contains("ingest_database_errors_total{kind=\"away\"} 2"), "{metrics}");
-    let version: Value = serde_json::from_str(&get("/version").await.text().await.unwrap()).unwrap();
+    let version: Value =
+        serde_json::from_str(&get("/version").await.text().await.unwrap()).unwrap();
     assert_eq!(version["service"], "ingest-api");
     assert_eq!(get("/readyz").await.status(), 503);
     let healthcheck = |port: u16| {
         let mut command = Command::new(service_programs().join("ingest-api"));
-        command.arg("healthcheck").env("NEWCYCLE__INTERNAL__PORT", port.to_string()).output().unwrap()
+        command
+            .arg("healthcheck")
+            .env("NEWCYCLE__INTERNAL__PORT", port.to_string())
+            .output()
+            .unwrap()
     };
     let unready = healthcheck(internal_port);
     let absent = healthcheck(9);
@@ -289,6 +314,9 @@ fn print_settings_names_each_source_and_unknown_settings_are_refused() {
         assert!(text.lines().any(|printed| printed == line), "{line} must be in {text}");
     }
     let (printed, text) = gateway(&[("NEWCYCLE__STREAM__PACE_SECONDS", "1")]);
-    assert!(!printed && text.contains("NEWCYCLE__STREAM__PACE_SECONDS sets stream.pace_seconds"), "{text}");
+    assert!(
+        !printed && text.contains("NEWCYCLE__STREAM__PACE_SECONDS sets stream.pace_seconds"),
+        "{text}"
+    );
     assert!(text.contains("did you mean stream.pace (NEWCYCLE__STREAM__PACE)?"), "{text}");
 }

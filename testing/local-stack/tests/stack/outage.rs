@@ -17,7 +17,8 @@ use crate::support::{DEADLINE, settings, start_with};
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 async fn post(stack: &Stack, path: &str, body: &Value) -> reqwest::Response {
-    let request = reqwest::Client::new().post(format!("{}{path}", stack.url(ServiceKind::IngestApi)));
+    let request =
+        reqwest::Client::new().post(format!("{}{path}", stack.url(ServiceKind::IngestApi)));
     let request = request.header("content-type", "application/json").body(body.to_string());
     request.send().await.unwrap()
 }
@@ -54,7 +55,8 @@ async fn without_postgres_writes_are_refused_and_numbers_are_stale_until_it_retu
     let postgres = OwnPostgres::new(installation(), "outage");
     let mut cluster = postgres.start_migrated().await;
     let stack = start_with(settings(postgres.database(), TestDatabase::roles())).await;
-    let base_item = json!({ "id": "0192d3a4-0000-7000-8000-000000000001", "description": "a thing" });
+    let base_item =
+        json!({ "id": "0192d3a4-0000-7000-8000-000000000001", "description": "a thing" });
     assert_eq!(post(&stack, "/base-items", &base_item).await.status(), 201);
     let item = json!({ "base_item_id": base_item["id"] });
     assert_eq!(post(&stack, "/items", &item).await.status(), 201);

@@ -23,7 +23,8 @@ pub(crate) struct OwnPostgres {
 impl OwnPostgres {
     /// `name` is a part of the folder's name, for people who look for its log.
     pub(crate) fn new(installation: Installation, name: &str) -> Self {
-        let folder = tempfile::Builder::new().prefix(&format!("newcycle-{name}-")).tempdir().unwrap();
+        let folder =
+            tempfile::Builder::new().prefix(&format!("newcycle-{name}-")).tempdir().unwrap();
         let settings = ClusterSettings {
             folder: folder.path().to_owned(),
             port: reserve_port().unwrap(),
@@ -53,8 +54,14 @@ impl OwnPostgres {
     pub(crate) fn copy(&self, running: &Self, further: &[&str]) {
         let port = running.settings.port.to_string();
         let data = self.settings.data();
-        let mut arguments =
-            vec!["--no-sync", "--port", &port, "--checkpoint=fast", "--pgdata", data.to_str().unwrap()];
+        let mut arguments = vec![
+            "--no-sync",
+            "--port",
+            &port,
+            "--checkpoint=fast",
+            "--pgdata",
+            data.to_str().unwrap(),
+        ];
         arguments.extend(further);
         self.run("pg_basebackup", &arguments);
     }
@@ -62,7 +69,8 @@ impl OwnPostgres {
     /// Runs a client program of this version, which must succeed. It connects to this cluster as
     /// the superuser unless the arguments name another one.
     pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Output {
-        let output = self.installation.program(program, &self.settings).unwrap().args(arguments).output();
+        let output =
+            self.installation.program(program, &self.settings).unwrap().args(arguments).output();
         let output = output.unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{program} {arguments:?}: {errors}");
@@ -94,7 +102,8 @@ impl OwnPostgres {
 
     /// Waits until a standby has replayed everything that `primary` has written until now.
     pub(crate) async fn until_caught_up(&self, primary: &Client) {
-        let now: String = primary.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.unwrap().get(0);
+        let now: String =
+            primary.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.unwrap().get(0);
         let client = self.connect().await;
         let has = format!("SELECT pg_last_wal_replay_lsn() >= '{now}'");
         until("the standby must catch up", async || {

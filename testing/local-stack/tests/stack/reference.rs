@@ -69,7 +69,9 @@ fn variables_of_other_systems_do_not_reach_a_program() {
     for (name, _) in PROGRAMS {
         let print = |variables: &[&str]| {
             let mut command = Command::new(programs.join(name));
-            command.arg("print-settings").envs(variables.iter().map(|name| (name, "tcp://10.0.0.1:80")));
+            command
+                .arg("print-settings")
+                .envs(variables.iter().map(|name| (name, "tcp://10.0.0.1:80")));
             let output = command.output().unwrap();
             assert!(output.status.success(), "{name}: {output:?}");
             String::from_utf8(output.stdout).unwrap()

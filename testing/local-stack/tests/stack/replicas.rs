@@ -105,7 +105,11 @@ impl Services {
         let stack = Stack::start(settings, std::sync::Arc::new(|_, _: &str| ())).unwrap();
         let mut services = Self { stack, client, parents, database, _database: None };
         for number in 1..=wanted.ingest_api {
-            services.stack.until_ready(ServiceKind::IngestApi.replica(number), DEADLINE).await.unwrap();
+            services
+                .stack
+                .until_ready(ServiceKind::IngestApi.replica(number), DEADLINE)
+                .await
+                .unwrap();
         }
         services
     }
@@ -132,7 +136,8 @@ impl Services {
     /// Waits until a session other than `former` leads, and returns its backend.
     pub(crate) async fn leading_backend(&self, former: Option<i32>) -> i32 {
         until("another session must lead", async || {
-            let holder = self.client.query_opt(FIND_HOLDERS, &[&LEAD.class, &LEAD.purpose]).await.unwrap();
+            let holder =
+                self.client.query_opt(FIND_HOLDERS, &[&LEAD.class, &LEAD.purpose]).await.unwrap();
             let holder = holder.map(|row| row.get(0));
             holder.filter(|_| holder != former)
         })
@@ -200,7 +205,10 @@ impl Services {
         let expected = self.windows().await;
         until(&format!("every bucket must be exact {when}"), async || {
             let state = subscriber.state()?;
-            expected.iter().all(|window| state.snapshot(window.topic, usize::MAX) == *window).then_some(())
+            expected
+                .iter()
+                .all(|window| state.snapshot(window.topic, usize::MAX) == *window)
+                .then_some(())
         })
         .await;
     }
@@ -208,8 +216,11 @@ impl Services {
     /// The windows that every topic must show, counted from the events by SQL.
     async fn windows(&self) -> Vec<TopicFrame> {
         let mut counts: BTreeMap<(String, BucketTime), i64> = BTreeMap::new();
-        for row in
-            self.client.query(RECOUNT, &[&TimeUnit::ALL.map(TimeUnit::as_str).as_slice()]).await.unwrap()
+        for row in self
+            .client
+            .query(RECOUNT, &[&TimeUnit::ALL.map(TimeUnit::as_str).as_slice()])
+            .await
+            .unwrap()
         {
             let topic = format!("{}/{}", row.get::<_, &str>(0), row.get::<_, &str>(1));
             let time = row.get::<_, time::OffsetDateTime>(2).try_into().unwrap();
@@ -240,11 +251,18 @@ impl Services {
             self.client.query(&wrong, &[&units]).await.unwrap().is_empty().then_some(())
         })
         .await;
-        let writes = self.client.query("SELECT term, backend FROM writes ORDER BY place", &[]).await.unwrap();
+        let writes = self
+            .client
+            .query("SELECT term, backend FROM writes ORDER BY place", &[])
+            .await
+            .unwrap();
         let writes: Vec<(i64, i32)> = writes.iter().map(|row| (row.get(0), row.get(1))).collect();
         for pair in writes.windows(2) {
             let [before, after] = [pair[0], pair[1]];
-            assert!(after.0 > before.0 || after == before, "{after:?} wrote after {before:?}: {writes:?}");
+            assert!(
+                after.0 > before.0 || after == before,
+                "{after:?} wrote after {before:?}: {writes:?}"
+            );
         }
     }
 }
@@ -285,8 +303,10 @@ async fn post(ingest_api: &str, parents: Parents, events: usize) {
 
 /// The role of a stats-notifier. `None` while it does not respond.
 pub(crate) async fn role(internal_url: &str) -> Option<String> {
-    let request = reqwest::Client::new().get(format!("{internal_url}/readyz")).timeout(ROLE_TIMEOUT);
-    let report: Value = serde_json::from_str(&request.send().await.ok()?.text().await.ok()?).unwrap();
+    let request =
+        reqwest::Client::new().get(format!("{internal_url}/readyz")).timeout(ROLE_TIMEOUT);
+    let report: Value =
+        serde_json::from_str(&request.send().await.ok()?.text().await.ok()?).unwrap();
     Some(report["detail"]["role"].as_str().unwrap().to_owned())
 }
 

@@ -28,7 +28,8 @@ const ONE: Replicas = Replicas { stats_notifier: 1, ingest_api: 1, sse_gateway: 
 fn commands(heading: &str) -> Vec<String> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
     let page = std::fs::read_to_string(page).unwrap();
-    let section = page.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+    let section =
+        page.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
     let blocks = section.split("```sh\n").skip(1);
     blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
 }
@@ -42,7 +43,12 @@ alias stats-notifier='NEWCYCLE__DATABASE__PASSWORD=$NOTIFIER_PASSWORD stats-noti
 
 /// Runs commands as an operator would: in a folder, on a database, with the programs of one version
 /// of Postgres and those of the project.
-fn operate(folder: &Path, programs: &Installation, database: &DatabaseSettings, commands: &str) -> Output {
+fn operate(
+    folder: &Path,
+    programs: &Installation,
+    database: &DatabaseSettings,
+    commands: &str,
+) -> Output {
     let roles = TestDatabase::roles();
     let path = std::env::join_paths([
         programs.programs(),
@@ -66,7 +72,12 @@ fn operate(folder: &Path, programs: &Installation, database: &DatabaseSettings, 
 }
 
 /// [`operate`], which must succeed.
-fn must_operate(folder: &Path, programs: &Installation, database: &DatabaseSettings, commands: &str) {
+fn must_operate(
+    folder: &Path,
+    programs: &Installation,
+    database: &DatabaseSettings,
+    commands: &str,
+) {
     let output = operate(folder, programs, database, commands);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{commands}: {errors}");
@@ -102,7 +113,12 @@ async fn go_on_exactly(database: DatabaseSettings, folder: &Path) -> Services {
 }
 
 /// Dumps the database while the services write to it, and restores it into another cluster.
-async fn dump_and_restore(from: &Services, of: &OwnPostgres, to: &OwnPostgres, programs: &Installation) {
+async fn dump_and_restore(
+    from: &Services,
+    of: &OwnPostgres,
+    to: &OwnPostgres,
+    programs: &Installation,
+) {
     let [dump, restore] = &commands("Moving to another server")[..] else {
         panic!("there must be one block for the old server and one for the new one")
     };
@@ -124,7 +140,8 @@ async fn a_dump_is_exact_in_clusters_with_higher_and_with_lower_transaction_ids(
     let old = OwnPostgres::new(installation(), "old");
     let _young = young.start_migrated().await;
     let _old = old.start();
-    let maintenance = connect(&DatabaseSettings { name: "postgres".to_owned(), ..old.database() }).await;
+    let maintenance =
+        connect(&DatabaseSettings { name: "postgres".to_owned(), ..old.database() }).await;
     consume_transaction_ids(&maintenance, 20_000).await;
 
     let services = Services::start_on(young.database(), ONE, "", Vec::new()).await;
@@ -134,7 +151,8 @@ async fn a_dump_is_exact_in_clusters_with_higher_and_with_lower_transaction_ids(
     let services = go_on_exactly(old.database(), &old.settings.folder).await;
     assert!(next_transaction(&services.client).await > there + 10_000);
 
-    let maintenance = connect(&DatabaseSettings { name: "postgres".to_owned(), ..young.database() }).await;
+    let maintenance =
+        connect(&DatabaseSettings { name: "postgres".to_owned(), ..young.database() }).await;
     maintenance.batch_execute("DROP DATABASE newcycle WITH (FORCE)").await.unwrap();
     dump_and_restore(&services, &old, &young, &young.installation).await;
     drop(services);
@@ -158,7 +176,8 @@ async fn a_newer_version_continues_from_a_dump_of_an_older_one() {
     dump_and_restore(&services, &before, &after, newer).await;
     drop(services);
     let services = go_on_exactly(after.database(), &after.settings.folder).await;
-    let version: String = services.client.query_one("SHOW server_version", &[]).await.unwrap().get(0);
+    let version: String =
+        services.client.query_one("SHOW server_version", &[]).await.unwrap().get(0);
     assert!(version.starts_with(&newer.version().major.to_string()), "{version}");
 }
 
@@ -192,7 +211,10 @@ async fn a_base_backup_continues_from_its_own_moment() {
     }
     let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     services
-        .until_exact(&subscriber, "after the copy has assigned the original's later transaction ids")
+        .until_exact(
+            &subscriber,
+            "after the copy has assigned the original's later transaction ids",
+        )
         .await;
     services.until_rolled_up().await;
 }
@@ -220,8 +242,7 @@ async fn a_restore_of_data_alone_is_counted_by_the_triggers_or_repaired_by_a_reb
     services.until_rolled_up().await;
     drop(services);
     consume_transaction_ids(&client, u32::try_from(ahead).unwrap() + 100_000).await;
-    let more =
-        "INSERT INTO items SELECT gen_random_uuid(), id, now() FROM base_items, generate_series(1, 100)";
+    let more = "INSERT INTO items SELECT gen_random_uuid(), id, now() FROM base_items, generate_series(1, 100)";
     client.batch_execute(more).await.unwrap();
 
     let [of_events, restored] = &commands("Restoring events alone")[..] else {
@@ -260,16 +281,23 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Writes until `stop`: inserts new events, and changes old ones, of which many have the same time.
 /// Counts the statements.
-async fn write(client: Client, base_item: Uuid, statements: Arc<AtomicUsize>, stop: CancellationToken) {
+async fn write(
+    client: Client,
+    base_item: Uuid,
+    statements: Arc<AtomicUsize>,
+    stop: CancellationToken,
+) {
     let set = format!("SET lock_timeout = {}", LOCK_TIMEOUT.as_millis());
     client.batch_execute(&set).await.unwrap();
     let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
     while !stop.is_cancelled() {
         let minute = statements.load(Ordering::Relaxed) * 7 % 1000;
         let old = format!("(SELECT min(created_at) + {minute} * interval '1 min' FROM items)");
-        let one =
-            format!("id = (SELECT id FROM items WHERE created_at = {old} LIMIT 1 FOR UPDATE SKIP LOCKED)");
-        let update = format!("UPDATE items SET created_at = created_at + interval '1 min' WHERE {one}");
+        let one = format!(
+            "id = (SELECT id FROM items WHERE created_at = {old} LIMIT 1 FOR UPDATE SKIP LOCKED)"
+        );
+        let update =
+            format!("UPDATE items SET created_at = created_at + interval '1 min' WHERE {one}");
         let delete = format!("DELETE FROM items WHERE {one}");
         for statement in [&insert, &insert, &update, &delete] {
             client.batch_execute(statement).await.unwrap();
@@ -306,7 +334,12 @@ async fn a_rebuild_under_load_delays_no_writer_and_is_exact() {
     let rebuild = || {
         let database = services.database.clone();
         tokio::task::spawn_blocking(move || {
-            must_operate(&std::env::temp_dir(), &installation(), &database, "stats-notifier rebuild");
+            must_operate(
+                &std::env::temp_dir(),
+                &installation(),
+                &database,
+                "stats-notifier rebuild",
+            );
         })
     };
     services.client.execute(HOLD, &[]).await.unwrap();

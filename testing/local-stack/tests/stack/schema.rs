@@ -14,8 +14,11 @@ async fn refusal(service: ServiceKind, change: &str) -> String {
     let database = TestDatabase::create().await;
     database.connect().await.batch_execute(change).await.unwrap();
     let roles = TestDatabase::roles();
-    let password =
-        if service == ServiceKind::IngestApi { roles.ingest_password } else { roles.notifier_password };
+    let password = if service == ServiceKind::IngestApi {
+        roles.ingest_password
+    } else {
+        roles.notifier_password
+    };
     let settings = database.superuser();
     let ports = Ports::reserve().unwrap();
     let variables = [
@@ -28,9 +31,12 @@ async fn refusal(service: ServiceKind, change: &str) -> String {
     let logged = Arc::new(Mutex::new(String::new()));
     let lines = Arc::clone(&logged);
     let log = move |line: &str| lines.lock().unwrap().push_str(line);
-    let mut process = ServiceProcess::start(&service_programs(), service.name(), &variables, log).unwrap();
-    let ended =
-        tokio::time::timeout(DEADLINE, process.ended()).await.expect("the service must exit").unwrap();
+    let mut process =
+        ServiceProcess::start(&service_programs(), service.name(), &variables, log).unwrap();
+    let ended = tokio::time::timeout(DEADLINE, process.ended())
+        .await
+        .expect("the service must exit")
+        .unwrap();
     assert!(!ended.success(), "{service} must not exit with success");
     // Its last lines may not have been read yet.
     let all = async {
@@ -47,7 +53,8 @@ async fn a_missing_older_or_newer_schema_is_refused() {
     for service in [ServiceKind::IngestApi, ServiceKind::StatsNotifier] {
         let logged = refusal(service, "DROP TABLE refinery_schema_history").await;
         assert!(logged.contains("no schema yet: run `migrate`"), "{service}: {logged}");
-        let logged = refusal(service, "DELETE FROM refinery_schema_history WHERE version > 1").await;
+        let logged =
+            refusal(service, "DELETE FROM refinery_schema_history WHERE version > 1").await;
         assert!(
             logged.contains("schema version 1") && logged.contains("run `migrate`"),
             "{service}: {logged}"

@@ -28,8 +28,13 @@ fn assert_only_a_snapshot(observed: &Observed) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_leads_and_the_other_is_ready_as_a_standby() {
-    let services =
-        Services::start(Replicas { stats_notifier: 2, ingest_api: 0, sse_gateway: 0, dashboard: 0 }).await;
+    let services = Services::start(Replicas {
+        stats_notifier: 2,
+        ingest_api: 0,
+        sse_gateway: 0,
+        dashboard: 0,
+    })
+    .await;
     let (leader, standby) = services.leader_and_standby().await;
     let get = async |instance, path: &str| {
         reqwest::get(format!("{}{path}", services.stack.internal_url(instance))).await.unwrap()
@@ -61,7 +66,10 @@ async fn a_frozen_leader_is_replaced_and_thaws_as_a_standby() {
     let frozen = services.stack.freeze(leader).await.unwrap();
     services.until_leads(standby).await;
     let took = freezing.elapsed();
-    assert!(took < TAKEOVER_TIMEOUT, "the standby must lead within {TAKEOVER_TIMEOUT:?}, not after {took:?}");
+    assert!(
+        took < TAKEOVER_TIMEOUT,
+        "the standby must lead within {TAKEOVER_TIMEOUT:?}, not after {took:?}"
+    );
     producer.finish().await;
     services.until_exact(&subscriber, "while the old leader is frozen").await;
     assert_only_a_snapshot(&observed(&subscriber.received()));
@@ -80,14 +88,20 @@ async fn a_frozen_leader_is_replaced_and_thaws_as_a_standby() {
     let mut gateways = Vec::new();
     for _ in 0..20 {
         let mut gateway = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
-        gateway.write_all(b"GET /internal/v1/stream HTTP/1.1\r\nhost: notifier\r\n\r\n").await.unwrap();
+        gateway
+            .write_all(b"GET /internal/v1/stream HTTP/1.1\r\nhost: notifier\r\n\r\n")
+            .await
+            .unwrap();
         gateways.push(gateway);
     }
     frozen.thaw();
     for mut gateway in gateways {
         let mut answer = [0; 12];
         gateway.read_exact(&mut answer).await.unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 503", "a leader must not send the state of a term that has ended");
+        assert_eq!(
+            &answer, b"HTTP/1.1 503",
+            "a leader must not send the state of a term that has ended"
+        );
     }
     until("the old leader must become a standby", async || {
         (role(&url).await.as_deref() == Some("standby")).then_some(())
@@ -133,7 +147,10 @@ async fn a_leader_frozen_inside_a_flush_commits_nothing() {
     services.post(20).await;
     services.until_leads(standby).await;
     let took = freezing.elapsed();
-    assert!(took < TAKEOVER_TIMEOUT, "the standby must lead within {TAKEOVER_TIMEOUT:?}, not after {took:?}");
+    assert!(
+        took < TAKEOVER_TIMEOUT,
+        "the standby must lead within {TAKEOVER_TIMEOUT:?}, not after {took:?}"
+    );
     services.until_exact(&subscriber, "while the old leader is frozen").await;
 
     frozen.thaw();
@@ -156,7 +173,10 @@ async fn a_leader_frozen_while_it_waits_for_a_lock_is_replaced() {
     let backend = services.leading_backend(None).await;
     // On a connection of its own, because pg_stat_activity does not change within a transaction.
     let blocker = services.connect().await;
-    blocker.batch_execute("BEGIN; SELECT FROM rollup WHERE unit = 'year' FOR UPDATE").await.unwrap();
+    blocker
+        .batch_execute("BEGIN; SELECT FROM rollup WHERE unit = 'year' FOR UPDATE")
+        .await
+        .unwrap();
     services.post(20).await;
     services.until_backend(backend, "wait_event_type = 'Lock'").await;
     let freezing = Instant::now();
@@ -164,7 +184,10 @@ async fn a_leader_frozen_while_it_waits_for_a_lock_is_replaced() {
     services.until_backend(backend, "wait_event_type = 'Lock'").await;
     services.until_leads(standby).await;
     let took = freezing.elapsed();
-    assert!(took < TAKEOVER_TIMEOUT, "the standby must lead within {TAKEOVER_TIMEOUT:?}, not after {took:?}");
+    assert!(
+        took < TAKEOVER_TIMEOUT,
+        "the standby must lead within {TAKEOVER_TIMEOUT:?}, not after {took:?}"
+    );
     blocker.batch_execute("ROLLBACK").await.unwrap();
 
     frozen.thaw();
@@ -203,7 +226,10 @@ async fn a_leader_frozen_while_rows_are_sent_to_it_is_replaced() {
     // The new leader then takes a while to load these rows.
     services.leading_backend(Some(backend)).await;
     let took = freezing.elapsed();
-    assert!(took < TAKEOVER_TIMEOUT, "the lock must be free within {TAKEOVER_TIMEOUT:?}, not after {took:?}");
+    assert!(
+        took < TAKEOVER_TIMEOUT,
+        "the lock must be free within {TAKEOVER_TIMEOUT:?}, not after {took:?}"
+    );
     services.until_leads(standby).await;
 
     frozen.thaw();
@@ -225,7 +251,10 @@ async fn a_killed_leader_is_replaced_at_once() {
     services.stack.kill(leader).await;
     services.until_leads(standby).await;
     let took = killing.elapsed();
-    assert!(took < HANDOVER_TIMEOUT, "the standby must lead within {HANDOVER_TIMEOUT:?}, not after {took:?}");
+    assert!(
+        took < HANDOVER_TIMEOUT,
+        "the standby must lead within {HANDOVER_TIMEOUT:?}, not after {took:?}"
+    );
     services.client.execute(RELEASE, &[]).await.unwrap();
     services.stack.start_one(leader).unwrap();
     services.stack.until_ready(leader, DEADLINE).await.unwrap();
@@ -252,7 +281,10 @@ async fn a_leader_that_gets_sigterm_hands_over_unnoticed() {
     };
     let (ended_well, took) = tokio::join!(services.stack.stop_one(leader, DEADLINE), handed_over);
     assert!(ended_well, "it must stop without an error");
-    assert!(took < HANDOVER_TIMEOUT, "the standby must lead within {HANDOVER_TIMEOUT:?}, not after {took:?}");
+    assert!(
+        took < HANDOVER_TIMEOUT,
+        "the standby must lead within {HANDOVER_TIMEOUT:?}, not after {took:?}"
+    );
     producer.finish().await;
     services.until_exact(&subscriber, "after").await;
     assert_eq!(observed(&subscriber.received()), Observed { streams: 1, snapshots: 2, stale: 0 });

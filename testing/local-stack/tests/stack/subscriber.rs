@@ -83,7 +83,9 @@ async fn stream(
     if let Some(version) = version {
         request = request.header("last-event-id", version.to_string());
     }
-    let Ok(response) = request.send().await.and_then(reqwest::Response::error_for_status) else { return };
+    let Ok(response) = request.send().await.and_then(reqwest::Response::error_for_status) else {
+        return;
+    };
     list.lock().unwrap().push(Received::Opened);
     let mut events = response.sse_stream();
     while let Some(Ok(event)) = events.next().await {
@@ -101,7 +103,8 @@ async fn stream(
         let parts: Vec<TopicFrame> = serde_json::from_str(&message.data).unwrap();
         let version: Version = message.id.unwrap().parse().unwrap();
         let mut state = shared.lock().unwrap();
-        let state = state.get_or_insert_with(|| Statistics::new(Version { nonce: Nonce::new(0), tick: 0 }));
+        let state =
+            state.get_or_insert_with(|| Statistics::new(Version { nonce: Nonce::new(0), tick: 0 }));
         state.apply(&Frame { kind, version, topics: parts }).unwrap();
         let topics = topics.iter().map(|&topic| state.snapshot(topic, usize::MAX)).collect();
         list.lock().unwrap().push(Received::Frame(kind, Shown { version, topics }));

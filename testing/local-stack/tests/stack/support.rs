@@ -18,10 +18,21 @@ pub(crate) fn settings(database: DatabaseSettings, roles: RoleSettings) -> Stack
 }
 
 /// The settings of any number of replicas, on ports of their own.
-pub(crate) fn replicas(database: DatabaseSettings, roles: RoleSettings, replicas: Replicas) -> StackSettings {
+pub(crate) fn replicas(
+    database: DatabaseSettings,
+    roles: RoleSettings,
+    replicas: Replicas,
+) -> StackSettings {
     let most = ServiceKind::ALL.map(|service| replicas.count(service)).into_iter().max().unwrap();
     let ports = (0..most).map(|_| Ports::reserve().unwrap()).collect();
-    StackSettings { programs: service_programs(), database, roles, replicas, ports, variables: Vec::new() }
+    StackSettings {
+        programs: service_programs(),
+        database,
+        roles,
+        replicas,
+        ports,
+        variables: Vec::new(),
+    }
 }
 
 /// Starts one of each service on a test's database, and waits until they are ready.

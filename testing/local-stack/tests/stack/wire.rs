@@ -57,7 +57,8 @@ fn answers(mut bytes: &[u8]) -> Result<Vec<u16>, String> {
     while !bytes.is_empty() {
         let wrong = |what: &str| format!("{what}: {}", String::from_utf8_lossy(bytes));
         let end = find(bytes, b"\r\n\r\n").ok_or_else(|| wrong("the head does not end"))?;
-        let head = std::str::from_utf8(&bytes[..end]).map_err(|_| wrong("the head is not UTF-8"))?;
+        let head =
+            std::str::from_utf8(&bytes[..end]).map_err(|_| wrong("the head is not UTF-8"))?;
         let mut lines = head.split("\r\n");
         let line = lines.next().unwrap_or_default();
         let version = line.get(..9).ok_or_else(|| wrong("there is no status line"))?;
@@ -65,20 +66,26 @@ fn answers(mut bytes: &[u8]) -> Result<Vec<u16>, String> {
             return Err(wrong("the HTTP version is unexpected"));
         }
         let status = line.get(9..12).and_then(|status| status.parse().ok());
-        let status: u16 =
-            status.filter(|_| line[12..].starts_with(' ')).ok_or_else(|| wrong("there is no status"))?;
+        let status: u16 = status
+            .filter(|_| line[12..].starts_with(' '))
+            .ok_or_else(|| wrong("there is no status"))?;
         let mut length = None;
         let mut chunked = false;
         for line in lines {
-            let (name, value) = line.split_once(": ").ok_or_else(|| wrong("a header has no colon"))?;
-            let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-            if name.is_empty() || !name.bytes().all(plain) || value.bytes().any(|byte| byte < b' ') {
+            let (name, value) =
+                line.split_once(": ").ok_or_else(|| wrong("a header has no colon"))?;
+            let plain =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            if name.is_empty() || !name.bytes().all(plain) || value.bytes().any(|byte| byte < b' ')
+            {
                 return Err(wrong("a header is malformed"));
             }
             match name {
                 "content-length" if length.is_some() => return Err(wrong("there are two lengths")),
                 "content-length" => {
-                    length = Some(value.parse::<usize>().map_err(|_| wrong("the length is not a number"))?);
+                    length = Some(
+                        value.parse::<usize>().map_err(|_| wrong("the length is not a number"))?,
+                    );
                 }
                 "transfer-encoding" => chunked = value == "chunked",
                 _ => {}
@@ -103,7 +110,9 @@ fn after_chunks(mut bytes: &[u8]) -> Result<&[u8], String> {
     loop {
         let end = find(bytes, b"\r\n").ok_or("the size of a chunk does not end")?;
         let size = std::str::from_utf8(&bytes[..end]).ok();
-        let size = size.and_then(|size| usize::from_str_radix(size, 16).ok()).ok_or("a chunk has no size")?;
+        let size = size
+            .and_then(|size| usize::from_str_radix(size, 16).ok())
+            .ok_or("a chunk has no size")?;
         let rest = bytes.get(end + 2 + size..).ok_or("a chunk is shorter than its size")?;
         bytes = rest.strip_prefix(b"\r\n").ok_or("a chunk does not end")?;
         if size == 0 {

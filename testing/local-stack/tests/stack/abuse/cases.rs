@@ -39,7 +39,8 @@ pub(super) fn get(target: &str, headers: &[&str]) -> Vec<u8> {
 /// Requests for every port.
 pub(super) fn malformed() -> Vec<Case> {
     let long = |length: usize| "y".repeat(length);
-    let many = |count: usize| (0..count).map(|number| format!("x{number}: y\r\n")).collect::<String>();
+    let many =
+        |count: usize| (0..count).map(|number| format!("x{number}: y\r\n")).collect::<String>();
     let with = |line: &str| format!("GET /none HTTP/1.1\r\nhost: x\r\n{line}\r\n\r\n").into_bytes();
     vec![
         ("HTTP/0.9", b"GET /none\r\n\r\n".to_vec(), Exactly(&[400])),
@@ -79,7 +80,11 @@ pub(super) fn malformed() -> Vec<Case> {
         ("dots", get("/../../../etc/passwd", &[]), Exactly(&[404])),
         ("an encoding of no text, queried", get("/none?a=%ff&%00=%", &[]), Exactly(&[404])),
         ("a long target", get(&format!("/{}", long(40_000)), &[]), Exactly(&[404])),
-        ("a long method", head(&format!("{} /none HTTP/1.1", long(20_000)), &["host: x"]), Answers(1)),
+        (
+            "a long method",
+            head(&format!("{} /none HTTP/1.1", long(20_000)), &["host: x"]),
+            Answers(1),
+        ),
         ("a long header", with(&format!("x: {}", long(30_000))), Exactly(&[404])),
         ("a very long header", with(&format!("x: {}", long(2_000_000))), AtMost(431)),
         (
@@ -99,7 +104,11 @@ pub(super) fn malformed() -> Vec<Case> {
             get("/none", &["content-length: 99999999999999999999"]),
             Exactly(&[400]),
         ),
-        ("the greatest length", get("/none", &["content-length: 18446744073709551615"]), Exactly(&[404])),
+        (
+            "the greatest length",
+            get("/none", &["content-length: 18446744073709551615"]),
+            Exactly(&[404]),
+        ),
         (
             "a length and chunks",
             get("/none", &["content-length: 1", "transfer-encoding: chunked"]),
@@ -110,12 +119,27 @@ pub(super) fn malformed() -> Vec<Case> {
             get("/none", &["transfer-encoding: chunked", "transfer-encoding: chunked"]),
             Exactly(&[400]),
         ),
-        ("an unknown encoding", get("/none", &["transfer-encoding: gzip, chunked"]), Exactly(&[400])),
-        ("chunks in HTTP/1.0", head("POST /none HTTP/1.0", &["transfer-encoding: chunked"]), Exactly(&[400])),
-        ("an upgrade", get("/none", &["connection: upgrade", "upgrade: websocket"]), Exactly(&[404])),
+        (
+            "an unknown encoding",
+            get("/none", &["transfer-encoding: gzip, chunked"]),
+            Exactly(&[400]),
+        ),
+        (
+            "chunks in HTTP/1.0",
+            head("POST /none HTTP/1.0", &["transfer-encoding: chunked"]),
+            Exactly(&[400]),
+        ),
+        (
+            "an upgrade",
+            get("/none", &["connection: upgrade", "upgrade: websocket"]),
+            Exactly(&[404]),
+        ),
         (
             "an upgrade to HTTP/2",
-            get("/none", &["connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAMA"]),
+            get(
+                "/none",
+                &["connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAMA"],
+            ),
             Exactly(&[404]),
         ),
         ("half a head, then silence", b"GET /none HTTP/1.1\r\nho".to_vec(), Exactly(&[408])),
@@ -161,7 +185,11 @@ pub(super) fn bodies() -> Vec<Case> {
         [head("POST /users HTTP/1.1", &headers), body.to_vec()].concat()
     };
     vec![
-        ("stored: a chunk with an extension", chunked(b"2;a=\"b\"\r\n{}\r\n0;c\r\n\r\n"), Exactly(&[201])),
+        (
+            "stored: a chunk with an extension",
+            chunked(b"2;a=\"b\"\r\n{}\r\n0;c\r\n\r\n"),
+            Exactly(&[201]),
+        ),
         ("stored: a trailer", chunked(b"2\r\n{}\r\n0\r\na: b\r\n\r\n"), Exactly(&[201])),
         (
             "stored: asked first",
@@ -175,14 +203,22 @@ pub(super) fn bodies() -> Vec<Case> {
         ),
         ("a size of no number", chunked(b"zz\r\n{}\r\n0\r\n\r\n"), Exactly(&[400])),
         ("a negative size", chunked(b"-2\r\n{}\r\n0\r\n\r\n"), Exactly(&[400])),
-        ("a size past all numbers", chunked(b"fffffffffffffffff\r\n{}\r\n0\r\n\r\n"), Exactly(&[400])),
+        (
+            "a size past all numbers",
+            chunked(b"fffffffffffffffff\r\n{}\r\n0\r\n\r\n"),
+            Exactly(&[400]),
+        ),
         ("the greatest size", chunked(b"ffffffffffffffff\r\n{}"), Exactly(&[400])),
         ("a chunk longer than its size", chunked(b"2\r\n{}}\r\n0\r\n\r\n"), Exactly(&[400])),
         ("chunks with bare line feeds", chunked(b"2\n{}\n0\n\n"), Exactly(&[400])),
         ("NUL in an extension", chunked(b"2;\0\r\n{}\r\n0\r\n\r\n"), Exactly(&[400])),
         ("chunks that do not end", chunked(b"2\r\n{}\r\n"), Exactly(&[400])),
         ("a body shorter than its length", post(&["content-length: 9"], b"{}"), Exactly(&[400])),
-        ("a body longer than may be", post(&["content-length: 9999999"], &b" ".repeat(100_000)), AtMost(413)),
+        (
+            "a body longer than may be",
+            post(&["content-length: 9999999"], &b" ".repeat(100_000)),
+            AtMost(413),
+        ),
         ("an upload that breaks off within a line", lines(b"{\"id\":"), Exactly(&[400])),
     ]
 }
