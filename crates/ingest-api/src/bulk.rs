@@ -156,7 +156,7 @@ async fn commit<R: StoredRow>(
             InsertOutcome::Created(_) => report.counts.accepted += 1,
             InsertOutcome::Repeated(_) => report.counts.repeated += 1,
             InsertOutcome::Rejected(rejection) => {
-                report.reject(*line, rejection, limits.reported_errors)
+                report.reject(*line, rejection, limits.reported_errors);
             }
         }
     }

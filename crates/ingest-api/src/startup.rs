@@ -96,10 +96,10 @@ async fn check_schema(
                 return Err(error);
             }
             Ok(Err(error)) => {
-                tracing::warn!(error = %error, "cannot read the schema version; trying again")
+                tracing::warn!(error = %error, "cannot read the schema version; trying again");
             }
             Err(error) => {
-                tracing::warn!(error = %error, "cannot read the schema version; trying again")
+                tracing::warn!(error = %error, "cannot read the schema version; trying again");
             }
         }
         tokio::select! {

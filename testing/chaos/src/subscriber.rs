@@ -142,7 +142,7 @@ impl Client {
                 .await
             {
                 Ok(Err(wrong)) if wrong.is::<Wrong>() => {
-                    self.received().wrong.push(format!("{wrong:#}"))
+                    self.received().wrong.push(format!("{wrong:#}"));
                 }
                 _ => {}
             }

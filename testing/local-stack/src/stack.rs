@@ -286,7 +286,7 @@ impl Stack {
                 variables.push(("NEWCYCLE__CORS__ALLOWED_ORIGINS", origins.join(",")));
             }
             ServiceKind::SseGateway => {
-                variables.push(("NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.join(",")))
+                variables.push(("NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.join(",")));
             }
             ServiceKind::Dashboard => variables.extend([
                 ("NEWCYCLE__SERVICES__GATEWAY_PORT", ports.sse_gateway.to_string()),
@@ -301,7 +301,7 @@ impl Stack {
         variables.extend(further.map(|(_, variable, value)| (*variable, value.clone())));
         let log = Arc::clone(&self.log);
         ServiceProcess::start(programs, instance.service.name(), &variables, move |line| {
-            log(instance, line)
+            log(instance, line);
         })
         .map_err(|source| StackError::NotStarted {
             instance,

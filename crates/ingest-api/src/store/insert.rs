@@ -125,7 +125,7 @@ impl<R: StoredRow> Insert<'_, R> {
                     self.outcomes[index] = Some(InsertOutcome::Repeated(row.clone()));
                 }
                 Some(_) => {
-                    self.outcomes[index] = Some(InsertOutcome::Rejected(Rejection::Conflict))
+                    self.outcomes[index] = Some(InsertOutcome::Rejected(Rejection::Conflict));
                 }
                 None => not_stored.push(index),
             }

@@ -124,7 +124,7 @@ async fn a_client_can_ask_for_a_shorter_heartbeat() {
 async fn on_shutdown_streams_end_within_the_drain_time_without_an_error() {
     let publisher = Publisher::start(1);
     let mut gateway = Gateway::start_with(&publisher.url, |settings| {
-        settings.http.drain = Duration::from_secs(2)
+        settings.http.drain = Duration::from_secs(2);
     });
     gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
     let url = format!("{}/statistics?topic=transfers/day", gateway.url);

@@ -95,7 +95,7 @@ pub(super) async fn disturb_link(
             LinkMode::Reset(_) | LinkMode::Hung | LinkMode::Open => {}
             // Sometimes longer than any service waits for its peer.
             LinkMode::Cut | LinkMode::Stalled | LinkMode::Slow(_) => {
-                linger(random, 100..4_500).await
+                linger(random, 100..4_500).await;
             }
         }
         let whole = effect_since(link, before);

@@ -47,7 +47,7 @@ pub fn check(bytes: &[u8]) {
                 row::<NewTransfer>(number, &text, &["item_id", "owner_id"], same_transfer);
                 row::<NewBaseItem>(number, &text, &["description"], same_base_item);
                 row::<NewUser>(number, &text, &[], |row: &User, again: &User| {
-                    assert_eq!(row, again)
+                    assert_eq!(row, again);
                 });
             }
         }
