@@ -1,7 +1,7 @@
 //! The tables: all SQL that reads or writes them, and the functions that run it.
 //!
 //! [`sql`] has the statements, [`rows`] connects the types of [`crate::model`] with them,
-//! [`insert`] stores rows, [`queries`] reads and deletes them. All of them fail with a
+//! [`mod@insert`] stores rows, [`queries`] reads and deletes them. All of them fail with a
 //! [`StoreError`], which knows nothing of HTTP.
 //!
 //! Invariant: an answer is sent after the commit. Each statement is a transaction of its own, and

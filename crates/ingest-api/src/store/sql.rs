@@ -1,7 +1,7 @@
 //! The statements. To try one in psql, paste it and give the parameters with `\bind`.
 //!
 //! An insert returns the ids of the rows that it stored. It leaves out rows whose id exists and
-//! rows whose parents are missing; [`super::insert`] finds out which of the two it was.
+//! rows whose parents are missing; [`mod@super::insert`] finds out which of the two it was.
 
 /// The statements that every table has.
 pub(crate) struct RowStatements {
