@@ -32,10 +32,7 @@ pub(crate) async fn lints() -> anyhow::Result<()> {
         command
     };
     step("spelling", linter("typos", &["--quiet"])).await?;
-    // TODO-LEAD: `prose::check()?` once every file is wrapped.
-    if let Err(error) = prose::check() {
-        println!("== {error:#}");
-    }
+    prose::check()?;
     let mut squawk = linter("squawk", &[]);
     squawk.args(migrations()?);
     step("migrations", squawk).await?;

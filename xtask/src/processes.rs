@@ -68,7 +68,13 @@ mod tests {
     #[test]
     fn a_process_is_known_by_its_program() {
         let mut process = Command::new("sleep").arg("100").spawn().unwrap();
-        assert!(runs(process.id(), "sleep") && !runs(process.id(), "postgres"));
+        // Linux lets spawn() return a moment before the new program's command line can be read.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !runs(process.id(), "sleep") {
+            assert!(Instant::now() < deadline, "the process must be known by its program");
+            std::thread::yield_now();
+        }
+        assert!(!runs(process.id(), "postgres"));
         stop(process.id(), "postgres", Duration::ZERO).unwrap();
         assert!(process.try_wait().unwrap().is_none(), "another program must not be stopped");
         stop(process.id(), "sleep", Duration::from_secs(30)).unwrap();

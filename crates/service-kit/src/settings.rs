@@ -284,7 +284,9 @@ fn replace(
     {
         return Ok(()); // The header of a section, with nothing below it.
     }
-    let nearest = settings.keys().min_by_key(|known| strsim::damerau_levenshtein(&key, known));
+    // Jaro-Winkler favours a common beginning, as in `http.drain_seconds` for `http.drain`.
+    let likeness = |known: &&String| strsim::jaro_winkler(&key, known);
+    let nearest = settings.keys().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     let hint = nearest.map_or_else(String::new, |nearest| {
         let variable = format!("{PREFIX}{}", nearest.replace('.', "__").to_uppercase());
         format!("did you mean {nearest} ({variable})? `print-settings` lists all settings")

@@ -147,8 +147,8 @@ impl Ports {
         })
     }
 
-    /// The short environment variables of `cargo xtask up` and Compose for these ports. The services
-    /// do not read them.
+    /// The short environment variables of `cargo xtask up` and Compose for these ports. The
+    /// services do not read them.
     #[must_use]
     pub const fn variables(self) -> [(&'static str, u16); 7] {
         [

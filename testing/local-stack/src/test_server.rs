@@ -149,8 +149,8 @@ mod tests {
     use super::*;
 
     /// A folder with a description of a server whose template has this fingerprint.
-    fn target(name: &str, fingerprint: u64) -> (PathBuf, TestServer) {
-        let folder = std::env::temp_dir().join(format!("newcycle-{name}-{}", std::process::id()));
+    fn target(fingerprint: u64) -> (PathBuf, TestServer) {
+        let folder = tempfile::tempdir().unwrap().keep();
         std::fs::create_dir_all(folder.join("debug/deps")).unwrap();
         let server = TestServer {
             connection: "host=127.0.0.1 port=1 user=postgres password=test".to_owned(),
@@ -165,14 +165,14 @@ mod tests {
 
     #[test]
     fn a_test_program_finds_the_server_of_its_target_folder() {
-        let (folder, server) = target("found", 7);
+        let (folder, server) = target(7);
         assert_eq!(TestServer::find(&folder.join("debug/deps/api-0123"), 7).unwrap(), server);
         std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
     fn without_a_current_server_the_message_names_the_command() {
-        let (folder, _) = target("outdated", 7);
+        let (folder, _) = target(7);
         let program = folder.join("debug/deps/api-0123");
         let outdated = TestServer::find(&program, 8).unwrap_err();
         assert!(
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_missing_or_older_than_its_sources_is_refused() {
-        let (folder, _) = target("programs", 7);
+        let (folder, _) = target(7);
         let program = folder.join("ingest api");
         assert!(check_program(&program).unwrap_err().ends_with("is not built"));
         let source = folder.join("main file.rs");

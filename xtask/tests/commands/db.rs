@@ -1,5 +1,6 @@
 //! `cargo xtask db`: a Postgres for tests that outlives the command, and nothing else.
 
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -14,8 +15,8 @@ struct Copy {
 
 impl Copy {
     fn new() -> Self {
-        let target =
-            std::env::temp_dir().join(format!("newcycle-db-command-{}", std::process::id()));
+        let name = format!("newcycle-db-command-{:016x}", rand::random::<u64>());
+        let target = std::env::temp_dir().join(name);
         std::fs::create_dir_all(target.join("debug")).unwrap();
         std::fs::copy(env!("CARGO_BIN_EXE_xtask"), target.join("debug/xtask")).unwrap();
         Self { target }
@@ -62,7 +63,7 @@ fn the_database_for_tests_stays_until_it_is_stopped() {
 
     assert!(copy.run(&["db", "--stop"]).contains("stopped"));
     assert!(copy.server().is_none() && !folder.exists());
-    let process =
-        Command::new("kill").args(["-0", &server.process_id.to_string()]).output().unwrap();
-    assert!(!process.status.success(), "the server must have ended");
+    let port = server.connection.split(' ').find_map(|word| word.strip_prefix("port=")).unwrap();
+    let connection = TcpStream::connect(("127.0.0.1", port.parse().unwrap()));
+    assert!(connection.is_err(), "the server must have ended");
 }

@@ -149,7 +149,8 @@ fn features(packages: &[&str], kinds: &str) -> BTreeSet<String> {
 }
 
 /// `cargo xtask up` builds the services, `cargo xtask test` the tests; both select the whole
-/// workspace. A feature that only a dev-dependency enables would make them build a dependency twice.
+/// workspace. A feature that only a dev-dependency enables would make them build a dependency
+/// twice.
 #[test]
 fn services_and_tests_build_the_same_dependencies() {
     let services = features(&["--workspace"], "normal,build,no-proc-macro");

@@ -20,7 +20,8 @@ impl Place {
     pub(crate) fn new(name: &str) -> Self {
         // Not in the checkout: as root, Postgres runs as another user, who may not be able to enter
         // it.
-        let folder = std::env::temp_dir().join(format!("newcycle-{name}-{}", std::process::id()));
+        let name = format!("newcycle-{name}-{:016x}", rand::random::<u64>());
+        let folder = std::env::temp_dir().join(name);
         let mut variables = vec![("NEWCYCLE_DATA_DIR", folder.to_str().unwrap().to_owned())];
         let ports = ["PGPORT", "INGEST_PORT", "GATEWAY_PORT", "NOTIFIER_PORT", "DASHBOARD_PORT"];
         for port in ports.into_iter().chain([

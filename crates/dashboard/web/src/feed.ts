@@ -1,7 +1,7 @@
 // This tab's copy of the counts, whether they are live, and the server's time.
 //
-// Invariant: the condition is "live" only if the hub reported it within the last `SILENCE`. A hub that
-// stops responding is replaced.
+// Invariant: the condition is "live" only if the hub reported it within the last `SILENCE`. A hub
+// that stops responding is replaced.
 
 import { type Condition, type Frame, Statistics, type Topic } from "./statistics-stream";
 import { type Link, connect } from "./share/connect";

@@ -66,8 +66,8 @@ impl Running {
     }
 }
 
-/// Measures how long a busy machine holds up what is due, so that the bounds of these tests hold for
-/// the notifier and not for the scheduler.
+/// Measures how long a busy machine holds up what is due, so that the bounds of these tests hold
+/// for the notifier and not for the scheduler.
 struct PauseProbe {
     longest_microseconds: Arc<AtomicU64>,
     _task: AbortOnDropHandle<()>,

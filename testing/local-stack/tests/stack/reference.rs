@@ -20,9 +20,9 @@ Each program reads its settings from four places; each overrides those before it
 
 A name that is not listed here is refused at startup, with a suggestion. Durations have a unit:
 `\"250ms\"`, `\"5s\"`, `\"1h\"`. `print-settings`, as in `sse-gateway print-settings`, prints the
-settings in effect and the origin of each; passwords are redacted. The short names in `.env`, such as
-`INGEST_PORT`, belong to `cargo xtask up` and Compose, which translate them; the programs do not read
-them.
+settings in effect and the origin of each; passwords are redacted. The short names in `.env`, such
+as `INGEST_PORT`, belong to `cargo xtask up` and Compose, which translate them; the programs do not
+read them.
 
 This page is generated from the defaults, and a test compares the two.
 ";
