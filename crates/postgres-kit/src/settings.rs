@@ -78,3 +78,19 @@ impl PoolSettings {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_has_from_1_to_10000_connections() {
+        for possible in [1, 10_000] {
+            assert!(Count::<CONNECTIONS_MAX>::try_from(possible).is_ok());
+        }
+        for refused in [0, 10_001, 1 << 53] {
+            let error = Count::<CONNECTIONS_MAX>::try_from(refused).unwrap_err();
+            assert_eq!(error, format!("{refused} is not from 1 to 10000"));
+        }
+    }
+}

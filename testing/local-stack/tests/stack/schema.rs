@@ -21,13 +21,17 @@ async fn refusal(service: ServiceKind, change: &str) -> String {
     };
     let settings = database.superuser();
     let ports = Ports::reserve().unwrap();
-    let variables = [
+    let mut variables = vec![
         ("PGHOST", settings.host),
         ("PGPORT", settings.port.to_string()),
         ("PGDATABASE", settings.name),
         ("NEWCYCLE__DATABASE__PASSWORD", password.expose_secret().to_owned()),
         ("NEWCYCLE__INTERNAL__PORT", ports.internal(service).to_string()),
     ];
+    // stats-notifier has no public port.
+    if service == ServiceKind::IngestApi {
+        variables.push(("NEWCYCLE__HTTP__PORT", ports.public(service).to_string()));
+    }
     let logged = Arc::new(Mutex::new(String::new()));
     let lines = Arc::clone(&logged);
     let log = move |line: &str| lines.lock().unwrap().push_str(line);
