@@ -1,4 +1,4 @@
-//! Embeds the migrations anew when one was added.
+//! Rebuilds this crate when a migration is added.
 fn main() {
     println!("cargo::rerun-if-changed=../../migrations");
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask check`: what can be found out within seconds, without a database.
+//! `cargo xtask check`: fast checks that need no database.
 
 use std::path::PathBuf;
 

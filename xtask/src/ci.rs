@@ -18,7 +18,7 @@ pub(crate) struct Options {
     #[arg(long)]
     after_test: bool,
     /// Also run what takes too long for every change: 300 faults, ten minutes of use, 10,000
-    /// requests against the API contract (about 45 minutes).
+    /// requests against the API contract.
     #[arg(long)]
     long: bool,
 }

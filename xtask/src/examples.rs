@@ -18,7 +18,7 @@ pub(crate) async fn ensure() -> anyhow::Result<()> {
     }
     if !has_python() {
         bail!(
-            "the examples of the documentation need Python 3.9 or newer: install it, then try again"
+            "the examples of the documentation need Python 3.10 or newer: install it, then try again"
         );
     }
     let folder = in_checkout("docs/examples");
@@ -27,7 +27,7 @@ pub(crate) async fn ensure() -> anyhow::Result<()> {
 }
 
 fn has_python() -> bool {
-    let script = "import sys; sys.exit(sys.version_info < (3, 9))";
+    let script = "import sys; sys.exit(sys.version_info < (3, 10))";
     let status = Command::new("python3").args(["-c", script]).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
 }

@@ -98,7 +98,7 @@ async fn ensure() -> anyhow::Result<()> {
     if !succeeds(nightly(&["--version"])).await {
         bail!(
             "fuzzing needs a nightly compiler: `rustup toolchain install nightly --profile minimal`. \
-             Without one, `cargo test -p fuzz-properties` replays the earlier findings"
+             Without one, `cargo test -p fuzz-properties` replays the corpora and variations of them"
         );
     }
     if !succeeds(nightly(&["fuzz", "--version"])).await {

@@ -43,7 +43,7 @@ pub fn are_built() -> bool {
     Files::get(PAGE).is_some()
 }
 
-/// Knows the kinds of files that the build makes.
+/// The media type by extension, for the files that the build emits.
 fn media_type(path: &str) -> &'static str {
     match path.rsplit_once('.').map(|(_, extension)| extension) {
         Some("html") => "text/html; charset=utf-8",

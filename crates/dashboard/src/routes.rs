@@ -118,7 +118,7 @@ fn policy(addresses: &Addresses) -> String {
 fn not_built() -> HttpResponse {
     Problem::unavailable(
         "The page was not built before this program: run `npm ci` and `npm run build` in crates/dashboard/web \
-         (needs Node 20 or newer), then build this program again.",
+         (needs Node 20.19 or newer), then build this program again.",
     )
     .response()
 }

@@ -7,8 +7,7 @@
 //!
 //! Reading order: a [`Metric`] and a [`TimeUnit`] make a [`Topic`]. [`BucketTime`] is the start of
 //! one of its buckets. A [`Version`] names one state of all topics. [`Statistics`] holds that
-//! state:
-//! [`Changes`] advance it, and a [`Frame`] carries it to the next hop.
+//! state: [`Changes`] advance it, and a [`Frame`] carries it to the next hop.
 
 mod bucket_time;
 mod changes;

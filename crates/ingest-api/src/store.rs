@@ -2,7 +2,7 @@
 //!
 //! [`sql`] has the statements, [`rows`] connects the types of [`crate::model`] with them,
 //! [`mod@insert`] stores rows, [`queries`] reads and deletes them. All of them fail with a
-//! [`StoreError`], which knows nothing of HTTP.
+//! [`StoreError`], which does not depend on HTTP.
 //!
 //! Invariant: an answer is sent after the commit. Each statement is a transaction of its own, and
 //! an insert can be repeated without harm.

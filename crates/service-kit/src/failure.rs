@@ -8,7 +8,7 @@ use std::process::{ExitCode, Termination};
 /// The exit code of a program. If it failed, prints what failed and the causes to standard error.
 ///
 /// A `main` that returned the error itself would print its `Debug` form, with a stack backtrace if
-/// `RUST_BACKTRACE` is set. Operators need the causes, and nobody needs the stack of `main`.
+/// `RUST_BACKTRACE` is set. Operators need the causes; a stack trace of `main` does not help.
 pub fn exit_code<T: Termination, E: Into<Box<dyn Error + Send + Sync>>>(
     result: Result<T, E>,
 ) -> ExitCode {

@@ -40,8 +40,8 @@ type Check = dyn Fn() -> Pin<Box<dyn Future<Output = ReadinessReport> + Send>> +
 pub struct Readiness(Arc<Check>);
 
 impl Readiness {
-    /// Readiness as `check` determines it. A service that is stopping is never ready, whatever
-    /// `check` returns.
+    /// Readiness as `check` determines it. A service that is stopping is never ready, even if
+    /// `check` returns no reasons.
     pub fn new<F>(check: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output: Into<ReadinessReport>> + Send + 'static,

@@ -6,8 +6,7 @@
 //! [`shutdown`] and [`limits`] are about the process, [`observe`] about each request, [`problem`]
 //! about answers that report errors, and [`failure`] about a program that fails.
 //!
-//! Invariant: nothing in this crate knows an event, a count or a frame, and it links no Postgres
-//! client.
+//! Invariant: this crate has no types of events, counts or frames, and it links no Postgres client.
 
 pub mod command;
 mod connection;

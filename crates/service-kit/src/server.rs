@@ -6,7 +6,7 @@
 //! it likes.
 //!
 //! Invariant: a connection on which no request is being processed is closed within [`Bounds::idle`]
-//! plus `CLOSE_TIMEOUT`, whatever the client sends meanwhile, unless the client is still receiving
+//! plus `CLOSE_TIMEOUT`, even if the client keeps sending, unless the client is still receiving
 //! an answer. A connection whose client accepts no data is closed within [`Bounds::unread`].
 
 use std::fmt::Debug;

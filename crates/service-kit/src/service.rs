@@ -1,5 +1,5 @@
-//! The frame of every service: a public port if it has one, an internal port, tasks, and an orderly
-//! end.
+//! Builds and runs a service: a public port if it has one, an internal port, tasks, and a graceful
+//! shutdown.
 //!
 //! The internal port serves `/livez`, `/readyz`, `/metrics` and `/version`, and what only other
 //! services may request.

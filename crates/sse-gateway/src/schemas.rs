@@ -1,6 +1,6 @@
 //! The JSON schemas of the types on the wire, for the OpenAPI document.
 //!
-//! `domain` and `statistics-stream` know nothing of OpenAPI, so each of their types has a
+//! `domain` and `statistics-stream` do not depend on OpenAPI, so each of their types has a
 //! counterpart here. The tests compare the members of each with the JSON of the real type.
 
 #![expect(dead_code, reason = "only the derived schemas are used")]

@@ -24,7 +24,7 @@ use crate::selection::Selection;
 use crate::settings::HubSettings;
 use crate::status::{Status, Upstream};
 
-/// Counters that tell a subscriber what it has not seen yet.
+/// Counters by which a subscriber detects a new version or status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Announcement {
     /// Increases with each published version.

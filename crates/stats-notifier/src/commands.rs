@@ -65,7 +65,8 @@ pub async fn verify(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
     let report = match verified {
         Ok(report) => report,
         Err(error) => {
-            writeln!(std::io::stderr(), "Error: the counts could not be verified: {error}")?;
+            let error = anyhow::Error::from(error).context("the counts could not be verified");
+            service_kit::failure::print(error.as_ref());
             return Ok(ExitCode::from(FAILED));
         }
     };

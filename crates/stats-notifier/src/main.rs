@@ -1,4 +1,4 @@
-//! Folds the change log into exact counts and publishes each version of them.
+//! Counts the change log exactly, and publishes each version of the counts.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use service_kit::failure::exit_code;
 use stats_notifier::settings::{DEFAULTS, Settings};
 use stats_notifier::{commands, startup};
 
-/// Folds the change log into exact counts and publishes each version of them.
+/// Counts the change log exactly, and publishes each version of the counts.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {

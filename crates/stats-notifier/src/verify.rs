@@ -117,7 +117,7 @@ impl Verifier {
     }
 }
 
-/// How long to leave the server alone after it was busy, to use no more than the allowed share.
+/// The pause after a busy period, which keeps the load at the allowed share.
 fn pause_after(mode: VerifyMode, busy: Duration) -> Duration {
     match mode {
         VerifyMode::OneSnapshot => Duration::ZERO,

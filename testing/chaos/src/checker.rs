@@ -52,8 +52,8 @@ pub(crate) struct Publication {
 
 impl Publication {
     /// Whether the version shows a change that this transaction made at this time. Changes after
-    /// its publication are not shown, whatever the transaction's id: a server that crashes forgets
-    /// the ids of transactions that changed nothing, and uses them again.
+    /// its publication are not shown, regardless of the transaction's id: a server that crashes
+    /// forgets the ids of transactions that changed nothing, and uses them again.
     #[must_use]
     pub(crate) fn sees(&self, transaction: u64, made: SystemTime) -> bool {
         made <= self.at && self.snapshot.sees(transaction)

@@ -39,7 +39,7 @@ const SLOW_BYTES: usize = 1_024;
 /// The most bytes that an open link passes on at a time.
 const PIECE_BYTES: usize = 65_536;
 
-/// The socket buffers at each end. They are small, so that a link in trouble holds back little data
+/// The socket buffers at each end. They are small, so that a faulty link holds back little data
 /// and its ends soon notice.
 const BUFFER_BYTES: u32 = 16_384;
 

@@ -128,7 +128,7 @@ pub fn service_programs() -> PathBuf {
     CHECKED.get_or_init(check).clone()
 }
 
-/// Compares a program with its sources, which cargo lists beside it.
+/// Checks that a program is newer than the sources, which cargo lists in its `.d` file.
 fn check_program(program: &Path) -> Result<(), String> {
     let changed = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified());
     let built = changed(program).map_err(|_| format!("{} is not built", program.display()))?;

@@ -1,4 +1,4 @@
-//! Stores rows, and finds out what became of each.
+//! Stores rows, and returns the outcome of each.
 //!
 //! All rows are sent in one statement, which stores a row if its id is new and its parents exist.
 //! For the others, the stored rows and the parents are looked up afterwards: the row is a

@@ -1,6 +1,6 @@
 //! Clients that send something other than HTTP, send slowly, do not read, or never disconnect.
 //!
-//! Whatever they do, a service must keep running: it does not panic, does not report a client's
+//! In all these cases, a service must keep running: it does not panic, does not report a client's
 //! mistake as its own error, releases the connection's files and memory, and stores only complete
 //! requests.
 

@@ -1,4 +1,4 @@
-//! Two stats-notifiers. Whatever happens to the leader, the other one continues from its state.
+//! Two stats-notifiers. If the leader fails in any way, the other one continues from its state.
 
 use std::time::{Duration, Instant};
 
