@@ -55,8 +55,17 @@ impl Services {
     /// Starts services on a database on which a superuser has run `before`. Waits only for
     /// ingest-api.
     pub(crate) async fn start_with(wanted: Replicas, before: &str) -> Self {
+        Self::start_with_variables(wanted, before, Vec::new()).await
+    }
+
+    /// [`Services::start_with`] with more environment variables of some instances.
+    pub(crate) async fn start_with_variables(
+        wanted: Replicas,
+        before: &str,
+        variables: Vec<(Instance, &'static str, String)>,
+    ) -> Self {
         let database = TestDatabase::create().await;
-        let services = Self::start_on(database.superuser(), wanted, before, Vec::new()).await;
+        let services = Self::start_on(database.superuser(), wanted, before, variables).await;
         Self { _database: Some(database), ..services }
     }
 
