@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use crate::status::{Status, Upstream};
 
 /// A hub becomes stale after this many heartbeats to gateways without a sign of life of its
-/// upstream. Without this, a publisher whose database hangs would send new subscribers
-/// the status `live`.
+/// upstream. Without this, a publisher whose database hangs would send new subscribers the status
+/// `live`.
 const MISSED_BEATS: u32 = 2;
 
 /// A kind of subscriber. Each has its own heartbeat.

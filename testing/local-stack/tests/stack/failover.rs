@@ -27,7 +27,7 @@ use crate::subscriber::Received;
 use crate::support::{DEADLINE, until};
 use local_stack::link::{Link, LinkMode};
 
-const PAIR: Replicas = Replicas { stats_notifier: 2, ingest_api: 1, sse_gateway: 1, dashboard: 0 };
+const PAIR: Replicas = Replicas { stats_notifier: 2, ..Replicas::ONE };
 
 /// The time for which a pool uses a connection: one second in these tests.
 const CONNECTION_LIFETIME: [(ServiceKind, &str); 2] = [

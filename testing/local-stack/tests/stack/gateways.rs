@@ -16,13 +16,7 @@ fn lead(function: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_tries_every_address_for_the_leader() {
-    let mut services = Services::start(Replicas {
-        stats_notifier: 2,
-        ingest_api: 1,
-        sse_gateway: 1,
-        dashboard: 0,
-    })
-    .await;
+    let mut services = Services::start(Replicas { stats_notifier: 2, ..Replicas::ONE }).await;
     let [first, second] = [1, 2].map(|number| ServiceKind::StatsNotifier.replica(number));
     // The first one stops, so the second one leads.
     assert!(services.stack.stop_one(first, DEADLINE).await);
@@ -41,13 +35,7 @@ async fn a_gateway_tries_every_address_for_the_leader() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_resumes_at_another_gateway_with_a_patch() {
-    let mut services = Services::start(Replicas {
-        stats_notifier: 1,
-        ingest_api: 1,
-        sse_gateway: 2,
-        dashboard: 0,
-    })
-    .await;
+    let mut services = Services::start(Replicas { sse_gateway: 2, ..Replicas::ONE }).await;
     let [first, second] = [1, 2].map(|number| ServiceKind::SseGateway.replica(number));
     let clients = [services.subscribe(first).await, services.subscribe(second).await];
     services.post(20).await;

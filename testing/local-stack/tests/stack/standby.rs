@@ -22,7 +22,7 @@ const NEVER_REACHED: Duration = Duration::from_secs(120);
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The services of most of these tests.
-const PAIR: Replicas = Replicas { stats_notifier: 2, ingest_api: 1, sse_gateway: 1, dashboard: 0 };
+const PAIR: Replicas = Replicas { stats_notifier: 2, ..Replicas::ONE };
 
 /// Checks what a client observes of a new term: at most one `stale` status, and one snapshot after
 /// its first.
