@@ -1,157 +1,160 @@
 //! `cargo xtask demo`: a simulated company that sends events, so that there are numbers to look at.
 //!
-//! It uses the REST interface alone, as any producer does. Its past follows from the seed, so
-//! posting it again adds only what is missing. Live events are new each time.
+//! It uses the uploads of ingest-api, as any producer may. Invariant: rows have ids, so an upload is
+//! repeated until it is answered, and its rows count once.
 
-mod api;
-mod backfill;
 mod company;
-mod live;
-mod progress;
 
-use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use local_stack::stack::ServiceKind;
-use serde_json::json;
+use anyhow::{Context, bail};
+use futures_util::FutureExt;
+use reqwest::{Client, StatusCode};
+use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::demo::api::Api;
-use crate::demo::backfill::Past;
-use crate::demo::company::Company;
-use crate::demo::progress::Tally;
+use self::company::{Company, Events};
+use crate::import::{self, UploadResult};
 use crate::interrupts::Interrupts;
-use crate::settings::Settings;
 
-/// The range of rates, in events a second.
-const RATES: RangeInclusive<f64> = 0.001..=1_000.0;
+/// Events a second of the history, on average over a day.
+const HISTORY_RATE: f64 = 0.1;
 
-/// The longest past, in days: a hundred years.
-const MAX_PAST_DAYS: u64 = 36_525;
+/// The interval between two uploads of live events.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// The maximum number of events in an upload.
+const MAX_EVENTS: usize = 10_000;
+
+/// The longest time for the response to an upload. Ctrl-C waits for it as well.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The time between two attempts of an upload.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Events a second, on average over a day.
-    #[arg(long, default_value = "5", value_parser = rate)]
-    rate: f64,
-    /// First post the events of a past of this length, such as 90d. Its first day starts at
-    /// midnight UTC.
-    #[arg(long, value_parser = past)]
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rate: u32,
+    /// First post a history of this length, such as 90d.
+    #[arg(long, value_parser = humantime::parse_duration)]
     backfill: Option<Duration>,
-    /// Events a second of that past, on average over a day.
-    #[arg(long, default_value = "0.1", value_parser = rate)]
-    backfill_rate: f64,
-    /// The company and its past follow from this number. Posting the same past again adds only what
-    /// is missing.
-    #[arg(long, default_value = "1")]
-    seed: u64,
-    /// Stop after this number of live events; 0 posts only the past.
+    /// Stop after this number of live events; 0 posts only the history.
     #[arg(long)]
-    events: Option<u64>,
+    events: Option<usize>,
     /// The URL of ingest-api. [default: the native stack's]
     #[arg(long)]
     url: Option<String>,
 }
 
 /// Sends events until there are enough, or until interrupted.
-///
-/// # Errors
-/// No ingest-api answers, or something else does.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    let url = match &options.url {
-        Some(url) => url.clone(),
-        None => {
-            format!("http://127.0.0.1:{}", Settings::load()?.ports.public(ServiceKind::IngestApi))
+    let url = import::ingest_url(options.url.clone())?;
+    let client = Client::builder().timeout(UPLOAD_TIMEOUT).build()?;
+    client.get(format!("{url}/users?limit=1")).send().await.with_context(|| {
+        format!(
+            "no ingest-api answers at {url}: start one with `cargo xtask up`, or name another one \
+             with --url"
+        )
+    })?;
+    println!("== simulating a company at {url}; Ctrl-C ends it");
+    let mut producer =
+        Producer { client, url, interrupts: Interrupts::new()?, results: BTreeMap::new() };
+    let outcome = simulate(&options, &mut producer).await;
+    import::print_header();
+    for kind in import::KINDS {
+        producer.results.remove(kind).unwrap_or_default().print(kind);
+    }
+    outcome
+}
+
+async fn simulate(options: &Options, producer: &mut Producer) -> anyhow::Result<()> {
+    producer.upload("base-items", &company::base_items()).await?;
+    producer.upload("users", &company::users()).await?;
+    let now = OffsetDateTime::now_utc();
+    let mut company = Company::new(now - options.backfill.unwrap_or_default());
+    while company.now < now {
+        if producer.interrupts.received().now_or_never().is_some() {
+            return Ok(());
         }
-    };
-    let mut interrupts = Interrupts::new()?;
-    let api = Arc::new(Api::connect(&url).await?);
-    println!("== simulating the company with seed {} at {url}; Ctrl-C ends it", options.seed);
-    let mut tally = Tally::default();
-    let unanswered = send(&options, &api, &mut tally, &mut interrupts).await;
-    tally.print();
-    let unanswered = unanswered?;
-    if unanswered > 0 {
-        println!("{unanswered} events were not answered: they may or may not be stored");
+        producer.send(&company.events(HISTORY_RATE, now, MAX_EVENTS)).await?;
+        println!("== sent the history until {}", company.now.date());
+    }
+    let mut left = options.events.unwrap_or(usize::MAX);
+    if left > 0 {
+        println!("== sending about {} events a second: more by day, fewer at night", options.rate);
+    }
+    while left > 0 {
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = producer.interrupts.received() => return Ok(()),
+        }
+        let now = OffsetDateTime::now_utc();
+        let events = company.events(f64::from(options.rate), now, left.min(MAX_EVENTS));
+        producer.send(&events).await?;
+        left -= events.items.len() + events.transfers.len();
     }
     Ok(())
 }
 
-/// Posts the past, then live events. Returns the number of events that were not answered in time.
-async fn send(
-    options: &Options,
-    api: &Arc<Api>,
-    tally: &mut Tally,
-    interrupts: &mut Interrupts,
-) -> anyhow::Result<usize> {
-    let company = Arc::new(Company::new(options.seed));
-    let interrupted = tokio::select! {
-        posted = post_past(options, api, &company, tally) => posted.map(|()| false)?,
-        () = interrupts.received() => true,
-    };
-    if interrupted {
-        println!(
-            "interrupted: the last upload is not in these figures; the same command completes it"
-        );
-        return Ok(0);
+struct Producer {
+    client: Client,
+    url: String,
+    interrupts: Interrupts,
+    /// What became of all rows, by kind.
+    results: BTreeMap<&'static str, UploadResult>,
+}
+
+impl Producer {
+    /// Sends the items first, because transfers refer to them.
+    async fn send(&mut self, events: &Events) -> anyhow::Result<()> {
+        self.upload("items", &events.items).await?;
+        self.upload("transfers", &events.transfers).await
     }
-    if options.events == Some(0) {
-        return Ok(0);
-    }
-    println!("== sending about {} events a second: more by day, fewer at night", options.rate);
-    live::send_events(api, &company, options.rate, options.events, tally, interrupts).await
-}
 
-/// Posts the base items and users, and the past.
-async fn post_past(
-    options: &Options,
-    api: &Api,
-    company: &Arc<Company>,
-    tally: &mut Tally,
-) -> anyhow::Result<()> {
-    let base_items = || {
-        let rows = company.base_items.clone().into_iter();
-        rows.map(|(id, description)| json!({ "id": id, "description": description }))
-    };
-    tally.base_items.add(&api.upload("/base-items", base_items).await?);
-    let users = || company.users.clone().into_iter().map(|id| json!({ "id": id }));
-    tally.users.add(&api.upload("/users", users).await?);
-    let Some(length) = options.backfill else { return Ok(()) };
-    let until = OffsetDateTime::now_utc();
-    let length = time::Duration::try_from(length).unwrap_or(time::Duration::MAX);
-    let first = until.saturating_sub(length).date();
-    println!("== posting the past from {first} on; rows that are already there stay as they are");
-    let past = Past { seed: options.seed, rate: options.backfill_rate, first, until };
-    backfill::post(api, company, past, tally).await
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    let expected =
-        || format!("expected events a second, from {} to {}", RATES.start(), RATES.end());
-    text.parse().ok().filter(|rate| RATES.contains(rate)).ok_or_else(expected)
-}
-
-fn past(text: &str) -> Result<Duration, String> {
-    let length = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if length > Duration::from_secs(MAX_PAST_DAYS * 86_400) {
-        return Err(format!("expected at most {MAX_PAST_DAYS} days"));
-    }
-    Ok(length)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_and_pasts_have_bounds() {
-        assert_eq!(rate("0.5"), Ok(0.5));
-        for wrong in ["0", "-1", "1001", "NaN", "fast"] {
-            assert!(rate(wrong).unwrap_err().contains("from 0.001 to 1000"), "{wrong}");
+    /// Uploads rows until they are answered. Prints the first error of them.
+    async fn upload(&mut self, kind: &'static str, rows: &[Value]) -> anyhow::Result<()> {
+        if rows.is_empty() {
+            return Ok(());
         }
-        assert_eq!(past("90d"), Ok(Duration::from_secs(90 * 86_400)));
-        assert!(past("101years").unwrap_err().contains("36525"));
-        assert!(past("ninety").is_err());
+        let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
+        let mut is_repeated = false;
+        let (status, text) = loop {
+            let error = match self.post(kind, lines.clone()).await {
+                Ok((StatusCode::SERVICE_UNAVAILABLE, text)) => {
+                    format!("ingest-api answers 503 ({text})")
+                }
+                Ok(answer) => break answer,
+                Err(error) => format!("ingest-api does not answer ({error})"),
+            };
+            if !is_repeated {
+                println!("{error}: trying again");
+            }
+            is_repeated = true;
+            tokio::select! {
+                () = tokio::time::sleep(RETRY_DELAY) => {}
+                () = self.interrupts.received() => {
+                    bail!("interrupted: the last upload of {kind} may be stored or not")
+                }
+            }
+        };
+        let answered =
+            || format!("{}/{kind} answered {status}: {text}: is that an ingest-api?", self.url);
+        let result: UploadResult = serde_json::from_str(&text).with_context(answered)?;
+        let total = self.results.entry(kind).or_default();
+        if let (0, Some(bad)) = (total.rejected, result.errors.first()) {
+            println!("a row of {kind} was rejected: {}", bad.detail);
+        }
+        total.add(&result);
+        Ok(())
+    }
+
+    async fn post(&self, kind: &str, lines: String) -> reqwest::Result<(StatusCode, String)> {
+        let request = self.client.post(format!("{}/{kind}", self.url));
+        let request = request.header("content-type", "application/x-ndjson").body(lines);
+        let response = request.send().await?;
+        Ok((response.status(), response.text().await?))
     }
 }

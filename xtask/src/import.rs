@@ -13,16 +13,16 @@ use tokio_util::io::ReaderStream;
 use crate::settings::Settings;
 
 /// The kinds of rows, each after those that it refers to.
-const KINDS: [&str; 4] = ["base-items", "users", "items", "transfers"];
+pub(crate) const KINDS: [&str; 4] = ["base-items", "users", "items", "transfers"];
 
 /// The size of one read from a file, in bytes.
 const CHUNK_BYTES: usize = 65_536;
 
 /// The response to an upload.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(crate) struct UploadResult {
-    pub(crate) accepted: u64,
-    pub(crate) repeated: u64,
+    accepted: u64,
+    repeated: u64,
     pub(crate) rejected: u64,
     /// The first of the rejected lines.
     #[serde(default)]
@@ -37,14 +37,37 @@ pub(crate) struct BadLine {
     pub(crate) detail: String,
 }
 
-/// Uploads all files of `folder` to `url`, or to the stack of this machine.
-pub(crate) async fn run(folder: &Path, url: Option<String>) -> anyhow::Result<()> {
-    let url = match url {
-        Some(url) => url,
+impl UploadResult {
+    /// Adds the numbers of another upload.
+    pub(crate) const fn add(&mut self, other: &Self) {
+        self.accepted += other.accepted;
+        self.repeated += other.repeated;
+        self.rejected += other.rejected;
+    }
+
+    /// Prints a row of the table that [`print_header`] begins.
+    pub(crate) fn print(&self, kind: &str) {
+        println!("{kind:<12} {:>12} {:>12} {:>12}", self.accepted, self.repeated, self.rejected);
+    }
+}
+
+pub(crate) fn print_header() {
+    println!("{:<12} {:>12} {:>12} {:>12}", "", "accepted", "repeated", "rejected");
+}
+
+/// The URL of ingest-api: the given one without a final slash, or the native stack's.
+pub(crate) fn ingest_url(given: Option<String>) -> anyhow::Result<String> {
+    Ok(match given {
+        Some(url) => url.trim_end_matches('/').to_owned(),
         None => {
             format!("http://127.0.0.1:{}", Settings::load()?.ports.public(ServiceKind::IngestApi))
         }
-    };
+    })
+}
+
+/// Uploads all files of `folder` to `url`, or to the stack of this machine.
+pub(crate) async fn run(folder: &Path, url: Option<String>) -> anyhow::Result<()> {
+    let url = ingest_url(url)?;
     let files: Vec<(&'static str, PathBuf)> =
         KINDS.iter().filter_map(|kind| Some((*kind, file(folder, kind)?))).collect();
     if files.is_empty() {
@@ -53,14 +76,11 @@ pub(crate) async fn run(folder: &Path, url: Option<String>) -> anyhow::Result<()
             folder.display()
         );
     }
-    println!("{:<12} {:>12} {:>12} {:>12}", "", "accepted", "repeated", "rejected");
+    print_header();
     let mut rejected = 0;
     for (kind, file) in files {
         let answer = post(&url, kind, &file).await?;
-        println!(
-            "{kind:<12} {:>12} {:>12} {:>12}",
-            answer.accepted, answer.repeated, answer.rejected
-        );
+        answer.print(kind);
         for BadLine { line, field, detail } in &answer.errors {
             let field = field.as_ref().map_or_else(String::new, |field| format!("{field}: "));
             println!("  {}, line {line}: {field}{detail}", file.display());

@@ -1,44 +1,28 @@
 //! The simulated company: what it sells, who its customers are, and what happens when.
-//!
-//! Invariant: the same seed gives the same base items and users, with the same ids.
 
 use std::f64::consts::TAU;
 
-use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
-use time::macros::datetime;
+use serde_json::{Value, json};
+use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
-use uuid::{Builder, Uuid};
+use uuid::Uuid;
 
 /// The base items, most popular first.
-const CATALOGUE: [&str; 20] = [
+const CATALOGUE: [&str; 10] = [
     "City bicycle, 7 gears, refurbished",
     "Laptop, 14 inch, 16 GB memory, refurbished",
     "Touring bicycle, 24 gears, refurbished",
     "Smartphone, 128 GB, new battery",
     "Children's bicycle, 20 inch, refurbished",
-    "Electric bicycle, 500 Wh, new battery",
     "Monitor, 27 inch, tested",
-    "Laptop, 13 inch, 8 GB memory, refurbished",
-    "Tablet, 10 inch, refurbished",
     "Cargo bicycle, refurbished",
-    "Bicycle wheel, 28 inch, trued",
-    "Desktop computer, 32 GB memory, refurbished",
-    "Bicycle trailer for two children",
     "Headphones, new cushions",
-    "Laser printer, serviced",
-    "Folding bicycle, 16 inch, refurbished",
-    "Docking station, tested",
     "Washing machine, 7 kg, refurbished",
-    "Coffee machine, descaled, new seals",
     "Sewing machine, serviced",
 ];
 
 /// The number of customers.
 const USERS: usize = 200;
-
-/// The time in the ids of base items and users.
-const FOUNDED: OffsetDateTime = datetime!(2020-01-01 0:00 UTC);
 
 /// The share of creations among all events; the rest are transfers.
 const CREATIONS: f64 = 0.3;
@@ -50,132 +34,127 @@ const STOCK: usize = 1_000;
 const BUSIEST_HOUR: f64 = 13.0;
 const SWING: f64 = 0.8;
 
-#[derive(Debug)]
 pub(crate) struct Company {
-    pub(crate) base_items: Vec<(Uuid, &'static str)>,
-    pub(crate) users: Vec<Uuid>,
+    /// Its events until this time have happened.
+    pub(crate) now: OffsetDateTime,
+    /// Recent items, which can be transferred.
+    stock: Vec<Uuid>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// The company receives an item.
-    Creation { base_item: Uuid },
-    /// The company sells an item, or a user passes it on.
-    Transfer { item: Uuid, owner: Uuid },
+/// New rows of ingest-api.
+#[derive(Default)]
+pub(crate) struct Events {
+    pub(crate) items: Vec<Value>,
+    pub(crate) transfers: Vec<Value>,
 }
 
-/// Recent items, which can be transferred.
-#[derive(Debug, Default)]
-pub(crate) struct Stock(Vec<Uuid>);
+/// The same ids in each run, so that these rows are stored once.
+fn fixed_id(number: usize) -> Uuid {
+    Uuid::from_u128(0x016f_5e66_e800_7000_8000_0000_0000_0000 + number as u128)
+}
+
+pub(crate) fn base_items() -> Vec<Value> {
+    let rows = CATALOGUE.iter().enumerate();
+    rows.map(|(n, description)| json!({ "id": fixed_id(n), "description": description })).collect()
+}
+
+pub(crate) fn users() -> Vec<Value> {
+    (0..USERS).map(|n| json!({ "id": fixed_id(n) })).collect()
+}
 
 impl Company {
-    pub(crate) fn new(seed: u64) -> Self {
-        let mut random = StdRng::seed_from_u64(seed);
-        let base_items =
-            CATALOGUE.map(|description| (id_at(FOUNDED, &mut random), description)).to_vec();
-        let users = (0..USERS).map(|_| id_at(FOUNDED, &mut random)).collect();
-        Self { base_items, users }
+    pub(crate) const fn new(now: OffsetDateTime) -> Self {
+        Self { now, stock: Vec::new() }
     }
 
-    /// The next event: a creation if there is no item to transfer yet.
-    pub(crate) fn next(&self, stock: &Stock, random: &mut StdRng) -> Event {
-        if stock.0.is_empty() || random.random_bool(CREATIONS) {
-            // The smaller of two random places, so that the first base items are the most popular.
-            let places = 0..self.base_items.len();
-            let place = random.random_range(places.clone()).min(random.random_range(places));
-            return Event::Creation { base_item: self.base_items[place].0 };
+    /// The next events: those until `until`, but at most `max`. On average over a day there are
+    /// `rate` events a second.
+    pub(crate) fn events(&mut self, rate: f64, until: OffsetDateTime, max: usize) -> Events {
+        let mut events = Events::default();
+        while events.items.len() + events.transfers.len() < max {
+            self.now += time_to_next(self.now, rate);
+            if self.now > until {
+                // The time to the next event does not depend on when the last one was.
+                self.now = until;
+                break;
+            }
+            let time = self.now.format(&Rfc3339).unwrap_or_default();
+            let id = Uuid::now_v7();
+            if self.stock.is_empty() || rand::random_bool(CREATIONS) {
+                // The smaller of two random numbers makes the first base items the most popular.
+                let number = || rand::random_range(0..CATALOGUE.len());
+                let base_item = fixed_id(number().min(number()));
+                events
+                    .items
+                    .push(json!({ "id": id, "base_item_id": base_item, "created_at": time }));
+                self.add_to_stock(id);
+            } else {
+                let item = self.stock[rand::random_range(0..self.stock.len())];
+                let owner = fixed_id(rand::random_range(0..USERS));
+                events.transfers.push(
+                    json!({ "id": id, "item_id": item, "owner_id": owner, "timestamp": time }),
+                );
+            }
         }
-        let item = stock.0[random.random_range(0..stock.0.len())];
-        let owner = self.users[random.random_range(0..self.users.len())];
-        Event::Transfer { item, owner }
+        events
     }
-}
 
-impl Stock {
     /// Adds an item. A full stock loses a random one.
-    pub(crate) fn add(&mut self, item: Uuid, random: &mut StdRng) {
-        if self.0.len() < STOCK {
-            self.0.push(item);
+    fn add_to_stock(&mut self, item: Uuid) {
+        if self.stock.len() < STOCK {
+            self.stock.push(item);
         } else {
-            let place = random.random_range(0..STOCK);
-            self.0[place] = item;
+            self.stock[rand::random_range(0..STOCK)] = item;
         }
     }
 }
 
-/// A UUIDv7 with this time, which must not be before 1970.
-pub(crate) fn id_at(time: OffsetDateTime, random: &mut StdRng) -> Uuid {
-    let mut bytes = [0; 10];
-    random.fill_bytes(&mut bytes);
-    let milliseconds = time.unix_timestamp_nanos() / 1_000_000;
-    Builder::from_unix_timestamp_millis(u64::try_from(milliseconds).unwrap_or(0), &bytes)
-        .into_uuid()
-}
-
-/// A random time until the next event, if there are `rate` events a second on average over a day:
-/// by day there are more, at night fewer.
-pub(crate) fn wait(now: OffsetDateTime, rate: f64, random: &mut StdRng) -> Duration {
+/// A random time until the next event: by day there are more than `rate` a second, at night fewer.
+fn time_to_next(now: OffsetDateTime, rate: f64) -> Duration {
     let hour = (now - now.replace_time(time::Time::MIDNIGHT)).as_seconds_f64() / 3_600.0;
     let busyness = 1.0 + SWING * (TAU * (hour - BUSIEST_HOUR) / 24.0).cos();
-    let uniform: f64 = random.random();
-    // The intervals of independent events are exponentially distributed. Time never stands still.
-    Duration::saturating_seconds_f64(-(1.0 - uniform).ln() / (rate * busyness))
-        .max(Duration::NANOSECOND)
+    // The intervals of independent events are exponentially distributed.
+    Duration::seconds_f64(-(1.0 - rand::random::<f64>()).ln() / (rate * busyness))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use time::macros::datetime;
+
     use super::*;
 
-    #[test]
-    fn the_same_seed_is_the_same_company() {
-        let ids = |seed| Company::new(seed).users;
-        assert_eq!(ids(1), ids(1));
-        assert_ne!(ids(1), ids(2));
-    }
+    const MIDNIGHT: OffsetDateTime = datetime!(2026-11-23 0:00 UTC);
 
     #[test]
-    fn only_items_in_stock_are_transferred() {
-        let (company, mut random) = (Company::new(1), StdRng::seed_from_u64(1));
-        let mut stock = Stock::default();
-        assert!(matches!(company.next(&stock, &mut random), Event::Creation { .. }));
-        let item = Uuid::now_v7();
-        stock.add(item, &mut random);
-        let events: Vec<_> = (0..1_000).map(|_| company.next(&stock, &mut random)).collect();
-        let transfers = events.iter().filter_map(|event| match event {
-            Event::Transfer { item, .. } => Some(*item),
-            Event::Creation { .. } => None,
-        });
-        let transferred: Vec<Uuid> = transfers.collect();
-        assert!((600..800).contains(&transferred.len()), "{}", transferred.len());
-        assert!(transferred.iter().all(|id| *id == item));
+    fn only_items_of_the_company_are_transferred() {
+        let mut company = Company::new(MIDNIGHT);
+        let events = company.events(1.0, MIDNIGHT + Duration::DAY, 1_000);
+        assert!((600..800).contains(&events.transfers.len()), "{}", events.transfers.len());
+        assert_eq!(events.items.len() + events.transfers.len(), 1_000);
+        let items: HashSet<&Value> = events.items.iter().map(|item| &item["id"]).collect();
+        assert!(events.transfers.iter().all(|transfer| items.contains(&transfer["item_id"])));
     }
 
     #[test]
     fn the_stock_is_bounded() {
-        let mut random = StdRng::seed_from_u64(1);
-        let mut stock = Stock::default();
+        let mut company = Company::new(MIDNIGHT);
         for _ in 0..2 * STOCK {
-            stock.add(Uuid::now_v7(), &mut random);
+            company.add_to_stock(Uuid::now_v7());
         }
-        assert_eq!(stock.0.len(), STOCK);
+        assert_eq!(company.stock.len(), STOCK);
     }
 
     #[test]
     fn the_rate_is_the_average_of_a_day_that_is_busier_at_noon() {
-        let midnight = datetime!(2026-11-23 0:00 UTC);
-        let mut random = StdRng::seed_from_u64(1);
-        let mut hours = [0_u32; 24];
-        let mut now = midnight;
-        loop {
-            now += wait(now, 0.5, &mut random);
-            if now >= midnight + Duration::DAY {
-                break;
-            }
-            hours[usize::from(now.hour())] += 1;
-        }
-        let events: u32 = hours.iter().sum();
-        assert!(events.abs_diff(43_200) < 1_000, "{events}");
+        let mut company = Company::new(MIDNIGHT);
+        let hours = [(); 24].map(|()| {
+            let events = company.events(0.5, company.now + Duration::HOUR, usize::MAX);
+            events.items.len() + events.transfers.len()
+        });
+        let sum: usize = hours.iter().sum();
+        assert!(sum.abs_diff(43_200) < 1_000, "{sum}");
         assert!(hours[13] > 3 * hours[1], "{hours:?}");
     }
 }

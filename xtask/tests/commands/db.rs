@@ -6,7 +6,7 @@ use std::process::Command;
 
 use local_stack::test_server::TestServer;
 
-use crate::support::{root, text_of};
+use crate::support::{output, root};
 
 /// A copy of xtask in a target folder of its own, so that the developer's server is not touched.
 struct Copy {
@@ -24,8 +24,7 @@ impl Copy {
 
     fn run(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(self.target.join("debug/xtask"));
-        let (succeeded, text) =
-            text_of(&command.args(arguments).current_dir(root()).output().unwrap());
+        let (succeeded, text) = output(command.args(arguments).current_dir(root()));
         assert!(succeeded, "{arguments:?} failed: {text}");
         text
     }

@@ -36,23 +36,19 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The crates that cargo builds for these packages and kinds of dependencies, with their features,
+/// such as "serde v1.0.229 default,std".
+fn tree(packages: &[&str], kinds: &str) -> BTreeSet<String> {
+    let arguments =
+        ["tree", "--locked", "--edges", kinds, "--prefix", "none", "--format", "{p} {f}"];
+    let tree = cargo(&[&arguments, packages].concat());
+    tree.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+}
+
 /// The names of the crates that a package builds for these kinds of dependencies, itself included.
-fn tree(package: &str, kinds: &str) -> BTreeSet<String> {
-    let arguments = [
-        "tree",
-        "--locked",
-        "--package",
-        package,
-        "--edges",
-        kinds,
-        "--prefix",
-        "none",
-        "--format",
-        "{p}",
-    ];
-    // Such as "serde v1.0.229 (proc-macro)".
-    let tree = cargo(&arguments);
-    tree.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+fn names(package: &str, kinds: &str) -> BTreeSet<String> {
+    let tree = tree(&["--package", package], kinds);
+    tree.iter().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
 /// The packages that the Dockerfile builds.
@@ -86,7 +82,7 @@ fn programs_link_only_what_they_may() {
     let shipped = shipped();
     for (program, excluded) in NOT_LINKED {
         assert!(shipped.contains(program), "deploy/Dockerfile must build {program}: {shipped:?}");
-        let linked = tree(program, "normal");
+        let linked = names(program, "normal");
         assert!(linked.contains("actix-web"), "{program}: {linked:?}");
         for name in excluded {
             assert!(!linked.contains(*name), "{program} must not link {name}");
@@ -99,7 +95,7 @@ fn nothing_that_ships_depends_on_tests_or_tools() {
     let workspace = workspace();
     let folder = |name: &String| workspace[name].0.as_str();
     for program in shipped() {
-        for linked in tree(&program, "normal,build") {
+        for linked in names(&program, "normal,build") {
             let ships =
                 workspace.get(&linked).is_none_or(|(folder, _)| folder.starts_with("crates/"));
             assert!(ships, "{program} must not link {linked}");
@@ -135,17 +131,9 @@ fn a_library_uses_only_lower_ones() {
 
 #[test]
 fn the_tests_of_domain_build_few_crates() {
-    let mut built = tree("domain", "normal,build,dev");
+    let mut built = names("domain", "normal,build,dev");
     assert!(built.remove("domain"));
     assert!(built.len() <= MAX_CRATES_OF_DOMAIN, "{} crates: {built:?}", built.len());
-}
-
-/// The crates that cargo builds for these packages and kinds of dependencies, with their features.
-fn features(packages: &[&str], kinds: &str) -> BTreeSet<String> {
-    let arguments =
-        ["tree", "--locked", "--edges", kinds, "--prefix", "none", "--format", "{p} {f}"];
-    let tree = cargo(&[&arguments, packages].concat());
-    tree.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
 }
 
 /// `cargo xtask up` builds the services, `cargo xtask test` the tests; both select the whole
@@ -153,8 +141,8 @@ fn features(packages: &[&str], kinds: &str) -> BTreeSet<String> {
 /// twice.
 #[test]
 fn services_and_tests_build_the_same_dependencies() {
-    let services = features(&["--workspace"], "normal,build,no-proc-macro");
-    let tests = features(&["--workspace"], "normal,build,dev,no-proc-macro");
+    let services = tree(&["--workspace"], "normal,build,no-proc-macro");
+    let tests = tree(&["--workspace"], "normal,build,dev,no-proc-macro");
     let different: Vec<&String> = services.difference(&tests).collect();
     assert!(different.is_empty(), "tests build these with other features: {different:#?}");
 }
@@ -162,9 +150,9 @@ fn services_and_tests_build_the_same_dependencies() {
 /// Otherwise `cargo test -p ingest-api` would first build most dependencies again.
 #[test]
 fn tests_of_one_package_use_the_build_of_the_workspace() {
-    let tests = features(&["--workspace"], "normal,build,dev,no-proc-macro");
+    let tests = tree(&["--workspace"], "normal,build,dev,no-proc-macro");
     for package in ["ingest-api", "migrate", "sse-gateway", "stats-notifier"] {
-        let one = features(&["--package", package], "normal,build,dev,no-proc-macro");
+        let one = tree(&["--package", package], "normal,build,dev,no-proc-macro");
         let different: Vec<&String> = one.difference(&tests).collect();
         let hint = "enable the missing features in testing/local-stack/Cargo.toml";
         assert!(

@@ -1,20 +1,21 @@
 //! The examples of the documentation work with real services, and through errors.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use local_stack::link::{Link, LinkMode};
 use local_stack::stack::built_programs;
 use local_stack::test_database::TestDatabase;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout};
+use tokio::time::{Instant, timeout_at};
 
-use crate::proxy::{Cable, RETRY_AFTER, Trouble, Troublemaker};
-use crate::support::{Place, node, root, text_of};
+use crate::proxy::{RETRY_AFTER, Trouble, Troublemaker};
+use crate::support::{Place, get, node, output, root, row, signal};
 
 /// The longest time for the client to show what is expected.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,29 +35,13 @@ fn compiled(place: &Place) -> PathBuf {
         "there is no TypeScript compiler: run the tests with `cargo xtask test`"
     );
     let folder = place.folder.join("javascript");
-    let project = example("tsconfig.json");
     let mut command = Command::new(node());
-    let (succeeded, text) = text_of(
-        &command
-            .arg(compiler)
-            .arg("-p")
-            .arg(project)
-            .arg("--outDir")
-            .arg(&folder)
-            .output()
-            .unwrap(),
-    );
+    command.arg(compiler).arg("-p").arg(example("tsconfig.json")).arg("--outDir").arg(&folder);
+    let (succeeded, text) = output(&mut command);
     assert!(succeeded, "{text}");
     // It declares these files as modules.
     std::fs::copy(example("package.json"), folder.join("package.json")).unwrap();
     folder
-}
-
-fn get(url: &str) -> Value {
-    let output = Command::new("curl")
-        .args(["-sS", "--fail-with-body", "-H", "accept: application/json", url])
-        .output();
-    serde_json::from_slice(&output.unwrap().stdout).unwrap()
 }
 
 /// The producers in each language, with their interpreters.
@@ -73,13 +58,9 @@ fn producers(place: &Place) -> [(PathBuf, PathBuf); 4] {
 }
 
 fn post(url: &str, body: &Value) {
-    let (body, header) = (body.to_string(), "content-type: application/json");
-    let (succeeded, text) = text_of(
-        &Command::new("curl")
-            .args(["-sS", "--fail-with-body", "-H", header, "-d", &body, url])
-            .output()
-            .unwrap(),
-    );
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--fail-with-body", "-H", "content-type: application/json"]);
+    let (succeeded, text) = output(curl.args(["-d", &body.to_string(), url]));
     assert!(succeeded, "{text}");
 }
 
@@ -89,8 +70,7 @@ fn every_producer_stores_its_events_exactly_once() {
     place.run(&["up", "--detach"]);
     for (number, (interpreter, producer)) in (1..).zip(producers(&place)) {
         let trouble = Troublemaker::before(place.value("INGEST_PORT"), &TROUBLE);
-        let (succeeded, text) =
-            text_of(&Command::new(&interpreter).arg(&producer).arg(&trouble.url).output().unwrap());
+        let (succeeded, text) = output(Command::new(&interpreter).arg(&producer).arg(&trouble.url));
         let interpreter = interpreter.display();
         assert!(succeeded, "{interpreter} {}: {text}", producer.display());
 
@@ -135,8 +115,7 @@ fn a_producer_prints_what_was_refused() {
     for (interpreter, producer) in producers(&place) {
         // The gateway accepts no events.
         let url = place.url("GATEWAY_PORT");
-        let (succeeded, text) =
-            text_of(&Command::new(&interpreter).arg(producer).arg(&url).output().unwrap());
+        let (succeeded, text) = output(Command::new(&interpreter).arg(producer).arg(&url));
         assert!(
             !succeeded && text.contains("404") && text.contains("There is nothing at"),
             "{text}"
@@ -146,41 +125,30 @@ fn a_producer_prints_what_was_refused() {
 
 /// The client, which prints its requests, the events that it receives, and its state.
 struct Client {
-    process: Child,
-    lines: Receiver<Value>,
+    /// Killed when this is dropped.
+    _process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Client {
     fn start(script: &Path, url: &str) -> Self {
-        let mut process =
-            Command::new(node()).arg(script).arg(url).stdout(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in output.lines() {
-                let _test_is_over = sender.send(serde_json::from_str(&line.unwrap()).unwrap());
-            }
-        });
-        Self { process, lines }
+        let mut command = tokio::process::Command::new(node());
+        command.arg(script).arg(url).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut process = command.spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { _process: process, lines }
     }
 
     /// The lines up to and including the first one that meets a condition.
-    fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
-        let mut seen = Vec::new();
+    async fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let mut seen: Vec<Value> = Vec::new();
         let deadline = Instant::now() + CLIENT_TIMEOUT;
         while !seen.last().is_some_and(&wanted) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left);
-            seen.push(line.unwrap_or_else(|error| panic!("{error} after {seen:#?}")));
+            let line = timeout_at(deadline, self.lines.next_line()).await;
+            let line = line.unwrap_or_else(|error| panic!("{error} after {seen:#?}")).unwrap();
+            seen.push(serde_json::from_str(&line.expect("the client must run")).unwrap());
         }
         seen
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ended = self.process.kill();
-        let _ended = self.process.wait();
     }
 }
 
@@ -194,27 +162,25 @@ fn answered(place: &Place, topic: &str) -> Value {
     buckets.map(|bucket| json!([bucket["time"], bucket["count"]])).collect()
 }
 
-#[test]
-fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
     let place = Place::new("client");
     place.run(&["up", "--detach"]);
-    let cable = Cable::before(place.value("GATEWAY_PORT"));
+    let gateway = place.value("GATEWAY_PORT").parse().unwrap();
+    let link = Link::to("client to sse-gateway".to_owned(), gateway).await.unwrap();
     let url = format!(
         "{}/statistics?topic=item-creation/millisecond&topic=transfers/minute&last={LAST}",
-        cable.url
+        link.url()
     );
     let mut client = Client::start(&compiled(&place).join("live-counts.check.js"), &url);
-    let seen = client.until(|line| line["upstream"] == "live");
+    let seen = client.until(|line| line["upstream"] == "live").await;
     assert_eq!((&seen[0]["request"], &seen[1]["event"]), (&"".into(), &"snapshot".into()));
 
     let (mut items, mut transfers) = (0, 0);
     let send = |items: &mut u64, transfers: &mut u64| {
         let text = place.run(&["demo", "--rate", "1000", "--events", "50"]);
-        let sent = |kind: &str| {
-            let line = text.lines().find(|line| line.starts_with(kind)).unwrap();
-            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-        };
-        (*items, *transfers) = (*items + sent("items"), *transfers + sent("transfers"));
+        *items += row(&text, "items")[0];
+        *transfers += row(&text, "transfers")[0];
         place.until_counted(*items, *transfers);
         (answered(&place, "item-creation/millisecond"), answered(&place, "transfers/minute"))
     };
@@ -225,7 +191,7 @@ fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
                 == (items, transfers)
     };
     let expected = send(&mut items, &mut transfers);
-    client.until(|line| shows(line, &expected));
+    client.until(|line| shows(line, &expected)).await;
 
     // The half second comes after the whole one, though not in text order. A minute ahead, so that
     // they stay the newest.
@@ -240,30 +206,24 @@ fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
 
     // While the connection is lost, the counts stay and are marked stale. Then a patch brings what
     // was missed.
-    cable.cut();
-    let seen = client.until(|line| line["upstream"] == "stale");
+    link.set(LinkMode::Reset(1));
+    let seen = client.until(|line| line["upstream"] == "stale").await;
     assert_eq!(seen.last().unwrap()["topics"]["transfers/minute"], expected.1);
     let expected = send(&mut items, &mut transfers);
-    let seen = client.until(|line| shows(line, &expected));
+    let seen = client.until(|line| shows(line, &expected)).await;
     assert!(seen[0]["request"].as_str().is_some_and(|id| !id.is_empty()), "{seen:?}");
     assert!(!seen.iter().any(|line| line["event"] == "snapshot"), "{seen:?}");
 
     // The gateway detects a frozen notifier and marks the counts stale; the connection stays open.
-    let status = place.status();
-    let processes = status["processes"].as_array().unwrap();
-    let notifier = processes.iter().find(|process| process["name"] == "stats-notifier").unwrap();
-    signal("-STOP", &notifier["process_id"]);
-    client.until(|line| line["upstream"] == "stale");
-    signal("-CONT", &notifier["process_id"]);
-    let seen = client.until(|line| line["upstream"] == "live");
+    let notifier = place.process_id("stats-notifier");
+    signal("-STOP", &notifier);
+    client.until(|line| line["upstream"] == "stale").await;
+    signal("-CONT", &notifier);
+    let seen = client.until(|line| line["upstream"] == "live").await;
     assert!(!seen.iter().any(|line| line.get("request").is_some()), "{seen:?}");
     let expected = send(&mut items, &mut transfers);
-    client.until(|line| shows(line, &expected));
+    client.until(|line| shows(line, &expected)).await;
     assert_eq!(expected.0.as_array().unwrap().len(), LAST, "the window must have been full");
-}
-
-fn signal(name: &str, process_id: &Value) {
-    assert!(Command::new("kill").args([name, &process_id.to_string()]).status().unwrap().success());
 }
 
 #[tokio::test]

@@ -1,9 +1,8 @@
-//! Proxies between a client and a service that cause errors.
+//! A proxy between a producer and ingest-api that causes errors.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
@@ -21,13 +20,7 @@ pub(crate) enum Trouble {
     Unavailable,
     /// The request is forwarded, but the response is lost.
     Unanswered,
-    /// The response is 422 with a [`REFUSAL`].
-    Refused,
 }
-
-/// The body of a 422 response.
-const REFUSAL: &str =
-    r#"{"type":"/problems/invalid-field","title":"A field is wrong","detail":"colour: is grey"}"#;
 
 /// The `Retry-After` of a 503 response, in seconds.
 pub(crate) const RETRY_AFTER: u64 = 1;
@@ -83,22 +76,12 @@ fn answer(
         reader.read_until(b'\n', &mut body)?;
     }
     let _test_is_over = seen.send((Instant::now(), body.clone()));
-    let answer = match trouble {
-        Some(Trouble::Unavailable) => {
-            format!(
-                "503 Service Unavailable\r\nconnection: close\r\nretry-after: {RETRY_AFTER}\r\ncontent-length: 0\r\n\r\n"
-            )
-        }
-        Some(Trouble::Refused) => {
-            let length = REFUSAL.len();
-            format!(
-                "422 Unprocessable Entity\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{REFUSAL}"
-            )
-        }
-        Some(Trouble::Unanswered) | None => String::new(),
-    };
-    if !answer.is_empty() {
-        return client.write_all(format!("HTTP/1.1 {answer}").as_bytes());
+    if trouble == Some(Trouble::Unavailable) {
+        return write!(
+            client,
+            "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: {RETRY_AFTER}\r\n\
+             content-length: 0\r\n\r\n"
+        );
     }
     let mut service = TcpStream::connect(address)?;
     service.write_all((head + "connection: close\r\n\r\n").as_bytes())?;
@@ -106,38 +89,4 @@ fn answer(
     let mut answer = Vec::new();
     service.read_to_end(&mut answer)?;
     if trouble == Some(Trouble::Unanswered) { Ok(()) } else { client.write_all(&answer) }
-}
-
-/// A proxy whose open connections can be cut. It forwards later ones again.
-pub(crate) struct Cable {
-    pub(crate) url: String,
-    ends: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Cable {
-    /// A proxy for the service at this port.
-    pub(crate) fn before(port: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let ends = Arc::new(Mutex::new(Vec::new()));
-        let (held, address) = (Arc::clone(&ends), format!("127.0.0.1:{port}"));
-        // Ends with the test's process.
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                let (client, service) = (client.unwrap(), TcpStream::connect(&address).unwrap());
-                for (from, to) in [(&client, &service), (&service, &client)] {
-                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    thread::spawn(move || io::copy(&mut from, &mut to));
-                }
-                held.lock().unwrap().extend([client, service]);
-            }
-        });
-        Self { url, ends }
-    }
-
-    pub(crate) fn cut(&self) {
-        for end in self.ends.lock().unwrap().drain(..) {
-            let _closed = end.shutdown(Shutdown::Both);
-        }
-    }
 }

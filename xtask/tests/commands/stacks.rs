@@ -1,9 +1,8 @@
 //! Native stacks: two at once, port conflicts, killed ones, and restarts.
 
-use std::process::Command;
 use std::thread;
 
-use crate::support::{Place, text_of};
+use crate::support::{Place, output, row, signal};
 
 /// Real events.
 const FLIGHTS: &str = "testing/local-stack/tests/data/flights";
@@ -29,7 +28,7 @@ fn two_stacks_run_side_by_side() {
             (&true.into(), &true.into()),
             "{status}"
         );
-        let url = format!("http://127.0.0.1:{}", place.value("GATEWAY_PORT"));
+        let url = place.url("GATEWAY_PORT");
         assert_eq!(status["urls"]["sse_gateway"], url.as_str());
         assert_eq!(status["data_folder"], place.folder.to_str().unwrap());
         assert_eq!(status["processes"].as_array().unwrap().len(), 5, "{status}");
@@ -41,18 +40,10 @@ fn two_stacks_run_side_by_side() {
     assert!(text.contains("cargo xtask down"), "{text}");
 
     let text = one.run(&["import", FLIGHTS]);
-    let transfers = text.lines().find(|line| line.starts_with("transfers")).unwrap();
-    let counts: Vec<&str> = transfers.split_whitespace().collect();
-    assert!(counts[1].parse::<u64>().unwrap() > 1_000, "{text}");
-    assert_eq!(counts[2..], ["0", "0"], "{text}");
+    let [accepted, 0, 0] = row(&text, "transfers") else { panic!("{text}") };
+    assert!(accepted > 1_000, "{text}");
     let text = one.run(&["import", FLIGHTS]);
-    let again: Vec<&str> = text
-        .lines()
-        .find(|line| line.starts_with("transfers"))
-        .unwrap()
-        .split_whitespace()
-        .collect();
-    assert_eq!(again[1..], ["0", counts[1], "0"], "{text}");
+    assert_eq!(row(&text, "transfers"), [0, accepted, 0], "{text}");
 
     assert!(one.run(&["down"]).contains("stats-notifier"));
     assert_eq!(one.status()["running"], false);
@@ -73,16 +64,10 @@ fn a_port_in_use_is_named_with_the_variable_to_set() {
     assert!(text.contains("GATEWAY_PORT"), "{text}");
     assert_eq!(place.status()["running"], false);
     let mut command = place.command(&["up"]);
-    let text = text_of(
-        &command.env("GATEWAY_PORT", "eighty").env("RUST_BACKTRACE", "1").output().unwrap(),
-    )
-    .1;
+    let (_, text) = output(command.env("GATEWAY_PORT", "eighty").env("RUST_BACKTRACE", "1"));
     assert!(text.contains("error: GATEWAY_PORT=eighty is not a port"), "{text}");
     assert!(!text.contains("backtrace"), "{text}");
-    let text = text_of(
-        &place.command(&["up"]).env("GATEWAY_PORT", place.value("PGPORT")).output().unwrap(),
-    )
-    .1;
+    let (_, text) = output(command.env("GATEWAY_PORT", place.value("PGPORT")));
     assert!(text.contains("is taken: set GATEWAY_PORT"), "{text}");
 }
 
@@ -91,13 +76,13 @@ fn the_next_stack_stops_what_a_killed_one_left_behind() {
     let place = Place::new("killed");
     place.run(&["up", "--detach"]);
     let before = place.status();
-    kill(&before["process_id"]);
+    signal("-KILL", &before["process_id"]);
     // Its services and its Postgres still run, and occupy the ports.
     let text = place.run(&["up", "--detach"]);
     assert!(text.contains("postgres, which was left behind"), "{text}");
     let after = place.status();
     assert_eq!(after["ready"], true);
-    kill(&after["process_id"]);
+    signal("-KILL", &after["process_id"]);
     assert!(place.run(&["down"]).contains("left behind"));
     assert_eq!(place.status()["running"], false);
 }
@@ -106,13 +91,7 @@ fn the_next_stack_stops_what_a_killed_one_left_behind() {
 fn a_stack_stops_and_prints_the_reason_when_a_service_dies() {
     let place = Place::new("dead");
     place.run(&["up", "--detach"]);
-    let status = place.status();
-    let gateway = status["processes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|process| process["name"] == "sse-gateway");
-    kill(&gateway.unwrap()["process_id"]);
+    signal("-KILL", &place.process_id("sse-gateway"));
     let started = std::time::Instant::now();
     while place.status()["running"] == true {
         assert!(started.elapsed().as_secs() < 60, "the stack must end");
@@ -139,8 +118,4 @@ fn an_import_names_what_is_wrong() {
         text.contains("users.ndjson, line 2") && text.contains("1 lines were rejected"),
         "{text}"
     );
-}
-
-fn kill(process_id: &serde_json::Value) {
-    assert!(Command::new("kill").args(["-9", &process_id.to_string()]).status().unwrap().success());
 }

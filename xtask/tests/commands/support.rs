@@ -1,11 +1,12 @@
 //! A stack for one test, and the commands that it runs.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use local_stack::ports::reserve_port;
 use local_stack::stack::built_programs;
+use serde_json::Value;
 
 /// The longest time for the gateway to show what was sent.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,14 +24,17 @@ impl Place {
         let name = format!("newcycle-{name}-{:016x}", rand::random::<u64>());
         let folder = std::env::temp_dir().join(name);
         let mut variables = vec![("NEWCYCLE_DATA_DIR", folder.to_str().unwrap().to_owned())];
-        let ports = ["PGPORT", "INGEST_PORT", "GATEWAY_PORT", "NOTIFIER_PORT", "DASHBOARD_PORT"];
-        for port in ports.into_iter().chain([
+        let ports = [
+            "PGPORT",
+            "INGEST_PORT",
+            "GATEWAY_PORT",
+            "NOTIFIER_PORT",
+            "DASHBOARD_PORT",
             "INGEST_INTERNAL_PORT",
             "GATEWAY_INTERNAL_PORT",
             "DASHBOARD_INTERNAL_PORT",
-        ]) {
-            variables.push((port, reserve_port().unwrap().to_string()));
-        }
+        ];
+        variables.extend(ports.map(|port| (port, reserve_port().unwrap().to_string())));
         Self { folder, variables }
     }
 
@@ -41,29 +45,34 @@ impl Place {
     /// A command of xtask in this place.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        command.args(arguments).current_dir(root());
-        for (name, value) in &self.variables {
-            command.env(name, value);
-        }
+        let variables = self.variables.iter().map(|(name, value)| (name, value));
+        command.args(arguments).current_dir(root()).envs(variables);
         command
     }
 
     /// Runs a command that must succeed, and returns its output.
     pub(crate) fn run(&self, arguments: &[&str]) -> String {
-        let (succeeded, text) = text_of(&self.command(arguments).output().unwrap());
+        let (succeeded, text) = output(&mut self.command(arguments));
         assert!(succeeded, "{arguments:?} failed: {text}");
         text
     }
 
     /// Runs a command that must fail, and returns its output.
     pub(crate) fn refused(&self, arguments: &[&str]) -> String {
-        let (succeeded, text) = text_of(&self.command(arguments).output().unwrap());
+        let (succeeded, text) = output(&mut self.command(arguments));
         assert!(!succeeded, "{arguments:?} must fail: {text}");
         text
     }
 
-    pub(crate) fn status(&self) -> serde_json::Value {
+    pub(crate) fn status(&self) -> Value {
         serde_json::from_str(&self.run(&["status", "--json"])).unwrap()
+    }
+
+    /// The id of a service's process, as JSON.
+    pub(crate) fn process_id(&self, service: &str) -> Value {
+        let status = self.status();
+        let mut processes = status["processes"].as_array().unwrap().iter();
+        processes.find(|process| process["name"] == service).unwrap()["process_id"].clone()
     }
 
     /// The URL of a service, by the variable of its port.
@@ -75,9 +84,7 @@ impl Place {
     pub(crate) fn counts(&self) -> (u64, u64) {
         let url =
             self.url("GATEWAY_PORT") + "/statistics?topic=item-creation/year&topic=transfers/year";
-        let output =
-            Command::new("curl").args(["-sS", "-H", "accept: application/json", &url]).output();
-        let topics: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let topics = get(&url);
         let sum = |topic: usize| {
             let buckets = topics[topic]["buckets"].as_array().unwrap();
             buckets.iter().map(|bucket| bucket["count"].as_u64().unwrap()).sum()
@@ -112,10 +119,33 @@ impl Drop for Place {
     }
 }
 
-pub(crate) fn text_of(output: &Output) -> (bool, String) {
+/// Runs a command. Returns whether it succeeded, and its output and errors.
+pub(crate) fn output(command: &mut Command) -> (bool, String) {
+    let output = command.output().unwrap();
     let text =
         [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned());
     (output.status.success(), text.concat())
+}
+
+/// The JSON that a service answers.
+pub(crate) fn get(url: &str) -> Value {
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--fail-with-body", "-H", "accept: application/json", url]);
+    serde_json::from_slice(&curl.output().unwrap().stdout).unwrap()
+}
+
+/// The accepted, repeated and rejected rows of a kind, from the table that `import` and `demo`
+/// print.
+pub(crate) fn row(text: &str, kind: &str) -> [u64; 3] {
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(kind));
+    let line = line.unwrap_or_else(|| panic!("no {kind}: {text}"));
+    let numbers = line.split_whitespace().skip(1).map(|number| number.parse().unwrap());
+    numbers.collect::<Vec<u64>>().try_into().unwrap()
+}
+
+/// Sends a signal to a process of [`Place::status`].
+pub(crate) fn signal(name: &str, process_id: &Value) {
+    assert!(Command::new("kill").args([name, &process_id.to_string()]).status().unwrap().success());
 }
 
 /// Node: the one that xtask has installed below `target/`, else the one on PATH.

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use crate::support::{Place, root, text_of};
+use crate::support::{Place, output, root};
 
 #[test]
 fn the_tour_of_the_readme_works() {
@@ -22,25 +22,24 @@ fn the_tour_of_the_readme_works() {
         shell(&place, &format!("exec {follow}")).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(following.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line == "event: snapshot"), "the stream must begin with a snapshot");
-    let (succeeded, answer) = text_of(&shell(&place, post).output().unwrap());
+    let (succeeded, answer) = output(&mut shell(&place, post));
     assert!(succeeded, "{answer}");
     assert!(lines.any(|line| line == "event: patch"), "the stream must go on with a patch");
     assert!(lines.any(|line| line.contains("\"count\":1")), "the patch must have the count");
     following.kill().unwrap();
     following.wait().unwrap();
-    let (succeeded, table) = text_of(&shell(&place, look).output().unwrap());
+    let (succeeded, table) = output(&mut shell(&place, look));
     assert!(succeeded && table.trim_end().ends_with(",1"), "{table}");
     let words: Vec<&str> = import.split_whitespace().skip(2).collect();
     assert!(place.run(&words).contains("transfers"));
-    let (succeeded, months) = text_of(&shell(&place, history).output().unwrap());
+    let (succeeded, months) = output(&mut shell(&place, history));
     assert!(succeeded && months.contains("transfers/month,2001-01-01T00:00:00Z,6937"), "{months}");
     // The commands of the guide for clients work too, and the quoted history is what they print.
     let guide = std::fs::read_to_string(root().join("docs/clients.md")).unwrap();
     let commands: Vec<&str> = guide.lines().filter(|line| line.starts_with("curl -s ")).collect();
     assert_eq!(commands.len(), 3, "{commands:#?}");
     for command in commands {
-        let (succeeded, answer) =
-            text_of(&shell(&place, &in_place(&place, command)).output().unwrap());
+        let (succeeded, answer) = output(&mut shell(&place, &in_place(&place, command)));
         assert!(succeeded && answer.contains("transfers/"), "{command}: {answer}");
         assert!(
             !command.contains("from=") || guide.contains(&format!("\n{answer}\n")),
