@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: figures as ratios within one run, because machines differ and are noisy.
 //!
-//! Invariant: the candidates take turns on the same Postgres, which keeps commits as in production
+//! Invariant: the builds take turns on the same Postgres, which keeps commits as in production
 //! (`fsync` and `synchronous_commit` on). No figure is judged here: a bench prints, a reader
 //! decides.
 
@@ -11,8 +11,9 @@ use local_stack::postgres::ClusterSettings;
 use local_stack::stack::{Replicas, ServiceKind, Stack, built_programs};
 use tokio::process::Command;
 
-use crate::command::{cargo, step};
-use crate::{ephemeral_stack, install, postgres, programs};
+use crate::command::target_folder;
+use crate::install::Installer;
+use crate::{ephemeral_stack, postgres, programs};
 
 /// What to measure.
 #[derive(Debug, clap::Subcommand)]
@@ -35,54 +36,44 @@ pub(crate) struct ProfileOptions {
     connections: u32,
 }
 
-/// One of the two builds, with its stack and what was measured of it.
-struct Candidate {
+/// A build of the services, its running stack, and what was measured.
+struct MeasuredBuild {
     name: &'static str,
     stack: Stack,
-    script: std::path::PathBuf,
     requests_per_second: Vec<f64>,
 }
 
 /// Runs a bench.
-///
-/// # Errors
-/// A build, a service or the load generator fails.
-pub(crate) async fn run(bench: Bench) -> anyhow::Result<()> {
-    match bench {
-        Bench::Profile(options) => profile(&options).await,
-    }
-}
-
-async fn profile(options: &ProfileOptions) -> anyhow::Result<()> {
-    install::programs(&[("wrk", "wrk")])?;
+pub(crate) async fn run(bench: Bench, installer: Installer) -> anyhow::Result<()> {
+    let Bench::Profile(options) = bench;
+    installer.programs(&[("wrk", "wrk")])?;
     programs::services().await?;
-    step("building the services for release", cargo(&programs::release_arguments())).await?;
-    let installation = postgres::ensure()?;
-    postgres::with_durable_cluster(&installation, async |_, cluster| {
-        compare(cluster, options).await
-    })
-    .await
+    programs::services_for_release().await?;
+    let installation = postgres::ensure(installer)?;
+    let cluster = ClusterSettings { durable: true, ..postgres::temporary_cluster("bench")? };
+    postgres::with_cluster(&installation, &cluster, async |_| compare(&cluster, &options).await)
+        .await
 }
 
 async fn compare(cluster: &ClusterSettings, options: &ProfileOptions) -> anyhow::Result<()> {
-    let (this, release) = (built_programs()?, crate::command::target_folder()?.join("release"));
-    let mut candidates = Vec::new();
-    for (name, programs) in [("up", this), ("release", release)] {
+    let script = cluster.folder.join("post-items.lua");
+    write_script(&script)?;
+    let mut builds = Vec::new();
+    for (name, programs) in
+        [("up", built_programs()?), ("release", target_folder()?.join("release"))]
+    {
         let database = format!("newcycle_bench_{name}");
-        let stack =
-            ephemeral_stack::start_built(cluster, &database, Replicas::ONE, &programs).await?;
-        let script = cluster.folder.join(format!("{name}.lua"));
-        write_script(&script, &stack.url(ServiceKind::IngestApi)).await?;
-        candidates.push(Candidate { name, stack, script, requests_per_second: Vec::new() });
+        let stack = ephemeral_stack::start(cluster, &database, Replicas::ONE, &programs).await?;
+        ephemeral_stack::store_rows(&stack.url(ServiceKind::IngestApi)).await?;
+        builds.push(MeasuredBuild { name, stack, requests_per_second: Vec::new() });
     }
     for round in 1..=options.rounds {
         println!("== round {round} of {}", options.rounds);
-        for candidate in &mut candidates {
-            let rate =
-                load(&candidate.script, &candidate.stack.url(ServiceKind::IngestApi), options)
-                    .await?;
-            println!("{:>8}: {rate:.0} requests/s", candidate.name);
-            candidate.requests_per_second.push(rate);
+        for build in &mut builds {
+            let url = build.stack.url(ServiceKind::IngestApi);
+            let rate = load(&script, &url, options).await?;
+            println!("{:>8}: {rate:.0} requests/s", build.name);
+            build.requests_per_second.push(rate);
         }
     }
     println!(
@@ -90,18 +81,18 @@ async fn compare(cluster: &ClusterSettings, options: &ProfileOptions) -> anyhow:
         options.connections, options.rounds
     );
     let mut medians = Vec::new();
-    for candidate in candidates {
-        let mut rates = candidate.requests_per_second;
+    for build in builds {
+        let mut rates = build.requests_per_second;
         rates.sort_by(f64::total_cmp);
         let median = median(&rates).context("there must be at least one round")?;
         println!(
             "{:>8}: {median:.0} requests/s (lowest {:.0}, highest {:.0})",
-            candidate.name,
-            rates.first().copied().unwrap_or_default(),
-            rates.last().copied().unwrap_or_default(),
+            build.name,
+            rates[0],
+            rates[rates.len() - 1],
         );
         medians.push(median);
-        ephemeral_stack::stop(candidate.stack).await?;
+        ephemeral_stack::stop(build.stack).await?;
     }
     if let [up, release] = medians[..] {
         println!("up ÷ release: {:.2}", up / release);
@@ -114,16 +105,12 @@ fn median(sorted: &[f64]) -> Option<f64> {
     sorted.get(sorted.len().checked_sub(1)? / 2).copied()
 }
 
-/// Creates a base item, and writes the script that makes wrk post items of it.
-async fn write_script(path: &Path, url: &str) -> anyhow::Result<()> {
-    let id = "00000000-0000-7000-8000-000000000001";
-    let body = format!(r#"{{"id":"{id}","description":"a thing"}}"#);
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    let post = client.post(format!("{url}/base-items")).header("content-type", "application/json");
-    post.body(body).send().await?.error_for_status()?;
+/// Writes the script that makes wrk post items of [`ephemeral_stack::BASE_ITEM`].
+fn write_script(path: &Path) -> anyhow::Result<()> {
     let script = format!(
         "wrk.method = \"POST\"\nwrk.headers[\"content-type\"] = \"application/json\"\n\
-         wrk.body = '{{\"base_item_id\":\"{id}\"}}'\n"
+         wrk.body = '{{\"base_item_id\":\"{}\"}}'\n",
+        ephemeral_stack::BASE_ITEM
     );
     std::fs::write(path, script).with_context(|| format!("writing {}", path.display()))
 }

@@ -7,9 +7,10 @@ use local_stack::ports::reserve_port;
 use local_stack::postgres::{Cluster, ClusterSettings};
 use local_stack::stack::{Replicas, ServiceKind, built_programs};
 
-use crate::command::{in_checkout, step};
-use crate::node::Node;
-use crate::{ephemeral_stack, install, page};
+use crate::command::step;
+use crate::install::{Installer, find_program};
+use crate::node::Npm;
+use crate::{ephemeral_stack, page};
 
 /// Browsers that the tests can control, by name or path.
 const BROWSERS: [&str; 5] = [
@@ -22,20 +23,21 @@ const BROWSERS: [&str; 5] = [
 
 /// Runs the tests with services on a database of their own in this cluster. The tests freeze and
 /// kill some of them.
-///
-/// # Errors
-/// There is no browser, or a test fails.
-pub(crate) async fn test(cluster: &Cluster, settings: &ClusterSettings) -> anyhow::Result<()> {
-    let browser = ensure()?;
-    let node = Node::ensure().await?;
-    let folder = in_checkout(page::FOLDER);
-    node.install("installing what the dashboard's page is tested with", &folder).await?;
+pub(crate) async fn test(
+    cluster: &Cluster,
+    settings: &ClusterSettings,
+    installer: Installer,
+) -> anyhow::Result<()> {
+    let browser = ensure(installer)?;
+    let npm = Npm::ensure(page::FOLDER, installer).await?;
     let replicas = Replicas { dashboard: 1, ..Replicas::ONE };
-    let mut stack = ephemeral_stack::start(settings, "newcycle_browser", replicas).await?;
+    let programs = built_programs()?;
+    let mut stack =
+        ephemeral_stack::start(settings, "newcycle_browser", replicas, &programs).await?;
     let notifier =
         stack.process_ids().find(|(instance, _)| instance.service == ServiceKind::StatsNotifier);
     let (_, notifier) = notifier.context("stats-notifier runs")?;
-    let mut test = node.npm(&folder, &["run", "e2e"]);
+    let mut test = npm.command(&["run", "e2e"]);
     test.env("CHROMIUM", browser)
         .env("DASHBOARD_URL", stack.url(ServiceKind::Dashboard))
         // The tests serve the page themselves on this port, with a gateway that they may kill.
@@ -45,9 +47,9 @@ pub(crate) async fn test(cluster: &Cluster, settings: &ClusterSettings) -> anyho
         .env("NEWCYCLE__UPSTREAM__ADDRESSES", stack.url(ServiceKind::StatsNotifier))
         .env("NOTIFIER_PID", notifier.to_string())
         .env("POSTGRES_PID", cluster.process_id().to_string())
-        .env("GATEWAY_PROGRAM", built_programs()?.join("sse-gateway"))
+        .env("GATEWAY_PROGRAM", programs.join("sse-gateway"))
         .env("TEST_GATEWAY_PORT", reserve_port()?.to_string())
-        .env("PICTURES", built_programs()?.join("dashboard-pictures"));
+        .env("PICTURES", programs.join("dashboard-pictures"));
     tokio::select! {
         outcome = step("the dashboard in a browser", test) => outcome?,
         ended = stack.ended() => return Err(ended.into()),
@@ -56,18 +58,10 @@ pub(crate) async fn test(cluster: &Cluster, settings: &ClusterSettings) -> anyho
 }
 
 /// A browser that the tests can control. Installs one on Debian and Ubuntu if there is none.
-fn ensure() -> anyhow::Result<PathBuf> {
+fn ensure(installer: Installer) -> anyhow::Result<PathBuf> {
+    let find = || BROWSERS.into_iter().find_map(find_program);
     if find().is_none() {
-        install::packages(&["chromium"])?;
+        installer.packages(&["chromium"])?;
     }
     find().context("no Chromium was found to test the dashboard in: install it, then try again")
-}
-
-fn find() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    // Joining a folder with an absolute path gives the absolute path.
-    let candidates =
-        BROWSERS.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
-    candidates.into_iter().find(|program| program.is_file())
 }

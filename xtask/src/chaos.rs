@@ -1,36 +1,34 @@
 //! `cargo xtask chaos` and `soak`: faults in the whole stack, and long use of it. The crate `chaos`
 //! does both; this builds and installs what it needs.
 
-use std::process::Command;
+use std::ffi::OsStr;
 
 use anyhow::Context;
 use local_stack::postgres::Installation;
 use local_stack::stack::built_programs;
+use tokio::process::Command;
 
 use crate::command::step;
-use crate::{install, postgres, programs};
+use crate::install::{Installer, find_program};
+use crate::{postgres, programs};
 
 /// Errors that are planted in the system. A run must find each of them.
 const PLANTED: [&str; 4] =
     ["transactions-forgotten", "folded-twice", "acknowledged-early", "lead-kept"];
 
-/// Runs chaos with these arguments.
-pub(crate) async fn run(arguments: &[String]) -> anyhow::Result<()> {
-    ensure().await?;
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    program("chaos", "chaos", &arguments).await
-}
-
-/// Runs the soak with these arguments.
-pub(crate) async fn soak(arguments: &[String]) -> anyhow::Result<()> {
-    ensure().await?;
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    program("soak", "soak", &arguments).await
+/// Runs one of the crate's programs, `chaos` or `soak`, with these arguments.
+pub(crate) async fn run(
+    program: &str,
+    arguments: &[String],
+    installer: Installer,
+) -> anyhow::Result<()> {
+    ensure(installer).await?;
+    self::program(program, program, arguments).await
 }
 
 /// A few minutes of both, after proving that chaos finds planted errors.
-pub(crate) async fn test() -> anyhow::Result<()> {
-    ensure().await?;
+pub(crate) async fn test(installer: Installer) -> anyhow::Result<()> {
+    ensure(installer).await?;
     for planted in PLANTED {
         let arguments = ["--seed", "1", "--faults", "12", "--planted", planted];
         program(&format!("chaos: {planted} must be found"), "chaos", &arguments).await?;
@@ -48,30 +46,27 @@ pub(crate) async fn test_on(installation: &Installation) -> anyhow::Result<()> {
 }
 
 /// What takes too long for every change: about 25 minutes.
-pub(crate) async fn test_long() -> anyhow::Result<()> {
-    ensure().await?;
+pub(crate) async fn test_long(installer: Installer) -> anyhow::Result<()> {
+    ensure(installer).await?;
     program("chaos, 300 faults", "chaos", &["--faults", "300"]).await?;
     program("soak, ten minutes", "soak", &["--seconds", "600"]).await
 }
 
-async fn program(name: &str, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    let mut command = tokio::process::Command::new(built_programs()?.join(program));
+async fn program(name: &str, program: &str, arguments: &[impl AsRef<OsStr>]) -> anyhow::Result<()> {
+    let mut command = Command::new(built_programs()?.join(program));
     command.args(arguments).kill_on_drop(true);
     step(name, command).await
 }
 
-async fn ensure() -> anyhow::Result<()> {
+/// Builds the programs and installs what they use. libfaketime steps clocks: without it, a run
+/// leaves out those faults and says so.
+async fn ensure(installer: Installer) -> anyhow::Result<()> {
     programs::services_and_chaos().await?;
-    postgres::ensure()?;
-    ensure_faketime()
-}
-
-/// libfaketime, which steps clocks. Without it, a run leaves out those faults and says so.
-fn ensure_faketime() -> anyhow::Result<()> {
-    if Command::new("faketime").arg("--version").output().is_ok() {
+    postgres::ensure(installer)?;
+    if find_program("faketime").is_some() {
         return Ok(());
     }
-    match install::packages(&["faketime"]) {
+    match installer.packages(&["faketime"]) {
         Err(error) if std::env::var_os("CI").is_none() => {
             println!("== the clock is not stepped: {error:#}");
             Ok(())

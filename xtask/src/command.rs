@@ -1,6 +1,7 @@
 //! Runs the programs that the commands consist of, and knows the folders of the checkout.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use anyhow::{Context, bail};
 use tokio::process::Command;
@@ -13,9 +14,6 @@ pub(crate) fn in_checkout(path: &str) -> PathBuf {
 
 /// The folder that cargo builds into. Tools and the address of the test database are there too, so
 /// `cargo clean` removes all of it.
-///
-/// # Errors
-/// The operating system does not report where this program is.
 pub(crate) fn target_folder() -> anyhow::Result<PathBuf> {
     let programs = local_stack::stack::built_programs()?;
     Ok(programs.parent().unwrap_or(&programs).to_owned())
@@ -36,4 +34,10 @@ pub(crate) async fn step(name: &str, mut command: Command) -> anyhow::Result<()>
         bail!("{name} failed; see above");
     }
     Ok(())
+}
+
+/// Whether a command can be run, and succeeds; its output is dropped.
+pub(crate) async fn succeeds(mut command: Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().await.is_ok_and(|status| status.success())
 }

@@ -28,121 +28,73 @@ pub(crate) enum With {
     Native,
 }
 
-/// Docker Compose with a running engine.
-pub(crate) struct Compose(());
+/// Whether to start in containers. Prints a choice that was not the user's.
+pub(crate) async fn is_chosen(with: With) -> anyhow::Result<bool> {
+    if with != With::Auto {
+        return is_reachable(with).await;
+    }
+    let found = find().await;
+    if let Err(error) = &found {
+        println!("== starting on this machine ({error:#}); --with compose requires containers");
+    } else {
+        println!("== starting in containers, because Docker is running (or use --with native)");
+    }
+    Ok(found.is_ok())
+}
 
-/// Chooses where to start, and prints a choice that was not the user's. `None` is native.
-pub(crate) async fn choose(with: With) -> anyhow::Result<Option<Compose>> {
+/// Whether containers were requested, or the command applies to both and Docker is running.
+///
+/// # Errors
+/// They were requested, and Docker is not running.
+pub(crate) async fn is_reachable(with: With) -> anyhow::Result<bool> {
     match with {
-        With::Native => Ok(None),
-        With::Compose => Compose::find().await.map(Some),
-        With::Auto => match Compose::find().await {
-            Ok(compose) => {
-                println!(
-                    "== starting in containers, because Docker is running (or use --with native)"
-                );
-                Ok(Some(compose))
-            }
-            Err(error) => {
-                println!(
-                    "== starting on this machine ({error:#}); --with compose requires containers"
-                );
-                Ok(None)
-            }
-        },
+        With::Native => Ok(false),
+        With::Compose => find().await.map(|()| true),
+        With::Auto => Ok(find().await.is_ok()),
     }
 }
 
-/// Compose if it was requested, or if the command applies to both and Docker is running.
-pub(crate) async fn reachable(with: With) -> anyhow::Result<Option<Compose>> {
-    match with {
-        With::Native => Ok(None),
-        With::Compose => Compose::find().await.map(Some),
-        With::Auto => Ok(Compose::find().await.ok()),
-    }
+/// Whether containers were requested, or there are some of this stack, running or not.
+pub(crate) async fn is_used(with: With) -> anyhow::Result<bool> {
+    Ok(is_reachable(with).await?
+        && (with == With::Compose || lists(&["ps", "--all", "--quiet"]).await?))
 }
 
-/// Compose if it was requested, or if it has containers of this stack, running or not.
-pub(crate) async fn in_use(with: With) -> anyhow::Result<Option<Compose>> {
-    let Some(compose) = reachable(with).await? else { return Ok(None) };
-    let in_use = with == With::Compose || compose.lists(&["ps", "--all", "--quiet"]).await?;
-    Ok(in_use.then_some(compose))
+/// Replaces this process with `docker compose up`, which then handles the terminal and Ctrl-C.
+///
+/// # Errors
+/// A stack runs on this machine, or Compose cannot be run.
+pub(crate) fn up(detach: bool) -> anyhow::Result<()> {
+    let folder = Settings::load()?.folder;
+    if lockfile::is_running(&folder)? {
+        bail!(
+            "a stack runs on this machine, with its data in {}: stop it with `cargo xtask down` first",
+            folder.display()
+        );
+    }
+    let arguments: &[&str] = if detach { &["up", "--build", "--wait"] } else { &["up", "--build"] };
+    let error = std::os::unix::process::CommandExt::exec(compose(arguments).as_std_mut());
+    Err(error).context("running `docker compose up`")
 }
 
-impl Compose {
-    /// # Errors
-    /// No engine answers, or the client has no Compose.
-    pub(crate) async fn find() -> anyhow::Result<Self> {
-        query(&["info", "--format", "{{.ServerVersion}}"])
-            .await
-            .context("no Docker engine answers")?;
-        query(&["compose", "version"]).await.context("there is no Docker Compose")?;
-        Ok(Self(()))
-    }
+/// Runs `docker compose` with these arguments.
+pub(crate) async fn run(arguments: &[&str]) -> anyhow::Result<()> {
+    output(arguments, Stdio::inherit()).await.map(drop)
+}
 
-    /// Replaces this process with `docker compose up`, which then handles the terminal and Ctrl-C.
-    ///
-    /// # Errors
-    /// A stack runs on this machine, or Compose cannot be run.
-    pub(crate) fn up(&self, detach: bool) -> anyhow::Result<()> {
-        let folder = Settings::load()?.folder;
-        if lockfile::is_running(&folder)? {
-            bail!(
-                "a stack runs on this machine, with its data in {}: stop it with `cargo xtask down` first",
-                folder.display()
-            );
-        }
-        let arguments: &[&str] =
-            if detach { &["up", "--build", "--wait"] } else { &["up", "--build"] };
-        let error = std::os::unix::process::CommandExt::exec(compose(arguments).as_std_mut());
-        Err(error).context("running `docker compose up`")
-    }
+/// Whether a listing command lists anything.
+pub(crate) async fn lists(arguments: &[&str]) -> anyhow::Result<bool> {
+    Ok(!output(arguments, Stdio::piped()).await?.trim_ascii().is_empty())
+}
 
-    /// Stops and removes the containers, and keeps their data.
-    pub(crate) async fn down(&self) -> anyhow::Result<()> {
-        self.run(&["down"]).await
+async fn output(arguments: &[&str], stdout: Stdio) -> anyhow::Result<Vec<u8>> {
+    let failed = || format!("`docker compose {}` failed", arguments.join(" "));
+    let process = compose(arguments).stdout(stdout).spawn().with_context(failed)?;
+    let output = process.wait_with_output().await.with_context(failed)?;
+    if !output.status.success() {
+        bail!("{}; see above", failed());
     }
-
-    /// Fails if containers are running.
-    pub(crate) async fn check_stopped(&self) -> anyhow::Result<()> {
-        if self.lists(&["ps", "--quiet"]).await? {
-            bail!(
-                "the stack runs in containers: stop it with `cargo xtask down --with compose` first"
-            );
-        }
-        Ok(())
-    }
-
-    /// Deletes the data, and stopped containers.
-    pub(crate) async fn reset(&self) -> anyhow::Result<()> {
-        self.run(&["down", "--volumes"]).await
-    }
-
-    /// Prints the containers.
-    pub(crate) async fn status(&self, as_json: bool) -> anyhow::Result<()> {
-        let format = if as_json { "json" } else { "table" };
-        self.run(&["ps", "--all", "--format", format]).await
-    }
-
-    async fn run(&self, arguments: &[&str]) -> anyhow::Result<()> {
-        let failed = || format!("`docker compose {}` failed", arguments.join(" "));
-        let status = compose(arguments).status().await.with_context(failed)?;
-        if !status.success() {
-            bail!("{}; see above", failed());
-        }
-        Ok(())
-    }
-
-    /// Whether a listing command lists anything.
-    async fn lists(&self, arguments: &[&str]) -> anyhow::Result<bool> {
-        let output = compose(arguments).stderr(Stdio::inherit()).output().await;
-        let failed = || format!("`docker compose {}` failed", arguments.join(" "));
-        let output = output.with_context(failed)?;
-        if !output.status.success() {
-            bail!("{}; see above", failed());
-        }
-        Ok(!output.stdout.trim_ascii().is_empty())
-    }
+    Ok(output.stdout)
 }
 
 /// `docker compose` in the folder of its file.
@@ -153,18 +105,25 @@ fn compose(arguments: &[&str]) -> Command {
     command
 }
 
+/// # Errors
+/// No engine answers, or the client has no Compose.
+async fn find() -> anyhow::Result<()> {
+    query(&["info", "--format", "{{.ServerVersion}}"]).await.context("no Docker engine answers")?;
+    query(&["compose", "version"]).await.context("there is no Docker Compose")
+}
+
 /// Runs a command that changes nothing.
 async fn query(arguments: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new("docker");
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let name = || format!("`docker {}`", arguments.join(" "));
+    let name = format!("`docker {}`", arguments.join(" "));
     let Ok(output) = tokio::time::timeout(ENGINE_TIMEOUT, command.output()).await else {
-        bail!("{} has not answered for {} s", name(), ENGINE_TIMEOUT.as_secs());
+        bail!("{name} has not answered for {} s", ENGINE_TIMEOUT.as_secs());
     };
-    let output = output.with_context(|| format!("{} cannot be run", name()))?;
+    let output = output.with_context(|| format!("{name} cannot be run"))?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr);
-        bail!("{}: {}", name(), message.lines().next().unwrap_or("it failed without a message"));
+        bail!("{name}: {}", message.lines().next().unwrap_or("it failed without a message"));
     }
     Ok(())
 }

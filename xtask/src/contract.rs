@@ -9,24 +9,15 @@ use std::path::Path;
 
 use anyhow::Context;
 use local_stack::postgres::ClusterSettings;
-use local_stack::stack::{Replicas, ServiceKind, Stack};
+use local_stack::stack::{Replicas, ServiceKind, Stack, built_programs};
 use tokio::process::Command;
 
 use crate::command::{in_checkout, step};
+use crate::install::Installer;
 use crate::{ephemeral_stack, postgres, programs, python};
 
 /// The seed of the first round, and of `cargo xtask ci`.
 const SEED: u64 = 20_261_123;
-
-/// Rows that `python/schemathesis.toml` refers to.
-const ROWS: [(&str, &str); 3] = [
-    ("base-items", r#"{"id":"00000000-0000-7000-8000-000000000001","description":"a thing"}"#),
-    ("users", r#"{"id":"00000000-0000-7000-8000-000000000002"}"#),
-    (
-        "items",
-        r#"{"id":"00000000-0000-7000-8000-000000000003","base_item_id":"00000000-0000-7000-8000-000000000001"}"#,
-    ),
-];
 
 /// The services under test, with the media types to request. sse-gateway answers `*/*` with
 /// streams.
@@ -42,22 +33,32 @@ const NOT_CASES: [&str; 2] = ["/metrics", "/readyz"];
 
 /// Builds the services, and tests them on a Postgres of its own until they have answered this many
 /// requests.
-pub(crate) async fn command(cases: u64) -> anyhow::Result<()> {
+pub(crate) async fn command(cases: u64, installer: Installer) -> anyhow::Result<()> {
     programs::services().await?;
-    let installation = postgres::ensure()?;
-    postgres::with_cluster(&installation, async |_, settings| run(settings, cases).await).await
+    let installation = postgres::ensure(installer)?;
+    let settings = postgres::temporary_cluster("test")?;
+    postgres::with_cluster(&installation, &settings, async |_| {
+        run(&settings, cases, installer).await
+    })
+    .await
 }
 
 /// Starts the services on a database of their own in this cluster, and tests them: one round, and
 /// more until they have answered this many requests.
-pub(crate) async fn run(cluster: &ClusterSettings, cases: u64) -> anyhow::Result<()> {
-    let programs = python::CONTRACT.ensure()?;
-    let mut stack = ephemeral_stack::start(cluster, "newcycle_contract", Replicas::ONE).await?;
-    store_rows(&stack.url(ServiceKind::IngestApi)).await?;
+pub(crate) async fn run(
+    cluster: &ClusterSettings,
+    cases: u64,
+    installer: Installer,
+) -> anyhow::Result<()> {
+    let schemathesis_folder = python::CONTRACT.ensure(installer)?;
+    let programs = built_programs()?;
+    let mut stack =
+        ephemeral_stack::start(cluster, "newcycle_contract", Replicas::ONE, &programs).await?;
+    ephemeral_stack::store_rows(&stack.url(ServiceKind::IngestApi)).await?;
     for seed in SEED.. {
-        for (part, accept) in RUNS {
-            let name = format!("API contract: {part}, Accept: {accept}, seed {seed}");
-            let test = schemathesis(&programs, &stack.url(part), accept, seed);
+        for (service, accept) in RUNS {
+            let name = format!("API contract: {service}, Accept: {accept}, seed {seed}");
+            let test = schemathesis(&schemathesis_folder, &stack.url(service), accept, seed);
             tokio::select! {
                 outcome = step(&name, test) => outcome?,
                 ended = stack.ended() => return Err(ended.into()),
@@ -75,9 +76,9 @@ pub(crate) async fn run(cluster: &ClusterSettings, cases: u64) -> anyhow::Result
 /// The number of requests answered so far at paths under test, and at paths that do not exist.
 async fn answered(stack: &Stack) -> anyhow::Result<u64> {
     let mut answered = 0;
-    for part in [ServiceKind::IngestApi, ServiceKind::SseGateway] {
+    for service in [ServiceKind::IngestApi, ServiceKind::SseGateway] {
         let metrics =
-            reqwest::get(format!("{}/metrics", stack.internal_url(part))).await?.text().await?;
+            reqwest::get(format!("{}/metrics", stack.internal_url(service))).await?.text().await?;
         let counters =
             metrics.lines().filter(|line| line.starts_with("http_server_requests_total{"));
         let cases = counters.filter(|line| {
@@ -86,24 +87,15 @@ async fn answered(stack: &Stack) -> anyhow::Result<u64> {
         for line in cases {
             let count = line.rsplit_once(' ').and_then(|(_, count)| count.parse::<u64>().ok());
             answered +=
-                count.with_context(|| format!("{part} has an unknown metric format: {line}"))?;
+                count.with_context(|| format!("{service} has an unknown metric format: {line}"))?;
         }
     }
     Ok(answered)
 }
 
-async fn store_rows(url: &str) -> anyhow::Result<()> {
-    for (kind, row) in ROWS {
-        let request = reqwest::Client::new().post(format!("{url}/{kind}"));
-        let request = request.header("content-type", "application/json").body(row);
-        request.send().await?.error_for_status().with_context(|| format!("storing {row}"))?;
-    }
-    Ok(())
-}
-
-fn schemathesis(programs: &Path, url: &str, accept: &str, seed: u64) -> Command {
+fn schemathesis(folder: &Path, url: &str, accept: &str, seed: u64) -> Command {
     let settings = in_checkout("xtask/python");
-    let mut command = Command::new(programs.join("schemathesis"));
+    let mut command = Command::new(folder.join("schemathesis"));
     command
         .arg("--config-file")
         .arg(settings.join("schemathesis.toml"))
@@ -112,7 +104,7 @@ fn schemathesis(programs: &Path, url: &str, accept: &str, seed: u64) -> Command 
         .env("SCHEMATHESIS_HOOKS", settings.join("hooks.py"))
         // Keeps compiled files out of the checkout.
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .current_dir(programs)
+        .current_dir(folder)
         .kill_on_drop(true);
     command
 }

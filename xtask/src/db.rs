@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use local_stack::postgres::Cluster;
+use local_stack::test_database::prepare_template;
 use local_stack::test_server::{TestServer, template_fingerprint};
 
 use crate::command::target_folder;
-use crate::test_cluster::TestCluster;
+use crate::install::Installer;
 use crate::{page, postgres, processes, programs};
 
 /// The longest time to wait for the server to stop.
@@ -19,11 +20,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Starts the server unless it runs already, makes the template unless it is current, and builds
 /// the programs that tests start.
-///
-/// # Errors
-/// There is no Postgres, it does not start, or a migration fails.
-pub(crate) async fn start() -> anyhow::Result<()> {
-    page::build_or_explain().await;
+pub(crate) async fn start(installer: Installer) -> anyhow::Result<()> {
+    page::build_or_explain(installer).await;
     programs::services().await?;
     let target = target_folder()?;
     let template = template_fingerprint().context("reading migrations/")?;
@@ -31,15 +29,16 @@ pub(crate) async fn start() -> anyhow::Result<()> {
         Some(server) if processes::runs(server.process_id, "postgres") => {
             if server.template != template {
                 println!("== migrating the template again, because migrations/ has changed");
-                local_stack::test_database::prepare_template(&server.connection).await?;
-                write(&target, &TestServer { template, ..server })?;
+                prepare_template(&server.connection).await?;
+                let server = TestServer { template, ..server };
+                processes::write_description(&TestServer::path(&target), &server)?;
             }
         }
         left => {
             if let Some(server) = left {
                 remove(&target, &server)?;
             }
-            start_server(&target, template).await?;
+            start_server(&target, template, installer).await?;
         }
     }
     println!(
@@ -50,9 +49,6 @@ pub(crate) async fn start() -> anyhow::Result<()> {
 }
 
 /// Stops the server, and deletes its data.
-///
-/// # Errors
-/// It does not stop, or its data cannot be deleted.
 pub(crate) fn stop() -> anyhow::Result<()> {
     let target = target_folder()?;
     match read(&target)? {
@@ -65,21 +61,21 @@ pub(crate) fn stop() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start_server(target: &Path, template: u64) -> anyhow::Result<()> {
-    let installation = postgres::ensure()?;
-    let folder = postgres::temporary_folder("db")?;
-    let settings = postgres::test_cluster(folder.clone())?;
+async fn start_server(target: &Path, template: u64, installer: Installer) -> anyhow::Result<()> {
+    let installation = postgres::ensure(installer)?;
+    let settings = postgres::temporary_cluster("db")?;
     println!("== starting Postgres {} on port {}", installation.version(), settings.port);
     let cluster = Cluster::start(&installation, &settings)?;
-    let prepared = TestCluster::prepare(&settings, &[&installation]).await?;
+    let connection = postgres::connection(&settings);
+    prepare_template(&connection).await?;
     let server = TestServer {
-        connection: prepared.connection().to_owned(),
+        connection,
         programs: installation.programs().to_owned(),
-        folder,
+        folder: settings.folder,
         process_id: cluster.process_id(),
         template,
     };
-    write(target, &server)?;
+    processes::write_description(&TestServer::path(target), &server)?;
     // Dropping the handle would stop the server, which must outlive this command.
     std::mem::forget(cluster);
     Ok(())
@@ -87,11 +83,9 @@ async fn start_server(target: &Path, template: u64) -> anyhow::Result<()> {
 
 fn remove(target: &Path, server: &TestServer) -> anyhow::Result<()> {
     processes::stop(server.process_id, "postgres", STOP_TIMEOUT)?;
-    match std::fs::remove_dir_all(&server.folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("removing {}", server.folder.display()));
-        }
-        _ => {}
+    if server.folder.exists() {
+        std::fs::remove_dir_all(&server.folder)
+            .with_context(|| format!("removing {}", server.folder.display()))?;
     }
     let path = TestServer::path(target);
     std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))
@@ -100,13 +94,4 @@ fn remove(target: &Path, server: &TestServer) -> anyhow::Result<()> {
 fn read(target: &Path) -> anyhow::Result<Option<TestServer>> {
     let path = TestServer::path(target);
     TestServer::read(target).with_context(|| format!("reading {}: delete the file", path.display()))
-}
-
-fn write(target: &Path, server: &TestServer) -> anyhow::Result<()> {
-    let path = TestServer::path(target);
-    let next = path.with_extension("json.next");
-    // The file is complete at every moment.
-    std::fs::write(&next, serde_json::to_vec_pretty(server)?)
-        .and_then(|()| std::fs::rename(&next, &path))
-        .with_context(|| format!("writing {}", path.display()))
 }

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use local_stack::postgres::ClusterSettings;
-use local_stack::stack::{Instance, Ports, Replicas, Stack, StackSettings, built_programs};
+use local_stack::stack::{Instance, Ports, Replicas, Stack, StackSettings};
 use local_stack::test_database::TestDatabase;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::SecretString;
@@ -17,17 +17,22 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest time for a service to stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Starts services on a new database, and waits until they are ready. Prints their warnings.
-pub(crate) async fn start(
-    cluster: &ClusterSettings,
-    database: &str,
-    replicas: Replicas,
-) -> anyhow::Result<Stack> {
-    start_built(cluster, database, replicas, &built_programs()?).await
-}
+/// The id of the base item in [`ROWS`].
+pub(crate) const BASE_ITEM: &str = "00000000-0000-7000-8000-000000000001";
 
-/// [`start`], with the programs of another folder.
-pub(crate) async fn start_built(
+/// Rows that `python/schemathesis.toml` and the bench refer to.
+const ROWS: [(&str, &str); 3] = [
+    ("base-items", r#"{"id":"00000000-0000-7000-8000-000000000001","description":"a thing"}"#),
+    ("users", r#"{"id":"00000000-0000-7000-8000-000000000002"}"#),
+    (
+        "items",
+        r#"{"id":"00000000-0000-7000-8000-000000000003","base_item_id":"00000000-0000-7000-8000-000000000001"}"#,
+    ),
+];
+
+/// Starts services from a folder of programs on a new database, and waits until they are ready.
+/// Prints their warnings.
+pub(crate) async fn start(
     cluster: &ClusterSettings,
     database: &str,
     replicas: Replicas,
@@ -57,6 +62,16 @@ pub(crate) async fn start_built(
         stack.until_ready(instance, READY_TIMEOUT).await?;
     }
     Ok(stack)
+}
+
+/// Stores [`ROWS`] in an ingest-api.
+pub(crate) async fn store_rows(url: &str) -> anyhow::Result<()> {
+    for (kind, row) in ROWS {
+        let request = reqwest::Client::new().post(format!("{url}/{kind}"));
+        let request = request.header("content-type", "application/json").body(row);
+        request.send().await?.error_for_status().with_context(|| format!("storing {row}"))?;
+    }
+    Ok(())
 }
 
 /// Stops all services; each must exit with success.

@@ -1,15 +1,14 @@
 //! `cargo xtask fuzz`: runs the fuzz targets. The crate `fuzz-properties` has the properties that
 //! they check, and `testing/fuzz/README.md` says what to do with a finding.
 
-use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use tokio::process::Command;
 
-use crate::command::{in_checkout, step};
-use crate::install;
+use crate::command::{in_checkout, step, succeeds};
+use crate::install::Installer;
 
 /// The longest input, in bytes. The bounds under test are shorter.
 const LONGEST_INPUT: &str = "-max_len=1400";
@@ -20,7 +19,7 @@ const BOUNDS: [&str; 2] = ["-rss_limit_mb=1024", "-timeout=10"];
 
 /// Our code has no `unsafe` in which a sanitizer could find anything, and a target runs several
 /// times as fast without one.
-const NO_SANITIZER: [&str; 2] = ["--sanitizer", "none"];
+const NO_SANITIZER: &str = "--sanitizer=none";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -33,16 +32,16 @@ pub(crate) struct Options {
 }
 
 /// Runs the targets one after another, each until it finds something or has run all inputs.
-pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    let mut targets = targets()?;
+pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Result<()> {
+    ensure(installer).await?;
+    let mut targets = targets().await?;
     if let Some(name) = options.target {
         if !targets.contains(&name) {
             bail!("there is no target {name}; there are: {}", targets.join(", "));
         }
         targets = vec![name];
     }
-    ensure().await?;
-    step("building the targets", fuzz("build")).await?;
+    step("building the targets", fuzz(&["build", NO_SANITIZER])).await?;
     for target in targets {
         let started = Instant::now();
         let found = format!("target/found/{target}");
@@ -52,7 +51,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
             .with_context(|| format!("making {}", found_folder.display()))?;
         let executions = format!("-runs={}", options.executions);
         let dictionary = format!("-dict=../dictionaries/{target}.dict");
-        let mut command = fuzz("run");
+        let mut command = fuzz(&["run", NO_SANITIZER]);
         command.args([&target, &found, &kept, "--", &executions, &dictionary]).args(BOUNDS);
         command.args([LONGEST_INPUT, "-print_final_stats=1"]);
         step(&format!("fuzzing: {target}"), command).await.with_context(|| {
@@ -67,22 +66,15 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
 }
 
 /// The names of all targets.
-fn targets() -> anyhow::Result<Vec<String>> {
-    let folder = in_checkout("testing/fuzz/targets/fuzz_targets");
-    let entries =
-        std::fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))?;
-    let paths =
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
-    let names = paths.iter().filter_map(|path| path.file_stem()?.to_str().map(str::to_owned));
-    let mut names: Vec<String> = names.collect();
-    names.sort();
-    Ok(names)
+async fn targets() -> anyhow::Result<Vec<String>> {
+    let listed = fuzz(&["list"]).output().await.context("listing the fuzz targets")?;
+    Ok(String::from_utf8(listed.stdout)?.lines().map(str::to_owned).collect())
 }
 
 /// A subcommand of `cargo +nightly fuzz`, in its folder.
-fn fuzz(subcommand: &str) -> Command {
-    let mut command = nightly(&["fuzz", subcommand]);
-    command.args(NO_SANITIZER).current_dir(in_checkout("testing/fuzz/targets"));
+fn fuzz(arguments: &[&str]) -> Command {
+    let mut command = nightly(&["fuzz"]);
+    command.args(arguments).current_dir(in_checkout("testing/fuzz/targets"));
     command
 }
 
@@ -94,7 +86,7 @@ fn nightly(arguments: &[&str]) -> Command {
 }
 
 /// Installs cargo-fuzz if it is missing; a nightly toolchain must be there.
-async fn ensure() -> anyhow::Result<()> {
+async fn ensure(installer: Installer) -> anyhow::Result<()> {
     if !succeeds(nightly(&["--version"])).await {
         bail!(
             "fuzzing needs a nightly compiler: `rustup toolchain install nightly --profile minimal`. \
@@ -102,15 +94,10 @@ async fn ensure() -> anyhow::Result<()> {
         );
     }
     if !succeeds(nightly(&["fuzz", "--version"])).await {
-        install::check_allowed("cargo-fuzz")?;
+        installer.check_allowed("cargo-fuzz")?;
         let mut install = Command::new("cargo");
         install.args(["install", "cargo-fuzz", "--locked"]).current_dir("/").kill_on_drop(true);
         step("installing cargo-fuzz into cargo's home folder", install).await?;
     }
     Ok(())
-}
-
-async fn succeeds(mut command: Command) -> bool {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().await.is_ok_and(|status| status.success())
 }

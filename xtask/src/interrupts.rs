@@ -6,8 +6,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(crate) struct Interrupts([Signal; 3]);
 
 impl Interrupts {
-    /// # Errors
-    /// The operating system refuses to deliver them.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let [interrupt, terminate, hangup] =
             [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);

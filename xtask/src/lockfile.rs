@@ -5,7 +5,9 @@
 //! The file lists what a killed process leaves behind, and the next process to take the lock stops
 //! it.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,9 @@ use crate::settings::Settings;
 /// The longest time for a whole stack to stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// The end of an internal URL's name.
+const INTERNAL: &str = "_internal";
+
 /// A stack, as `status --json` prints it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StackDescription {
@@ -29,26 +34,15 @@ pub(crate) struct StackDescription {
     pub(crate) process_id: u32,
     pub(crate) data_folder: PathBuf,
     pub(crate) postgres_folder: PathBuf,
-    pub(crate) urls: Urls,
-    pub(crate) ports: StackPorts,
+    /// By service, such as `sse_gateway` and `sse_gateway_internal`, and `postgres` without the
+    /// password.
+    pub(crate) urls: BTreeMap<String, String>,
+    ports: StackPorts,
     pub(crate) processes: Vec<StackProcess>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Urls {
-    pub(crate) ingest_api: String,
-    pub(crate) ingest_api_internal: String,
-    pub(crate) sse_gateway: String,
-    pub(crate) sse_gateway_internal: String,
-    pub(crate) dashboard: String,
-    pub(crate) dashboard_internal: String,
-    pub(crate) stats_notifier: String,
-    /// Without the password.
-    pub(crate) postgres: String,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct StackPorts {
+struct StackPorts {
     #[serde(flatten)]
     services: Ports,
     postgres: u16,
@@ -70,42 +64,47 @@ pub(crate) struct FolderLock {
 impl StackDescription {
     /// A stack that this process is starting.
     pub(crate) fn starting(settings: &Settings) -> Self {
-        let url = |part| format!("http://127.0.0.1:{}", settings.ports.public(part));
-        let internal = |part| format!("http://127.0.0.1:{}", settings.ports.internal(part));
-        let database = &settings.database;
+        let Settings { folder, database, ports, .. } = settings;
+        let url = |port| format!("http://127.0.0.1:{port}");
+        let mut urls = BTreeMap::new();
+        for service in ServiceKind::ALL {
+            urls.insert(key(service), url(ports.public(service)));
+            urls.insert(key(service) + INTERNAL, url(ports.internal(service)));
+        }
+        let postgres =
+            format!("postgres://{}@127.0.0.1:{}/{}", database.user, database.port, database.name);
+        urls.insert("postgres".to_owned(), postgres);
         Self {
             ready: false,
             process_id: std::process::id(),
-            data_folder: settings.folder.clone(),
+            data_folder: folder.clone(),
             postgres_folder: settings.postgres_folder().0,
-            urls: Urls {
-                ingest_api: url(ServiceKind::IngestApi),
-                ingest_api_internal: internal(ServiceKind::IngestApi),
-                sse_gateway: url(ServiceKind::SseGateway),
-                sse_gateway_internal: internal(ServiceKind::SseGateway),
-                dashboard: url(ServiceKind::Dashboard),
-                dashboard_internal: internal(ServiceKind::Dashboard),
-                stats_notifier: url(ServiceKind::StatsNotifier),
-                postgres: format!(
-                    "postgres://{}@127.0.0.1:{}/{}",
-                    database.user, database.port, database.name
-                ),
-            },
-            ports: StackPorts { services: settings.ports, postgres: database.port },
+            urls,
+            ports: StackPorts { services: *ports, postgres: database.port },
             processes: Vec::new(),
         }
+    }
+
+    pub(crate) fn url(&self, service: ServiceKind) -> &str {
+        &self.urls[&key(service)]
+    }
+
+    /// The URL of a service's health and metrics.
+    pub(crate) fn internal_url(&self, service: ServiceKind) -> &str {
+        &self.urls[&(key(service) + INTERNAL)]
+    }
+
+    pub(crate) fn add_process(&mut self, name: &str, process_id: u32) {
+        self.processes.push(StackProcess { name: name.to_owned(), process_id });
     }
 
     /// Reads the file of a folder; `None` without a file.
     pub(crate) fn read(folder: &Path) -> anyhow::Result<Option<Self>> {
         let path = description_path(folder);
+        let reading = || format!("reading {}", path.display());
         match std::fs::read(&path) {
-            Ok(text) => Ok(Some(
-                serde_json::from_slice(&text)
-                    .with_context(|| format!("reading {}", path.display()))?,
-            )),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            read => serde_json::from_slice(&read.with_context(reading)?).with_context(reading),
         }
     }
 }
@@ -142,22 +141,15 @@ impl FolderLock {
         Ok(folder)
     }
 
-    /// Writes the description. The file is complete at every moment.
     pub(crate) fn write(&self, running: &StackDescription) -> anyhow::Result<()> {
-        let path = description_path(&self.path);
-        let next = self.path.join("stack.json.next");
-        std::fs::write(&next, serde_json::to_vec_pretty(running)?)
-            .and_then(|()| std::fs::rename(&next, &path))
-            .with_context(|| format!("writing {}", path.display()))
+        processes::write_description(&description_path(&self.path), running)
     }
 
     /// Removes the description, because nothing runs any more.
     pub(crate) fn clear(&self) -> anyhow::Result<()> {
         match std::fs::remove_file(description_path(&self.path)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).context("removing the description of the stack")
-            }
-            _ => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed.context("removing the description of the stack"),
         }
     }
 
@@ -210,6 +202,11 @@ pub(crate) fn stop(folder: &Path) -> anyhow::Result<Vec<String>> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// A service's name in JSON.
+fn key(service: ServiceKind) -> String {
+    service.name().replace('-', "_")
 }
 
 fn description_path(folder: &Path) -> PathBuf {

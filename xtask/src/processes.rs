@@ -1,11 +1,21 @@
-//! Processes that this program did not start, or started in an earlier run.
+//! Processes that this program did not start, or started in an earlier run, and the files that
+//! describe them.
 
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+
+/// Writes a file that describes running processes. It is complete at every moment.
+pub(crate) fn write_description(path: &Path, description: &impl Serialize) -> anyhow::Result<()> {
+    let next = path.with_extension("json.next");
+    std::fs::write(&next, serde_json::to_vec_pretty(description)?)
+        .and_then(|()| std::fs::rename(&next, path))
+        .with_context(|| format!("writing {}", path.display()))
+}
 
 /// Sends a signal to a process, which may have ended.
 pub(crate) fn signal(process_id: u32, signal: Signal) {

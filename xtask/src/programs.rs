@@ -12,33 +12,22 @@ const SERVICES: [&str; 5] = ["migrate", "ingest-api", "stats-notifier", "sse-gat
 const CHAOS: [&str; 3] = ["chaos", "soak", "planted-stats-notifier"];
 
 /// Builds the programs that ship.
-///
-/// # Errors
-/// They do not compile.
 pub(crate) async fn services() -> anyhow::Result<()> {
-    programs("building the services", &SERVICES).await
+    build("building the services", &SERVICES, &[]).await
+}
+
+/// Builds the programs that ship, as they ship.
+pub(crate) async fn services_for_release() -> anyhow::Result<()> {
+    build("building the services for release", &SERVICES, &["--release"]).await
 }
 
 /// Builds the programs that ship, and those that inject faults.
-///
-/// # Errors
-/// They do not compile.
 pub(crate) async fn services_and_chaos() -> anyhow::Result<()> {
-    let all: Vec<&str> = SERVICES.into_iter().chain(CHAOS).collect();
-    programs("building the services and chaos", &all).await
+    build("building the services and chaos", &[&SERVICES[..], &CHAOS].concat(), &[]).await
 }
 
-/// The arguments with which cargo builds the services for release.
-pub(crate) fn release_arguments() -> Vec<&'static str> {
-    let mut arguments = vec!["build", "--locked", "--release"];
-    arguments.extend(SERVICES.iter().flat_map(|program| ["--bin", program]));
-    arguments
-}
-
-async fn programs(name: &str, programs: &[&str]) -> anyhow::Result<()> {
+async fn build(name: &str, programs: &[&str], options: &[&str]) -> anyhow::Result<()> {
     let mut build = cargo(&["build", "--locked"]);
-    for program in programs {
-        build.args(["--bin", program]);
-    }
+    build.args(options).args(programs.iter().flat_map(|program| ["--bin", program]));
     step(name, build).await
 }

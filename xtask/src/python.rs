@@ -1,19 +1,19 @@
 //! Python environments below `target/`, with the packages that the lists in `xtask/python/` pin.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
-use crate::command::target_folder;
-use crate::install;
+use crate::command::{in_checkout, target_folder};
+use crate::install::{Installer, run};
 
 /// One environment and its packages.
 pub(crate) struct Environment {
     /// Its folder below `target/`.
-    pub(crate) name: &'static str,
+    name: &'static str,
     /// A requirements file of pip, with every package at one version.
-    pub(crate) requirements: &'static str,
+    requirements: &'static str,
 }
 
 /// schemathesis, which tests the API contract.
@@ -38,10 +38,7 @@ const INTERPRETERS: [&str; 2] = ["python3", "/usr/bin/python3"];
 impl Environment {
     /// The folder of the environment's programs. Makes the environment on the first call, and again
     /// after its requirements have changed.
-    ///
-    /// # Errors
-    /// There is no Python, or pip fails.
-    pub(crate) fn ensure(&self) -> anyhow::Result<PathBuf> {
+    pub(crate) fn ensure(&self, installer: Installer) -> anyhow::Result<PathBuf> {
         let folder = target_folder()?.join(self.name);
         let installed = folder.join("requirements.txt");
         if std::fs::read_to_string(&installed).is_ok_and(|installed| installed == self.requirements)
@@ -49,13 +46,7 @@ impl Environment {
             return Ok(folder.join("bin"));
         }
         println!("== installing Python packages into {}", folder.display());
-        match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("removing {}", folder.display()));
-            }
-            _ => {}
-        }
-        run(Command::new(interpreter()?).args(["-m", "venv"]).arg(&folder))?;
+        run(Command::new(interpreter(installer)?).args(["-m", "venv", "--clear"]).arg(&folder))?;
         let to_install = folder.join("to-install.txt");
         std::fs::write(&to_install, self.requirements)
             .with_context(|| format!("writing {}", to_install.display()))?;
@@ -68,13 +59,24 @@ impl Environment {
         Ok(folder.join("bin"))
     }
 
+    /// One of the environment's programs, in the checkout.
+    pub(crate) fn command(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        installer: Installer,
+    ) -> anyhow::Result<tokio::process::Command> {
+        let mut command = tokio::process::Command::new(self.ensure(installer)?.join(program));
+        command.args(arguments).current_dir(in_checkout("")).kill_on_drop(true);
+        Ok(command)
+    }
+
     /// The folder of an installed package, such as `target/python/lib/python3.11/site-packages/x`.
     ///
     /// # Errors
     /// As [`Environment::ensure`], or the package is not in the environment.
-    pub(crate) fn package(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let programs = self.ensure()?;
-        let libraries = programs.parent().unwrap_or(&programs).join("lib");
+    pub(crate) fn package(&self, name: &str, installer: Installer) -> anyhow::Result<PathBuf> {
+        let libraries = self.ensure(installer)?.with_file_name("lib");
         let entries = std::fs::read_dir(&libraries)
             .with_context(|| format!("reading {}", libraries.display()))?;
         let mut packages =
@@ -86,35 +88,19 @@ impl Environment {
 }
 
 /// An interpreter that can make environments. Installs one on Debian and Ubuntu if there is none.
-///
-/// # Errors
-/// There is none, and none can be installed.
-pub(crate) fn interpreter() -> anyhow::Result<&'static Path> {
+fn interpreter(installer: Installer) -> anyhow::Result<&'static str> {
     if let Some(interpreter) = find() {
         return Ok(interpreter);
     }
-    install::packages(&["python3-venv"])?;
-    match find() {
-        Some(interpreter) => Ok(interpreter),
-        None => {
-            bail!("Python 3.10 or newer with the modules venv and ensurepip is missing: install it")
-        }
-    }
+    installer.packages(&["python3-venv"])?;
+    find()
+        .context("Python 3.10 or newer with the modules venv and ensurepip is missing: install it")
 }
 
-fn find() -> Option<&'static Path> {
+fn find() -> Option<&'static str> {
     let able = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))";
-    let found = INTERPRETERS.into_iter().find(|interpreter| {
+    INTERPRETERS.into_iter().find(|interpreter| {
         let status = Command::new(interpreter).args(["-c", able]).stderr(Stdio::null()).status();
         status.is_ok_and(|status| status.success())
-    });
-    found.map(Path::new)
-}
-
-fn run(command: &mut Command) -> anyhow::Result<()> {
-    let failed = format!("{} failed", command.get_program().display());
-    if !command.status().with_context(|| failed.clone())?.success() {
-        bail!("{failed}; see above");
-    }
-    Ok(())
+    })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use local_stack::stack::ServiceKind;
 use serde_json::json;
 
 use crate::compose::{self, With};
@@ -14,47 +15,45 @@ const READY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Prints what runs, as a table or as JSON.
 pub(crate) async fn status(with: With, as_json: bool) -> anyhow::Result<()> {
-    let settings = Settings::load()?;
-    let runs = with != With::Compose && lockfile::is_running(&settings.folder)?;
-    if !runs && let Some(compose) = compose::in_use(with).await? {
-        return compose.status(as_json).await;
+    let folder = Settings::load()?.folder;
+    let runs = with != With::Compose && lockfile::is_running(&folder)?;
+    if !runs && compose::is_used(with).await? {
+        let format = if as_json { "json" } else { "table" };
+        return compose::run(&["ps", "--all", "--format", format]).await;
     }
-    let running = if runs { StackDescription::read(&settings.folder)? } else { None };
+    let running = if runs { StackDescription::read(&folder)? } else { None };
     let Some(running) = running else {
         if as_json {
-            println!("{:#}", json!({ "running": false, "data_folder": settings.folder }));
+            println!("{:#}", json!({ "running": false, "data_folder": folder }));
         } else {
             println!(
                 "nothing runs with its data in {}: `cargo xtask up` starts it",
-                settings.folder.display()
+                folder.display()
             );
         }
         return Ok(());
     };
-    let urls = [
-        ("stats-notifier", &running.urls.stats_notifier, &running.urls.stats_notifier),
-        ("ingest-api", &running.urls.ingest_api, &running.urls.ingest_api_internal),
-        ("sse-gateway", &running.urls.sse_gateway, &running.urls.sse_gateway_internal),
-        ("dashboard", &running.urls.dashboard, &running.urls.dashboard_internal),
-    ];
     let mut services = Vec::new();
     // The dashboard does not run if its page could not be built.
     let runs = |name: &str| running.processes.iter().any(|process| process.name == name);
-    for (name, url, internal) in urls.into_iter().filter(|(name, ..)| !running.ready || runs(name))
-    {
-        services.push((name, url, running.ready && is_ready(internal).await));
+    for service in ServiceKind::ALL {
+        if !running.ready || runs(service.name()) {
+            let is_ready = running.ready && is_ready(running.internal_url(service)).await;
+            services.push((service, is_ready));
+        }
     }
     if as_json {
         let mut text = serde_json::to_value(&running)?;
         text["running"] = json!(true);
-        text["ready"] = json!(services.iter().all(|(.., ready)| *ready));
+        text["ready"] = json!(services.iter().all(|(_, is_ready)| *is_ready));
         println!("{text:#}");
         return Ok(());
     }
     println!("{:<14}   {}", "data", running.data_folder.display());
-    println!("{:<14}   {}", "postgres", running.urls.postgres);
-    for (name, url, ready) in services {
-        println!("{name:<14}   {url}   {}", if ready { "ready" } else { "not ready" });
+    println!("{:<14}   {}", "postgres", running.urls["postgres"]);
+    for (service, is_ready) in services {
+        let ready = if is_ready { "ready" } else { "not ready" };
+        println!("{service:<14}   {}   {ready}", running.url(service));
     }
     Ok(())
 }
@@ -66,19 +65,19 @@ async fn is_ready(url: &str) -> bool {
 
 /// Stops what runs, and keeps the data.
 pub(crate) async fn down(with: With) -> anyhow::Result<()> {
-    let settings = Settings::load()?;
-    let compose = compose::in_use(with).await?;
-    if let Some(compose) = &compose {
-        compose.down().await?;
-        if with == With::Compose {
-            return Ok(());
-        }
+    let folder = Settings::load()?.folder;
+    let in_containers = compose::is_used(with).await?;
+    if in_containers {
+        compose::run(&["down"]).await?;
     }
-    let stopped = lockfile::stop(&settings.folder)?;
+    if with == With::Compose {
+        return Ok(());
+    }
+    let stopped = lockfile::stop(&folder)?;
     if !stopped.is_empty() {
-        println!("stopped {}; the data stay in {}", stopped.join(", "), settings.folder.display());
-    } else if compose.is_none() {
-        println!("nothing runs with its data in {}", settings.folder.display());
+        println!("stopped {}; the data stay in {}", stopped.join(", "), folder.display());
+    } else if !in_containers {
+        println!("nothing runs with its data in {}", folder.display());
     }
     Ok(())
 }
@@ -86,16 +85,16 @@ pub(crate) async fn down(with: With) -> anyhow::Result<()> {
 /// Deletes the data of a stack, which must not run.
 pub(crate) async fn reset(with: With) -> anyhow::Result<()> {
     let settings = Settings::load()?;
-    let compose = compose::reachable(with).await?;
+    let has_containers = compose::is_reachable(with).await?;
     // Both are checked before either is deleted.
-    if let Some(compose) = &compose {
-        compose.check_stopped().await?;
+    if has_containers && compose::lists(&["ps", "--quiet"]).await? {
+        bail!("the stack runs in containers: stop it with `cargo xtask down --with compose` first");
     }
     if with != With::Compose {
         reset_folder(&settings)?;
     }
-    if let Some(compose) = &compose {
-        compose.reset().await?;
+    if has_containers {
+        compose::run(&["down", "--volumes"]).await?;
     }
     Ok(())
 }

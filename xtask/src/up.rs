@@ -1,19 +1,21 @@
 //! `cargo xtask up`: the whole stack as processes on this machine, until Ctrl-C.
 
 use std::io::{Read, Write};
-use std::process::{Child, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use local_stack::postgres::Cluster;
-use local_stack::stack::{Instance, Stack};
+use local_stack::stack::{Instance, ServiceKind, Stack};
 use rustix::process::Signal;
 
+use crate::install::Installer;
 use crate::interrupts::Interrupts;
-use crate::lockfile::{FolderLock, StackDescription, StackProcess};
+use crate::lockfile::{FolderLock, StackDescription};
 use crate::settings::Settings;
-use crate::{install, page, postgres, processes, programs};
+use crate::{page, postgres, processes, programs};
 
 /// The longest time for one service to become ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,25 +30,25 @@ const DETACHED_READY_TIMEOUT: Duration = Duration::from_secs(300);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Starts everything, and runs until asked to stop. With `detach`, returns once all is ready.
-pub(crate) async fn run(detach: bool) -> anyhow::Result<()> {
+pub(crate) async fn run(detach: bool, installer: Installer) -> anyhow::Result<()> {
     let settings = Settings::load()?;
     // From here on, a signal leads to an orderly shutdown.
     let mut interrupts = Interrupts::new()?;
     let folder = FolderLock::lock(&settings.folder)?;
     settings.check_ports()?;
     let with_page = tokio::select! {
-        built = build() => built?,
+        built = build(installer) => built?,
         () = interrupts.received() => bail!("interrupted"),
     };
     if detach {
         // The detached process takes the lock itself.
         drop(folder);
-        return detached(&settings, &mut interrupts).await;
+        return detached(&settings, installer, &mut interrupts).await;
     }
     folder.write(&StackDescription::starting(&settings))?;
     let mut started = Started { cluster: None, stack: None };
     let outcome = tokio::select! {
-        outcome = serve(&settings, with_page, &folder, &mut started) => outcome,
+        outcome = serve(&settings, with_page, installer, &folder, &mut started) => outcome,
         () = interrupts.received() => Ok(()),
     };
     say("== stopping");
@@ -69,8 +71,8 @@ struct Started {
 }
 
 /// Builds the services and the page. Returns whether there is a page.
-async fn build() -> anyhow::Result<bool> {
-    let with_page = page::build_or_explain().await;
+async fn build(installer: Installer) -> anyhow::Result<bool> {
+    let with_page = page::build_or_explain(installer).await;
     programs::services().await?;
     Ok(with_page)
 }
@@ -79,11 +81,12 @@ async fn build() -> anyhow::Result<bool> {
 async fn serve(
     settings: &Settings,
     with_page: bool,
+    installer: Installer,
     folder: &FolderLock,
     started: &mut Started,
 ) -> anyhow::Result<()> {
     let mut running = StackDescription::starting(settings);
-    let installation = postgres::ensure()?;
+    let installation = postgres::ensure(installer)?;
     let (postgres_folder, why) = settings.postgres_folder();
     if let Some(why) = why {
         say(&why);
@@ -94,18 +97,14 @@ async fn serve(
         postgres_folder.display()
     ));
     let cluster = started.cluster.insert(Cluster::start(&installation, &settings.cluster())?);
-    running
-        .processes
-        .push(StackProcess { name: "postgres".to_owned(), process_id: cluster.process_id() });
+    running.add_process("postgres", cluster.process_id());
     folder.write(&running)?;
     let outcome = migrate::migrate(&settings.database, &settings.roles).await?;
     say(&format!("== migrated to schema version {}; starting the services", outcome.version));
     let log = Arc::new(|instance: Instance, line: &str| say(&format!("{instance:>14} | {line}")));
     let stack = started.stack.insert(Stack::start(settings.stack(with_page)?, log)?);
     for (instance, process_id) in stack.process_ids() {
-        running
-            .processes
-            .push(StackProcess { name: instance.service.name().to_owned(), process_id });
+        running.add_process(instance.service.name(), process_id);
     }
     folder.write(&running)?;
     for instance in stack.instances() {
@@ -115,12 +114,12 @@ async fn serve(
     running.ready = true;
     folder.write(&running)?;
     if with_page {
-        say(&format!("dashboard          {}", running.urls.dashboard));
+        say(&format!("dashboard          {}", running.url(ServiceKind::Dashboard)));
     }
-    say(&format!("post events to     {}", running.urls.ingest_api));
+    say(&format!("post events to     {}", running.url(ServiceKind::IngestApi)));
     say(&format!(
         "follow counts at   {}/statistics/item-creation/minute",
-        running.urls.sse_gateway
+        running.url(ServiceKind::SseGateway)
     ));
     say("== ready; Ctrl-C, or `cargo xtask down`, stops everything");
     tokio::select! {
@@ -136,17 +135,21 @@ async fn postgres_ended(cluster: &mut Cluster) {
 }
 
 /// Starts `cargo xtask up` as a process of its own, and shows its output until all is ready.
-async fn detached(settings: &Settings, interrupts: &mut Interrupts) -> anyhow::Result<()> {
+async fn detached(
+    settings: &Settings,
+    installer: Installer,
+    interrupts: &mut Interrupts,
+) -> anyhow::Result<()> {
     let path = settings.folder.join("stack.log");
     let log = std::fs::File::create(&path).with_context(|| format!("making {}", path.display()))?;
-    let mut command = std::process::Command::new(std::env::current_exe()?);
+    let mut command = Command::new(std::env::current_exe()?);
     // All was installed by this process, except possibly Postgres.
-    if install::is_refused() {
+    if installer.is_refused {
         command.arg("--no-install");
     }
     command.arg("up").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     // A process group of its own, so that Ctrl-C at this terminal does not reach it.
-    let mut process = std::os::unix::process::CommandExt::process_group(&mut command, 0).spawn()?;
+    let mut process = command.process_group(0).spawn()?;
     let mut shown = std::fs::File::open(&path)?;
     let ready = async {
         let started = Instant::now();
@@ -174,15 +177,10 @@ async fn detached(settings: &Settings, interrupts: &mut Interrupts) -> anyhow::R
         () = interrupts.received() => Err(anyhow::anyhow!("interrupted")),
     };
     if outcome.is_err() {
-        stop(&mut process);
+        processes::signal(process.id(), Signal::TERM);
+        let _status = process.wait();
     }
     outcome
-}
-
-/// Stops a detached stack that did not become ready.
-fn stop(process: &mut Child) {
-    processes::signal(process.id(), Signal::TERM);
-    let _status = process.wait();
 }
 
 /// Prints what was added to a log since the last call.
