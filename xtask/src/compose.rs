@@ -19,7 +19,7 @@ const ENGINE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where the stack runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum With {
+pub(crate) enum Backend {
     /// In containers if Docker is running, natively otherwise.
     Auto,
     /// In containers, with Docker Compose.
@@ -29,8 +29,8 @@ pub(crate) enum With {
 }
 
 /// Whether to start in containers. Prints a choice that was not the user's.
-pub(crate) async fn is_chosen(with: With) -> anyhow::Result<bool> {
-    if with != With::Auto {
+pub(crate) async fn is_chosen(with: Backend) -> anyhow::Result<bool> {
+    if with != Backend::Auto {
         return is_reachable(with).await;
     }
     let found = find().await;
@@ -46,18 +46,18 @@ pub(crate) async fn is_chosen(with: With) -> anyhow::Result<bool> {
 ///
 /// # Errors
 /// They were requested, and Docker is not running.
-pub(crate) async fn is_reachable(with: With) -> anyhow::Result<bool> {
+pub(crate) async fn is_reachable(with: Backend) -> anyhow::Result<bool> {
     match with {
-        With::Native => Ok(false),
-        With::Compose => find().await.map(|()| true),
-        With::Auto => Ok(find().await.is_ok()),
+        Backend::Native => Ok(false),
+        Backend::Compose => find().await.map(|()| true),
+        Backend::Auto => Ok(find().await.is_ok()),
     }
 }
 
 /// Whether containers were requested, or there are some of this stack, running or not.
-pub(crate) async fn is_used(with: With) -> anyhow::Result<bool> {
+pub(crate) async fn is_used(with: Backend) -> anyhow::Result<bool> {
     Ok(is_reachable(with).await?
-        && (with == With::Compose || lists(&["ps", "--all", "--quiet"]).await?))
+        && (with == Backend::Compose || lists(&["ps", "--all", "--quiet"]).await?))
 }
 
 /// Replaces this process with `docker compose up`, which then handles the terminal and Ctrl-C.

@@ -1,7 +1,7 @@
 //! `cargo xtask demo`: a simulated company that sends events, so that there are numbers to look at.
 //!
-//! It uses the uploads of ingest-api, as any producer may. Invariant: rows have ids, so an upload is
-//! repeated until it is answered, and its rows count once.
+//! It uses the uploads of ingest-api, as any producer may. Invariant: rows have ids, so an upload
+//! that is repeated until it is answered counts once.
 
 mod company;
 
@@ -74,7 +74,8 @@ async fn simulate(options: &Options, producer: &mut Producer) -> anyhow::Result<
     producer.upload("base-items", &company::base_items()).await?;
     producer.upload("users", &company::users()).await?;
     let now = OffsetDateTime::now_utc();
-    let mut company = Company::new(now - options.backfill.unwrap_or_default());
+    let history = options.backfill.unwrap_or_default().try_into()?;
+    let mut company = Company::new(now.checked_sub(history).context("--backfill is too long")?);
     while company.now < now {
         if producer.interrupts.received().now_or_never().is_some() {
             return Ok(());

@@ -36,7 +36,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::compose::With;
+use crate::compose::Backend;
 use crate::install::Installer;
 
 /// Newcycle's own commands.
@@ -58,8 +58,8 @@ enum Command {
     /// Start the whole stack, until Ctrl-C.
     Up {
         /// Where to run it.
-        #[arg(long, value_enum, default_value_t = With::Native)]
-        with: With,
+        #[arg(long, value_enum, default_value_t = Backend::Native)]
+        with: Backend,
         /// Return when everything is ready, and leave it running.
         #[arg(long)]
         detach: bool,
@@ -67,20 +67,20 @@ enum Command {
     /// Stop the stack, and keep its data.
     Down {
         /// Where it runs; auto: stop both.
-        #[arg(long, value_enum, default_value_t = With::Native)]
-        with: With,
+        #[arg(long, value_enum, default_value_t = Backend::Native)]
+        with: Backend,
     },
     /// Delete the data of the stack, which must not run.
     Reset {
         /// Where its data are; auto: delete both.
-        #[arg(long, value_enum, default_value_t = With::Native)]
-        with: With,
+        #[arg(long, value_enum, default_value_t = Backend::Native)]
+        with: Backend,
     },
     /// Show what runs, and where.
     Status {
         /// Where it runs; auto: the native stack if it runs, else the containers.
-        #[arg(long, value_enum, default_value_t = With::Native)]
-        with: With,
+        #[arg(long, value_enum, default_value_t = Backend::Native)]
+        with: Backend,
         /// Print JSON; for containers, the JSON of Compose.
         #[arg(long)]
         json: bool,

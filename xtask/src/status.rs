@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use local_stack::stack::ServiceKind;
 use serde_json::json;
 
-use crate::compose::{self, With};
+use crate::compose::{self, Backend};
 use crate::lockfile::{self, FolderLock, StackDescription};
 use crate::settings::Settings;
 
@@ -14,9 +14,9 @@ use crate::settings::Settings;
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Prints what runs, as a table or as JSON.
-pub(crate) async fn status(with: With, as_json: bool) -> anyhow::Result<()> {
+pub(crate) async fn status(with: Backend, as_json: bool) -> anyhow::Result<()> {
     let folder = Settings::load()?.folder;
-    let runs = with != With::Compose && lockfile::is_running(&folder)?;
+    let runs = with != Backend::Compose && lockfile::is_running(&folder)?;
     if !runs && compose::is_used(with).await? {
         let format = if as_json { "json" } else { "table" };
         return compose::run(&["ps", "--all", "--format", format]).await;
@@ -64,13 +64,13 @@ async fn is_ready(url: &str) -> bool {
 }
 
 /// Stops what runs, and keeps the data.
-pub(crate) async fn down(with: With) -> anyhow::Result<()> {
+pub(crate) async fn down(with: Backend) -> anyhow::Result<()> {
     let folder = Settings::load()?.folder;
     let in_containers = compose::is_used(with).await?;
     if in_containers {
         compose::run(&["down"]).await?;
     }
-    if with == With::Compose {
+    if with == Backend::Compose {
         return Ok(());
     }
     let stopped = lockfile::stop(&folder)?;
@@ -83,14 +83,14 @@ pub(crate) async fn down(with: With) -> anyhow::Result<()> {
 }
 
 /// Deletes the data of a stack, which must not run.
-pub(crate) async fn reset(with: With) -> anyhow::Result<()> {
+pub(crate) async fn reset(with: Backend) -> anyhow::Result<()> {
     let settings = Settings::load()?;
     let has_containers = compose::is_reachable(with).await?;
     // Both are checked before either is deleted.
     if has_containers && compose::lists(&["ps", "--quiet"]).await? {
         bail!("the stack runs in containers: stop it with `cargo xtask down --with compose` first");
     }
-    if with != With::Compose {
+    if with != Backend::Compose {
         reset_folder(&settings)?;
     }
     if has_containers {

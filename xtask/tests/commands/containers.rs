@@ -1,29 +1,29 @@
 //! The choice between containers and a native stack, and the commands that follow it. The Docker of
 //! these tests is the script `fake/docker`.
 
-use crate::support::{Place, output, root};
+use crate::support::{TestStack, output, root};
 
-/// A place with the fake Docker.
-fn place_with_docker(name: &str) -> Place {
-    let mut place = Place::new(name);
-    std::fs::create_dir_all(&place.folder).unwrap();
+/// A stack with the fake Docker.
+fn stack_with_docker(name: &str) -> TestStack {
+    let mut stack = TestStack::new(name);
+    std::fs::create_dir_all(&stack.folder).unwrap();
     let mut folders = vec![root().join("xtask/tests/commands/fake")];
     folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
     let path = std::env::join_paths(folders).unwrap();
-    let log = place.folder.join("docker.log");
-    place.variables.push(("PATH", path.into_string().unwrap()));
-    place.variables.push(("FAKE_DOCKER_LOG", log.to_str().unwrap().to_owned()));
-    place
+    let log = stack.folder.join("docker.log");
+    stack.variables.push(("PATH", path.into_string().unwrap()));
+    stack.variables.push(("FAKE_DOCKER_LOG", log.to_str().unwrap().to_owned()));
+    stack
 }
 
 /// Sets the state of the fake Docker for the commands that follow.
-fn set(place: &mut Place, state: &str) {
-    place.variables.push(("FAKE_DOCKER", state.to_owned()));
+fn set_docker_state(stack: &mut TestStack, state: &str) {
+    stack.variables.push(("FAKE_DOCKER", state.to_owned()));
 }
 
 /// The commands that Docker received since the last call, without the checks whether it runs.
-fn received(place: &Place) -> Vec<String> {
-    let log = place.folder.join("docker.log");
+fn received(stack: &TestStack) -> Vec<String> {
+    let log = stack.folder.join("docker.log");
     let text = std::fs::read_to_string(&log).unwrap_or_default();
     let _missing = std::fs::remove_file(log);
     let commands = text
@@ -34,74 +34,74 @@ fn received(place: &Place) -> Vec<String> {
 
 #[test]
 fn containers_are_used_if_docker_is_running() {
-    let mut place = place_with_docker("engine");
-    set(&mut place, "engine");
-    let text = place.run(&["up", "--with", "auto"]);
+    let mut stack = stack_with_docker("engine");
+    set_docker_state(&mut stack, "engine");
+    let text = stack.run(&["up", "--with", "auto"]);
     assert!(text.contains("starting in containers") && text.contains("--with native"), "{text}");
-    assert_eq!(received(&place), ["compose up --build"]);
-    place.run(&["up", "--with", "compose", "--detach"]);
-    assert_eq!(received(&place), ["compose up --build --wait"]);
+    assert_eq!(received(&stack), ["compose up --build"]);
+    stack.run(&["up", "--with", "compose", "--detach"]);
+    assert_eq!(received(&stack), ["compose up --build --wait"]);
 }
 
 #[test]
 fn without_docker_the_stack_is_native() {
-    let mut place = place_with_docker("no-engine");
-    set(&mut place, "no engine");
-    let text = place.run(&["up", "--with", "auto", "--detach"]);
+    let mut stack = stack_with_docker("no-engine");
+    set_docker_state(&mut stack, "no engine");
+    let text = stack.run(&["up", "--with", "auto", "--detach"]);
     assert!(text.contains("starting on this machine (no Docker engine answers"), "{text}");
     assert!(text.contains("Cannot connect") && text.contains("--with compose"), "{text}");
-    assert_eq!(place.status()["ready"], true);
-    set(&mut place, "engine");
-    let text = place.refused(&["up", "--with", "compose"]);
+    assert_eq!(stack.status()["ready"], true);
+    set_docker_state(&mut stack, "engine");
+    let text = stack.refused(&["up", "--with", "compose"]);
     assert!(
         text.contains("a stack runs on this machine") && text.contains("cargo xtask down"),
         "{text}"
     );
-    set(&mut place, "no engine");
-    assert!(place.run(&["down", "--with", "auto"]).contains("stopped"));
-    assert_eq!(received(&place), [""; 0]);
-    assert_eq!(place.status()["running"], false);
+    set_docker_state(&mut stack, "no engine");
+    assert!(stack.run(&["down", "--with", "auto"]).contains("stopped"));
+    assert_eq!(received(&stack), [""; 0]);
+    assert_eq!(stack.status()["running"], false);
 }
 
 #[test]
 fn the_missing_part_of_docker_is_named() {
-    let mut place = place_with_docker("missing");
+    let mut stack = stack_with_docker("missing");
     for (state, message) in [
         ("no engine", "no Docker engine answers"),
         ("silent engine", "has not answered for 3 s"),
         ("no Compose", "there is no Docker Compose"),
     ] {
-        set(&mut place, state);
-        let text = place.refused(&["up", "--with", "compose"]);
+        set_docker_state(&mut stack, state);
+        let text = stack.refused(&["up", "--with", "compose"]);
         assert!(text.contains(message), "{state}: {text}");
-        assert_eq!(received(&place), [""; 0]);
+        assert_eq!(received(&stack), [""; 0]);
     }
-    let mut command = place.command(&["up", "--with", "compose"]);
+    let mut command = stack.command(&["up", "--with", "compose"]);
     let (_, text) = output(command.env("PATH", "/nowhere"));
     assert!(text.contains("cannot be run"), "{text}");
 }
 
 #[test]
 fn the_other_commands_follow_the_containers() {
-    let mut place = place_with_docker("containers");
-    set(&mut place, "containers");
-    assert!(place.run(&["status", "--with", "auto"]).contains("newcycle-ingest-api-1"));
-    received(&place);
-    let text = place.refused(&["reset", "--with", "auto"]);
+    let mut stack = stack_with_docker("containers");
+    set_docker_state(&mut stack, "containers");
+    assert!(stack.run(&["status", "--with", "auto"]).contains("newcycle-ingest-api-1"));
+    received(&stack);
+    let text = stack.refused(&["reset", "--with", "auto"]);
     assert!(text.contains("cargo xtask down --with compose"), "{text}");
-    assert_eq!(received(&place), ["compose ps --quiet"], "nothing may be deleted");
-    let text = place.run(&["down", "--with", "auto"]);
+    assert_eq!(received(&stack), ["compose ps --quiet"], "nothing may be deleted");
+    let text = stack.run(&["down", "--with", "auto"]);
     assert!(!text.contains("nothing runs"), "{text}");
-    assert_eq!(received(&place).last().unwrap(), "compose down");
+    assert_eq!(received(&stack).last().unwrap(), "compose down");
     // Without an option they apply to the native stack only.
-    assert!(place.run(&["down"]).contains("nothing runs"));
-    assert!(place.run(&["status"]).contains("nothing runs"));
-    assert_eq!(received(&place), [""; 0]);
+    assert!(stack.run(&["down"]).contains("nothing runs"));
+    assert!(stack.run(&["status"]).contains("nothing runs"));
+    assert_eq!(received(&stack), [""; 0]);
 
-    set(&mut place, "engine");
-    assert!(place.run(&["down", "--with", "auto"]).contains("nothing runs"));
-    assert!(place.run(&["status", "--with", "auto"]).contains("nothing runs"));
-    assert_eq!(received(&place), ["compose ps --all --quiet"; 2]);
-    place.run(&["reset", "--with", "auto"]);
-    assert_eq!(received(&place), ["compose ps --quiet", "compose down --volumes"]);
+    set_docker_state(&mut stack, "engine");
+    assert!(stack.run(&["down", "--with", "auto"]).contains("nothing runs"));
+    assert!(stack.run(&["status", "--with", "auto"]).contains("nothing runs"));
+    assert_eq!(received(&stack), ["compose ps --all --quiet"; 2]);
+    stack.run(&["reset", "--with", "auto"]);
+    assert_eq!(received(&stack), ["compose ps --quiet", "compose down --volumes"]);
 }

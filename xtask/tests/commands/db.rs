@@ -9,11 +9,11 @@ use local_stack::test_server::TestServer;
 use crate::support::{output, root};
 
 /// A copy of xtask in a target folder of its own, so that the developer's server is not touched.
-struct Copy {
+struct XtaskCopy {
     target: PathBuf,
 }
 
-impl Copy {
+impl XtaskCopy {
     fn new() -> Self {
         let name = format!("newcycle-db-command-{:016x}", rand::random::<u64>());
         let target = std::env::temp_dir().join(name);
@@ -34,7 +34,7 @@ impl Copy {
     }
 }
 
-impl Drop for Copy {
+impl Drop for XtaskCopy {
     fn drop(&mut self) {
         let _stopped =
             Command::new(self.target.join("debug/xtask")).args(["db", "--stop"]).output();
@@ -44,7 +44,7 @@ impl Drop for Copy {
 
 #[test]
 fn the_database_for_tests_stays_until_it_is_stopped() {
-    let copy = Copy::new();
+    let copy = XtaskCopy::new();
     assert!(copy.run(&["db", "--stop"]).contains("does not run"));
     assert!(copy.run(&["db"]).contains("cargo xtask db --stop"));
     let server = copy.server().unwrap();

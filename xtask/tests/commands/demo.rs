@@ -3,44 +3,42 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
-use crate::proxy::{Trouble, Troublemaker};
-use crate::support::{Place, row};
+use crate::proxy::{Fault, FaultyProxy};
+use crate::support::{TestStack, row};
 
 #[test]
 fn the_gateway_shows_what_the_demo_sent() {
-    let place = Place::new("demo");
-    place.run(&["up", "--detach"]);
-    let text = place.run(&["demo", "--backfill", "2d", "--events", "0"]);
+    let stack = TestStack::started("demo");
+    let text = stack.run(&["demo", "--backfill", "2d", "--events", "0"]);
     let [items, 0, 0] = row(&text, "items") else { panic!("{text}") };
     let [transfers, 0, 0] = row(&text, "transfers") else { panic!("{text}") };
     assert!(items > 500 && transfers > 1_000, "{text}");
     assert_eq!((row(&text, "base-items"), row(&text, "users")), ([10, 0, 0], [200, 0, 0]));
-    place.until_counted(items, transfers);
+    stack.until_counted(items, transfers);
 
-    let text = place.run(&["demo", "--rate", "1000", "--events", "200"]);
+    let text = stack.run(&["demo", "--rate", "1000", "--events", "200"]);
     let [more_items, 0, 0] = row(&text, "items") else { panic!("{text}") };
     let [more_transfers, 0, 0] = row(&text, "transfers") else { panic!("{text}") };
     assert_eq!(more_items + more_transfers, 200, "{text}");
     assert_eq!((row(&text, "base-items"), row(&text, "users")), ([0, 10, 0], [0, 200, 0]));
-    place.until_counted(items + more_items, transfers + more_transfers);
+    stack.until_counted(items + more_items, transfers + more_transfers);
 }
 
 #[test]
 fn a_demo_repeats_an_upload_until_it_is_answered_and_prints_the_reason_once() {
     // Requests: the first looks for ingest-api, and then come base items, users, items, transfers.
-    const TROUBLE: [(u32, Trouble); 4] = [
-        (1, Trouble::Unanswered),
-        (4, Trouble::Unavailable),
-        (5, Trouble::Unavailable),
-        (7, Trouble::Unanswered),
+    const FAULTS: [(u32, Fault); 4] = [
+        (1, Fault::Unanswered),
+        (4, Fault::Unavailable),
+        (5, Fault::Unavailable),
+        (7, Fault::Unanswered),
     ];
-    let place = Place::new("demo-trouble");
-    place.run(&["up", "--detach"]);
-    let trouble = Troublemaker::before(place.value("INGEST_PORT"), &TROUBLE);
-    let text = place.run(&["demo", "--rate", "1000", "--events", "50", "--url", &trouble.url]);
+    let stack = TestStack::started("demo-faults");
+    let proxy = FaultyProxy::before(stack.value("INGEST_PORT"), &FAULTS);
+    let text = stack.run(&["demo", "--rate", "1000", "--events", "50", "--url", &proxy.url]);
     assert_eq!(text.matches("ingest-api answers 503").count(), 1, "{text}");
     assert_eq!(text.matches("ingest-api does not answer").count(), 2, "{text}");
-    let bodies: Vec<_> = trouble.requests.try_iter().map(|(_, body)| body).collect();
+    let bodies: Vec<_> = proxy.requests.try_iter().map(|(_, body)| body).collect();
     for (repeated, first) in [(2, 1), (5, 4), (6, 4), (8, 7)] {
         assert_eq!(bodies[repeated], bodies[first], "request {repeated}: {text}");
     }
@@ -50,31 +48,31 @@ fn a_demo_repeats_an_upload_until_it_is_answered_and_prints_the_reason_once() {
     let [transfers, repeated_transfers, 0] = row(&text, "transfers") else { panic!("{text}") };
     assert!(repeated_transfers > 0, "{text}");
     assert_eq!(items + transfers + repeated_transfers, 50, "{text}");
-    place.until_counted(items, transfers + repeated_transfers);
+    stack.until_counted(items, transfers + repeated_transfers);
 }
 
 #[test]
 fn an_interrupted_demo_prints_what_it_sent() {
-    let place = Place::new("demo-interrupted");
-    let text = place.refused(&["demo"]);
-    assert!(text.contains("cargo xtask up") && text.contains(place.value("INGEST_PORT")), "{text}");
-    place.run(&["up", "--detach"]);
-    let text = place.refused(&["demo", "--url", &place.url("GATEWAY_PORT")]);
+    let stack = TestStack::new("demo-interrupted");
+    let text = stack.refused(&["demo"]);
+    assert!(text.contains("cargo xtask up") && text.contains(stack.value("INGEST_PORT")), "{text}");
+    stack.run(&["up", "--detach"]);
+    let text = stack.refused(&["demo", "--url", &stack.url("GATEWAY_PORT")]);
     assert!(text.contains("404") && text.contains("is that an ingest-api?"), "{text}");
 
     let mut demo =
-        place.command(&["demo", "--rate", "500"]).stdout(Stdio::piped()).spawn().unwrap();
+        stack.command(&["demo", "--rate", "500"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut output = BufReader::new(demo.stdout.take().unwrap());
     let mut text = String::new();
     while !text.contains("sending about 500 events a second") {
         assert_ne!(output.read_line(&mut text).unwrap(), 0, "the demo has ended: {text}");
     }
-    place.until_counts("some", |(items, _)| items > 10);
+    stack.until_counts("some", |(items, _)| items > 10);
     let interrupted = Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap();
     assert!(interrupted.success());
     output.read_to_string(&mut text).unwrap();
     assert!(demo.wait().unwrap().success(), "{text}");
     let [items, 0, 0] = row(&text, "items") else { panic!("{text}") };
     let [transfers, 0, 0] = row(&text, "transfers") else { panic!("{text}") };
-    place.until_counted(items, transfers);
+    stack.until_counted(items, transfers);
 }

@@ -22,8 +22,8 @@ fn read(path: &str) -> String {
 }
 
 /// The value of a setting in a service's defaults, or in those that services share.
-fn default(part: ServiceKind, section: &str, name: &str) -> Option<u64> {
-    let text = read(&format!("crates/{}/config/default.toml", part.name()));
+fn default(kind: ServiceKind, section: &str, name: &str) -> Option<u64> {
+    let text = read(&format!("crates/{}/config/default.toml", kind.name()));
     let (_, rest) = text.split_once(&format!("[{section}]\n"))?;
     let section_text = rest.split("\n[").next()?;
     let value = |text: &str| {
@@ -109,19 +109,19 @@ fn each_program_has_an_image_and_a_service() {
 #[test]
 fn the_containers_have_the_ports_of_the_defaults() {
     let (dockerfile, compose) = (read("deploy/Dockerfile"), read("docker-compose.yml"));
-    for part in ServiceKind::ALL {
+    for kind in ServiceKind::ALL {
         let (public, internal) =
-            (default(part, "http", "port"), default(part, "internal", "port").unwrap());
+            (default(kind, "http", "port"), default(kind, "internal", "port").unwrap());
         let ports: Vec<String> =
             public.into_iter().chain([internal]).map(|port| port.to_string()).collect();
         let exposed = format!("EXPOSE {}", ports.join(" "));
-        assert!(stage(&dockerfile, part.name()).contains(&exposed.as_str()), "{part}: {exposed}");
-        let service = block(&compose, part.name());
+        assert!(stage(&dockerfile, kind.name()).contains(&exposed.as_str()), "{kind}: {exposed}");
+        let service = block(&compose, kind.name());
         let published: Vec<&&str> =
             service.iter().filter(|line| line.starts_with("- ${PUBLISH_ADDRESS")).collect();
-        assert_eq!(published.len(), usize::from(public.is_some()), "{part}: {published:?}");
+        assert_eq!(published.len(), usize::from(public.is_some()), "{kind}: {published:?}");
         for (line, port) in published.into_iter().zip(public) {
-            assert!(line.ends_with(&format!("}}:{port}")), "{part} listens on {port}: {line}");
+            assert!(line.ends_with(&format!("}}:{port}")), "{kind} listens on {port}: {line}");
         }
     }
     let notifier = default(ServiceKind::StatsNotifier, "internal", "port").unwrap();
@@ -133,17 +133,17 @@ fn the_containers_have_the_ports_of_the_defaults() {
 #[test]
 fn a_container_may_take_longer_to_stop_than_its_program_does() {
     let compose = read("docker-compose.yml");
-    for part in ServiceKind::ALL {
-        let drain = default(part, "http", "drain").or_else(|| default(part, "stream", "drain"));
+    for kind in ServiceKind::ALL {
+        let drain = default(kind, "http", "drain").or_else(|| default(kind, "stream", "drain"));
         // The gateway ends its streams first, and then lets its servers stop.
-        let times = if part == ServiceKind::SseGateway { 2 } else { 1 };
+        let times = if kind == ServiceKind::SseGateway { 2 } else { 1 };
         let needed = Duration::from_secs(drain.unwrap() * times + 1);
-        let service = block(&compose, part.name());
+        let service = block(&compose, kind.name());
         let grace = service
             .iter()
             .find_map(|line| line.strip_prefix("stop_grace_period: ")?.strip_suffix('s'));
         let grace = Duration::from_secs(grace.unwrap().parse().unwrap());
-        assert!(grace > needed, "{part} needs {needed:?} and has {grace:?}");
+        assert!(grace > needed, "{kind} needs {needed:?} and has {grace:?}");
     }
 }
 

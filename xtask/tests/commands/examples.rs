@@ -14,27 +14,27 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 use tokio::time::{Instant, timeout_at};
 
-use crate::proxy::{RETRY_AFTER, Trouble, Troublemaker};
-use crate::support::{Place, get, node, output, root, row, signal};
+use crate::proxy::{Fault, FaultyProxy, RETRY_AFTER};
+use crate::support::{TestStack, get, node, output, root, row, signal};
 
 /// The longest time for the client to show what is expected.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The errors of a producer's first attempts.
-const TROUBLE: [(u32, Trouble); 2] = [(0, Trouble::Unavailable), (1, Trouble::Unanswered)];
+const FAULTS: [(u32, Fault); 2] = [(0, Fault::Unavailable), (1, Fault::Unanswered)];
 
 fn example(name: &str) -> PathBuf {
     root().join("docs/examples").join(name)
 }
 
 /// Compiles the TypeScript examples, which checks their types, and returns the output folder.
-fn compiled(place: &Place) -> PathBuf {
+fn compiled(stack: &TestStack) -> PathBuf {
     let compiler = example("node_modules/typescript/bin/tsc");
     assert!(
         compiler.exists(),
         "there is no TypeScript compiler: run the tests with `cargo xtask test`"
     );
-    let folder = place.folder.join("javascript");
+    let folder = stack.folder.join("javascript");
     let mut command = Command::new(node());
     command.arg(compiler).arg("-p").arg(example("tsconfig.json")).arg("--outDir").arg(&folder);
     let (succeeded, text) = output(&mut command);
@@ -45,13 +45,13 @@ fn compiled(place: &Place) -> PathBuf {
 }
 
 /// The producers in each language, with their interpreters.
-fn producers(place: &Place) -> [(PathBuf, PathBuf); 4] {
+fn producers(stack: &TestStack) -> [(PathBuf, PathBuf); 4] {
     let program = built_programs().unwrap().join("examples/producer");
     assert!(program.exists(), "the examples are not built: run the tests with `cargo xtask test`");
     [
         ("bash".into(), example("producer.sh")),
         ("python3".into(), example("producer.py")),
-        (node(), compiled(place).join("producer.js")),
+        (node(), compiled(stack).join("producer.js")),
         // A program that runs its arguments.
         ("env".into(), program),
     ]
@@ -66,15 +66,14 @@ fn post(url: &str, body: &Value) {
 
 #[test]
 fn every_producer_stores_its_events_exactly_once() {
-    let place = Place::new("producers");
-    place.run(&["up", "--detach"]);
-    for (number, (interpreter, producer)) in (1..).zip(producers(&place)) {
-        let trouble = Troublemaker::before(place.value("INGEST_PORT"), &TROUBLE);
-        let (succeeded, text) = output(Command::new(&interpreter).arg(&producer).arg(&trouble.url));
+    let stack = TestStack::started("producers");
+    for (number, (interpreter, producer)) in (1..).zip(producers(&stack)) {
+        let proxy = FaultyProxy::before(stack.value("INGEST_PORT"), &FAULTS);
+        let (succeeded, text) = output(Command::new(&interpreter).arg(&producer).arg(&proxy.url));
         let interpreter = interpreter.display();
         assert!(succeeded, "{interpreter} {}: {text}", producer.display());
 
-        let requests: Vec<_> = trouble.requests.try_iter().collect();
+        let requests: Vec<_> = proxy.requests.try_iter().collect();
         assert_eq!(requests.len(), 7, "five requests, the first of them three times: {text}");
         assert_eq!(requests[0].1, requests[1].1, "{interpreter}: repetitions must be equal");
         assert_eq!(requests[1].1, requests[2].1, "{interpreter}: repetitions must be equal");
@@ -98,23 +97,22 @@ fn every_producer_stores_its_events_exactly_once() {
                 "{interpreter}: {id} must be of the variant of RFC 9562"
             );
         }
-        let url = place.url("INGEST_PORT");
+        let url = stack.url("INGEST_PORT");
         assert_eq!(get(&format!("{url}/items/{item}"))["base_item_id"], base_item.as_str());
         let owner = get(&format!("{url}/items/{item}/owner"));
         assert_eq!((&owner["owner_id"], &owner["transfer_id"]), (&user.into(), &transfer.into()));
         assert!(text.contains("rejected") && text.contains("there is no such row"), "{text}");
         // One item by itself, and the two good lines.
-        place.until_counted(3 * number, number);
+        stack.until_counted(3 * number, number);
     }
 }
 
 #[test]
 fn a_producer_prints_what_was_refused() {
-    let place = Place::new("refused-producers");
-    place.run(&["up", "--detach"]);
-    for (interpreter, producer) in producers(&place) {
+    let stack = TestStack::started("refused-producers");
+    for (interpreter, producer) in producers(&stack) {
         // The gateway accepts no events.
-        let url = place.url("GATEWAY_PORT");
+        let url = stack.url("GATEWAY_PORT");
         let (succeeded, text) = output(Command::new(&interpreter).arg(producer).arg(&url));
         assert!(
             !succeeded && text.contains("404") && text.contains("There is nothing at"),
@@ -156,33 +154,32 @@ impl Client {
 const LAST: usize = 20;
 
 /// The state of a topic as the gateway shows it, in the client's format and order.
-fn answered(place: &Place, topic: &str) -> Value {
-    let window = get(&format!("{}/statistics/{topic}?last={LAST}", place.url("GATEWAY_PORT")));
+fn answered(stack: &TestStack, topic: &str) -> Value {
+    let window = get(&format!("{}/statistics/{topic}?last={LAST}", stack.url("GATEWAY_PORT")));
     let buckets = window["buckets"].as_array().unwrap().iter();
     buckets.map(|bucket| json!([bucket["time"], bucket["count"]])).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
-    let place = Place::new("client");
-    place.run(&["up", "--detach"]);
-    let gateway = place.value("GATEWAY_PORT").parse().unwrap();
+    let stack = TestStack::started("client");
+    let gateway = stack.value("GATEWAY_PORT").parse().unwrap();
     let link = Link::to("client to sse-gateway".to_owned(), gateway).await.unwrap();
     let url = format!(
         "{}/statistics?topic=item-creation/millisecond&topic=transfers/minute&last={LAST}",
         link.url()
     );
-    let mut client = Client::start(&compiled(&place).join("live-counts.check.js"), &url);
+    let mut client = Client::start(&compiled(&stack).join("live-counts.check.js"), &url);
     let seen = client.until(|line| line["upstream"] == "live").await;
     assert_eq!((&seen[0]["request"], &seen[1]["event"]), (&"".into(), &"snapshot".into()));
 
     let (mut items, mut transfers) = (0, 0);
     let send = |items: &mut u64, transfers: &mut u64| {
-        let text = place.run(&["demo", "--rate", "1000", "--events", "50"]);
+        let text = stack.run(&["demo", "--rate", "1000", "--events", "50"]);
         *items += row(&text, "items")[0];
         *transfers += row(&text, "transfers")[0];
-        place.until_counted(*items, *transfers);
-        (answered(&place, "item-creation/millisecond"), answered(&place, "transfers/minute"))
+        stack.until_counted(*items, *transfers);
+        (answered(&stack, "item-creation/millisecond"), answered(&stack, "transfers/minute"))
     };
     let shows = |line: &Value, (items, transfers): &(Value, Value)| {
         let topics = &line["topics"];
@@ -196,7 +193,7 @@ async fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
     // The half second comes after the whole one, though not in text order. A minute ahead, so that
     // they stay the newest.
     let second = (OffsetDateTime::now_utc() + Duration::from_secs(60)).truncate_to_second();
-    let url = place.url("INGEST_PORT");
+    let url = stack.url("INGEST_PORT");
     let base_item = get(&format!("{url}/base-items?limit=1"))["data"][0]["id"].clone();
     for time in [second, second + Duration::from_millis(500)] {
         let time = time.format(&Rfc3339).unwrap();
@@ -215,7 +212,7 @@ async fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
     assert!(!seen.iter().any(|line| line["event"] == "snapshot"), "{seen:?}");
 
     // The gateway detects a frozen notifier and marks the counts stale; the connection stays open.
-    let notifier = place.process_id("stats-notifier");
+    let notifier = stack.process_id("stats-notifier");
     signal("-STOP", &notifier);
     client.until(|line| line["upstream"] == "stale").await;
     signal("-CONT", &notifier);

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 /// A proxy that fails some requests and forwards all others.
-pub(crate) struct Troublemaker {
+pub(crate) struct FaultyProxy {
     pub(crate) url: String,
     /// The time and the body of each request.
     pub(crate) requests: Receiver<(Instant, Vec<u8>)>,
@@ -15,7 +15,7 @@ pub(crate) struct Troublemaker {
 
 /// A way to fail a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub(crate) enum Fault {
     /// The response is 503.
     Unavailable,
     /// The request is forwarded, but the response is lost.
@@ -25,9 +25,9 @@ pub(crate) enum Trouble {
 /// The `Retry-After` of a 503 response, in seconds.
 pub(crate) const RETRY_AFTER: u64 = 1;
 
-impl Troublemaker {
+impl FaultyProxy {
     /// A proxy for the service at this port that fails the requests with these numbers, from 0.
-    pub(crate) fn before(port: &str, troubles: &'static [(u32, Trouble)]) -> Self {
+    pub(crate) fn before(port: &str, faults: &'static [(u32, Fault)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (seen, requests) = mpsc::channel();
@@ -35,10 +35,9 @@ impl Troublemaker {
         // Ends with the test's process.
         thread::spawn(move || {
             for (number, client) in (0..).zip(listener.incoming()) {
-                let trouble =
-                    troubles.iter().find(|(at, _)| *at == number).map(|(_, trouble)| *trouble);
+                let fault = faults.iter().find(|(at, _)| *at == number).map(|(_, fault)| *fault);
                 // The client sees a broken connection, and reports it.
-                let _broken = answer(client.unwrap(), &address, trouble, &seen);
+                let _broken = answer(client.unwrap(), &address, fault, &seen);
             }
         });
         Self { url, requests }
@@ -49,7 +48,7 @@ impl Troublemaker {
 fn answer(
     mut client: TcpStream,
     address: &str,
-    trouble: Option<Trouble>,
+    fault: Option<Fault>,
     seen: &Sender<(Instant, Vec<u8>)>,
 ) -> io::Result<()> {
     let mut reader = BufReader::new(client.try_clone()?);
@@ -76,7 +75,7 @@ fn answer(
         reader.read_until(b'\n', &mut body)?;
     }
     let _test_is_over = seen.send((Instant::now(), body.clone()));
-    if trouble == Some(Trouble::Unavailable) {
+    if fault == Some(Fault::Unavailable) {
         return write!(
             client,
             "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: {RETRY_AFTER}\r\n\
@@ -88,5 +87,5 @@ fn answer(
     service.write_all(&body)?;
     let mut answer = Vec::new();
     service.read_to_end(&mut answer)?;
-    if trouble == Some(Trouble::Unanswered) { Ok(()) } else { client.write_all(&answer) }
+    if fault == Some(Fault::Unanswered) { Ok(()) } else { client.write_all(&answer) }
 }

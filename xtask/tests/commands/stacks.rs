@@ -2,37 +2,37 @@
 
 use std::thread;
 
-use crate::support::{Place, output, row, signal};
+use crate::support::{TestStack, output, row, signal};
 
 /// Real events.
 const FLIGHTS: &str = "testing/local-stack/tests/data/flights";
 
 #[test]
 fn two_stacks_run_side_by_side() {
-    let (one, other) = (Place::new("one"), Place::new("other"));
+    let (one, other) = (TestStack::new("one"), TestStack::new("other"));
     thread::scope(|both| {
-        for place in [&one, &other] {
+        for stack in [&one, &other] {
             both.spawn(|| {
-                let text = place.run(&["up", "--detach"]);
+                let text = stack.run(&["up", "--detach"]);
                 assert!(
-                    text.contains("ready") && text.contains(place.value("INGEST_PORT")),
+                    text.contains("ready") && text.contains(stack.value("INGEST_PORT")),
                     "{text}"
                 );
             });
         }
     });
-    for place in [&one, &other] {
-        let status = place.status();
+    for stack in [&one, &other] {
+        let status = stack.status();
         assert_eq!(
             (&status["running"], &status["ready"]),
             (&true.into(), &true.into()),
             "{status}"
         );
-        let url = place.url("GATEWAY_PORT");
+        let url = stack.url("GATEWAY_PORT");
         assert_eq!(status["urls"]["sse_gateway"], url.as_str());
-        assert_eq!(status["data_folder"], place.folder.to_str().unwrap());
+        assert_eq!(status["data_folder"], stack.folder.to_str().unwrap());
         assert_eq!(status["processes"].as_array().unwrap().len(), 5, "{status}");
-        assert!(place.run(&["status"]).contains(&format!("{url}   ready")));
+        assert!(stack.run(&["status"]).contains(&format!("{url}   ready")));
     }
     let text = one.refused(&["up"]);
     assert!(text.contains("already runs") && text.contains("NEWCYCLE_DATA_DIR"), "{text}");
@@ -56,48 +56,46 @@ fn two_stacks_run_side_by_side() {
 
 #[test]
 fn a_port_in_use_is_named_with_the_variable_to_set() {
-    let place = Place::new("taken");
+    let stack = TestStack::new("taken");
     let _taken =
-        std::net::TcpListener::bind(format!("127.0.0.1:{}", place.value("GATEWAY_PORT"))).unwrap();
-    let text = place.refused(&["up"]);
-    assert!(text.contains(&format!("port {} is taken", place.value("GATEWAY_PORT"))), "{text}");
+        std::net::TcpListener::bind(format!("127.0.0.1:{}", stack.value("GATEWAY_PORT"))).unwrap();
+    let text = stack.refused(&["up"]);
+    assert!(text.contains(&format!("port {} is taken", stack.value("GATEWAY_PORT"))), "{text}");
     assert!(text.contains("GATEWAY_PORT"), "{text}");
-    assert_eq!(place.status()["running"], false);
-    let mut command = place.command(&["up"]);
+    assert_eq!(stack.status()["running"], false);
+    let mut command = stack.command(&["up"]);
     let (_, text) = output(command.env("GATEWAY_PORT", "eighty").env("RUST_BACKTRACE", "1"));
     assert!(text.contains("error: GATEWAY_PORT=eighty is not a port"), "{text}");
     assert!(!text.contains("backtrace"), "{text}");
-    let (_, text) = output(command.env("GATEWAY_PORT", place.value("PGPORT")));
+    let (_, text) = output(command.env("GATEWAY_PORT", stack.value("PGPORT")));
     assert!(text.contains("is taken: set GATEWAY_PORT"), "{text}");
 }
 
 #[test]
 fn the_next_stack_stops_what_a_killed_one_left_behind() {
-    let place = Place::new("killed");
-    place.run(&["up", "--detach"]);
-    let before = place.status();
+    let stack = TestStack::started("killed");
+    let before = stack.status();
     signal("-KILL", &before["process_id"]);
     // Its services and its Postgres still run, and occupy the ports.
-    let text = place.run(&["up", "--detach"]);
+    let text = stack.run(&["up", "--detach"]);
     assert!(text.contains("postgres, which was left behind"), "{text}");
-    let after = place.status();
+    let after = stack.status();
     assert_eq!(after["ready"], true);
     signal("-KILL", &after["process_id"]);
-    assert!(place.run(&["down"]).contains("left behind"));
-    assert_eq!(place.status()["running"], false);
+    assert!(stack.run(&["down"]).contains("left behind"));
+    assert_eq!(stack.status()["running"], false);
 }
 
 #[test]
 fn a_stack_stops_and_prints_the_reason_when_a_service_dies() {
-    let place = Place::new("dead");
-    place.run(&["up", "--detach"]);
-    signal("-KILL", &place.process_id("sse-gateway"));
+    let stack = TestStack::started("dead");
+    signal("-KILL", &stack.process_id("sse-gateway"));
     let started = std::time::Instant::now();
-    while place.status()["running"] == true {
+    while stack.status()["running"] == true {
         assert!(started.elapsed().as_secs() < 60, "the stack must end");
     }
     // It prints the reason after it has released the folder.
-    let log = || std::fs::read_to_string(place.folder.join("stack.log")).unwrap();
+    let log = || std::fs::read_to_string(stack.folder.join("stack.log")).unwrap();
     while !log().contains("sse-gateway has ended (signal: 9") {
         assert!(started.elapsed().as_secs() < 60, "it must print the reason: {}", log());
     }
@@ -105,15 +103,15 @@ fn a_stack_stops_and_prints_the_reason_when_a_service_dies() {
 
 #[test]
 fn an_import_names_what_is_wrong() {
-    let place = Place::new("import");
-    let text = place.refused(&["import", place.folder.to_str().unwrap()]);
+    let stack = TestStack::new("import");
+    let text = stack.refused(&["import", stack.folder.to_str().unwrap()]);
     assert!(text.contains("base-items, users, items or transfers"), "{text}");
-    std::fs::create_dir_all(&place.folder).unwrap();
-    std::fs::write(place.folder.join("users.ndjson"), "{}\n{\"name\":1}\n").unwrap();
-    let text = place.refused(&["import", place.folder.to_str().unwrap()]);
+    std::fs::create_dir_all(&stack.folder).unwrap();
+    std::fs::write(stack.folder.join("users.ndjson"), "{}\n{\"name\":1}\n").unwrap();
+    let text = stack.refused(&["import", stack.folder.to_str().unwrap()]);
     assert!(text.contains("cargo xtask up"), "{text}");
-    place.run(&["up", "--detach"]);
-    let text = place.refused(&["import", place.folder.to_str().unwrap()]);
+    stack.run(&["up", "--detach"]);
+    let text = stack.refused(&["import", stack.folder.to_str().unwrap()]);
     assert!(
         text.contains("users.ndjson, line 2") && text.contains("1 lines were rejected"),
         "{text}"

@@ -11,13 +11,14 @@ use serde_json::Value;
 /// The longest time for the gateway to show what was sent.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A data folder and ports of its own. Dropping it stops what runs there, and deletes the folder.
-pub(crate) struct Place {
+/// A data folder and ports, for a stack that may run or not. Dropping it stops the stack, and
+/// deletes the folder.
+pub(crate) struct TestStack {
     pub(crate) folder: PathBuf,
     pub(crate) variables: Vec<(&'static str, String)>,
 }
 
-impl Place {
+impl TestStack {
     pub(crate) fn new(name: &str) -> Self {
         // Not in the checkout: as root, Postgres runs as another user, who may not be able to enter
         // it.
@@ -38,11 +39,18 @@ impl Place {
         Self { folder, variables }
     }
 
+    /// A stack that runs.
+    pub(crate) fn started(name: &str) -> Self {
+        let stack = Self::new(name);
+        stack.run(&["up", "--detach"]);
+        stack
+    }
+
     pub(crate) fn value(&self, variable: &str) -> &str {
         &self.variables.iter().find(|(name, _)| *name == variable).unwrap().1
     }
 
-    /// A command of xtask in this place.
+    /// A command of xtask in this stack.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         let variables = self.variables.iter().map(|(name, value)| (name, value));
@@ -81,7 +89,7 @@ impl Place {
     }
 
     /// The gateway's counts of all years: items created, and transfers.
-    pub(crate) fn counts(&self) -> (u64, u64) {
+    fn counts(&self) -> (u64, u64) {
         let url =
             self.url("GATEWAY_PORT") + "/statistics?topic=item-creation/year&topic=transfers/year";
         let topics = get(&url);
@@ -112,7 +120,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestStack {
     fn drop(&mut self) {
         let _said = self.command(&["down"]).output();
         let _missing = std::fs::remove_dir_all(&self.folder);
@@ -143,7 +151,7 @@ pub(crate) fn row(text: &str, kind: &str) -> [u64; 3] {
     numbers.collect::<Vec<u64>>().try_into().unwrap()
 }
 
-/// Sends a signal to a process of [`Place::status`].
+/// Sends a signal to a process of [`TestStack::status`].
 pub(crate) fn signal(name: &str, process_id: &Value) {
     assert!(Command::new("kill").args([name, &process_id.to_string()]).status().unwrap().success());
 }

@@ -3,43 +3,43 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use crate::support::{Place, output, root};
+use crate::support::{TestStack, output, root};
 
 #[test]
 fn the_tour_of_the_readme_works() {
-    let place = Place::new("tour");
+    let stack = TestStack::new("tour");
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let (_, tour) = readme.split_once("## A tour").unwrap();
     let tour = tour.split("\n## ").next().unwrap();
     let blocks = tour.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    let blocks: Vec<String> = blocks.map(|block| in_place(&place, block)).collect();
+    let blocks: Vec<String> = blocks.map(|block| with_ports(&stack, block)).collect();
     let [follow, post, look, import, history] = blocks.as_slice() else {
         panic!("the tour has changed: {blocks:#?}")
     };
 
-    place.run(&["up", "--detach"]);
+    stack.run(&["up", "--detach"]);
     let mut following =
-        shell(&place, &format!("exec {follow}")).stdout(Stdio::piped()).spawn().unwrap();
+        shell(&stack, &format!("exec {follow}")).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(following.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line == "event: snapshot"), "the stream must begin with a snapshot");
-    let (succeeded, answer) = output(&mut shell(&place, post));
+    let (succeeded, answer) = output(&mut shell(&stack, post));
     assert!(succeeded, "{answer}");
     assert!(lines.any(|line| line == "event: patch"), "the stream must go on with a patch");
     assert!(lines.any(|line| line.contains("\"count\":1")), "the patch must have the count");
     following.kill().unwrap();
     following.wait().unwrap();
-    let (succeeded, table) = output(&mut shell(&place, look));
+    let (succeeded, table) = output(&mut shell(&stack, look));
     assert!(succeeded && table.trim_end().ends_with(",1"), "{table}");
     let words: Vec<&str> = import.split_whitespace().skip(2).collect();
-    assert!(place.run(&words).contains("transfers"));
-    let (succeeded, months) = output(&mut shell(&place, history));
+    assert!(stack.run(&words).contains("transfers"));
+    let (succeeded, months) = output(&mut shell(&stack, history));
     assert!(succeeded && months.contains("transfers/month,2001-01-01T00:00:00Z,6937"), "{months}");
     // The commands of the guide for clients work too, and the quoted history is what they print.
     let guide = std::fs::read_to_string(root().join("docs/clients.md")).unwrap();
     let commands: Vec<&str> = guide.lines().filter(|line| line.starts_with("curl -s ")).collect();
     assert_eq!(commands.len(), 3, "{commands:#?}");
     for command in commands {
-        let (succeeded, answer) = output(&mut shell(&place, &in_place(&place, command)));
+        let (succeeded, answer) = output(&mut shell(&stack, &with_ports(&stack, command)));
         assert!(succeeded && answer.contains("transfers/"), "{command}: {answer}");
         assert!(
             !command.contains("from=") || guide.contains(&format!("\n{answer}\n")),
@@ -49,14 +49,14 @@ fn the_tour_of_the_readme_works() {
 }
 
 /// A command of the README with the ports of this test.
-fn in_place(place: &Place, block: &str) -> String {
+fn with_ports(stack: &TestStack, block: &str) -> String {
     block
-        .replace(":8080", &format!(":{}", place.value("INGEST_PORT")))
-        .replace(":8081", &format!(":{}", place.value("GATEWAY_PORT")))
+        .replace(":8080", &format!(":{}", stack.value("INGEST_PORT")))
+        .replace(":8081", &format!(":{}", stack.value("GATEWAY_PORT")))
 }
 
-fn shell(place: &Place, script: &str) -> Command {
+fn shell(stack: &TestStack, script: &str) -> Command {
     let mut command = Command::new("bash");
-    command.args(["-euo", "pipefail", "-c", script]).current_dir(&place.folder);
+    command.args(["-euo", "pipefail", "-c", script]).current_dir(&stack.folder);
     command
 }
