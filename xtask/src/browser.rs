@@ -52,7 +52,7 @@ pub(crate) async fn test(
         .env("PICTURES", programs.join("dashboard-pictures"));
     tokio::select! {
         outcome = step("the dashboard in a browser", test) => outcome?,
-        ended = stack.ended() => return Err(ended.into()),
+        ended = stack.ended() => return Err(ended),
     }
     ephemeral_stack::stop(stack).await
 }

@@ -61,7 +61,7 @@ pub(crate) async fn run(
             let test = schemathesis(&schemathesis_folder, &stack.url(service), accept, seed);
             tokio::select! {
                 outcome = step(&name, test) => outcome?,
-                ended = stack.ended() => return Err(ended.into()),
+                ended = stack.ended() => return Err(ended),
             }
         }
         let answered = answered(&stack).await?;

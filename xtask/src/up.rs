@@ -123,7 +123,7 @@ async fn serve(
     ));
     say("== ready; Ctrl-C, or `cargo xtask down`, stops everything");
     tokio::select! {
-        ended = stack.ended() => Err(ended.into()),
+        ended = stack.ended() => Err(ended),
         () = postgres_ended(cluster) => bail!("Postgres has ended: see {}", postgres_folder.join("postgres.log").display()),
     }
 }

@@ -4,9 +4,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -52,12 +53,6 @@ pub struct LinkEffects {
     pub delayed_bytes: u64,
 }
 
-#[derive(Debug, Default)]
-struct Counters {
-    broken_connections: AtomicU64,
-    delayed_bytes: AtomicU64,
-}
-
 /// A proxy on 127.0.0.1. It and its connections end when this is dropped.
 #[derive(Debug)]
 pub struct Link {
@@ -66,7 +61,7 @@ pub struct Link {
     port: u16,
     target: Arc<AtomicU16>,
     mode: watch::Sender<LinkMode>,
-    counters: Arc<Counters>,
+    effects: Arc<Mutex<LinkEffects>>,
     _running: AbortOnDropHandle<()>,
 }
 
@@ -83,9 +78,9 @@ impl Link {
         let own = listener.local_addr()?.port();
         let (sender, mode) = watch::channel(LinkMode::Open);
         let target = Arc::new(AtomicU16::new(port));
-        let counters = Arc::new(Counters::default());
+        let effects = Arc::new(Mutex::default());
         let leads_to = Arc::clone(&target);
-        let counted = Arc::clone(&counters);
+        let counted = Arc::clone(&effects);
         let running = tokio::spawn(async move {
             // The set ends the connections when the link is dropped.
             let mut connections = tokio::task::JoinSet::new();
@@ -96,7 +91,7 @@ impl Link {
             }
         });
         let running = AbortOnDropHandle::new(running);
-        Ok(Self { name, port: own, target, mode: sender, counters, _running: running })
+        Ok(Self { name, port: own, target, mode: sender, effects, _running: running })
     }
 
     /// The port on which the link listens.
@@ -130,10 +125,7 @@ impl Link {
     /// What the link's faults did until now.
     #[must_use]
     pub fn effects(&self) -> LinkEffects {
-        LinkEffects {
-            broken_connections: self.counters.broken_connections.load(Ordering::Relaxed),
-            delayed_bytes: self.counters.delayed_bytes.load(Ordering::Relaxed),
-        }
+        *self.effects.lock()
     }
 }
 
@@ -141,10 +133,10 @@ async fn connection(
     mut client: TcpStream,
     address: SocketAddr,
     mut mode: watch::Receiver<LinkMode>,
-    counters: Arc<Counters>,
+    effects: Arc<Mutex<LinkEffects>>,
 ) {
     if *mode.borrow_and_update() == LinkMode::Cut {
-        counters.broken_connections.fetch_add(1, Ordering::Relaxed);
+        effects.lock().broken_connections += 1;
         return;
     }
     let Ok(mut service) = connect(address).await else { return };
@@ -155,8 +147,8 @@ async fn connection(
     let broken_by = {
         let (client_reads, client_writes) = client.split();
         let (service_reads, service_writes) = service.split();
-        let forward = pump(client_reads, service_writes, mode.clone(), &counters);
-        let back = pump(service_reads, client_writes, mode.clone(), &counters);
+        let forward = pump(client_reads, service_writes, mode.clone(), &effects);
+        let back = pump(service_reads, client_writes, mode.clone(), &effects);
         tokio::select! {
             broken_by = until_broken(&mut mode) => Some(broken_by),
             // Each end may close its direction first.
@@ -169,7 +161,7 @@ async fn connection(
         Some(LinkMode::Hung) => return std::future::pending().await,
         Some(_) => {}
     }
-    counters.broken_connections.fetch_add(1, Ordering::Relaxed);
+    effects.lock().broken_connections += 1;
     if let Some(LinkMode::Reset(_)) = broken_by {
         // Closing then sends RST instead of FIN. If the option cannot be set, the link is cut.
         let _cut = (client.set_zero_linger(), service.set_zero_linger());
@@ -199,7 +191,7 @@ async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     mut mode: watch::Receiver<LinkMode>,
-    counters: &Counters,
+    effects: &Mutex<LinkEffects>,
 ) {
     let mut piece = vec![0; PIECE_BYTES];
     loop {
@@ -208,7 +200,7 @@ async fn pump(
         let length = from.read(&mut piece[..most]).await.unwrap_or(0);
         let now = *mode.borrow_and_update();
         if let LinkMode::Stalled | LinkMode::Slow(_) = now {
-            counters.delayed_bytes.fetch_add(length as u64, Ordering::Relaxed);
+            effects.lock().delayed_bytes += length as u64;
         }
         match now {
             LinkMode::Slow(delay) => tokio::time::sleep(delay).await,
@@ -246,10 +238,16 @@ mod tests {
         (link, client, service)
     }
 
-    async fn read_five(end: &mut TcpStream) -> String {
+    /// Sends some bytes from one end, which must arrive at the other one.
+    async fn pass(from: &mut TcpStream, to: &mut TcpStream) {
+        from.write_all(b"bytes").await.unwrap();
+        arrive(to).await;
+    }
+
+    async fn arrive(to: &mut TcpStream) {
         let mut text = [0; 5];
-        end.read_exact(&mut text).await.unwrap();
-        String::from_utf8(text.to_vec()).unwrap()
+        to.read_exact(&mut text).await.unwrap();
+        assert_eq!(&text, b"bytes");
     }
 
     fn effects(broken_connections: u64, delayed_bytes: u64) -> LinkEffects {
@@ -259,10 +257,8 @@ mod tests {
     #[tokio::test]
     async fn an_open_link_passes_on_both_directions_and_their_ends() {
         let (link, mut client, mut service) = joined().await;
-        client.write_all(b"there").await.unwrap();
-        assert_eq!(read_five(&mut service).await, "there");
-        service.write_all(b"back.").await.unwrap();
-        assert_eq!(read_five(&mut client).await, "back.");
+        pass(&mut client, &mut service).await;
+        pass(&mut service, &mut client).await;
         drop(client);
         assert_eq!(service.read(&mut [0]).await.unwrap(), 0);
         assert_eq!(link.effects(), effects(0, 0));
@@ -272,13 +268,13 @@ mod tests {
     async fn a_stalled_link_passes_nothing_on_until_it_is_open() {
         let (link, mut client, mut service) = joined().await;
         link.set(LinkMode::Stalled);
-        client.write_all(b"there").await.unwrap();
+        client.write_all(b"bytes").await.unwrap();
         while link.effects() != effects(0, 5) {
             tokio::task::yield_now().await;
         }
         assert_eq!(service.try_read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
         link.set(LinkMode::Open);
-        assert_eq!(read_five(&mut service).await, "there");
+        arrive(&mut service).await;
     }
 
     #[tokio::test]
@@ -296,8 +292,7 @@ mod tests {
     async fn a_link_is_reset_at_both_ends() {
         let (link, mut client, mut service) = joined().await;
         // Once a byte has arrived, the connection is known to be passed on.
-        client.write_all(b"there").await.unwrap();
-        assert_eq!(read_five(&mut service).await, "there");
+        pass(&mut client, &mut service).await;
         link.set(LinkMode::Reset(1));
         for end in [&mut client, &mut service] {
             assert_eq!(end.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -318,16 +313,14 @@ mod tests {
     #[tokio::test]
     async fn a_hung_connection_stays_open_and_a_new_one_goes_where_the_link_leads() {
         let (link, mut client, mut service) = joined().await;
-        client.write_all(b"there").await.unwrap();
-        assert_eq!(read_five(&mut service).await, "there");
+        pass(&mut client, &mut service).await;
         let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
         link.move_to(elsewhere.local_addr().unwrap().port());
         link.set(LinkMode::Hung);
         let mut next = TcpStream::connect(("127.0.0.1", link.port())).await.unwrap();
         let (mut accepted, _) = elsewhere.accept().await.unwrap();
         client.write_all(b"never").await.unwrap();
-        next.write_all(b"there").await.unwrap();
-        assert_eq!(read_five(&mut accepted).await, "there");
+        pass(&mut next, &mut accepted).await;
         assert_eq!(service.try_read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
         drop(link);
         assert_eq!(service.read(&mut [0]).await.unwrap(), 0);

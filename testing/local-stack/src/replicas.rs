@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ports::reserve_port;
 
-/// One of the four services.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One of the four services, in the order in which they start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServiceKind {
     /// Counts events and publishes the counts to gateways.
     StatsNotifier,
@@ -21,7 +21,7 @@ pub enum ServiceKind {
 }
 
 impl ServiceKind {
-    /// The services in the order in which they start.
+    /// Every service.
     pub const ALL: [Self; 4] =
         [Self::StatsNotifier, Self::IngestApi, Self::SseGateway, Self::Dashboard];
 
@@ -50,7 +50,7 @@ impl fmt::Display for ServiceKind {
 }
 
 /// One process of a stack. A [`ServiceKind`] converts to its first replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Instance {
     /// The program that the process runs.
     pub service: ServiceKind,
@@ -87,6 +87,8 @@ pub struct Replicas {
 }
 
 impl Replicas {
+    /// No service.
+    pub const NONE: Self = Self { stats_notifier: 0, ingest_api: 0, sse_gateway: 0, dashboard: 0 };
     /// One replica of each service except dashboard.
     pub const ONE: Self = Self { stats_notifier: 1, ingest_api: 1, sse_gateway: 1, dashboard: 0 };
     /// Two replicas of each service except dashboard.

@@ -1,10 +1,12 @@
 //! The services of one stack on one database, with any number of replicas of each.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, anyhow, bail, ensure};
 use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::ExposeSecret;
@@ -12,6 +14,9 @@ use secrecy::ExposeSecret;
 use crate::process::ServiceProcess;
 pub use crate::process::{Frozen, Signal};
 pub use crate::replicas::{Instance, Ports, Replicas, ServiceKind};
+
+/// An environment variable of every replica of a service.
+pub type Variable<'a> = (ServiceKind, &'static str, &'a str);
 
 /// The configuration of a stack.
 #[derive(Debug, Clone)]
@@ -31,76 +36,38 @@ pub struct StackSettings {
     pub variables: Vec<(Instance, &'static str, String)>,
 }
 
+impl StackSettings {
+    /// Sets environment variables.
+    pub fn set(&mut self, variables: &[Variable<'_>]) {
+        for (service, variable, value) in variables {
+            for number in 1..=self.replicas.count(*service) {
+                let value = (*value).to_owned();
+                self.variables.push((service.replica(number), variable, value));
+            }
+        }
+    }
+}
+
 /// Receives each line that an instance logs.
 pub type Log = Arc<dyn Fn(Instance, &str) + Send + Sync>;
-
-/// Why a stack does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum StackError {
-    /// The settings have fewer replicas or fewer ports.
-    #[error("the stack has no {0}: its settings name the replicas of each service and their ports")]
-    Unknown(Instance),
-    /// A program cannot be started.
-    #[error("{instance} could not be started from {}: {source}", programs.display())]
-    NotStarted {
-        /// The instance that should run it.
-        instance: Instance,
-        /// The folder of the programs.
-        programs: PathBuf,
-        /// The operating system's error.
-        source: io::Error,
-    },
-    /// A signal cannot be sent.
-    #[error("{instance} could not be signalled: {source}")]
-    NotSignalled {
-        /// The instance that should get it.
-        instance: Instance,
-        /// The operating system's error.
-        source: io::Error,
-    },
-    /// A service ended although nothing stopped it.
-    #[error("{instance} has ended ({how}): its log says why")]
-    Ended {
-        /// The instance that ended.
-        instance: Instance,
-        /// Its exit status.
-        how: String,
-    },
-    /// A service did not become ready in time.
-    #[error("{instance} was not ready within {} s: {last}", timeout.as_secs())]
-    NotReady {
-        /// The instance that is not ready.
-        instance: Instance,
-        /// How long it had to become ready.
-        timeout: Duration,
-        /// Its last answer, or why there was none.
-        last: String,
-    },
-}
 
 /// The running services of one database. They are killed when this is dropped, frozen ones too;
 /// [`Stack::stop`] lets them finish.
 pub struct Stack {
     settings: StackSettings,
     log: Log,
-    /// Each instance, with its process if it runs.
-    services: Vec<(Instance, Option<ServiceProcess>)>,
+    /// The instances that were started and not stopped.
+    services: BTreeMap<Instance, ServiceProcess>,
 }
 
 impl Stack {
     /// Starts all services. They become [ready](Stack::until_ready) some time later.
     ///
     /// # Errors
-    /// [`StackError::NotStarted`], or [`StackError::Unknown`] if there are not enough ports.
-    pub fn start(settings: StackSettings, log: Log) -> Result<Self, StackError> {
-        if let Some(instance) =
-            settings.replicas.instances().find(|wanted| wanted.number > settings.ports.len())
-        {
-            return Err(StackError::Unknown(instance));
-        }
-        let services = settings.replicas.instances().map(|instance| (instance, None)).collect();
-        let mut stack = Self { settings, log, services };
-        for instance in stack.settings.replicas.instances() {
+    /// A program cannot be started, or there are not enough ports.
+    pub fn start(settings: StackSettings, log: Log) -> anyhow::Result<Self> {
+        let mut stack = Self { settings, log, services: BTreeMap::new() };
+        for instance in stack.instances() {
             stack.start_one(instance)?;
         }
         Ok(stack)
@@ -109,11 +76,19 @@ impl Stack {
     /// Starts an instance that does not run.
     ///
     /// # Errors
-    /// [`StackError::NotStarted`], or [`StackError::Unknown`].
-    pub fn start_one(&mut self, instance: impl Into<Instance>) -> Result<(), StackError> {
+    /// The program cannot be started, or the settings have no such instance.
+    pub fn start_one(&mut self, instance: impl Into<Instance>) -> anyhow::Result<()> {
         let instance = instance.into();
-        let place = self.place(instance).ok_or(StackError::Unknown(instance))?;
-        self.services[place].1 = Some(self.launch(instance)?);
+        let known = self.instances().any(|known| known == instance);
+        ensure!(
+            known && instance.number <= self.settings.ports.len(),
+            "the stack has no {instance}: its settings name the replicas of each service and their ports"
+        );
+        let programs = &self.settings.programs;
+        let service = self.launch(instance).with_context(|| {
+            format!("{instance} could not be started from {}", programs.display())
+        })?;
+        self.services.insert(instance, service);
         Ok(())
     }
 
@@ -152,7 +127,7 @@ impl Stack {
     pub fn process_ids(&self) -> impl Iterator<Item = (Instance, u32)> + '_ {
         self.services
             .iter()
-            .filter_map(|(instance, service)| Some((*instance, service.as_ref()?.process_id()?)))
+            .filter_map(|(instance, service)| Some((*instance, service.process_id()?)))
     }
 
     /// Waits until an instance is ready.
@@ -164,7 +139,7 @@ impl Stack {
         &mut self,
         instance: impl Into<Instance>,
         timeout: Duration,
-    ) -> Result<(), StackError> {
+    ) -> anyhow::Result<()> {
         let instance = instance.into();
         let url = format!("{}/readyz", self.internal_url(instance));
         let ready = async {
@@ -177,7 +152,8 @@ impl Stack {
                     Err(error) => error.to_string(),
                 };
                 if started.elapsed() > timeout {
-                    return Err(StackError::NotReady { instance, timeout, last });
+                    let seconds = timeout.as_secs();
+                    bail!("{instance} was not ready within {seconds} s: {last}");
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -189,43 +165,41 @@ impl Stack {
     }
 
     /// Waits until any service ends although nothing stopped it, and returns which.
-    pub async fn ended(&mut self) -> StackError {
+    pub async fn ended(&mut self) -> anyhow::Error {
         ended(&mut self.services).await
     }
 
     /// Sends a signal to an instance.
     ///
     /// # Errors
-    /// [`StackError::NotSignalled`] if it does not run.
-    pub fn signal(&self, instance: impl Into<Instance>, signal: Signal) -> Result<(), StackError> {
+    /// It does not run.
+    pub fn signal(&self, instance: impl Into<Instance>, signal: Signal) -> anyhow::Result<()> {
         let instance = instance.into();
-        let sent = self.running(instance).and_then(|service| service.signal(signal));
-        sent.map_err(|source| StackError::NotSignalled { instance, source })
+        self.running(instance)?
+            .signal(signal)
+            .with_context(|| format!("{instance} could not be signalled"))
     }
 
     /// Freezes an instance until the returned value is dropped.
     ///
     /// # Errors
-    /// [`StackError::NotSignalled`] if it does not run.
-    pub async fn freeze(&self, instance: impl Into<Instance>) -> Result<Frozen, StackError> {
+    /// It does not run.
+    pub async fn freeze(&self, instance: impl Into<Instance>) -> anyhow::Result<Frozen> {
         let instance = instance.into();
-        let frozen = match self.running(instance) {
-            Ok(service) => service.freeze().await,
-            Err(error) => Err(error),
-        };
-        frozen.map_err(|source| StackError::NotSignalled { instance, source })
+        let frozen = self.running(instance)?.freeze().await;
+        frozen.with_context(|| format!("{instance} could not be frozen"))
     }
 
     /// Kills an instance (SIGKILL), and waits until it has ended.
     pub async fn kill(&mut self, instance: impl Into<Instance>) {
-        if let Some(mut service) = self.take(instance.into()) {
+        if let Some(mut service) = self.services.remove(&instance.into()) {
             service.kill().await;
         }
     }
 
     /// Stops an instance (SIGTERM). Returns whether it ran, and exited with success in time.
     pub async fn stop_one(&mut self, instance: impl Into<Instance>, timeout: Duration) -> bool {
-        match self.take(instance.into()) {
+        match self.services.remove(&instance.into()) {
             Some(mut service) => service.stop(timeout).await,
             None => false,
         }
@@ -234,12 +208,12 @@ impl Stack {
     /// Stops an instance and starts it again. Returns whether it exited with success in time.
     ///
     /// # Errors
-    /// [`StackError::NotStarted`], or [`StackError::Unknown`].
+    /// As [`Stack::start_one`].
     pub async fn restart(
         &mut self,
         instance: impl Into<Instance>,
         timeout: Duration,
-    ) -> Result<bool, StackError> {
+    ) -> anyhow::Result<bool> {
         let instance = instance.into();
         let ended_well = self.stop_one(instance, timeout).await;
         self.start_one(instance)?;
@@ -251,16 +225,14 @@ impl Stack {
     pub async fn stop(mut self, timeout: Duration) -> Vec<Instance> {
         let mut unwell = Vec::new();
         for (instance, service) in self.services.iter_mut().rev() {
-            if let Some(service) = service
-                && !service.stop(timeout).await
-            {
+            if !service.stop(timeout).await {
                 unwell.push(*instance);
             }
         }
         unwell
     }
 
-    fn launch(&self, instance: Instance) -> Result<ServiceProcess, StackError> {
+    fn launch(&self, instance: Instance) -> io::Result<ServiceProcess> {
         let StackSettings { programs, database, roles, replicas, .. } = &self.settings;
         let ports = self.settings.ports[instance.number - 1];
         let notifiers =
@@ -303,40 +275,26 @@ impl Stack {
         ServiceProcess::start(programs, instance.service.name(), &variables, move |line| {
             log(instance, line);
         })
-        .map_err(|source| StackError::NotStarted {
-            instance,
-            programs: programs.clone(),
-            source,
-        })
     }
 
-    fn place(&self, instance: Instance) -> Option<usize> {
-        self.services.iter().position(|(other, _)| *other == instance)
-    }
-
-    fn take(&mut self, instance: Instance) -> Option<ServiceProcess> {
-        self.place(instance).and_then(|place| self.services[place].1.take())
-    }
-
-    fn running(&self, instance: Instance) -> io::Result<&ServiceProcess> {
-        let service = self.place(instance).and_then(|place| self.services[place].1.as_ref());
-        service.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it does not run"))
+    fn running(&self, instance: Instance) -> anyhow::Result<&ServiceProcess> {
+        self.services.get(&instance).with_context(|| format!("{instance} does not run"))
     }
 }
 
-async fn ended(services: &mut [(Instance, Option<ServiceProcess>)]) -> StackError {
-    let running =
-        services.iter_mut().filter_map(|(instance, service)| Some((*instance, service.as_mut()?)));
-    let ends = running.map(|(instance, service)| {
-        Box::pin(async move {
-            let how = match service.ended().await {
-                Ok(status) => status.to_string(),
-                Err(error) => error.to_string(),
-            };
-            StackError::Ended { instance, how }
+async fn ended(services: &mut BTreeMap<Instance, ServiceProcess>) -> anyhow::Error {
+    let ends: Vec<_> = services
+        .iter_mut()
+        .map(|(instance, service)| {
+            Box::pin(async move {
+                let how = match service.ended().await {
+                    Ok(status) => status.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                anyhow!("{instance} has ended ({how}): its log says why")
+            })
         })
-    });
-    let ends: Vec<_> = ends.collect();
+        .collect();
     if ends.is_empty() {
         return std::future::pending().await;
     }

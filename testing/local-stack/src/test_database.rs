@@ -91,13 +91,8 @@ pub async fn prepare_template(cluster: &str) -> Result<(), migrate::MigrateError
     let statement = |doing| move |source| migrate::MigrateError::Statement { doing, source };
     let cluster: Config =
         cluster.parse().map_err(statement("reading the address of the test cluster"))?;
-    let (maintenance, connection) = cluster
-        .clone()
-        .dbname("postgres")
-        .connect(NoTls)
-        .await
-        .map_err(statement("connecting to the test cluster"))?;
-    tokio::spawn(connection);
+    let maintenance =
+        open(&cluster, "postgres").await.map_err(statement("connecting to the test cluster"))?;
     let drop = format!("DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)");
     maintenance.batch_execute(&drop).await.map_err(statement("dropping the old template"))?;
     migrate::migrate(&as_superuser(&cluster, TEMPLATE), &TestDatabase::roles()).await?;
@@ -202,16 +197,14 @@ async fn drop_leftovers(cluster: &Config, maintenance: &Client) {
 /// Drops a database, if it is still there.
 async fn drop_database(cluster: &Config, name: &str) {
     // A transaction that a failed test left prepared would hold back purging in the whole cluster.
-    if let Ok((client, connection)) = cluster.clone().dbname(name).connect(NoTls).await {
-        tokio::spawn(connection);
+    if let Ok(client) = open(cluster, name).await {
         let prepared = "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()";
         for row in client.query(prepared, &[]).await.unwrap_or_default() {
             let rollback = format!("ROLLBACK PREPARED '{}'", row.get::<_, &str>(0));
             let _left_behind = client.batch_execute(&rollback).await;
         }
     }
-    if let Ok((client, connection)) = cluster.clone().dbname("postgres").connect(NoTls).await {
-        tokio::spawn(connection);
+    if let Ok(client) = open(cluster, "postgres").await {
         let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
         let _left_behind = client.batch_execute(&drop).await;
     }
@@ -234,12 +227,14 @@ fn as_superuser(cluster: &Config, name: &str) -> DatabaseSettings {
 }
 
 async fn connect(cluster: &Config, name: &str) -> Client {
-    let mut config = cluster.clone();
-    match config.dbname(name).connect(NoTls).await {
-        Ok((client, connection)) => {
-            tokio::spawn(connection);
-            client
-        }
-        Err(error) => panic!("the Postgres for tests does not answer ({error}): {PREPARE}"),
-    }
+    let client = open(cluster, name).await;
+    client.unwrap_or_else(|error| {
+        panic!("the Postgres for tests does not answer ({error}): {PREPARE}")
+    })
+}
+
+async fn open(cluster: &Config, name: &str) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = cluster.clone().dbname(name).connect(NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
 }

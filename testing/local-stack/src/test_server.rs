@@ -146,11 +146,14 @@ fn check_program(program: &Path) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
 
     /// A folder with a description of a server whose template has this fingerprint.
-    fn target(fingerprint: u64) -> (PathBuf, TestServer) {
-        let folder = tempfile::tempdir().unwrap().keep();
+    fn target(fingerprint: u64) -> (TempDir, TestServer) {
+        let target = tempfile::tempdir().unwrap();
+        let folder = target.path().to_owned();
         std::fs::create_dir_all(folder.join("debug/deps")).unwrap();
         let server = TestServer {
             connection: "host=127.0.0.1 port=1 user=postgres password=test".to_owned(),
@@ -160,36 +163,35 @@ mod tests {
             template: fingerprint,
         };
         std::fs::write(TestServer::path(&folder), serde_json::to_vec(&server).unwrap()).unwrap();
-        (folder, server)
+        (target, server)
     }
 
     #[test]
     fn a_test_program_finds_the_server_of_its_target_folder() {
-        let (folder, server) = target(7);
-        assert_eq!(TestServer::find(&folder.join("debug/deps/api-0123"), 7).unwrap(), server);
-        std::fs::remove_dir_all(folder).unwrap();
+        let (target, server) = target(7);
+        let program = target.path().join("debug/deps/api-0123");
+        assert_eq!(TestServer::find(&program, 7).unwrap(), server);
     }
 
     #[test]
     fn without_a_current_server_the_message_names_the_command() {
-        let (folder, _) = target(7);
-        let program = folder.join("debug/deps/api-0123");
+        let (target, _) = target(7);
+        let program = target.path().join("debug/deps/api-0123");
         let outdated = TestServer::find(&program, 8).unwrap_err();
         assert!(
             outdated.contains("older than migrations/") && outdated.contains("`cargo xtask db`")
         );
-        std::fs::remove_file(TestServer::path(&folder)).unwrap();
+        std::fs::remove_file(TestServer::path(target.path())).unwrap();
         let missing = TestServer::find(&program, 7).unwrap_err();
         assert!(missing.contains("no database") && missing.contains("`cargo xtask db`"));
-        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
     fn a_program_that_is_missing_or_older_than_its_sources_is_refused() {
-        let (folder, _) = target(7);
-        let program = folder.join("ingest api");
+        let (target, _) = target(7);
+        let program = target.path().join("ingest api");
         assert!(check_program(&program).unwrap_err().ends_with("is not built"));
-        let source = folder.join("main file.rs");
+        let source = target.path().join("main file.rs");
         std::fs::write(&source, "old").unwrap();
         std::fs::write(&program, "built").unwrap();
         let escaped = |path: &Path| path.to_str().unwrap().replace(' ', "\\ ");
@@ -203,6 +205,5 @@ mod tests {
         assert_eq!(check_program(&program), Ok(()));
         set(&source, now + std::time::Duration::from_secs(1)).unwrap();
         assert!(check_program(&program).unwrap_err().ends_with("main file.rs"));
-        std::fs::remove_dir_all(folder).unwrap();
     }
 }

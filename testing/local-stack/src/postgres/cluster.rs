@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::error::{PostgresError, io_error};
 use super::installation::Installation;
-use super::settings::{ClusterSettings, User};
+use super::settings::{ClusterSettings, SystemUser};
 
 /// How long a server may take to start, which includes recovery after a crash.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -22,8 +22,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Cluster {
     server: Child,
-    port: u16,
-    folder: PathBuf,
+    settings: ClusterSettings,
 }
 
 /// How a server is stopped (<https://www.postgresql.org/docs/current/server-shutdown.html>).
@@ -71,7 +70,7 @@ impl Cluster {
     fn launch(
         installation: &Installation,
         settings: &ClusterSettings,
-        user: Option<User>,
+        user: Option<SystemUser>,
         data: &Path,
     ) -> Result<Self, PostgresError> {
         let folder = &settings.folder;
@@ -101,15 +100,9 @@ impl Cluster {
             server.arg("-c").arg(option);
         }
         let server = server.spawn().map_err(io_error("starting postgres"))?;
-        let mut cluster = Self { server, port: settings.port, folder: folder.clone() };
-        cluster.wait_until_ready(installation, settings)?;
+        let mut cluster = Self { server, settings: settings.clone() };
+        cluster.wait_until_ready(installation)?;
         Ok(cluster)
-    }
-
-    /// The port on 127.0.0.1.
-    #[must_use]
-    pub const fn port(&self) -> u16 {
-        self.port
     }
 
     /// The process id of the postmaster.
@@ -151,13 +144,9 @@ impl Cluster {
         let _already_ended = self.server.wait();
     }
 
-    fn wait_until_ready(
-        &mut self,
-        installation: &Installation,
-        settings: &ClusterSettings,
-    ) -> Result<(), PostgresError> {
+    fn wait_until_ready(&mut self, installation: &Installation) -> Result<(), PostgresError> {
         let deadline = Instant::now() + START_TIMEOUT;
-        let port = settings.port.to_string();
+        let port = self.settings.port.to_string();
         while Instant::now() < deadline && self.runs() {
             let mut ready = installation.command("pg_isready", None);
             ready.args(["-q", "-h", "127.0.0.1", "-p", &port]);
@@ -166,15 +155,14 @@ impl Cluster {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        let log = std::fs::read_to_string(self.folder.join("postgres.log")).unwrap_or_default();
+        let log = self.settings.end_of_log(usize::MAX);
         if log.contains("pre-existing shared memory block") {
             return Err(PostgresError::EarlierServer);
         }
         if log.contains("Address already in use") {
-            return Err(PostgresError::PortInUse(settings.port));
+            return Err(PostgresError::PortInUse(self.settings.port));
         }
-        let lines: Vec<&str> = log.lines().rev().take(10).collect();
-        Err(PostgresError::NotStarted(lines.into_iter().rev().collect::<Vec<_>>().join("\n")))
+        Err(PostgresError::NotStarted(self.settings.end_of_log(10)))
     }
 }
 
@@ -187,7 +175,7 @@ impl Drop for Cluster {
 fn initialise(
     installation: &Installation,
     settings: &ClusterSettings,
-    user: Option<User>,
+    user: Option<SystemUser>,
     data: &Path,
 ) -> Result<(), PostgresError> {
     // An interrupted attempt leaves a folder that initdb refuses.
@@ -197,7 +185,7 @@ fn initialise(
     let secret = settings.folder.join("password");
     std::fs::write(&secret, &settings.password)
         .map_err(io_error("writing the password for initdb"))?;
-    if let Some(User { uid, gid }) = user {
+    if let Some(SystemUser { uid, gid }) = user {
         chown(&secret, Some(uid), Some(gid)).map_err(io_error("giving away the password file"))?;
     }
     let mut initdb = installation.command("initdb", user);

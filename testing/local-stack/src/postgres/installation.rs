@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::error::{OLDEST, PostgresError};
-use super::settings::{ClusterSettings, User};
+use super::settings::{ClusterSettings, SystemUser};
 
 /// The programs of one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,9 +89,9 @@ impl Installation {
         Ok(command)
     }
 
-    pub(super) fn command(&self, program: &str, user: Option<User>) -> Command {
+    pub(super) fn command(&self, program: &str, user: Option<SystemUser>) -> Command {
         let mut command = Command::new(self.programs.join(program));
-        if let Some(User { uid, gid }) = user {
+        if let Some(SystemUser { uid, gid }) = user {
             command.uid(uid).gid(gid);
         }
         // initdb reads its working directory, so this must be one that every user can enter.

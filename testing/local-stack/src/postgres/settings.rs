@@ -5,6 +5,10 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use postgres_kit::database::DatabaseSettings;
+use secrecy::SecretString;
+use service_kit::settings::NonZeroDuration;
+
 use super::error::{PostgresError, io_error};
 
 /// How a cluster is created and run.
@@ -27,7 +31,7 @@ pub struct ClusterSettings {
 
 /// The user that Postgres runs as, if this process runs as root.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct User {
+pub(super) struct SystemUser {
     pub(super) uid: u32,
     pub(super) gid: u32,
 }
@@ -39,14 +43,35 @@ impl ClusterSettings {
         self.folder.join("data")
     }
 
+    /// How the superuser connects to a database of the cluster.
+    #[must_use]
+    pub fn database(&self, name: &str) -> DatabaseSettings {
+        DatabaseSettings {
+            host: "127.0.0.1".to_owned(),
+            port: self.port,
+            name: name.to_owned(),
+            user: self.user.clone(),
+            password: SecretString::from(self.password.as_str()),
+            connect_timeout: NonZeroDuration::from_millis(5_000),
+        }
+    }
+
+    /// The last lines of the server's log.
+    #[must_use]
+    pub fn end_of_log(&self, lines: usize) -> String {
+        let log = std::fs::read_to_string(self.folder.join("postgres.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().rev().take(lines).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
     /// Creates the folder if it does not exist, and returns its owner if that is not this process's
     /// user.
-    pub(super) fn make_folder(&self) -> Result<Option<User>, PostgresError> {
+    pub(super) fn make_folder(&self) -> Result<Option<SystemUser>, PostgresError> {
         let folder = &self.folder;
         std::fs::create_dir_all(folder)
             .map_err(io_error(format!("making {}", folder.display())))?;
         let user = other_user(folder)?;
-        if let Some(User { uid, gid }) = user {
+        if let Some(SystemUser { uid, gid }) = user {
             chown(folder, Some(uid), Some(gid))
                 .map_err(io_error(format!("giving away {}", folder.display())))?;
         }
@@ -56,13 +81,13 @@ impl ClusterSettings {
 
 /// The user to run Postgres as, if this process runs as root: the owner of the folder, or
 /// `postgres` if the folder is root's own.
-fn other_user(folder: &Path) -> Result<Option<User>, PostgresError> {
+fn other_user(folder: &Path) -> Result<Option<SystemUser>, PostgresError> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
     }
     let owner = std::fs::metadata(folder).map_err(io_error("looking at the data folder"))?;
     if owner.uid() != 0 {
-        return Ok(Some(User { uid: owner.uid(), gid: owner.gid() }));
+        return Ok(Some(SystemUser { uid: owner.uid(), gid: owner.gid() }));
     }
     let id = |option: &str| {
         let output =
@@ -70,7 +95,7 @@ fn other_user(folder: &Path) -> Result<Option<User>, PostgresError> {
         String::from_utf8(output.stdout).ok()?.trim().parse().ok()
     };
     match (id("-u"), id("-g")) {
-        (Some(uid), Some(gid)) => Ok(Some(User { uid, gid })),
+        (Some(uid), Some(gid)) => Ok(Some(SystemUser { uid, gid })),
         _ => Err(PostgresError::NoUser),
     }
 }
