@@ -20,15 +20,15 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::abuse::cases::{bodies, get, head, malformed};
-use crate::support::{DEADLINE, replicas, until};
-use crate::wire::{Talk, connect, talk};
+use crate::support::{DEADLINE, replicas, until, until_ready};
+use crate::wire::{Exchange, connect, exchange};
 
 /// Short limits, so that no test takes minutes.
-const BOUNDS: [(&str, &str); 7] = [
-    ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "1s"),
-    ("NEWCYCLE__HTTP__UNREAD_TIMEOUT", "2s"),
-    ("NEWCYCLE__INTERNAL__IDLE_TIMEOUT", "1s"),
-    ("NEWCYCLE__INTERNAL__CONNECTIONS", "500"),
+const INTERNAL_LIMITS: [(&str, &str); 2] =
+    [("NEWCYCLE__INTERNAL__IDLE_TIMEOUT", "1s"), ("NEWCYCLE__INTERNAL__CONNECTIONS", "500")];
+const PUBLIC_LIMITS: [(&str, &str); 2] =
+    [("NEWCYCLE__HTTP__IDLE_TIMEOUT", "1s"), ("NEWCYCLE__HTTP__UNREAD_TIMEOUT", "2s")];
+const UPLOAD_LIMITS: [(&str, &str); 3] = [
     ("NEWCYCLE__LIMITS__BODY_IDLE_TIMEOUT", "1s"),
     ("NEWCYCLE__LIMITS__REQUEST_BODY_TIMEOUT", "2s"),
     ("NEWCYCLE__BULK__CONCURRENT_UPLOADS", "3"),
@@ -50,13 +50,25 @@ const FILES_TOLERANCE: usize = 24;
 /// A stream that begins with a large snapshot.
 const PATH: &str = "/statistics/item-creation/millisecond";
 
+/// A port of a service.
+#[derive(Clone, Copy)]
+struct Port {
+    name: &'static str,
+    number: u16,
+}
+
+/// What a process uses.
+struct Usage {
+    open_files: usize,
+    memory_bytes: usize,
+}
+
 /// The services, and their logs.
 struct Abused {
     stack: Stack,
     log: Arc<Mutex<Vec<String>>>,
     client: Client,
-    /// The name and number of each port.
-    doors: Vec<(&'static str, u16)>,
+    ports: Vec<Port>,
     _database: TestDatabase,
 }
 
@@ -66,14 +78,20 @@ impl Abused {
         let database = TestDatabase::create().await;
         let wanted = Replicas { dashboard: 1, ..Replicas::ONE };
         let mut settings = replicas(database.superuser(), TestDatabase::roles(), wanted);
-        for instance in wanted.instances() {
-            let own = BOUNDS.iter().filter(|(variable, _)| knows(instance.service, variable));
-            settings
-                .variables
-                .extend(own.map(|(variable, value)| (instance, *variable, (*value).to_owned())));
+        for service in ServiceKind::ALL {
+            let mut limits = INTERNAL_LIMITS.to_vec();
+            if service != ServiceKind::StatsNotifier {
+                limits.extend(PUBLIC_LIMITS);
+            }
+            if service == ServiceKind::IngestApi {
+                limits.extend(UPLOAD_LIMITS);
+            }
+            for (variable, value) in limits {
+                settings.set(&[(service, variable, value)]);
+            }
         }
         let ports = settings.ports[0];
-        let doors = vec![
+        let ports = [
             ("ingest-api", ports.ingest_api),
             ("sse-gateway", ports.sse_gateway),
             ("dashboard", ports.dashboard),
@@ -82,54 +100,50 @@ impl Abused {
             ("sse-gateway, internal", ports.sse_gateway_internal),
             ("dashboard, internal", ports.dashboard_internal),
         ];
+        let ports = ports.map(|(name, number)| Port { name, number }).to_vec();
         let log = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&log);
         let note =
             move |instance: Instance, line: &str| lines.lock().push(format!("{instance}: {line}"));
         let mut stack = Stack::start(settings, Arc::new(note)).unwrap();
-        for instance in stack.instances() {
-            stack.until_ready(instance, DEADLINE).await.unwrap();
-        }
-        Self { client: database.connect().await, stack, log, doors, _database: database }
+        until_ready(&mut stack).await;
+        Self { client: database.connect().await, stack, log, ports, _database: database }
     }
 
-    fn port(&self, name: &str) -> u16 {
-        self.doors.iter().find(|(door, _)| *door == name).unwrap().1
+    fn port(&self, name: &str) -> Port {
+        *self.ports.iter().find(|port| port.name == name).unwrap()
     }
 
-    /// The open files of each process, and its bytes of memory.
-    fn in_use(&self) -> Vec<(Instance, usize, usize)> {
-        let use_of = |(instance, process): (Instance, u32)| {
-            let files = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
+    /// What each process uses, in the order of the services.
+    fn usage(&self) -> Vec<Usage> {
+        let usage = |(_, process): (Instance, u32)| {
+            let open_files = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
             let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
             let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
             let kilobytes: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-            (instance, files, kilobytes * 1_024)
+            Usage { open_files, memory_bytes: kilobytes * 1_024 }
         };
-        self.stack.process_ids().map(use_of).collect()
+        self.stack.process_ids().map(usage).collect()
     }
 
     /// Waits until every service is ready and has released the files and memory of the connections.
     /// Checks that none has logged a panic or an error.
-    async fn until_recovered(&mut self, before: &[(Instance, usize, usize)]) {
-        for instance in self.stack.instances() {
-            self.stack.until_ready(instance, DEADLINE).await.unwrap();
-        }
+    async fn until_recovered(&mut self, before: &[Usage]) {
+        until_ready(&mut self.stack).await;
         until("every service must release files and memory", async || {
-            let now = self.in_use();
+            let now = self.usage();
             assert_eq!(now.len(), before.len(), "every process must live");
-            let near = |(before, now): (&(Instance, usize, usize), &(Instance, usize, usize))| {
-                now.1 <= before.1 + FILES_TOLERANCE && now.2 <= before.2 + MEMORY_TOLERANCE
+            let near = |(before, now): (&Usage, &Usage)| {
+                now.open_files <= before.open_files + FILES_TOLERANCE
+                    && now.memory_bytes <= before.memory_bytes + MEMORY_TOLERANCE
             };
             before.iter().zip(&now).all(near).then_some(())
         })
         .await;
         let log = self.log.lock();
-        let complaints: Vec<_> = log
-            .iter()
-            .filter(|line| line.contains("panicked") || line.contains(" ERROR "))
-            .collect();
-        assert!(complaints.is_empty(), "{complaints:?}");
+        let is_error = |line: &&String| line.contains("panicked") || line.contains(" ERROR ");
+        let errors: Vec<_> = log.iter().filter(is_error).collect();
+        assert!(errors.is_empty(), "{errors:?}");
     }
 
     async fn rows(&self) -> [i64; 3] {
@@ -154,37 +168,29 @@ impl Abused {
     }
 }
 
-/// Whether a service has the setting of an environment variable.
-fn knows(service: ServiceKind, variable: &str) -> bool {
-    match variable.split("__").nth(1) {
-        Some("HTTP") => service != ServiceKind::StatsNotifier,
-        Some("LIMITS" | "BULK") => service == ServiceKind::IngestApi,
-        _ => true,
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_requests_are_refused_and_leave_nothing_behind() {
     let mut abused = Abused::start().await;
     let malformed = malformed();
     let bodies = bodies();
     let stored = bodies.iter().filter(|(name, ..)| name.starts_with("stored")).count();
-    let ingest = ("ingest-api", abused.port("ingest-api"));
+    let ingest = abused.port("ingest-api");
     let mut before = Vec::new();
     for round in 1..=3 {
         let everywhere =
-            abused.doors.iter().flat_map(|door| malformed.iter().map(move |case| (*door, case)));
+            abused.ports.iter().flat_map(|port| malformed.iter().map(move |case| (*port, case)));
         let cases = everywhere.chain(bodies.iter().map(|case| (ingest, case)));
-        let talks = cases.map(async |((door, port), (name, bytes, expected))| {
-            let talk = talk(port, bytes, b"").await;
-            let met = talk.as_ref().is_ok_and(|talk| expected.is_met(&talk.statuses));
-            (!met).then(|| format!("{door}, {name}: expected {expected:?}, but {talk:?}"))
+        let exchanges = cases.map(async |(port, (name, bytes, expected))| {
+            let exchange = exchange(port.number, bytes, b"").await;
+            let met = exchange.as_ref().is_ok_and(|exchange| expected.is_met(&exchange.statuses));
+            (!met)
+                .then(|| format!("{}, {name}: expected {expected:?}, but {exchange:?}", port.name))
         });
-        let wrong: Vec<_> = join_all(talks).await.into_iter().flatten().collect();
+        let wrong: Vec<_> = join_all(exchanges).await.into_iter().flatten().collect();
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         // In the first round the services allocate what they then keep.
         if round == 1 {
-            before = abused.in_use();
+            before = abused.usage();
         }
         let users = i64::try_from(round * stored).unwrap();
         assert_eq!(abused.rows().await, [users, 0, 0], "only complete requests may be stored");
@@ -195,84 +201,80 @@ async fn malformed_requests_are_refused_and_leave_nothing_behind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_clients_are_cut_off_in_time() {
     let mut abused = Abused::start().await;
-    let before = abused.in_use();
+    let before = abused.usage();
     let early = get("/none", &["transfer-encoding: chunked"]);
     let idle = Duration::from_secs(1);
     // Few at a time, so that a limit which is not applied is noticed.
-    let second_head = (get("/none", &[]), b"G".as_slice(), [404]);
-    let few = [(Vec::new(), b"".as_slice(), [408]), second_head];
-    let alone = abused.doors.iter().flat_map(|door| few.iter().map(move |case| (door, case)));
-    let alone = alone.map(async |((door, port), (bytes, drip, expected))| {
-        let talk = talk(*port, bytes, drip).await;
-        let met = talk
-            .as_ref()
-            .is_ok_and(|talk| talk.statuses == *expected && talk.lasted < idle + QUIET_TOLERANCE);
-        (!met).then(|| format!("{door}: {talk:?}"))
+    let second_head = (get("/none", &[]), b"G".as_slice(), 404);
+    let few = [(Vec::new(), b"".as_slice(), 408), second_head];
+    let alone = abused.ports.iter().flat_map(|port| few.iter().map(move |case| (*port, case)));
+    let alone = alone.map(async |(port, (bytes, repeated, status))| {
+        let exchange = exchange(port.number, bytes, repeated).await;
+        let met = exchange.as_ref().is_ok_and(|exchange| {
+            exchange.statuses == [*status] && exchange.lasted < idle + QUIET_TOLERANCE
+        });
+        (!met).then(|| format!("{}: {exchange:?}", port.name))
     });
     let wrong: Vec<_> = join_all(alone).await.into_iter().flatten().collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // A name, the first bytes, the bytes every 100 ms after them, the limit, and the statuses.
-    type Slow = (&'static str, Vec<u8>, &'static [u8], Duration, &'static [u16]);
-    let everywhere: [Slow; 8] = [
-        ("silence", Vec::new(), b"", idle, &[408]),
-        ("a slow head", b"GET /none HTTP/1.1\r\n".to_vec(), b"x: y\r\n", idle, &[408]),
-        ("silence after an answer", get("/none", &[]), b"", idle, &[404]),
-        ("a byte of a second head", [get("/none", &[]), b"G".to_vec()].concat(), b"", idle, &[404]),
-        ("a slow second head", get("/none", &[]), b"G", idle, &[404]),
-        ("a slow rest of what was answered", early.clone(), b"1\r\nx\r\n", idle, &[404]),
-        ("a rest that does not come", early.clone(), b"", idle, &[404]),
-        (
-            "a rest with an endless extension",
-            [early, b"1;".to_vec()].concat(),
-            b"xxx",
-            idle,
-            &[404],
-        ),
+    // A name, the first bytes, the bytes every 100 ms after them, and the status.
+    let second_byte = [get("/none", &[]), b"G".to_vec()].concat();
+    let extension = [early.clone(), b"1;".to_vec()].concat();
+    let everywhere: [(_, _, &[u8], _); 8] = [
+        ("silence", Vec::new(), b"", 408),
+        ("a slow head", b"GET /none HTTP/1.1\r\n".to_vec(), b"x: y\r\n", 408),
+        ("silence after an answer", get("/none", &[]), b"", 404),
+        ("a byte of a second head", second_byte, b"", 404),
+        ("a slow second head", get("/none", &[]), b"G", 404),
+        ("a slow rest of what was answered", early.clone(), b"1\r\nx\r\n", 404),
+        ("a rest that does not come", early, b"", 404),
+        ("a rest with an endless extension", extension, b"xxx", 404),
     ];
     let post = |kind: &str, more: &str| {
-        head(
-            "POST /users HTTP/1.1",
-            &["host: x", &format!("content-type: application/{kind}"), more],
-        )
+        let kind = format!("content-type: application/{kind}");
+        head("POST /users HTTP/1.1", &["host: x", &kind, more])
     };
     let length = "content-length: 60000";
     let chunks = "transfer-encoding: chunked";
     let whole = Duration::from_secs(2);
+    let extension = [post("json", chunks), b"1;".to_vec()].concat();
     let much = [b"f4240\r\n".to_vec(), b"\n".repeat(1_000_000), b"\r\n".to_vec()].concat();
-    let bodies: [Slow; 6] = [
-        ("a body that does not come", post("json", length), b"", idle, &[400]),
-        ("a slow body", post("json", length), b" ", whole, &[400]),
-        (
-            "an endless extension",
-            [post("json", chunks), b"1;".to_vec()].concat(),
-            b"xxx",
-            2 * idle,
-            &[400],
-        ),
-        ("an upload that does not come", post("x-ndjson", length), b"", idle, &[400]),
-        ("a slow upload", post("x-ndjson", length), b"\n", whole, &[400]),
-        // An average rate would allow the fast first part to be followed by hours of dripping.
-        (
-            "an upload that becomes slow",
-            [post("x-ndjson", chunks), much].concat(),
-            b"1\r\n\n\r\n",
-            whole,
-            &[400],
-        ),
+    let becomes_slow = [post("x-ndjson", chunks), much].concat();
+    // The same with the limit instead of the status, which is 400.
+    let bodies: [(_, _, &[u8], _); 6] = [
+        ("a body that does not come", post("json", length), b"", idle),
+        ("a slow body", post("json", length), b" ", whole),
+        ("an endless extension", extension, b"xxx", 2 * idle),
+        ("an upload that does not come", post("x-ndjson", length), b"", idle),
+        ("a slow upload", post("x-ndjson", length), b"\n", whole),
+        // An average rate would allow hours of single bytes after the fast first part.
+        ("an upload that becomes slow", becomes_slow, b"1\r\n\n\r\n", whole),
     ];
-    let ingest = ("ingest-api", abused.port("ingest-api"));
-    let cases =
-        abused.doors.iter().flat_map(|door| everywhere.iter().map(move |case| (*door, case)));
-    let cases = cases.chain(bodies.iter().map(|case| (ingest, case)));
-    let talks = cases.map(async |((door, port), (name, bytes, drip, bound, expected))| {
-        let Talk { statuses, lasted } =
-            talk(port, bytes, drip).await.map_err(|error| format!("{door}, {name}: {error}"))?;
-        // actix's clock is up to half a second behind.
-        let in_time = lasted * 4 > *bound && lasted < *bound + BUSY_TOLERANCE;
-        let met = in_time && (statuses == *expected);
-        if met { Ok(()) } else { Err(format!("{door}, {name}: {statuses:?} after {lasted:?}")) }
+    let slow = abused.ports.iter().flat_map(|port| {
+        everywhere.iter().map(move |(name, bytes, repeated, status)| {
+            (*port, *name, bytes, *repeated, idle, *status)
+        })
     });
-    let wrong: Vec<_> = join_all(talks).await.into_iter().filter_map(Result::err).collect();
+    let ingest = abused.port("ingest-api");
+    let slow = slow.chain(
+        bodies
+            .iter()
+            .map(|(name, bytes, repeated, limit)| (ingest, *name, bytes, *repeated, *limit, 400)),
+    );
+    let exchanges = slow.map(async |(port, name, bytes, repeated, limit, status)| {
+        let Exchange { statuses, lasted } = exchange(port.number, bytes, repeated)
+            .await
+            .map_err(|error| format!("{}, {name}: {error}", port.name))?;
+        // actix's clock is up to half a second behind.
+        let in_time = lasted * 4 > limit && lasted < limit + BUSY_TOLERANCE;
+        let met = in_time && statuses == [status];
+        if met {
+            Ok(())
+        } else {
+            Err(format!("{}, {name}: {statuses:?} after {lasted:?}", port.name))
+        }
+    });
+    let wrong: Vec<_> = join_all(exchanges).await.into_iter().filter_map(Result::err).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(abused.rows().await, [0; 3]);
     abused.until_recovered(&before).await;
@@ -281,13 +283,14 @@ async fn slow_clients_are_cut_off_in_time() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_idle_connections_keep_other_clients_out_only_briefly() {
     let mut abused = Abused::start().await;
-    let before = abused.in_use();
+    let before = abused.usage();
     // More than the 500 connections that an internal port accepts.
-    let idle = abused.doors.iter().flat_map(|(_, port)| std::iter::repeat_n(*port, 600));
+    let idle = abused.ports.iter().flat_map(|port| std::iter::repeat_n(port.number, 600));
     let idle: Vec<TcpStream> = join_all(idle.map(connect)).await;
-    for (door, port) in &abused.doors {
-        let served = talk(*port, &get("/none", &["connection: close"]), b"").await;
-        assert!(served.as_ref().is_ok_and(|talk| talk.statuses == [404]), "{door}: {served:?}");
+    for Port { name, number } in &abused.ports {
+        let served = exchange(*number, &get("/none", &["connection: close"]), b"").await;
+        let met = served.as_ref().is_ok_and(|exchange| exchange.statuses == [404]);
+        assert!(met, "{name}: {served:?}");
     }
     let closed = idle.into_iter().map(async |mut connection| {
         let mut answer = Vec::new();
@@ -328,8 +331,8 @@ async fn a_stream_ends_when_its_client_is_gone() {
         text.contains("2026-01-01T00:00:00.999Z").then_some(())
     })
     .await;
-    let before = abused.in_use();
-    let port = abused.port("sse-gateway");
+    let before = abused.usage();
+    let port = abused.port("sse-gateway").number;
     // Sooner than a heartbeat, which is sent every 15 s, would reveal it.
     let soon = Duration::from_secs(12);
 

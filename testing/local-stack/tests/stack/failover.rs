@@ -2,13 +2,15 @@
 //! counted, lost events are subtracted, and the services leave the old primary.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::FrameKind;
+use local_stack::link::{Link, LinkMode};
 use local_stack::postgres::{Cluster, StopMode};
-use local_stack::stack::{Replicas, ServiceKind};
+use local_stack::stack::{Replicas, ServiceKind, Variable};
 use local_stack::test_database::{TestDatabase, installation};
+use parking_lot::Mutex;
 use postgres_kit::database::DatabaseSettings;
 use serde_json::{Value, json};
 use service_kit::settings::NonZeroDuration;
@@ -25,14 +27,13 @@ use crate::own_postgres::{OwnPostgres, next_transaction};
 use crate::replicas::{Services, observed};
 use crate::subscriber::Received;
 use crate::support::{DEADLINE, until};
-use local_stack::link::{Link, LinkMode};
 
 const PAIR: Replicas = Replicas { stats_notifier: 2, ..Replicas::ONE };
 
-/// The time for which a pool uses a connection: one second in these tests.
-const CONNECTION_LIFETIME: [(ServiceKind, &str); 2] = [
-    (ServiceKind::IngestApi, "NEWCYCLE__POOL__CONNECTION_LIFETIME"),
-    (ServiceKind::StatsNotifier, "NEWCYCLE__HISTORY__POOL__CONNECTION_LIFETIME"),
+/// The pools soon replace a connection, even one that works.
+const CONNECTION_LIFETIME: [Variable<'_>; 2] = [
+    (ServiceKind::IngestApi, "NEWCYCLE__POOL__CONNECTION_LIFETIME", "1s"),
+    (ServiceKind::StatsNotifier, "NEWCYCLE__HISTORY__POOL__CONNECTION_LIFETIME", "1s"),
 ];
 
 /// How long it may take until the services use the promoted server, although nothing ends their
@@ -64,11 +65,7 @@ impl Pair {
         let address =
             Link::to("services to Postgres".to_owned(), primary.settings.port).await.unwrap();
         let database = DatabaseSettings { port: address.port(), ..primary.database() };
-        let variables = [1, 2].into_iter().flat_map(|number| {
-            CONNECTION_LIFETIME
-                .map(|(service, variable)| (service.replica(number), variable, "1s".to_owned()))
-        });
-        let services = Services::start_on(database, PAIR, "", variables.collect()).await;
+        let services = Services::start_on(database, PAIR, "", &CONNECTION_LIFETIME).await;
         let mut pair = Self { services, address, first, _second: second, primary, standby };
         pair.services.leader_and_standby().await;
         pair.services.stack.until_ready(ServiceKind::SseGateway, DEADLINE).await.unwrap();
@@ -96,13 +93,13 @@ impl Pair {
 }
 
 /// Posts one item after another, and repeats each until it is acknowledged, as producers should.
-struct Persistent {
+struct RepeatingProducer {
     acknowledged: Arc<Mutex<Vec<Uuid>>>,
     stop: CancellationToken,
     posting: AbortOnDropHandle<()>,
 }
 
-impl Persistent {
+impl RepeatingProducer {
     fn start(services: &Services) -> Self {
         let acknowledged = Arc::new(Mutex::new(Vec::new()));
         let url = services.stack.url(ServiceKind::IngestApi);
@@ -126,14 +123,14 @@ impl Persistent {
                     }
                     assert_eq!(status, 503, "a failure of the database must invite a repeat");
                 }
-                list.lock().unwrap().push(id);
+                list.lock().push(id);
             }
         });
         Self { acknowledged, stop, posting: AbortOnDropHandle::new(posting) }
     }
 
     fn acknowledged(&self) -> usize {
-        self.acknowledged.lock().unwrap().len()
+        self.acknowledged.lock().len()
     }
 
     /// Waits until this number of further events is acknowledged.
@@ -149,7 +146,7 @@ impl Persistent {
     async fn stop(self) -> HashSet<Uuid> {
         self.stop.cancel();
         self.posting.await.unwrap();
-        self.acknowledged.lock().unwrap().iter().copied().collect()
+        self.acknowledged.lock().iter().copied().collect()
     }
 }
 
@@ -179,7 +176,7 @@ async fn a_synchronous_failover_loses_nothing_that_was_acknowledged() {
     })
     .await;
     let subscriber = pair.services.subscribe(ServiceKind::SseGateway).await;
-    let producer = Persistent::start(&pair.services);
+    let producer = RepeatingProducer::start(&pair.services);
     producer.until_more(100).await;
     pair.first.stop_with(StopMode::Kill);
     // The address moves before the promotion, so that requests reach a standby in between.
@@ -291,7 +288,7 @@ async fn the_services_leave_a_primary_that_hangs() {
         check.verify_unless_left_behind(VerifyMode::OneSnapshot, &database, interval, &mut ignore);
     let checked = tokio::time::timeout(DEADLINE, checked).await.expect("a check must end too");
     assert!(matches!(checked, Err(StoreError::LeftBehind)), "{checked:?}");
-    let producer = Persistent::start(&pair.services);
+    let producer = RepeatingProducer::start(&pair.services);
     producer.until_more(20).await;
     producer.stop().await;
     pair.services.until_exact(&subscriber, "after").await;

@@ -2,13 +2,12 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use local_stack::stack::{Replicas, ServiceKind, Stack};
 use local_stack::test_database::TestDatabase;
 use serde_json::Value;
 
-use crate::support::{DEADLINE, start};
+use crate::support::{DEADLINE, start, until};
 
 /// The gateway's buckets of a topic. Null while it has no state.
 async fn buckets(stack: &Stack, topic: &str) -> Value {
@@ -22,10 +21,11 @@ async fn buckets(stack: &Stack, topic: &str) -> Value {
 pub(crate) async fn until_exact(stack: &Stack, expected: &Value, when: &str) {
     for metric in ["item-creation", "transfers"] {
         for (unit, expected) in expected[metric].as_object().unwrap() {
-            let started = Instant::now();
-            while buckets(stack, &format!("{metric}/{unit}")).await != *expected {
-                assert!(started.elapsed() < DEADLINE, "{metric} by {unit} is wrong {when}");
-            }
+            let topic = format!("{metric}/{unit}");
+            until(&format!("{topic} must be right {when}"), async || {
+                (buckets(stack, &topic).await == *expected).then_some(())
+            })
+            .await;
         }
     }
 }

@@ -8,13 +8,7 @@ use crate::support::{DEADLINE, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_service_stops_on_sigterm_and_when_its_stack_is_dropped() {
-    let mut services = Services::start(Replicas {
-        stats_notifier: 0,
-        ingest_api: 2,
-        sse_gateway: 0,
-        dashboard: 0,
-    })
-    .await;
+    let mut services = Services::start(Replicas { ingest_api: 2, ..Replicas::NONE }).await;
     let [first, second] = [1, 2].map(|number| ServiceKind::IngestApi.replica(number));
     let _still_frozen =
         [services.stack.freeze(first).await.unwrap(), services.stack.freeze(second).await.unwrap()];

@@ -58,14 +58,10 @@ async fn a_client_resumes_at_another_gateway_with_a_patch() {
 /// The test holds the leader's lock, so no stats-notifier can lead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_finds_only_standbys_is_stale_until_one_leads() {
-    let replicas = Replicas { stats_notifier: 2, ingest_api: 0, sse_gateway: 1, dashboard: 0 };
-    let mut services = Services::start_with(replicas, &lead("pg_advisory_lock")).await;
-    for number in [1, 2] {
-        services
-            .stack
-            .until_ready(ServiceKind::StatsNotifier.replica(number), DEADLINE)
-            .await
-            .unwrap();
+    let replicas = Replicas { stats_notifier: 2, sse_gateway: 1, ..Replicas::NONE };
+    let mut services = Services::start_with(replicas, &lead("pg_advisory_lock"), &[]).await;
+    for notifier in [1, 2].map(|number| ServiceKind::StatsNotifier.replica(number)) {
+        services.stack.until_ready(notifier, DEADLINE).await.unwrap();
     }
     let internal = services.stack.internal_url(ServiceKind::SseGateway);
     let readiness =

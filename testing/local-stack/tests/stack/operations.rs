@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use local_stack::ports::reserve_port;
-use local_stack::process::ServiceProcess;
-use local_stack::stack::{ServiceKind, Stack};
+use local_stack::stack::{Replicas, ServiceKind, Stack};
 use local_stack::test_database::{TestDatabase, service_programs};
+use parking_lot::Mutex;
+use postgres_kit::database::DatabaseSettings;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -16,12 +16,12 @@ use time::macros::format_description;
 use uuid::Uuid;
 
 use crate::flights::{self, until_exact};
-use crate::support::{DEADLINE, start, until};
+use crate::support::{replicas, start, until};
 
-/// Runs a program of the project on a database, and waits until it ends.
-fn run(database: &TestDatabase, program: &str, arguments: &[&str]) -> Output {
+/// Runs stats-notifier on a database, and waits until it ends.
+fn run(database: &TestDatabase, arguments: &[&str]) -> Output {
     let settings = database.notifier();
-    Command::new(service_programs().join(program))
+    Command::new(service_programs().join("stats-notifier"))
         .args(arguments)
         .env("PGHOST", &settings.host)
         .env("PGPORT", settings.port.to_string())
@@ -37,10 +37,9 @@ fn operations_page() -> String {
 }
 
 /// The exit code of `stats-notifier verify --json`, and its output.
-async fn verify(database: &TestDatabase) -> (i32, Value) {
-    let output = run(database, "stats-notifier", &["verify", "--json"]);
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    (output.status.code().unwrap(), report)
+fn verify(database: &TestDatabase) -> (Option<i32>, Value) {
+    let output = run(database, &["verify", "--json"]);
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
 }
 
 /// The whole history of a topic, read in pages of 100 buckets.
@@ -78,8 +77,8 @@ async fn history_verify_and_rebuild_of_real_input() {
     let refused = reqwest::get(&too_old).await.unwrap();
     assert_eq!(refused.status(), 410, "seconds of 2001 are not kept");
 
-    let (code, report) = verify(&database).await;
-    assert_eq!((code, &report["mismatches"]), (0, &json!(0)), "{report}");
+    let (code, report) = verify(&database);
+    assert_eq!((code, &report["mismatches"]), (Some(0), &json!(0)), "{report}");
     assert_eq!(report["events"], 22_977);
     let client = database.connect().await;
     client
@@ -88,8 +87,8 @@ async fn history_verify_and_rebuild_of_real_input() {
         )
         .await
         .unwrap();
-    let (code, report) = verify(&database).await;
-    assert_eq!(code, 1);
+    let (code, report) = verify(&database);
+    assert_eq!(code, Some(1));
     let named = |metric| {
         report["first_mismatches"].as_array().unwrap().iter().any(|one| one["topic"] == metric)
     };
@@ -98,10 +97,10 @@ async fn history_verify_and_rebuild_of_real_input() {
         "{report}"
     );
 
-    let output = run(&database, "stats-notifier", &["rebuild", "--json"]);
+    let output = run(&database, &["rebuild", "--json"]);
     let rebuilt: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &rebuilt["events"]), (Some(0), &json!(22_977)), "{rebuilt}");
-    assert_eq!(verify(&database).await.0, 0);
+    assert_eq!(verify(&database).0, Some(0));
     until_exact(&stack, &expected, "after a rebuild").await;
     // The commands of docs/operations.md, word for word.
     let page = operations_page();
@@ -110,7 +109,7 @@ async fn history_verify_and_rebuild_of_real_input() {
     let commands: Vec<&str> = commands.map(|line| line.split('#').next().unwrap().trim()).collect();
     assert_eq!(commands, ["verify", "rebuild"]);
     for command in commands {
-        let output = run(&database, "stats-notifier", &[command]);
+        let output = run(&database, &[command]);
         let printed = String::from_utf8_lossy(&output.stdout);
         assert!(
             output.status.success() && printed.contains("22977 events"),
@@ -167,44 +166,41 @@ async fn every_metric_is_in_the_docs_and_every_one_in_the_docs_exists() {
     assert_eq!(documented, actual);
 }
 
-/// Starts a single service, and waits until it listens. Its log lines go to a list.
-async fn service(
-    name: &str,
-    internal_port: u16,
-    variables: &[(&str, String)],
-) -> (ServiceProcess, Arc<Mutex<Vec<String>>>) {
+/// Starts a single service, and waits until it responds. Its log lines go to a list.
+async fn start_one(
+    database: DatabaseSettings,
+    service: ServiceKind,
+    variables: &[(&'static str, &str)],
+) -> (Stack, Arc<Mutex<Vec<String>>>) {
+    let mut wanted = Replicas::NONE;
+    match service {
+        ServiceKind::IngestApi => wanted.ingest_api = 1,
+        _ => wanted.stats_notifier = 1,
+    }
+    let mut settings = replicas(database, TestDatabase::roles(), wanted);
+    for (variable, value) in variables {
+        settings.set(&[(service, variable, value)]);
+    }
     let log = Arc::new(Mutex::new(Vec::new()));
     let lines = Arc::clone(&log);
-    let keep = move |line: &str| lines.lock().unwrap().push(line.to_owned());
-    let service = ServiceProcess::start(&service_programs(), name, variables, keep).unwrap();
-    let live = format!("http://127.0.0.1:{internal_port}/livez");
-    let started = Instant::now();
-    while reqwest::get(&live).await.is_err() {
-        assert!(started.elapsed() < DEADLINE, "{name} must listen");
-    }
-    (service, log)
+    let keep = Arc::new(move |_, line: &str| lines.lock().push(line.to_owned()));
+    let stack = Stack::start(settings, keep).unwrap();
+    let live = format!("{}/livez", stack.internal_url(service));
+    until("the service must respond", async || reqwest::get(&live).await.ok()).await;
+    (stack, log)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_daily_verification_reports_its_result() {
     let database = TestDatabase::create().await;
-    let settings = database.notifier();
-    let port = reserve_port().unwrap();
     // Only a leader verifies, and the service must have become one by then, also on a busy machine.
     let soon = OffsetDateTime::now_utc() + Duration::from_secs(20);
-    let variables = [
-        ("NEWCYCLE__INTERNAL__PORT", port.to_string()),
-        ("PGPORT", settings.port.to_string()),
-        ("PGDATABASE", settings.name.clone()),
-        ("NEWCYCLE__DATABASE__PASSWORD", settings.password.expose_secret().to_owned()),
-        (
-            "NEWCYCLE__VERIFY__AT_UTC",
-            soon.format(format_description!("[hour]:[minute]:[second]")).unwrap(),
-        ),
-    ];
-    let (_service, _log) = service("stats-notifier", port, &variables).await;
+    let soon = soon.format(format_description!("[hour]:[minute]:[second]")).unwrap();
+    let variables = [("NEWCYCLE__VERIFY__AT_UTC", soon.as_str())];
+    let (stack, _) = start_one(database.superuser(), ServiceKind::StatsNotifier, &variables).await;
+    let url = stack.internal_url(ServiceKind::StatsNotifier);
     let get = async |path: &str| {
-        reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap().text().await.unwrap()
+        reqwest::get(format!("{url}{path}")).await.unwrap().text().await.unwrap()
     };
     let last = until("the verification must have run", async || {
         let ready: Value = serde_json::from_str(&get("/readyz").await).unwrap();
@@ -219,35 +215,26 @@ async fn the_daily_verification_reports_its_result() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
-    let port = reserve_port().unwrap();
-    let internal_port = reserve_port().unwrap();
-    let variables = [
-        ("NEWCYCLE__HTTP__PORT", port.to_string()),
-        ("NEWCYCLE__INTERNAL__PORT", internal_port.to_string()),
-        // Nothing listens there.
-        ("PGPORT", "9".to_owned()),
-        ("NEWCYCLE__LOG__FORMAT", "json".to_owned()),
-    ];
-    let (_service, log) = service("ingest-api", internal_port, &variables).await;
+    // Nothing listens there.
+    let nowhere = DatabaseSettings { port: 9, ..TestDatabase::create().await.superuser() };
+    let variables = [("NEWCYCLE__LOG__FORMAT", "json")];
+    let (stack, log) = start_one(nowhere, ServiceKind::IngestApi, &variables).await;
     let client = reqwest::Client::new();
-    let item = format!("http://127.0.0.1:{port}/items/{}", Uuid::now_v7());
+    let item = format!("{}/items/{}", stack.url(ServiceKind::IngestApi), Uuid::now_v7());
     let answer = client.get(&item).header("x-request-id", "order-4711").send().await.unwrap();
     assert_eq!(
         (answer.status().as_u16(), &answer.headers()["x-request-id"]),
         (503, &"order-4711".parse().unwrap())
     );
-    let logged = || {
-        let lines = log.lock().unwrap().clone();
+    let logged = until("the request must be logged with its id and route", async || {
+        let lines = log.lock().clone();
         lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()).find(|line| {
             line["span"]["request.id"] == "order-4711"
                 && line["span"]["http.route"] == "/items/{id}"
         })
-    };
-    let started = Instant::now();
-    while logged().is_none() {
-        assert!(started.elapsed() < DEADLINE, "{:?}", log.lock().unwrap());
-    }
-    assert_eq!(logged().unwrap()["level"], "WARN");
+    })
+    .await;
+    assert_eq!(logged["level"], "WARN");
     // An unknown method does not create a time series.
     let unknown = client.request("BREW".parse().unwrap(), &item).send().await.unwrap();
     assert_eq!(unknown.status(), 405);
@@ -255,9 +242,8 @@ async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
     let answer = client.get(&item).header("x-request-id", "a b").send().await.unwrap();
     assert!(Uuid::try_parse(answer.headers()["x-request-id"].to_str().unwrap()).is_ok());
 
-    let get = async |path: &str| {
-        client.get(format!("http://127.0.0.1:{internal_port}{path}")).send().await.unwrap()
-    };
+    let internal = stack.internal_url(ServiceKind::IngestApi);
+    let get = async |path: &str| client.get(format!("{internal}{path}")).send().await.unwrap();
     let metrics = get("/metrics").await.text().await.unwrap();
     let counted =
         "http_server_requests_total{method=\"GET\",route=\"/items/{id}\",status=\"503\"} 2";
@@ -270,16 +256,12 @@ async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
         serde_json::from_str(&get("/version").await.text().await.unwrap()).unwrap();
     assert_eq!(version["service"], "ingest-api");
     assert_eq!(get("/readyz").await.status(), 503);
-    let healthcheck = |port: u16| {
+    let healthcheck = |port: &str| {
         let mut command = Command::new(service_programs().join("ingest-api"));
-        command
-            .arg("healthcheck")
-            .env("NEWCYCLE__INTERNAL__PORT", port.to_string())
-            .output()
-            .unwrap()
+        command.arg("healthcheck").env("NEWCYCLE__INTERNAL__PORT", port).output().unwrap()
     };
-    let unready = healthcheck(internal_port);
-    let absent = healthcheck(9);
+    let unready = healthcheck(internal.rsplit_once(':').unwrap().1);
+    let absent = healthcheck("9");
     assert_eq!((unready.status.code(), absent.status.code()), (Some(1), Some(1)));
     assert!(String::from_utf8_lossy(&unready.stderr).contains("does not answer"), "{unready:?}");
 }

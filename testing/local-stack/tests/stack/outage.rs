@@ -1,20 +1,24 @@
 //! Postgres stops, and starts again.
 
-use std::time::{Duration, Instant};
-
 use domain::{Statistics, Topic};
 use futures_util::StreamExt;
-use local_stack::stack::{ServiceKind, Stack};
+use local_stack::stack::{ServiceKind, Stack, Variable};
 use local_stack::test_database::{TestDatabase, installation};
 use russe::reqwest_0_13::ReqwestExt;
 use serde_json::{Value, json};
 
 use crate::own_postgres::OwnPostgres;
 use crate::subscriber::Subscriber;
-use crate::support::{DEADLINE, settings, start_with};
+use crate::support::{DEADLINE, settings, start_with, until};
 
-/// How long ingest-api may take to respond that Postgres cannot be reached.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// The timeouts of ingest-api are longer than [`DEADLINE`], within which it must refuse a request
+/// while Postgres cannot be reached, so a refusal that had to wait for one of them fails the test.
+const NEVER_REACHED: [Variable<'_>; 4] = [
+    (ServiceKind::IngestApi, "NEWCYCLE__DATABASE__CONNECT_TIMEOUT", "120s"),
+    (ServiceKind::IngestApi, "NEWCYCLE__POOL__WAIT_TIMEOUT", "120s"),
+    (ServiceKind::IngestApi, "NEWCYCLE__POOL__STATEMENT_TIMEOUT", "120s"),
+    (ServiceKind::IngestApi, "NEWCYCLE__LIMITS__QUERY_TIMEOUT", "120s"),
+];
 
 async fn post(stack: &Stack, path: &str, body: &Value) -> reqwest::Response {
     let request =
@@ -54,7 +58,9 @@ fn counted(state: Option<&Statistics>) -> Option<i64> {
 async fn without_postgres_writes_are_refused_and_numbers_are_stale_until_it_returns() {
     let postgres = OwnPostgres::new(installation(), "outage");
     let mut cluster = postgres.start_migrated().await;
-    let stack = start_with(settings(postgres.database(), TestDatabase::roles())).await;
+    let mut settings = settings(postgres.database(), TestDatabase::roles());
+    settings.set(&NEVER_REACHED);
+    let stack = start_with(settings).await;
     let base_item =
         json!({ "id": "0192d3a4-0000-7000-8000-000000000001", "description": "a thing" });
     assert_eq!(post(&stack, "/base-items", &base_item).await.status(), 201);
@@ -67,13 +73,13 @@ async fn without_postgres_writes_are_refused_and_numbers_are_stale_until_it_retu
         "{}/statistics?topic=item-creation/year&topic=transfers/year",
         stack.url(ServiceKind::SseGateway)
     );
-    let subscriber = Subscriber::follow(url, Vec::new());
+    let subscriber = Subscriber::follow(None, url, Vec::new());
     until_counted(&subscriber, 1).await;
 
     cluster.stop();
-    let asked = Instant::now();
-    let refused = post(&stack, "/items", &item).await;
-    assert!(asked.elapsed() < REFUSAL_TIMEOUT, "the refusal took {:?}", asked.elapsed());
+    let refused = tokio::time::timeout(DEADLINE, post(&stack, "/items", &item))
+        .await
+        .expect("the refusal must not wait for a timeout");
     assert_eq!(refused.status(), 503);
     assert!(refused.headers().contains_key("retry-after"));
     let problem: Value = serde_json::from_str(&refused.text().await.unwrap()).unwrap();
@@ -83,19 +89,18 @@ async fn without_postgres_writes_are_refused_and_numbers_are_stale_until_it_retu
 
     let _again = postgres.start();
     until_status(&mut events, "live").await;
-    let started = Instant::now();
-    while post(&stack, "/items", &item).await.status() != 201 {
-        assert!(started.elapsed() < DEADLINE, "events must be accepted again");
-    }
+    until("events must be accepted again", async || {
+        (post(&stack, "/items", &item).await.status() == 201).then_some(())
+    })
+    .await;
     // The refused item was not stored.
     until_counted(&subscriber, 2).await;
     assert!(stack.stop(DEADLINE).await.is_empty(), "all services must stop without an error");
 }
 
 async fn until_counted(subscriber: &Subscriber, count: i64) {
-    let started = Instant::now();
-    while counted(subscriber.state().as_ref()) != Some(count) {
-        assert!(started.elapsed() < DEADLINE, "{count} items must be counted");
-        tokio::task::yield_now().await;
-    }
+    until(&format!("{count} items must be counted"), async || {
+        (counted(subscriber.state().as_ref()) == Some(count)).then_some(())
+    })
+    .await;
 }

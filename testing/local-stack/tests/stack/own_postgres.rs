@@ -6,8 +6,6 @@ use local_stack::ports::reserve_port;
 use local_stack::postgres::{Cluster, ClusterSettings, Installation};
 use local_stack::test_database::TestDatabase;
 use postgres_kit::database::DatabaseSettings;
-use secrecy::SecretString;
-use service_kit::settings::NonZeroDuration;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
@@ -79,14 +77,7 @@ impl OwnPostgres {
 
     /// How a superuser connects.
     pub(crate) fn database(&self) -> DatabaseSettings {
-        DatabaseSettings {
-            host: "127.0.0.1".to_owned(),
-            port: self.settings.port,
-            name: "newcycle".to_owned(),
-            user: self.settings.user.clone(),
-            password: SecretString::from(self.settings.password.as_str()),
-            connect_timeout: NonZeroDuration::from_millis(5_000),
-        }
+        self.settings.database("newcycle")
     }
 
     /// A superuser's connection to the services' database.

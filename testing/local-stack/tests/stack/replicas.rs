@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Bucket, BucketTime, FrameKind, Statistics, TimeUnit, Topic, TopicFrame};
-use local_stack::stack::{Instance, Replicas, ServiceKind, Stack, StackSettings};
+use local_stack::stack::{Instance, Replicas, ServiceKind, Stack, Variable};
 use local_stack::test_database::TestDatabase;
 use postgres_kit::database::DatabaseSettings;
 use postgres_kit::locks::{FIND_HOLDERS, LEAD};
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use crate::own_postgres::connect;
 use crate::subscriber::{Received, Subscriber};
-use crate::support::{DEADLINE, replicas, until};
+use crate::support::{DEADLINE, replicas, until, until_ready};
 
 /// How long a stats-notifier may take to report its role. A frozen one does not respond.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,24 +46,17 @@ pub(crate) struct Parents {
 impl Services {
     /// Starts services, and waits until all are ready.
     pub(crate) async fn start(wanted: Replicas) -> Self {
-        let mut services = Self::start_with(wanted, "").await;
-        for instance in services.stack.instances() {
-            services.stack.until_ready(instance, DEADLINE).await.unwrap();
-        }
+        let mut services = Self::start_with(wanted, "", &[]).await;
+        services.until_ready().await;
         services
     }
 
     /// Starts services on a database on which a superuser has run `before`. Waits only for
     /// ingest-api.
-    pub(crate) async fn start_with(wanted: Replicas, before: &str) -> Self {
-        Self::start_with_variables(wanted, before, Vec::new()).await
-    }
-
-    /// [`Services::start_with`] with more environment variables of some instances.
-    pub(crate) async fn start_with_variables(
+    pub(crate) async fn start_with(
         wanted: Replicas,
         before: &str,
-        variables: Vec<(Instance, &'static str, String)>,
+        variables: &[Variable<'_>],
     ) -> Self {
         let database = TestDatabase::create().await;
         let services = Self::start_on(database.superuser(), wanted, before, variables).await;
@@ -75,52 +69,48 @@ impl Services {
         database: DatabaseSettings,
         wanted: Replicas,
         before: &str,
-        variables: Vec<(Instance, &'static str, String)>,
+        variables: &[Variable<'_>],
     ) -> Self {
-        let client = connect(&database).await;
-        let parents = Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7() };
-        let Parents { base_item, user } = parents;
         // Notes which term and session updated the cursor of the rollups, in the order of the
         // commits.
         let note = format!(
-            "INSERT INTO base_items VALUES ('{base_item}', 'a thing'); INSERT INTO users VALUES ('{user}');
+            "INSERT INTO base_items VALUES (gen_random_uuid(), 'a thing');
+            INSERT INTO users VALUES (gen_random_uuid());
             CREATE TABLE writes (place bigserial, term bigint, backend integer);
             CREATE FUNCTION note_write() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
                 INSERT INTO public.writes (term, backend) VALUES (NEW.term, pg_backend_pid()); RETURN NULL; END $$;
             CREATE TRIGGER note_write AFTER UPDATE ON rollup_cursor FOR EACH ROW EXECUTE FUNCTION note_write(); {before}"
         );
+        // The same session runs on, because `before` may have taken a lock.
+        let client = connect(&database).await;
         client.batch_execute(&note).await.unwrap();
-        Self::go_on_with(database, client, parents, wanted, variables).await
+        Self::go_on(client, database, wanted, variables).await
     }
 
     /// Starts services on a database that already has events, such as a restored one.
-    pub(crate) async fn go_on(database: DatabaseSettings, wanted: Replicas) -> Self {
-        let client = connect(&database).await;
+    pub(crate) async fn go_on(
+        client: Client,
+        database: DatabaseSettings,
+        wanted: Replicas,
+        variables: &[Variable<'_>],
+    ) -> Self {
         let find = "SELECT base_items.id, users.id FROM base_items, users LIMIT 1";
         let row = client.query_one(find, &[]).await.unwrap();
         let parents = Parents { base_item: row.get(0), user: row.get(1) };
-        Self::go_on_with(database, client, parents, wanted, Vec::new()).await
-    }
-
-    async fn go_on_with(
-        database: DatabaseSettings,
-        client: Client,
-        parents: Parents,
-        wanted: Replicas,
-        variables: Vec<(Instance, &'static str, String)>,
-    ) -> Self {
-        let settings = replicas(database.clone(), TestDatabase::roles(), wanted);
-        let settings = StackSettings { variables, ..settings };
-        let stack = Stack::start(settings, std::sync::Arc::new(|_, _: &str| ())).unwrap();
+        let mut settings = replicas(database.clone(), TestDatabase::roles(), wanted);
+        settings.set(variables);
+        let stack = Stack::start(settings, Arc::new(|_, _: &str| ())).unwrap();
         let mut services = Self { stack, client, parents, database, _database: None };
         for number in 1..=wanted.ingest_api {
-            services
-                .stack
-                .until_ready(ServiceKind::IngestApi.replica(number), DEADLINE)
-                .await
-                .unwrap();
+            let ingest = ServiceKind::IngestApi.replica(number);
+            services.stack.until_ready(ingest, DEADLINE).await.unwrap();
         }
         services
+    }
+
+    /// Waits until all services are ready.
+    pub(crate) async fn until_ready(&mut self) {
+        until_ready(&mut self.stack).await;
     }
 
     /// Opens another superuser's connection.
@@ -131,15 +121,16 @@ impl Services {
     /// Waits until one stats-notifier leads and the other waits. Returns the leader first.
     pub(crate) async fn leader_and_standby(&self) -> (Instance, Instance) {
         let both = [1, 2].map(|number| ServiceKind::StatsNotifier.replica(number));
-        let [first, second] = both.map(|instance| self.stack.internal_url(instance));
-        let first_leads = until("one must lead and the other wait", async || {
-            match (role(&first).await.as_deref(), role(&second).await.as_deref()) {
-                (Some("leader"), Some("standby")) => Some(true),
-                (Some("standby"), Some("leader")) => Some(false),
+        let [first, second] = both;
+        until("one must lead and the other wait", async || {
+            let role = async |notifier| role(&self.stack.internal_url(notifier)).await;
+            match (role(first).await?.as_str(), role(second).await?.as_str()) {
+                ("leader", "standby") => Some((first, second)),
+                ("standby", "leader") => Some((second, first)),
                 _ => None,
             }
-        });
-        if first_leads.await { (both[0], both[1]) } else { (both[1], both[0]) }
+        })
+        .await
     }
 
     /// Waits until a session other than `former` leads, and returns its backend.
@@ -151,6 +142,30 @@ impl Services {
             holder.filter(|_| holder != former)
         })
         .await
+    }
+
+    /// Opens a session that the server ends after it has been idle for this time. Returns its
+    /// backend too.
+    pub(crate) async fn idle_session(&self, timeout: Duration) -> (Client, i32) {
+        let client = self.connect().await;
+        let backend = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        let set = format!("SET idle_session_timeout = {}", timeout.as_millis());
+        client.batch_execute(&set).await.unwrap();
+        (client, backend)
+    }
+
+    /// Waits until the server has ended the session of one backend. It must not end that of
+    /// `other` first.
+    pub(crate) async fn until_ended_before(&self, backend: i32, other: i32) {
+        let wait = format!(
+            "DO $$ BEGIN
+                WHILE EXISTS (SELECT FROM pg_stat_activity WHERE pid = {backend}) LOOP
+                    ASSERT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {other}), 'the session has not ended in time';
+                    PERFORM pg_sleep(0.01);
+                    PERFORM pg_stat_clear_snapshot();
+                END LOOP; END $$"
+        );
+        self.client.batch_execute(&wait).await.unwrap();
     }
 
     /// Waits until a backend is in a state, such as `wait_event = 'ClientRead'`.
@@ -183,7 +198,7 @@ impl Services {
         let topics: Vec<Topic> = Topic::all().collect();
         let query: Vec<String> = topics.iter().map(|topic| format!("topic={topic}")).collect();
         let url = format!("{}/statistics?{}", self.stack.url(gateway), query.join("&"));
-        Subscriber::follow_from(state, url, topics)
+        Subscriber::follow(state, url, topics)
     }
 
     /// Posts this number of items, and as many transfers.

@@ -22,8 +22,6 @@ use crate::replicas::Services;
 use crate::standby::{HOLD, RELEASE, WAIT};
 use crate::support::{DEADLINE, until};
 
-const ONE: Replicas = Replicas { stats_notifier: 1, ingest_api: 1, sse_gateway: 1, dashboard: 0 };
-
 /// The code blocks under a heading of `docs/operations.md`.
 fn commands(heading: &str) -> Vec<String> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
@@ -100,7 +98,8 @@ async fn consume_transaction_ids(client: &Client, transactions: u32) {
 /// Starts services on a copy of a database. They must show exactly its counts, and then those of
 /// new events too.
 async fn go_on_exactly(database: DatabaseSettings, folder: &Path) -> Services {
-    let mut services = Services::go_on(database.clone(), ONE).await;
+    let mut services =
+        Services::go_on(connect(&database).await, database.clone(), Replicas::ONE, &[]).await;
     services.stack.until_ready(ServiceKind::SseGateway, DEADLINE).await.unwrap();
     let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     services.until_exact(&subscriber, "on the copy").await;
@@ -140,19 +139,17 @@ async fn a_dump_is_exact_in_clusters_with_higher_and_with_lower_transaction_ids(
     let old = OwnPostgres::new(installation(), "old");
     let _young = young.start_migrated().await;
     let _old = old.start();
-    let maintenance =
-        connect(&DatabaseSettings { name: "postgres".to_owned(), ..old.database() }).await;
+    let maintenance = connect(&old.settings.database("postgres")).await;
     consume_transaction_ids(&maintenance, 20_000).await;
 
-    let services = Services::start_on(young.database(), ONE, "", Vec::new()).await;
+    let services = Services::start_on(young.database(), Replicas::ONE, "", &[]).await;
     let there = next_transaction(&services.client).await;
     dump_and_restore(&services, &young, &old, &young.installation).await;
     drop(services);
     let services = go_on_exactly(old.database(), &old.settings.folder).await;
     assert!(next_transaction(&services.client).await > there + 10_000);
 
-    let maintenance =
-        connect(&DatabaseSettings { name: "postgres".to_owned(), ..young.database() }).await;
+    let maintenance = connect(&young.settings.database("postgres")).await;
     maintenance.batch_execute("DROP DATABASE newcycle WITH (FORCE)").await.unwrap();
     dump_and_restore(&services, &old, &young, &young.installation).await;
     drop(services);
@@ -172,7 +169,7 @@ async fn a_newer_version_continues_from_a_dump_of_an_older_one() {
     let after = OwnPostgres::new(newer.clone(), "after");
     let _before = before.start_migrated().await;
     let _after = after.start();
-    let services = Services::start_on(before.database(), ONE, "", Vec::new()).await;
+    let services = Services::start_on(before.database(), Replicas::ONE, "", &[]).await;
     dump_and_restore(&services, &before, &after, newer).await;
     drop(services);
     let services = go_on_exactly(after.database(), &after.settings.folder).await;
@@ -188,7 +185,7 @@ async fn a_base_backup_continues_from_its_own_moment() {
     let original = OwnPostgres::new(installation(), "original");
     let copy = OwnPostgres::new(installation(), "copy");
     let _original = original.start_migrated().await;
-    let services = Services::start_on(original.database(), ONE, "", Vec::new()).await;
+    let services = Services::start_on(original.database(), Replicas::ONE, "", &[]).await;
     let producer = services.produce();
     services.post(200).await;
     copy.copy(&original, &[]);
@@ -237,7 +234,7 @@ async fn a_restore_of_data_alone_is_counted_by_the_triggers_or_repaired_by_a_reb
     let client = source.connect().await;
     let test_cluster = TestDatabase::create().await;
     let ahead = next_transaction(&test_cluster.connect().await).await;
-    let services = Services::start_on(source.database(), ONE, "", Vec::new()).await;
+    let services = Services::start_on(source.database(), Replicas::ONE, "", &[]).await;
     services.post(200).await;
     services.until_rolled_up().await;
     drop(services);
@@ -319,7 +316,7 @@ async fn a_rebuild_under_load_delays_no_writer_and_is_exact() {
         INSERT INTO items SELECT gen_random_uuid(), base_items.id, date_trunc('day', now() - interval '2 days')
             + n % 1000 * interval '1 min' FROM base_items, generate_series(1, 50000) AS n"
     );
-    let mut services = Services::start_with(ONE, &before).await;
+    let mut services = Services::start_with(Replicas::ONE, &before, &[]).await;
     services.stack.until_ready(ServiceKind::SseGateway, DEADLINE).await.unwrap();
     let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     let stop = CancellationToken::new();

@@ -1,73 +1,47 @@
 //! Services refuse to start on an unknown schema version, and say what to do.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use local_stack::process::ServiceProcess;
-use local_stack::stack::{Ports, ServiceKind};
-use local_stack::test_database::{TestDatabase, service_programs};
-use secrecy::ExposeSecret;
+use local_stack::stack::{Replicas, Stack};
+use local_stack::test_database::TestDatabase;
+use parking_lot::Mutex;
 
-use crate::support::DEADLINE;
+use crate::support::{DEADLINE, replicas, until};
 
-/// Starts a service on a database whose schema was changed, and returns what it logs.
-async fn refusal(service: ServiceKind, change: &str) -> String {
+/// Starts one service on a database whose schema was changed, and returns what it logs.
+async fn refusal(service: Replicas, change: &str) -> String {
     let database = TestDatabase::create().await;
     database.connect().await.batch_execute(change).await.unwrap();
-    let roles = TestDatabase::roles();
-    let password = if service == ServiceKind::IngestApi {
-        roles.ingest_password
-    } else {
-        roles.notifier_password
-    };
-    let settings = database.superuser();
-    let ports = Ports::reserve().unwrap();
-    let mut variables = vec![
-        ("PGHOST", settings.host),
-        ("PGPORT", settings.port.to_string()),
-        ("PGDATABASE", settings.name),
-        ("NEWCYCLE__DATABASE__PASSWORD", password.expose_secret().to_owned()),
-        ("NEWCYCLE__INTERNAL__PORT", ports.internal(service).to_string()),
-    ];
-    // stats-notifier has no public port.
-    if service == ServiceKind::IngestApi {
-        variables.push(("NEWCYCLE__HTTP__PORT", ports.public(service).to_string()));
-    }
+    let settings = replicas(database.superuser(), TestDatabase::roles(), service);
     let logged = Arc::new(Mutex::new(String::new()));
     let lines = Arc::clone(&logged);
-    let log = move |line: &str| lines.lock().unwrap().push_str(line);
-    let mut process =
-        ServiceProcess::start(&service_programs(), service.name(), &variables, log).unwrap();
-    let ended = tokio::time::timeout(DEADLINE, process.ended())
-        .await
-        .expect("the service must exit")
-        .unwrap();
-    assert!(!ended.success(), "{service} must not exit with success");
+    let log = Arc::new(move |_, line: &str| lines.lock().push_str(line));
+    let mut stack = Stack::start(settings, log).unwrap();
+    let ended = tokio::time::timeout(DEADLINE, stack.ended()).await;
+    let ended = ended.expect("the service must exit").to_string();
+    assert!(!ended.contains("exit status: 0"), "it must not exit with success: {ended}");
     // Its last lines may not have been read yet.
-    let all = async {
-        while !logged.lock().unwrap().contains("schema") {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, all).await.expect("the log must name the schema");
-    logged.lock().unwrap().clone()
+    until("the log must name the schema", async || logged.lock().contains("schema").then_some(()))
+        .await;
+    logged.lock().clone()
 }
 
 #[tokio::test]
 async fn a_missing_older_or_newer_schema_is_refused() {
-    for service in [ServiceKind::IngestApi, ServiceKind::StatsNotifier] {
-        let logged = refusal(service, "DROP TABLE refinery_schema_history").await;
-        assert!(logged.contains("no schema yet: run `migrate`"), "{service}: {logged}");
-        let logged =
-            refusal(service, "DELETE FROM refinery_schema_history WHERE version > 1").await;
-        assert!(
-            logged.contains("schema version 1") && logged.contains("run `migrate`"),
-            "{service}: {logged}"
-        );
-        let newer = "INSERT INTO refinery_schema_history SELECT 1000, name, applied_on, checksum FROM refinery_schema_history LIMIT 1";
-        let logged = refusal(service, newer).await;
-        assert!(
-            logged.contains("schema version 1000") && logged.contains("start a newer release"),
-            "{service}: {logged}"
-        );
+    let newer = "INSERT INTO refinery_schema_history
+        SELECT 1000, name, applied_on, checksum FROM refinery_schema_history LIMIT 1";
+    let older = "DELETE FROM refinery_schema_history WHERE version > 1";
+    let cases = [
+        ("DROP TABLE refinery_schema_history", "no schema yet", "run `migrate`"),
+        (older, "schema version 1", "run `migrate`"),
+        (newer, "schema version 1000", "start a newer release"),
+    ];
+    let ingest_api = Replicas { ingest_api: 1, ..Replicas::NONE };
+    let stats_notifier = Replicas { stats_notifier: 1, ..Replicas::NONE };
+    for service in [ingest_api, stats_notifier] {
+        for (change, what, advice) in cases {
+            let logged = refusal(service, change).await;
+            assert!(logged.contains(what) && logged.contains(advice), "{service:?}: {logged}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Two stats-notifiers. If the leader fails in any way, the other one continues from its state.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use local_stack::stack::{Replicas, ServiceKind};
 use serde_json::Value;
@@ -10,16 +10,19 @@ use tokio::net::TcpStream;
 use crate::replicas::{Observed, Services, observed, role, until_leads};
 use crate::support::{DEADLINE, until};
 
-/// How long it may take until a frozen leader is replaced.
-const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest time for which the server may keep the session of a frozen leader. It is more than
+/// `leader.lock_timeout` and `leader.session_timeout` together. The tests do not measure it: the
+/// server must end the leader's session before one that may be idle for this time. So a busy
+/// machine, which delays both, makes no difference.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// The session timeout and the gateway's heartbeat in the tests of a leader that ends. They are so
-/// long that even a busy machine does not exceed them, so a takeover that had to wait for one of
-/// them fails the test.
-const NEVER_REACHED: Duration = Duration::from_secs(120);
+/// The session timeout and the gateway's heartbeat in the tests of a leader that ends. They are
+/// longer than [`DEADLINE`], within which the standby must lead, so a takeover that had to wait for
+/// one of them fails the test.
+const NEVER_REACHED: &str = "120s";
 
-/// How long it may take until a leader is replaced whose session ends together with its process.
-const HANDOVER_TIMEOUT: Duration = Duration::from_secs(60);
+/// At least twice the heartbeat.
+const SILENCE_NEVER_REACHED: &str = "240s";
 
 /// The services of most of these tests.
 const PAIR: Replicas = Replicas { stats_notifier: 2, ..Replicas::ONE };
@@ -33,32 +36,19 @@ fn assert_only_a_snapshot(observed: &Observed) {
 
 /// Starts services that are not to wait for a timeout when a leader ends.
 async fn start_without_timeouts(before: &str) -> Services {
-    let never = || format!("{}s", NEVER_REACHED.as_secs());
-    let gateway = ServiceKind::SseGateway.replica(1);
-    let notifiers = [1, 2].map(|number| ServiceKind::StatsNotifier.replica(number));
-    let sessions =
-        notifiers.map(|notifier| (notifier, "NEWCYCLE__LEADER__SESSION_TIMEOUT", never()));
-    let mut variables = sessions.to_vec();
-    variables.push((gateway, "NEWCYCLE__STREAM__INTERNAL_HEARTBEAT", never()));
-    // At least twice the heartbeat.
-    let silence = format!("{}s", 2 * NEVER_REACHED.as_secs());
-    variables.push((gateway, "NEWCYCLE__UPSTREAM__SILENCE", silence));
-    let mut services = Services::start_with_variables(PAIR, before, variables).await;
-    for instance in services.stack.instances() {
-        services.stack.until_ready(instance, DEADLINE).await.unwrap();
-    }
+    let variables = [
+        (ServiceKind::StatsNotifier, "NEWCYCLE__LEADER__SESSION_TIMEOUT", NEVER_REACHED),
+        (ServiceKind::SseGateway, "NEWCYCLE__STREAM__INTERNAL_HEARTBEAT", NEVER_REACHED),
+        (ServiceKind::SseGateway, "NEWCYCLE__UPSTREAM__SILENCE", SILENCE_NEVER_REACHED),
+    ];
+    let mut services = Services::start_with(PAIR, before, &variables).await;
+    services.until_ready().await;
     services
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_leads_and_the_other_is_ready_as_a_standby() {
-    let services = Services::start(Replicas {
-        stats_notifier: 2,
-        ingest_api: 0,
-        sse_gateway: 0,
-        dashboard: 0,
-    })
-    .await;
+    let services = Services::start(Replicas { stats_notifier: 2, ..Replicas::NONE }).await;
     let (leader, standby) = services.leader_and_standby().await;
     let get = async |instance, path: &str| {
         reqwest::get(format!("{}{path}", services.stack.internal_url(instance))).await.unwrap()
@@ -86,14 +76,10 @@ async fn a_frozen_leader_is_replaced_and_thaws_as_a_standby() {
     let before = services.leading_backend(None).await;
 
     let producer = services.produce();
-    let freezing = Instant::now();
+    let (_idle, reference) = services.idle_session(SILENCE_MAX).await;
     let frozen = services.stack.freeze(leader).await.unwrap();
+    services.until_ended_before(before, reference).await;
     services.until_leads(standby).await;
-    let took = freezing.elapsed();
-    assert!(
-        took < TAKEOVER_TIMEOUT,
-        "the standby must lead within {TAKEOVER_TIMEOUT:?}, not after {took:?}"
-    );
     producer.finish().await;
     services.until_exact(&subscriber, "while the old leader is frozen").await;
     assert_only_a_snapshot(&observed(&subscriber.received()));
@@ -157,24 +143,20 @@ fn hold_in_flush() -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_frozen_inside_a_flush_commits_nothing() {
-    let services = Services::start_with(PAIR, &hold_in_flush()).await;
+    let services = Services::start_with(PAIR, &hold_in_flush(), &[]).await;
     let (leader, standby) = services.leader_and_standby().await;
     let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     let backend = services.leading_backend(None).await;
     services.client.execute(HOLD, &[]).await.unwrap();
     services.post(20).await;
     services.until_backend(backend, "wait_event = 'PgSleep'").await;
-    let freezing = Instant::now();
+    let (_idle, reference) = services.idle_session(SILENCE_MAX).await;
     let frozen = services.stack.freeze(leader).await.unwrap();
     services.client.execute(RELEASE, &[]).await.unwrap();
     services.until_backend(backend, "state = 'idle in transaction'").await;
     services.post(20).await;
+    services.until_ended_before(backend, reference).await;
     services.until_leads(standby).await;
-    let took = freezing.elapsed();
-    assert!(
-        took < TAKEOVER_TIMEOUT,
-        "the standby must lead within {TAKEOVER_TIMEOUT:?}, not after {took:?}"
-    );
     services.until_exact(&subscriber, "while the old leader is frozen").await;
 
     frozen.thaw();
@@ -203,15 +185,11 @@ async fn a_leader_frozen_while_it_waits_for_a_lock_is_replaced() {
         .unwrap();
     services.post(20).await;
     services.until_backend(backend, "wait_event_type = 'Lock'").await;
-    let freezing = Instant::now();
+    let (_idle, reference) = services.idle_session(SILENCE_MAX).await;
     let frozen = services.stack.freeze(leader).await.unwrap();
     services.until_backend(backend, "wait_event_type = 'Lock'").await;
+    services.until_ended_before(backend, reference).await;
     services.until_leads(standby).await;
-    let took = freezing.elapsed();
-    assert!(
-        took < TAKEOVER_TIMEOUT,
-        "the standby must lead within {TAKEOVER_TIMEOUT:?}, not after {took:?}"
-    );
     blocker.batch_execute("ROLLBACK").await.unwrap();
 
     frozen.thaw();
@@ -230,7 +208,7 @@ async fn a_leader_frozen_while_rows_are_sent_to_it_is_replaced() {
         CREATE POLICY wait ON count_log TO newcycle_notifier
             USING (CASE WHEN delta <> 0 AND current_query() ~ '^\\s*SELECT' THEN (SELECT wait()) ELSE true END)"
     );
-    let services = Services::start_with(PAIR, &held_at).await;
+    let services = Services::start_with(PAIR, &held_at, &[]).await;
     let (leader, standby) = services.leader_and_standby().await;
     let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     services.post(1).await;
@@ -243,17 +221,11 @@ async fn a_leader_frozen_while_rows_are_sent_to_it_is_replaced() {
          FROM items, generate_series(-100000, 100000) AS n WHERE n <> 0";
     services.client.batch_execute(many).await.unwrap();
     services.until_backend(backend, "wait_event = 'PgSleep'").await;
-    let freezing = Instant::now();
+    let (_idle, reference) = services.idle_session(SILENCE_MAX).await;
     let frozen = services.stack.freeze(leader).await.unwrap();
     services.client.execute(RELEASE, &[]).await.unwrap();
     services.until_backend(backend, "wait_event = 'ClientWrite'").await;
-    // The new leader then takes a while to load these rows.
-    services.leading_backend(Some(backend)).await;
-    let took = freezing.elapsed();
-    assert!(
-        took < TAKEOVER_TIMEOUT,
-        "the lock must be free within {TAKEOVER_TIMEOUT:?}, not after {took:?}"
-    );
+    services.until_ended_before(backend, reference).await;
     services.until_leads(standby).await;
 
     frozen.thaw();
@@ -271,14 +243,8 @@ async fn a_killed_leader_is_replaced_at_once() {
     services.client.execute(HOLD, &[]).await.unwrap();
     let producer = services.produce();
     services.until_backend(backend, "wait_event = 'PgSleep'").await;
-    let killing = Instant::now();
     services.stack.kill(leader).await;
     services.until_leads(standby).await;
-    let took = killing.elapsed();
-    assert!(
-        took < HANDOVER_TIMEOUT,
-        "the standby must lead within {HANDOVER_TIMEOUT:?}, not after {took:?}"
-    );
     services.client.execute(RELEASE, &[]).await.unwrap();
     services.stack.start_one(leader).unwrap();
     services.stack.until_ready(leader, DEADLINE).await.unwrap();
@@ -297,18 +263,10 @@ async fn a_leader_that_gets_sigterm_hands_over_unnoticed() {
     let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     let producer = services.produce();
     services.post(20).await;
-    let asking = Instant::now();
     let url = services.stack.internal_url(standby);
-    let handed_over = async {
-        until_leads(&url).await;
-        asking.elapsed()
-    };
-    let (ended_well, took) = tokio::join!(services.stack.stop_one(leader, DEADLINE), handed_over);
+    let (ended_well, ()) =
+        tokio::join!(services.stack.stop_one(leader, DEADLINE), until_leads(&url));
     assert!(ended_well, "it must stop without an error");
-    assert!(
-        took < HANDOVER_TIMEOUT,
-        "the standby must lead within {HANDOVER_TIMEOUT:?}, not after {took:?}"
-    );
     producer.finish().await;
     services.until_exact(&subscriber, "after").await;
     assert_eq!(observed(&subscriber.received()), Observed { streams: 1, snapshots: 2, stale: 0 });

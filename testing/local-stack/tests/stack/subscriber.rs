@@ -1,10 +1,10 @@
 //! A client of a stream. It applies each frame, and keeps every state that it had.
 
 use std::sync::Arc;
-use std::sync::Mutex;
 
 use domain::{Frame, FrameKind, Nonce, Statistics, Topic, TopicFrame, Version};
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use russe::reqwest_0_13::ReqwestExt;
 use statistics_stream::{Status, Upstream};
 use tokio_util::task::AbortOnDropHandle;
@@ -35,14 +35,9 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
-    /// Follows `url`, which must stream arrays of these topics. Reconnects with the id of the last
-    /// frame.
-    pub(crate) fn follow(url: String, topics: Vec<Topic>) -> Self {
-        Self::follow_from(None, url, topics)
-    }
-
-    /// [`Subscriber::follow`] for a subscriber that already has a state.
-    pub(crate) fn follow_from(state: Option<Statistics>, url: String, topics: Vec<Topic>) -> Self {
+    /// Follows `url`, which must stream arrays of these topics, from the state that it may already
+    /// have. Reconnects with the id of the last frame.
+    pub(crate) fn follow(state: Option<Statistics>, url: String, topics: Vec<Topic>) -> Self {
         let received = Arc::new(Mutex::new(Vec::new()));
         let list = Arc::clone(&received);
         let shared = Arc::new(Mutex::new(state));
@@ -58,17 +53,17 @@ impl Subscriber {
 
     /// Everything that it received until now.
     pub(crate) fn received(&self) -> Vec<Received> {
-        self.received.lock().unwrap().clone()
+        self.received.lock().clone()
     }
 
     /// Its current state.
     pub(crate) fn state(&self) -> Option<Statistics> {
-        self.state.lock().unwrap().clone()
+        self.state.lock().clone()
     }
 
     /// The version of its current state.
     pub(crate) fn version(&self) -> Option<Version> {
-        self.state.lock().unwrap().as_ref().map(Statistics::version)
+        self.state.lock().as_ref().map(Statistics::version)
     }
 }
 
@@ -79,14 +74,14 @@ async fn stream(
     list: &Mutex<Vec<Received>>,
 ) {
     let mut request = reqwest::Client::new().get(url).header("accept", "text/event-stream");
-    let version = shared.lock().unwrap().as_ref().map(Statistics::version);
+    let version = shared.lock().as_ref().map(Statistics::version);
     if let Some(version) = version {
         request = request.header("last-event-id", version.to_string());
     }
     let Ok(response) = request.send().await.and_then(reqwest::Response::error_for_status) else {
         return;
     };
-    list.lock().unwrap().push(Received::Opened);
+    list.lock().push(Received::Opened);
     let mut events = response.sse_stream();
     while let Some(Ok(event)) = events.next().await {
         let russe::Event::Message(message) = event else { continue };
@@ -95,18 +90,18 @@ async fn stream(
             Some("patch") => FrameKind::Patch,
             Some("status") => {
                 let status: Status = serde_json::from_str(&message.data).unwrap();
-                list.lock().unwrap().push(Received::Status(status.upstream));
+                list.lock().push(Received::Status(status.upstream));
                 continue;
             }
             _ => continue,
         };
         let parts: Vec<TopicFrame> = serde_json::from_str(&message.data).unwrap();
         let version: Version = message.id.unwrap().parse().unwrap();
-        let mut state = shared.lock().unwrap();
+        let mut state = shared.lock();
         let state =
             state.get_or_insert_with(|| Statistics::new(Version { nonce: Nonce::new(0), tick: 0 }));
         state.apply(&Frame { kind, version, topics: parts }).unwrap();
         let topics = topics.iter().map(|&topic| state.snapshot(topic, usize::MAX)).collect();
-        list.lock().unwrap().push(Received::Frame(kind, Shown { version, topics }));
+        list.lock().push(Received::Frame(kind, Shown { version, topics }));
     }
 }

@@ -43,10 +43,15 @@ pub(crate) async fn start(database: &TestDatabase) -> Stack {
 /// Starts services, and waits until they are ready.
 pub(crate) async fn start_with(settings: StackSettings) -> Stack {
     let mut stack = Stack::start(settings, Arc::new(|_, _: &str| ())).unwrap();
+    until_ready(&mut stack).await;
+    stack
+}
+
+/// Waits until all services are ready.
+pub(crate) async fn until_ready(stack: &mut Stack) {
     for instance in stack.instances() {
         stack.until_ready(instance, DEADLINE).await.unwrap();
     }
-    stack
 }
 
 /// Waits until `look` returns a value. `what` must happen for that.

@@ -10,7 +10,7 @@ use crate::support::DEADLINE;
 
 /// What happened on a connection.
 #[derive(Debug)]
-pub(crate) struct Talk {
+pub(crate) struct Exchange {
     /// The statuses of the responses, in their order. Each response was well formed.
     pub(crate) statuses: Vec<u16>,
     /// The time from the end of the first bytes to the end of the connection.
@@ -22,8 +22,8 @@ pub(crate) async fn connect(port: u16) -> TcpStream {
     TcpStream::connect(("127.0.0.1", port)).await.unwrap()
 }
 
-/// Sends `bytes`, then `drip` every 100 ms, until the service closes the connection, as it must.
-pub(crate) async fn talk(port: u16, bytes: &[u8], drip: &[u8]) -> Result<Talk, String> {
+/// Sends `bytes`, then `repeated` every 100 ms, until the service closes the connection, as it must.
+pub(crate) async fn exchange(port: u16, bytes: &[u8], repeated: &[u8]) -> Result<Exchange, String> {
     let (mut read, mut write) = connect(port).await.into_split();
     // A service that refuses the request early does not read all of it.
     let _refused = write.write_all(bytes).await;
@@ -38,8 +38,8 @@ pub(crate) async fn talk(port: u16, bytes: &[u8], drip: &[u8]) -> Result<Talk, S
                     Ok(0) | Err(_) => break,
                     Ok(_) => {}
                 },
-                _ = pace.tick(), if !drip.is_empty() => {
-                    let _refused = write.write_all(drip).await;
+                _ = pace.tick(), if !repeated.is_empty() => {
+                    let _refused = write.write_all(repeated).await;
                 }
             }
         }
@@ -48,12 +48,12 @@ pub(crate) async fn talk(port: u16, bytes: &[u8], drip: &[u8]) -> Result<Talk, S
     if !closed {
         return Err(format!("is still open; responses: {}", String::from_utf8_lossy(&received)));
     }
-    Ok(Talk { statuses: answers(&received)?, lasted: started.elapsed() })
+    Ok(Exchange { statuses: statuses(&received)?, lasted: started.elapsed() })
 }
 
 /// The statuses of successive responses. Each must be complete and well formed.
-fn answers(mut bytes: &[u8]) -> Result<Vec<u16>, String> {
-    let mut statuses = Vec::new();
+fn statuses(mut bytes: &[u8]) -> Result<Vec<u16>, String> {
+    let mut all = Vec::new();
     while !bytes.is_empty() {
         let wrong = |what: &str| format!("{what}: {}", String::from_utf8_lossy(bytes));
         let end = find(bytes, b"\r\n\r\n").ok_or_else(|| wrong("the head does not end"))?;
@@ -100,9 +100,9 @@ fn answers(mut bytes: &[u8]) -> Result<Vec<u16>, String> {
             }
             _ => return Err(format!("the length of the body is not clear: {head}")),
         }
-        statuses.push(status);
+        all.push(status);
     }
-    Ok(statuses)
+    Ok(all)
 }
 
 /// The bytes after a chunked body.
@@ -128,7 +128,7 @@ fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
 #[test]
 fn a_malformed_response_is_an_error() {
     let good = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}HTTP/1.1 404 Not Found\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
-    assert_eq!(answers(good.as_bytes()), Ok(vec![200, 404]));
+    assert_eq!(statuses(good.as_bytes()), Ok(vec![200, 404]));
     for bad in [
         "HTTP/1.1 200 OK\r\n\r\n",
         "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{}",
@@ -138,6 +138,6 @@ fn a_malformed_response_is_an_error() {
         "HTTP/1.1 2xx OK\r\ncontent-length: 2\r\n\r\n{}",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nx\r\n0\r\n\r\n",
     ] {
-        assert!(answers(bad.as_bytes()).is_err(), "{bad}");
+        assert!(statuses(bad.as_bytes()).is_err(), "{bad}");
     }
 }

@@ -1,7 +1,7 @@
 //! Requests, and the responses that they must get.
 
 /// The responses that a request must get.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Expected {
     /// Responses with exactly these statuses.
     Exactly(&'static [u16]),
@@ -36,189 +36,141 @@ pub(super) fn get(target: &str, headers: &[&str]) -> Vec<u8> {
     head(&format!("GET {target} HTTP/1.1"), &[&["host: x"], headers].concat())
 }
 
+/// The cases of one expectation.
+fn all<const N: usize>(expected: Expected, requests: [(&'static str, Vec<u8>); N]) -> Vec<Case> {
+    requests.into_iter().map(|(name, bytes)| (name, bytes, expected)).collect()
+}
+
 /// Requests for every port.
 pub(super) fn malformed() -> Vec<Case> {
     let long = |length: usize| "y".repeat(length);
     let many =
         |count: usize| (0..count).map(|number| format!("x{number}: y\r\n")).collect::<String>();
     let with = |line: &str| format!("GET /none HTTP/1.1\r\nhost: x\r\n{line}\r\n\r\n").into_bytes();
-    vec![
-        ("HTTP/0.9", b"GET /none\r\n\r\n".to_vec(), Exactly(&[400])),
-        ("HTTP/1.0", head("GET /none HTTP/1.0", &[]), Exactly(&[404])),
-        ("HTTP/1.2", head("GET /none HTTP/1.2", &["host: x"]), Exactly(&[400])),
-        ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), Exactly(&[400])),
-        (
-            "a hello of TLS",
-            [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", [0; 500].as_slice()].concat(),
-            Exactly(&[400]),
-        ),
-        ("noise", (0..=255).cycle().take(4_096).collect(), Exactly(&[400])),
-        ("zeros", vec![0; 100_000], AtMost(400)),
-        ("nothing but line ends", b"\r\n".repeat(20_000), Exactly(&[408])),
-        ("line ends first", [b"\r\n\r\n".to_vec(), get("/none", &[])].concat(), Exactly(&[404])),
-        ("no host", head("GET /none HTTP/1.1", &[]), Exactly(&[400])),
-        ("two hosts", get("/none", &["host: y"]), Exactly(&[400])),
-        ("bare line feeds", b"GET /none HTTP/1.1\nhost: x\n\n".to_vec(), Exactly(&[404])),
-        ("bare carriage returns", b"GET /none HTTP/1.1\rhost: x\r\r".to_vec(), Exactly(&[400])),
-        ("NUL in the target", get("/no\0ne", &[]), Exactly(&[400])),
-        ("NUL in a header", with("x: a\0b"), Exactly(&[400])),
-        ("a folded header", with("x: a\r\n b"), Exactly(&[400])),
-        ("a space before the colon", with("x : y"), Exactly(&[400])),
-        ("a header without a name", with(": y"), Exactly(&[400])),
-        ("a header without a colon", with("x"), Exactly(&[400])),
-        ("a target that is not ASCII", get("/né", &[]), Exactly(&[400])),
-        ("an absolute target", get("http://elsewhere/none", &[]), Exactly(&[404])),
-        ("an absolute target without a path", get("http://elsewhere", &[]), Answers(1)),
-        ("an asterisk", head("OPTIONS * HTTP/1.1", &["host: x"]), Exactly(&[404])),
-        ("an asterisk to GET", get("*", &[]), Exactly(&[404])),
-        ("a tunnel", head("CONNECT elsewhere:443 HTTP/1.1", &["host: x"]), Exactly(&[404])),
-        ("another method", head("BREW /none HTTP/1.1", &["host: x"]), Answers(1)),
-        ("an encoded NUL", get("/none/%00", &[]), Exactly(&[404])),
-        ("an encoding of no text", get("/none/%ff%fe", &[]), Exactly(&[404])),
-        ("an encoding of no byte", get("/none/%zz%", &[]), Exactly(&[404])),
-        ("encoded dots", get("/%2e%2e/%2e%2e/etc/passwd", &[]), Exactly(&[404])),
-        ("dots", get("/../../../etc/passwd", &[]), Exactly(&[404])),
-        ("an encoding of no text, queried", get("/none?a=%ff&%00=%", &[]), Exactly(&[404])),
-        ("a long target", get(&format!("/{}", long(40_000)), &[]), Exactly(&[404])),
-        (
-            "a long method",
-            head(&format!("{} /none HTTP/1.1", long(20_000)), &["host: x"]),
-            Answers(1),
-        ),
-        ("a long header", with(&format!("x: {}", long(30_000))), Exactly(&[404])),
-        ("a very long header", with(&format!("x: {}", long(2_000_000))), AtMost(431)),
-        (
-            "a header that does not end",
-            with(&format!("x: {}", long(500_000)))[..400_000].to_vec(),
-            AtMost(431),
-        ),
-        ("many headers", with(many(90).trim_end()), Exactly(&[404])),
-        ("too many headers", with(many(200).trim_end()), Exactly(&[431])),
-        ("two lengths", get("/none", &["content-length: 1", "content-length: 1"]), Exactly(&[400])),
-        ("a list of lengths", get("/none", &["content-length: 1, 1"]), Exactly(&[400])),
-        ("a negative length", get("/none", &["content-length: -1"]), Exactly(&[400])),
-        ("a length with a sign", get("/none", &["content-length: +1"]), Exactly(&[400])),
-        ("a length of no number", get("/none", &["content-length: 0x1"]), Exactly(&[400])),
-        (
-            "a length past all numbers",
-            get("/none", &["content-length: 99999999999999999999"]),
-            Exactly(&[400]),
-        ),
-        (
-            "the greatest length",
-            get("/none", &["content-length: 18446744073709551615"]),
-            Exactly(&[404]),
-        ),
-        (
-            "a length and chunks",
-            get("/none", &["content-length: 1", "transfer-encoding: chunked"]),
-            Exactly(&[400]),
-        ),
-        (
-            "two encodings",
-            get("/none", &["transfer-encoding: chunked", "transfer-encoding: chunked"]),
-            Exactly(&[400]),
-        ),
-        (
-            "an unknown encoding",
-            get("/none", &["transfer-encoding: gzip, chunked"]),
-            Exactly(&[400]),
-        ),
-        (
-            "chunks in HTTP/1.0",
-            head("POST /none HTTP/1.0", &["transfer-encoding: chunked"]),
-            Exactly(&[400]),
-        ),
-        (
-            "an upgrade",
-            get("/none", &["connection: upgrade", "upgrade: websocket"]),
-            Exactly(&[404]),
-        ),
-        (
-            "an upgrade to HTTP/2",
-            get(
-                "/none",
-                &["connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAMA"],
-            ),
-            Exactly(&[404]),
-        ),
-        ("half a head, then silence", b"GET /none HTTP/1.1\r\nho".to_vec(), Exactly(&[408])),
-        ("a pipeline of 100", get("/none", &[]).repeat(100), Exactly(&[404; 100])),
-        (
-            "a pipeline that breaks",
-            [get("/none", &[]), b"?\r\n\r\n".to_vec(), get("/none", &[])].concat(),
-            Exactly(&[404, 400]),
-        ),
+    let chunked =
+        |rest: &[u8]| [get("/none", &["transfer-encoding: chunked"]), rest.to_vec()].concat();
+    let tls = [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", [0; 500].as_slice()].concat();
+    let h2c = ["connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAMA"];
+    let refused = [
+        ("HTTP/0.9", b"GET /none\r\n\r\n".to_vec()),
+        ("HTTP/1.2", head("GET /none HTTP/1.2", &["host: x"])),
+        ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
+        ("a hello of TLS", tls),
+        ("noise", (0..=255).cycle().take(4_096).collect()),
+        ("no host", head("GET /none HTTP/1.1", &[])),
+        ("two hosts", get("/none", &["host: y"])),
+        ("bare carriage returns", b"GET /none HTTP/1.1\rhost: x\r\r".to_vec()),
+        ("NUL in the target", get("/no\0ne", &[])),
+        ("NUL in a header", with("x: a\0b")),
+        ("a folded header", with("x: a\r\n b")),
+        ("a space before the colon", with("x : y")),
+        ("a header without a name", with(": y")),
+        ("a header without a colon", with("x")),
+        ("a target that is not ASCII", get("/né", &[])),
+        ("two lengths", get("/none", &["content-length: 1", "content-length: 1"])),
+        ("a list of lengths", get("/none", &["content-length: 1, 1"])),
+        ("a negative length", get("/none", &["content-length: -1"])),
+        ("a length with a sign", get("/none", &["content-length: +1"])),
+        ("a length of no number", get("/none", &["content-length: 0x1"])),
+        ("a length past all numbers", get("/none", &["content-length: 99999999999999999999"])),
+        ("a length and chunks", get("/none", &["content-length: 1", "transfer-encoding: chunked"])),
+        ("two encodings", get("/none", &["transfer-encoding: chunked"; 2])),
+        ("an unknown encoding", get("/none", &["transfer-encoding: gzip, chunked"])),
+        ("chunks in HTTP/1.0", head("POST /none HTTP/1.0", &["transfer-encoding: chunked"])),
+    ];
+    let not_found = [
+        ("HTTP/1.0", head("GET /none HTTP/1.0", &[])),
+        ("line ends first", [b"\r\n\r\n".to_vec(), get("/none", &[])].concat()),
+        ("bare line feeds", b"GET /none HTTP/1.1\nhost: x\n\n".to_vec()),
+        ("an absolute target", get("http://elsewhere/none", &[])),
+        ("an asterisk", head("OPTIONS * HTTP/1.1", &["host: x"])),
+        ("an asterisk to GET", get("*", &[])),
+        ("a tunnel", head("CONNECT elsewhere:443 HTTP/1.1", &["host: x"])),
+        ("an encoded NUL", get("/none/%00", &[])),
+        ("an encoding of no text", get("/none/%ff%fe", &[])),
+        ("an encoding of no byte", get("/none/%zz%", &[])),
+        ("encoded dots", get("/%2e%2e/%2e%2e/etc/passwd", &[])),
+        ("dots", get("/../../../etc/passwd", &[])),
+        ("an encoding of no text, queried", get("/none?a=%ff&%00=%", &[])),
+        ("a long target", get(&format!("/{}", long(40_000)), &[])),
+        ("a long header", with(&format!("x: {}", long(30_000)))),
+        ("many headers", with(many(90).trim_end())),
+        ("the greatest length", get("/none", &["content-length: 18446744073709551615"])),
+        ("an upgrade", get("/none", &["connection: upgrade", "upgrade: websocket"])),
+        ("an upgrade to HTTP/2", get("/none", &h2c)),
         // A body is not a request, even if the response is sent before the body was read.
         (
             "a request in a body",
             [get("/none", &["content-length: 29"]), get("/none", &[])].concat(),
-            Exactly(&[404]),
         ),
-        (
-            "a request after chunks",
-            [
-                get("/none", &["transfer-encoding: chunked"]),
-                b"3\r\nabc\r\n0\r\n\r\n".to_vec(),
-                get("/none", &[]),
-            ]
-            .concat(),
-            Exactly(&[404, 404]),
-        ),
-        (
-            "chunks of no size",
-            [get("/none", &["transfer-encoding: chunked"]), b"xyz\r\n".to_vec()].concat(),
-            Exactly(&[404]),
-        ),
+        ("chunks of no size", chunked(b"xyz\r\n")),
+    ];
+    let answered = [
+        ("an absolute target without a path", get("http://elsewhere", &[])),
+        ("another method", head("BREW /none HTTP/1.1", &["host: x"])),
+        ("a long method", head(&format!("{} /none HTTP/1.1", long(20_000)), &["host: x"])),
+    ];
+    let too_long = [
+        ("a very long header", with(&format!("x: {}", long(2_000_000)))),
+        ("a header that does not end", with(&format!("x: {}", long(500_000)))[..400_000].to_vec()),
+    ];
+    let timed_out = [
+        ("nothing but line ends", b"\r\n".repeat(20_000)),
+        ("half a head, then silence", b"GET /none HTTP/1.1\r\nho".to_vec()),
+    ];
+    let broken_pipeline = [get("/none", &[]), b"?\r\n\r\n".to_vec(), get("/none", &[])].concat();
+    let after_chunks = [b"3\r\nabc\r\n0\r\n\r\n".to_vec(), get("/none", &[])].concat();
+    let others = vec![
+        ("zeros", vec![0; 100_000], AtMost(400)),
+        ("too many headers", with(many(200).trim_end()), Exactly(&[431])),
+        ("a pipeline of 100", get("/none", &[]).repeat(100), Exactly(&[404; 100])),
+        ("a pipeline that breaks", broken_pipeline, Exactly(&[404, 400])),
+        ("a request after chunks", chunked(&after_chunks), Exactly(&[404, 404])),
+    ];
+    [
+        all(Exactly(&[400]), refused),
+        all(Exactly(&[404]), not_found),
+        all(Answers(1), answered),
+        all(AtMost(431), too_long),
+        all(Exactly(&[408]), timed_out),
+        others,
     ]
+    .concat()
 }
 
 /// Bodies for ingest-api. A name that begins with "stored" says that a user must be stored.
 pub(super) fn bodies() -> Vec<Case> {
-    let post = |headers: &[&str], body: &[u8]| {
-        let headers = [&["host: x", "content-type: application/json"], headers].concat();
-        [head("POST /users HTTP/1.1", &headers), body.to_vec()].concat()
+    let post = |kind: &str, header: &str, body: &[u8]| {
+        let kind = format!("content-type: application/{kind}");
+        [head("POST /users HTTP/1.1", &["host: x", &kind, header]), body.to_vec()].concat()
     };
-    let chunked = |body: &[u8]| post(&["transfer-encoding: chunked"], body);
-    let lines = |body: &[u8]| {
-        let headers = ["host: x", "content-type: application/x-ndjson", "content-length: 100000"];
-        [head("POST /users HTTP/1.1", &headers), body.to_vec()].concat()
-    };
-    vec![
+    let chunked = |body: &[u8]| post("json", "transfer-encoding: chunked", body);
+    let stored = [
+        ("stored: a chunk with an extension", chunked(b"2;a=\"b\"\r\n{}\r\n0;c\r\n\r\n")),
+        ("stored: a trailer", chunked(b"2\r\n{}\r\n0\r\na: b\r\n\r\n")),
+    ];
+    let refused = [
+        ("a size of no number", chunked(b"zz\r\n{}\r\n0\r\n\r\n")),
+        ("a negative size", chunked(b"-2\r\n{}\r\n0\r\n\r\n")),
+        ("a size past all numbers", chunked(b"fffffffffffffffff\r\n{}\r\n0\r\n\r\n")),
+        ("the greatest size", chunked(b"ffffffffffffffff\r\n{}")),
+        ("a chunk longer than its size", chunked(b"2\r\n{}}\r\n0\r\n\r\n")),
+        ("chunks with bare line feeds", chunked(b"2\n{}\n0\n\n")),
+        ("NUL in an extension", chunked(b"2;\0\r\n{}\r\n0\r\n\r\n")),
+        ("chunks that do not end", chunked(b"2\r\n{}\r\n")),
+        ("a body shorter than its length", post("json", "content-length: 9", b"{}")),
         (
-            "stored: a chunk with an extension",
-            chunked(b"2;a=\"b\"\r\n{}\r\n0;c\r\n\r\n"),
-            Exactly(&[201]),
+            "an upload that breaks off within a line",
+            post("x-ndjson", "content-length: 100000", b"{\"id\":"),
         ),
-        ("stored: a trailer", chunked(b"2\r\n{}\r\n0\r\na: b\r\n\r\n"), Exactly(&[201])),
-        (
-            "stored: asked first",
-            post(&["content-length: 2", "expect: 100-continue"], b"{}"),
-            Exactly(&[100, 201]),
-        ),
-        (
-            "stored: noise after the body",
-            post(&["content-length: 2"], b"{}NOISE\r\n\r\n"),
-            Exactly(&[201, 400]),
-        ),
-        ("a size of no number", chunked(b"zz\r\n{}\r\n0\r\n\r\n"), Exactly(&[400])),
-        ("a negative size", chunked(b"-2\r\n{}\r\n0\r\n\r\n"), Exactly(&[400])),
-        (
-            "a size past all numbers",
-            chunked(b"fffffffffffffffff\r\n{}\r\n0\r\n\r\n"),
-            Exactly(&[400]),
-        ),
-        ("the greatest size", chunked(b"ffffffffffffffff\r\n{}"), Exactly(&[400])),
-        ("a chunk longer than its size", chunked(b"2\r\n{}}\r\n0\r\n\r\n"), Exactly(&[400])),
-        ("chunks with bare line feeds", chunked(b"2\n{}\n0\n\n"), Exactly(&[400])),
-        ("NUL in an extension", chunked(b"2;\0\r\n{}\r\n0\r\n\r\n"), Exactly(&[400])),
-        ("chunks that do not end", chunked(b"2\r\n{}\r\n"), Exactly(&[400])),
-        ("a body shorter than its length", post(&["content-length: 9"], b"{}"), Exactly(&[400])),
-        (
-            "a body longer than may be",
-            post(&["content-length: 9999999"], &b" ".repeat(100_000)),
-            AtMost(413),
-        ),
-        ("an upload that breaks off within a line", lines(b"{\"id\":"), Exactly(&[400])),
-    ]
+    ];
+    let asked_first = post("json", "content-length: 2\r\nexpect: 100-continue", b"{}");
+    let noise = post("json", "content-length: 2", b"{}NOISE\r\n\r\n");
+    let too_long = post("json", "content-length: 9999999", &b" ".repeat(100_000));
+    let others = vec![
+        ("stored: asked first", asked_first, Exactly(&[100, 201])),
+        ("stored: noise after the body", noise, Exactly(&[201, 400])),
+        ("a body longer than may be", too_long, AtMost(413)),
+    ];
+    [all(Exactly(&[201]), stored), all(Exactly(&[400]), refused), others].concat()
 }
