@@ -20,7 +20,7 @@ use domain::{BucketTime, Frame, FrameKind, Metric, Nonce, TimeUnit, Topic, Versi
 use local_stack::stack::Instance;
 use stats_notifier::snapshot::Snapshot;
 
-use self::mirror::{Key, Mirror, Window};
+use self::mirror::{Key, Mirror};
 
 /// The frames of one term, by tick, each with the index of the subscriber that received it.
 type Ticks<'a> = BTreeMap<u64, Vec<(usize, &'a Frame)>>;
@@ -54,7 +54,6 @@ impl Publication {
     /// Whether the version shows a change that this transaction made at this time. Changes after
     /// its publication are not shown, regardless of the transaction's id: a server that crashes
     /// forgets the ids of transactions that changed nothing, and uses them again.
-    #[must_use]
     pub(crate) fn sees(&self, transaction: u64, made: SystemTime) -> bool {
         made <= self.at && self.snapshot.sees(transaction)
     }
@@ -74,7 +73,7 @@ impl ExpectedCounts {
     }
 
     /// The buckets of a topic, from `oldest` on, whose count is not zero.
-    fn since(&self, topic: usize, oldest: BucketTime) -> BTreeSet<Key> {
+    fn since(&self, topic: Topic, oldest: BucketTime) -> BTreeSet<Key> {
         let range = (topic, oldest)..=(topic, BucketTime::MAX);
         let keys =
             self.base.range(range.clone()).chain(self.added.range(range)).map(|(key, _)| *key);
@@ -86,9 +85,7 @@ impl ExpectedCounts {
 fn buckets(change: &Change) -> impl Iterator<Item = Key> {
     let metric = change.metric;
     let time = change.time;
-    TimeUnit::ALL
-        .into_iter()
-        .map(move |unit| (Topic::new(metric, unit).index(), unit.truncate(time)))
+    TimeUnit::ALL.into_iter().map(move |unit| (Topic::new(metric, unit), unit.truncate(time)))
 }
 
 /// How much was checked.
@@ -102,22 +99,71 @@ pub(crate) struct CheckTotals {
     pub(crate) buckets: usize,
 }
 
+/// The expected counts, and how the shown ones compare with them.
+#[derive(Debug, Default)]
+struct Comparison {
+    counts: ExpectedCounts,
+    checked: CheckTotals,
+    violations: Vec<String>,
+}
+
+impl Comparison {
+    fn report(&mut self, violation: impl FnOnce() -> String) {
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push(violation());
+        }
+    }
+
+    fn compare(&mut self, mirror: &Mirror, keys: impl IntoIterator<Item = Key>) {
+        for key in keys {
+            self.checked.buckets += 1;
+            let (topic, time) = key;
+            let shown = mirror.get(key);
+            let expected = self.counts.get(key);
+            let evicted = shown.is_none() && time < mirror.oldest(topic);
+            if shown.unwrap_or(0) == expected || evicted {
+                continue;
+            }
+            self.report(|| {
+                let version = mirror.version.map(|version| version.to_string()).unwrap_or_default();
+                format!(
+                    "{version}: {topic} at {time} shows {shown:?}, but the snapshot has {expected}"
+                )
+            });
+        }
+    }
+
+    /// Compares every bucket that a subscriber has or should have.
+    fn compare_all(&mut self, mirror: &Mirror) {
+        for topic in Topic::all() {
+            let mut keys = self.counts.since(topic, mirror.oldest(topic));
+            let shown = &mirror.windows[topic.index()].buckets;
+            keys.extend(shown.keys().map(|time| (topic, *time)));
+            self.compare(mirror, keys);
+        }
+    }
+}
+
 /// Checks the frames of all subscribers, from one pause to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
-    counts: ExpectedCounts,
+    comparison: Comparison,
     /// The state of each subscriber at the last pause, by its index.
     mirrors: Vec<Mirror>,
     /// The transactions of all changes before the last pause, and the time of the last change of
     /// each.
     transactions: BTreeMap<u64, SystemTime>,
-    pub(crate) checked: CheckTotals,
 }
 
 /// The most violations that one check reports.
 const VIOLATIONS_MAX: usize = 20;
 
 impl Checker {
+    /// How much was checked until now.
+    pub(crate) const fn checked(&self) -> CheckTotals {
+        self.comparison.checked
+    }
+
     /// Checks all frames since the last pause. `frames` has the frames of each subscriber, in the
     /// same order at each call. Returns the violations.
     pub(crate) fn check(
@@ -126,7 +172,6 @@ impl Checker {
         changes: &[Change],
         frames: &[Vec<Frame>],
     ) -> Vec<String> {
-        let mut wrong = Vec::new();
         self.mirrors.resize_with(frames.len(), Mirror::default);
         let mut terms: HashMap<Nonce, Ticks<'_>> = HashMap::new();
         for (subscriber, frames) in frames.iter().enumerate() {
@@ -137,8 +182,7 @@ impl Checker {
         }
         let mut mirrors = self.mirrors.clone();
         for (nonce, ticks) in &terms {
-            let after = self.term(*nonce, ticks, published, changes, &mut wrong);
-            for (subscriber, mirror) in after {
+            for (subscriber, mirror) in self.term(*nonce, ticks, published, changes) {
                 // Of several terms, its state is that of the one it received last.
                 if frames[subscriber].last().map(|frame| frame.version) == mirror.version {
                     mirrors[subscriber] = mirror;
@@ -146,17 +190,18 @@ impl Checker {
             }
         }
         self.mirrors = mirrors;
+        let comparison = &mut self.comparison;
         for change in changes {
             for key in buckets(change) {
-                *self.counts.base.entry(key).or_insert(0) += change.delta;
+                *comparison.counts.base.entry(key).or_insert(0) += change.delta;
             }
             self.transactions.insert(change.transaction, change.made);
         }
-        self.counts.added.clear();
+        comparison.counts.added.clear();
         for mirror in &self.mirrors {
-            compare_all(mirror, &self.counts, &mut self.checked, &mut wrong);
+            comparison.compare_all(mirror);
         }
-        wrong
+        std::mem::take(&mut comparison.violations)
     }
 
     /// Checks the frames of one term, tick by tick. Returns the states of its subscribers after
@@ -167,9 +212,9 @@ impl Checker {
         ticks: &Ticks<'_>,
         published: &HashMap<Version, Publication>,
         changes: &[Change],
-        wrong: &mut Vec<String>,
     ) -> HashMap<usize, Mirror> {
-        self.counts.added.clear();
+        let comparison = &mut self.comparison;
+        comparison.counts.added.clear();
         let mut mirrors: HashMap<usize, Mirror> = HashMap::new();
         let mut unseen: Vec<&Change> = changes.iter().collect();
         // The buckets that each tick changed, because a subscriber may receive several ticks in one
@@ -178,54 +223,51 @@ impl Checker {
         for (tick, shown) in ticks {
             let version = Version { nonce, tick: *tick };
             let Some(publication) = published.get(&version) else {
-                report(wrong, || format!("{version} was shown, but never published"));
+                comparison.report(|| format!("{version} was shown, but never published"));
                 continue;
             };
             let mut at_last_pause = self.transactions.range(publication.snapshot.xmin()..);
             if at_last_pause.any(|(transaction, made)| !publication.sees(*transaction, *made)) {
-                report(wrong, || {
+                comparison.report(|| {
                     format!("{version} was shown, but is older than the state at the last pause")
                 });
                 continue;
             }
-            self.checked.versions += 1;
-            let counts = &mut self.counts.added;
-            unseen.retain(|change| {
-                let sees = publication.sees(change.transaction, change.made);
-                if sees {
-                    for key in buckets(change) {
-                        *counts.entry(key).or_insert(0) += change.delta;
-                        touched.entry(*tick).or_default().push(key);
-                    }
+            comparison.checked.versions += 1;
+            let seen =
+                unseen.extract_if(.., |change| publication.sees(change.transaction, change.made));
+            for change in seen {
+                for key in buckets(change) {
+                    *comparison.counts.added.entry(key).or_insert(0) += change.delta;
+                    touched.entry(*tick).or_default().push(key);
                 }
-                !sees
-            });
+            }
             for (subscriber, frame) in shown {
-                self.checked.frames += 1;
+                comparison.checked.frames += 1;
                 let mirror =
                     mirrors.entry(*subscriber).or_insert_with(|| self.mirrors[*subscriber].clone());
                 let before = mirror.version.filter(|before| before.nonce == nonce);
-                for part in
-                    frame.topics.iter().filter(|part| part.window != part.topic.unit.window())
-                {
-                    report(wrong, || {
-                        format!("{version}: {} has a window of {}", part.topic, part.window)
-                    });
+                for part in &frame.topics {
+                    if part.window != part.topic.unit.window() {
+                        comparison.report(|| {
+                            format!("{version}: {} has a window of {}", part.topic, part.window)
+                        });
+                    }
                 }
                 let mut keys = mirror.apply(frame);
                 if frame.kind == FrameKind::Snapshot {
-                    compare_all(mirror, &self.counts, &mut self.checked, wrong);
+                    comparison.compare_all(mirror);
                     continue;
                 }
                 let Some(before) = before else {
-                    report(wrong, || {
+                    comparison.report(|| {
                         format!("{version} was a patch without a snapshot of its term before it")
                     });
                     continue;
                 };
                 let since = (before.tick.min(*tick) + 1).min(*tick)..=*tick;
                 keys.extend(touched.range(since).flat_map(|(_, keys)| keys));
-                compare(mirror, keys, &self.counts, &mut self.checked, wrong);
+                comparison.compare(mirror, keys);
             }
         }
         mirrors
@@ -234,58 +276,8 @@ impl Checker {
     /// All counts at the last pause that are not zero: the topic's name, the bucket's start, the
     /// count.
     pub(crate) fn counts(&self) -> impl Iterator<Item = (String, BucketTime, i64)> + '_ {
-        let names: Vec<String> = Topic::all().map(|topic| topic.to_string()).collect();
-        let counts = self.counts.base.iter().filter(|(_, count)| **count != 0);
-        counts.map(move |((topic, time), count)| (names[*topic].clone(), *time, *count))
-    }
-}
-
-fn compare(
-    mirror: &Mirror,
-    keys: impl IntoIterator<Item = Key>,
-    counts: &ExpectedCounts,
-    checked: &mut CheckTotals,
-    wrong: &mut Vec<String>,
-) {
-    for key in keys {
-        checked.buckets += 1;
-        let shown = mirror.get(key);
-        let expected = counts.get(key);
-        if shown.unwrap_or(0) == expected || (shown.is_none() && !mirror.reaches(key)) {
-            continue;
-        }
-        report(wrong, || {
-            let topic = Topic::all().nth(key.0);
-            let time = key.1;
-            let version = mirror.version.map(|version| version.to_string()).unwrap_or_default();
-            let topic = topic.map(|topic| topic.to_string()).unwrap_or_default();
-            format!("{version}: {topic} at {time} shows {shown:?}, but the snapshot has {expected}")
-        });
-    }
-}
-
-/// Compares every bucket that a subscriber has or should have.
-fn compare_all(
-    mirror: &Mirror,
-    counts: &ExpectedCounts,
-    checked: &mut CheckTotals,
-    wrong: &mut Vec<String>,
-) {
-    for (topic, Window { limit, buckets }) in mirror.windows.iter().enumerate() {
-        let full = buckets.len() >= *limit;
-        let oldest = buckets
-            .first_key_value()
-            .filter(|_| full)
-            .map_or(BucketTime::MIN, |(oldest, _)| *oldest);
-        let mut keys = counts.since(topic, oldest);
-        keys.extend(buckets.keys().map(|time| (topic, *time)));
-        compare(mirror, keys, counts, checked, wrong);
-    }
-}
-
-fn report(wrong: &mut Vec<String>, violation: impl FnOnce() -> String) {
-    if wrong.len() < VIOLATIONS_MAX {
-        wrong.push(violation());
+        let counts = self.comparison.counts.base.iter().filter(|(_, count)| **count != 0);
+        counts.map(|((topic, time), count)| (topic.to_string(), *time, *count))
     }
 }
 

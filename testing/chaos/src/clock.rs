@@ -24,16 +24,12 @@ pub(crate) struct Clocks {
 
 impl Clocks {
     /// Returns `None` if libfaketime is not installed.
-    #[must_use]
     pub(crate) fn make(folder: &Path) -> Option<Self> {
         let library = LIBRARIES.into_iter().find(|library| Path::new(library).exists())?;
         Some(Self { library, folder: folder.to_owned() })
     }
 
     /// Sets the offset of an instance's clock, in seconds.
-    ///
-    /// # Errors
-    /// The file of the offset cannot be written.
     pub(crate) fn step(&self, instance: Instance, seconds: i64) -> anyhow::Result<()> {
         let file = self.file(instance);
         let new = self.folder.join("clock.new");
@@ -45,9 +41,6 @@ impl Clocks {
 
     /// The environment variables that make a process use its clock. The clock starts without an
     /// offset.
-    ///
-    /// # Errors
-    /// The file of the offset cannot be written.
     pub(crate) fn variables(
         &self,
         instance: Instance,

@@ -23,24 +23,17 @@ const AUDIT: &str = "
     CREATE INDEX ON audit (place);
     CREATE INDEX ON audit (id);
     CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
-        IF TG_TABLE_NAME = 'items' THEN
-            IF TG_OP <> 'INSERT' THEN
-                INSERT INTO public.audit (metric, id, time, delta) VALUES ('item-creation', OLD.id, OLD.created_at, -1);
-            END IF;
-            IF TG_OP <> 'DELETE' THEN
-                INSERT INTO public.audit (metric, id, time, delta) VALUES ('item-creation', NEW.id, NEW.created_at, 1);
-            END IF;
-        ELSE
-            IF TG_OP <> 'INSERT' THEN
-                INSERT INTO public.audit (metric, id, time, delta) VALUES ('transfers', OLD.id, OLD.timestamp, -1);
-            END IF;
-            IF TG_OP <> 'DELETE' THEN
-                INSERT INTO public.audit (metric, id, time, delta) VALUES ('transfers', NEW.id, NEW.timestamp, 1);
-            END IF;
+        IF TG_OP <> 'INSERT' THEN
+            INSERT INTO public.audit (metric, id, time, delta)
+            VALUES (TG_ARGV[0], OLD.id, (to_jsonb(OLD) ->> TG_ARGV[1])::timestamptz, -1);
+        END IF;
+        IF TG_OP <> 'DELETE' THEN
+            INSERT INTO public.audit (metric, id, time, delta)
+            VALUES (TG_ARGV[0], NEW.id, (to_jsonb(NEW) ->> TG_ARGV[1])::timestamptz, 1);
         END IF;
         RETURN NULL; END $$;
-    CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON items FOR EACH ROW EXECUTE FUNCTION audit();
-    CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON transfers FOR EACH ROW EXECUTE FUNCTION audit();
+    CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON items FOR EACH ROW EXECUTE FUNCTION audit('item-creation', 'created_at');
+    CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON transfers FOR EACH ROW EXECUTE FUNCTION audit('transfers', 'timestamp');
     CREATE FUNCTION wait_in_a_flush() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         WHILE NOT pg_try_advisory_xact_lock_shared(77) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN NEW; END $$;
     CREATE TRIGGER wait BEFORE UPDATE OF snapshot ON rollup_cursor FOR EACH ROW EXECUTE FUNCTION wait_in_a_flush()";
@@ -60,18 +53,12 @@ pub(crate) struct Database {
 
 impl Database {
     /// Connects to a database.
-    ///
-    /// # Errors
-    /// Postgres does not respond.
     pub(crate) async fn connect(config: Config) -> anyhow::Result<Self> {
         let client = open(&config).await?;
         Ok(Self { config, client, read: 0 })
     }
 
     /// Creates the audit, and the rows that events refer to.
-    ///
-    /// # Errors
-    /// [`tokio_postgres::Error`].
     pub(crate) async fn prepare(
         &self,
         base_item: Uuid,
@@ -86,9 +73,6 @@ impl Database {
     }
 
     /// The connection. It works, as far as that can be known.
-    ///
-    /// # Errors
-    /// Postgres does not respond.
     pub(crate) async fn client(&mut self) -> anyhow::Result<&Client> {
         if self.client.is_closed() || self.client.simple_query("").await.is_err() {
             self.client = open(&self.config).await?;
@@ -97,25 +81,16 @@ impl Database {
     }
 
     /// Opens another connection that is opened again if the server closes it.
-    ///
-    /// # Errors
-    /// Postgres does not respond.
     pub(crate) async fn reconnecting_session(&self) -> anyhow::Result<Self> {
         Self::connect(self.config.clone()).await
     }
 
     /// Opens another session.
-    ///
-    /// # Errors
-    /// Postgres does not respond.
     pub(crate) async fn open_session(&self) -> anyhow::Result<Client> {
         open(&self.config).await
     }
 
     /// The backend of the session that leads, if one does.
-    ///
-    /// # Errors
-    /// Postgres does not respond.
     pub(crate) async fn leading_backend(&mut self) -> anyhow::Result<Option<i32>> {
         let holder =
             self.client().await?.query_opt(FIND_HOLDERS, &[&LEAD.class, &LEAD.purpose]).await?;
@@ -123,9 +98,6 @@ impl Database {
     }
 
     /// Whether a backend is in a state, such as `wait_event = 'ClientRead'`.
-    ///
-    /// # Errors
-    /// Postgres does not respond.
     pub(crate) async fn backend_is(&mut self, backend: i32, state: &str) -> anyhow::Result<bool> {
         let find = format!("SELECT FROM pg_stat_activity WHERE pid = {backend} AND {state}");
         Ok(self.client().await?.query_opt(&find, &[]).await?.is_some())
@@ -134,9 +106,6 @@ impl Database {
     /// Whether a transaction other than this session's may still write events. Two-phase
     /// transactions that wait for their second phase are rolled back, because other transactions
     /// may wait for their locks.
-    ///
-    /// # Errors
-    /// Postgres does not respond.
     pub(crate) async fn is_written(&mut self) -> anyhow::Result<bool> {
         // Checked first: a transaction that is prepared only after this is found the next time.
         let written = self.is_in_transaction().await?;
@@ -158,9 +127,6 @@ impl Database {
 
     /// The id of the transaction that inserted an item, and the time. `None` if there is no such
     /// item.
-    ///
-    /// # Errors
-    /// Postgres does not respond.
     pub(crate) async fn transaction_of(
         &mut self,
         item: Uuid,
@@ -171,18 +137,12 @@ impl Database {
     }
 
     /// The item's `created_at`.
-    ///
-    /// # Errors
-    /// Postgres does not respond, or has no such item.
     pub(crate) async fn created_at(&mut self, item: Uuid) -> anyhow::Result<SystemTime> {
         let find = "SELECT created_at FROM items WHERE id = $1";
         Ok(self.client().await?.query_one(find, &[&item]).await?.get(0))
     }
 
     /// All changes since the last call. No producer may write meanwhile.
-    ///
-    /// # Errors
-    /// Postgres does not respond.
     pub(crate) async fn changes(&mut self) -> anyhow::Result<Vec<Change>> {
         let read = self.read;
         let query = "SELECT xact_id::text, made, metric, time, delta, place FROM audit WHERE place > $1 ORDER BY place";
@@ -203,22 +163,16 @@ impl Database {
     }
 
     /// All rows of a table, with the time of the event.
-    ///
-    /// # Errors
-    /// Postgres does not respond.
     pub(crate) async fn rows(&mut self, table: Table) -> anyhow::Result<Vec<(Uuid, SystemTime)>> {
         let client = self.client().await?;
         let rows = client
-            .query(&format!("SELECT id, {} FROM {}", table.time(), table.name()), &[])
+            .query(&format!("SELECT id, {} FROM {}", table.time_column(), table.name()), &[])
             .await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
     /// The id of a row that exists but was not inserted exactly once more than it was deleted, or
     /// that does not exist but was not deleted as often as it was inserted.
-    ///
-    /// # Errors
-    /// Postgres does not respond.
     pub(crate) async fn unbalanced(&mut self, table: Table) -> anyhow::Result<Option<String>> {
         let client = self.client().await?;
         let unbalanced = format!(
@@ -235,9 +189,6 @@ impl Database {
     }
 
     /// Every bucket of every unit with its count, by SQL from the events.
-    ///
-    /// # Errors
-    /// Postgres does not respond.
     pub(crate) async fn recount(&mut self) -> anyhow::Result<HashSet<(String, BucketTime, i64)>> {
         let query = format!("{RECOUNT} ORDER BY 1, 2, 3");
         let units = TimeUnit::ALL.map(TimeUnit::as_str);
@@ -250,9 +201,6 @@ impl Database {
     }
 
     /// The number of rollups that differ from the events.
-    ///
-    /// # Errors
-    /// Postgres does not respond.
     pub(crate) async fn wrong_rollups(&mut self) -> anyhow::Result<i64> {
         let query = format!(
             "SELECT count(*) FROM ({RECOUNT}) AS counted FULL JOIN rollup USING (metric, unit, bucket) \

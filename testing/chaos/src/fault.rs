@@ -7,7 +7,7 @@ mod server;
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::ensure;
 use local_stack::link::LinkMode;
 use local_stack::postgres::StopMode;
 use local_stack::stack::{Instance, ServiceKind};
@@ -27,7 +27,6 @@ use self::freezing::{freeze, freeze_in_flush, freeze_leader};
 use self::server::{fill_disk, restart_postgres, terminate_backend};
 
 /// Why a kind of fault cannot be injected on this machine.
-#[must_use]
 pub(crate) fn unavailable(kind: FaultKind, system: &System) -> Option<&'static str> {
     match kind {
         FaultKind::FillDisk if system.disk.is_none() => Some("mounting a small disk needs root"),
@@ -93,9 +92,9 @@ async fn target(kind: FaultKind, system: &System, random: &mut StdRng) -> anyhow
     let url = format!("{}/livez", system.stack.internal_url(instance));
     let responds = until(SERVICE_TIMEOUT, async || {
         let response = reqwest::Client::new().get(&url).timeout(EFFECT_TIMEOUT).send().await;
-        Ok(response.is_ok().then_some(()))
+        Ok(response.is_ok())
     });
-    responds.await?.with_context(|| Violation(format!("{instance} did not start")))?;
+    ensure!(responds.await?, Violation(format!("{instance} did not start")));
     Ok(instance)
 }
 
@@ -106,9 +105,9 @@ async fn inject_alone(
     world: &TestWorld,
     random: &mut StdRng,
 ) -> anyhow::Result<Option<FaultEffect>> {
+    until_in_flight(&world.history).await?;
     match kind {
         FaultKind::KillIngest | FaultKind::KillNotifier | FaultKind::KillGateway => {
-            until_in_flight(&world.history).await?;
             let process = system.stack.process_ids().find(|(of, _)| *of == instance);
             system.stack.kill(instance).await;
             if let Some((_, process_id)) = process {
@@ -118,31 +117,32 @@ async fn inject_alone(
             Ok(Some(format!("{instance} was killed").into()))
         }
         FaultKind::TermIngest | FaultKind::TermNotifier | FaultKind::TermGateway => {
-            until_in_flight(&world.history).await?;
-            if !system.stack.restart(instance, SERVICE_TIMEOUT).await? {
-                bail!(Violation(format!("{instance} did not stop without an error on SIGTERM")));
-            }
+            let ended_well = system.stack.restart(instance, SERVICE_TIMEOUT).await?;
+            ensure!(
+                ended_well,
+                Violation(format!("{instance} did not stop without an error on SIGTERM"))
+            );
             Ok(Some(format!("{instance} stopped").into()))
         }
         FaultKind::FreezeIngest | FaultKind::FreezeGateway => {
-            freeze(system, world, instance, random).await
+            freeze(system, instance, random).await
         }
-        FaultKind::FreezeNotifier => freeze_leader(system, world, instance, random).await,
-        FaultKind::FreezeInFlush => freeze_in_flush(system, world, instance, random).await,
-        FaultKind::TerminateBackend => terminate_backend(system, world, random).await,
+        FaultKind::FreezeNotifier => freeze_leader(system, instance, random).await,
+        FaultKind::FreezeInFlush => freeze_in_flush(system, instance, random).await,
+        FaultKind::TerminateBackend => terminate_backend(system, random).await,
         FaultKind::StopPostgres => restart_postgres(system, world, StopMode::Immediate).await,
         FaultKind::KillPostgres => restart_postgres(system, world, StopMode::Kill).await,
-        FaultKind::LinkCut => disturb_link(system, world, LinkMode::Cut, random).await,
-        FaultKind::LinkStalled => disturb_link(system, world, LinkMode::Stalled, random).await,
+        FaultKind::LinkCut => disturb_link(system, LinkMode::Cut, random).await,
+        FaultKind::LinkStalled => disturb_link(system, LinkMode::Stalled, random).await,
         FaultKind::LinkSlow => {
             let delay = Duration::from_millis(random.random_range(20..200));
-            disturb_link(system, world, LinkMode::Slow(delay), random).await
+            disturb_link(system, LinkMode::Slow(delay), random).await
         }
         FaultKind::LinkReset => {
-            disturb_link(system, world, LinkMode::Reset(random.random()), random).await
+            disturb_link(system, LinkMode::Reset(random.random()), random).await
         }
-        FaultKind::FillUploads => fill_uploads(system, world, instance).await,
-        FaultKind::FillClients => fill_clients(system, world, instance).await,
+        FaultKind::FillUploads => fill_uploads(system, instance).await,
+        FaultKind::FillClients => fill_clients(system, instance).await,
         FaultKind::StepClock => step_clock(system, world, instance, random).await,
         FaultKind::FillDisk => fill_disk(system, world, random).await,
     }

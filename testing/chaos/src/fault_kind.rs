@@ -60,9 +60,9 @@ kinds! {
     /// Resets the connections of a link.
     LinkReset: "link reset",
     /// Opens more uploads to an ingest-api than it accepts.
-    FillUploads: "uploads filled",
+    FillUploads: "too many uploads",
     /// Opens more streams of an sse-gateway than it accepts.
-    FillClients: "clients filled",
+    FillClients: "too many clients",
     /// Steps the clock of a service.
     StepClock: "clock stepped",
     /// Fills Postgres's disk.

@@ -1,16 +1,16 @@
 //! Every write of the producers, and its outcome as far as the producer knows it.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use clap::ValueEnum;
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 /// What must be true of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum ExpectedState {
     /// Its insertion was acknowledged: the row exists, and was inserted once.
     Stored,
@@ -18,8 +18,20 @@ pub(crate) enum ExpectedState {
     /// exist.
     Absent,
     /// There was no conclusive response: the row may exist, and was inserted at most once.
+    #[default]
     Unknown,
 }
+
+/// A row that a producer wrote.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ExpectedRow {
+    pub(crate) state: ExpectedState,
+    /// The requested time of a row that no producer changes.
+    pub(crate) time: Option<SystemTime>,
+}
+
+/// All rows that were written, by table and id.
+pub(crate) type ExpectedRows = HashMap<(Table, Uuid), ExpectedRow>;
 
 /// The tables of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,7 +44,6 @@ impl Table {
     pub(crate) const ALL: [Self; 2] = [Self::Items, Self::Transfers];
 
     /// The table's name.
-    #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Items => "items",
@@ -41,8 +52,7 @@ impl Table {
     }
 
     /// The column with the time of the event, by which a row is counted.
-    #[must_use]
-    pub(crate) const fn time(self) -> &'static str {
+    pub(crate) const fn time_column(self) -> &'static str {
         match self {
             Self::Items => "created_at",
             Self::Transfers => "\"timestamp\"",
@@ -87,35 +97,20 @@ pub(crate) enum WriteKind {
 }
 
 /// The writes of all producers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct WriteHistory {
-    rows: Mutex<HashMap<(Table, Uuid), ExpectedState>>,
-    /// The requested times of rows that no producer changes.
-    times: Mutex<HashMap<(Table, Uuid), SystemTime>>,
-    kinds: Mutex<BTreeSet<WriteKind>>,
-    wrong: Mutex<Vec<String>>,
+    log: Mutex<WriteLog>,
     in_flight: AtomicUsize,
-    acknowledged: AtomicU64,
-    refused: AtomicU64,
-    unknown: AtomicU64,
     /// Whether producers must wait before their next write.
     paused: watch::Sender<bool>,
 }
 
-impl Default for WriteHistory {
-    fn default() -> Self {
-        Self {
-            rows: Mutex::default(),
-            times: Mutex::default(),
-            kinds: Mutex::default(),
-            wrong: Mutex::default(),
-            in_flight: AtomicUsize::new(0),
-            acknowledged: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            unknown: AtomicU64::new(0),
-            paused: watch::Sender::new(false),
-        }
-    }
+#[derive(Debug, Default)]
+struct WriteLog {
+    rows: ExpectedRows,
+    kinds: BTreeSet<WriteKind>,
+    violations: Vec<String>,
+    totals: WriteTotals,
 }
 
 /// The number of writes, by outcome.
@@ -138,61 +133,51 @@ impl Drop for InFlight<'_> {
 }
 
 impl WriteHistory {
-    /// Notes the outcome of the writes of rows.
-    pub(crate) fn note(
-        &self,
-        table: Table,
-        ids: impl IntoIterator<Item = Uuid>,
-        state: ExpectedState,
-    ) {
-        let mut rows = self.rows();
-        rows.extend(ids.into_iter().map(|id| ((table, id), state)));
+    /// Notes the outcome of the write of a row.
+    pub(crate) fn note(&self, table: Table, id: Uuid, state: ExpectedState) {
+        self.rows().entry((table, id)).or_default().state = state;
     }
 
     /// Notes the time that a row must have if it exists.
     pub(crate) fn note_time(&self, table: Table, id: Uuid, time: SystemTime) {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner).insert((table, id), time);
-    }
-
-    /// The time that a row must have, if that is known.
-    pub(crate) fn time(&self, table: Table, id: Uuid) -> Option<SystemTime> {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner).get(&(table, id)).copied()
+        self.rows().entry((table, id)).or_default().time = Some(time);
     }
 
     /// Notes kinds of write that succeeded.
     pub(crate) fn succeeded(&self, kinds: impl IntoIterator<Item = WriteKind>) {
-        self.kinds.lock().unwrap_or_else(PoisonError::into_inner).extend(kinds);
+        self.log.lock().kinds.extend(kinds);
     }
 
     /// The kinds of write that have never succeeded.
     pub(crate) fn untried(&self) -> Vec<WriteKind> {
-        let tried = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let tried = &self.log.lock().kinds;
         WriteKind::value_variants().iter().filter(|kind| !tried.contains(kind)).copied().collect()
     }
 
-    /// Notes a response that must never occur.
-    pub(crate) fn complain(&self, wrong: String) {
-        self.wrong.lock().unwrap_or_else(PoisonError::into_inner).push(wrong);
+    /// Records a response that must never occur.
+    pub(crate) fn record_violation(&self, violation: String) {
+        self.log.lock().violations.push(violation);
     }
 
-    /// Takes the responses that must never occur.
-    pub(crate) fn complaints(&self) -> Vec<String> {
-        std::mem::take(&mut *self.wrong.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Takes the recorded violations.
+    pub(crate) fn take_violations(&self) -> Vec<String> {
+        std::mem::take(&mut self.log.lock().violations)
     }
 
     /// Counts a write by its outcome.
     pub(crate) fn count(&self, state: ExpectedState) {
+        let totals = &mut self.log.lock().totals;
         let counter = match state {
-            ExpectedState::Stored => &self.acknowledged,
-            ExpectedState::Absent => &self.refused,
-            ExpectedState::Unknown => &self.unknown,
+            ExpectedState::Stored => &mut totals.acknowledged,
+            ExpectedState::Absent => &mut totals.refused,
+            ExpectedState::Unknown => &mut totals.unknown,
         };
-        counter.fetch_add(1, Ordering::Relaxed);
+        *counter += 1;
     }
 
     /// All rows that were written, and what must be true of them.
-    pub(crate) fn rows(&self) -> MutexGuard<'_, HashMap<(Table, Uuid), ExpectedState>> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn rows(&self) -> MappedMutexGuard<'_, ExpectedRows> {
+        MutexGuard::map(self.log.lock(), |log| &mut log.rows)
     }
 
     /// Begins a write. Waits while the producers are paused.
@@ -222,10 +207,6 @@ impl WriteHistory {
 
     /// The number of writes until now.
     pub(crate) fn totals(&self) -> WriteTotals {
-        WriteTotals {
-            acknowledged: self.acknowledged.load(Ordering::Relaxed),
-            refused: self.refused.load(Ordering::Relaxed),
-            unknown: self.unknown.load(Ordering::Relaxed),
-        }
+        self.log.lock().totals
     }
 }

@@ -8,7 +8,6 @@
 
 mod checker;
 mod clock;
-mod command;
 mod database;
 mod disk;
 mod fault;

@@ -59,7 +59,6 @@ impl Planted {
     }
 
     /// The environment variables with which a stats-notifier has the error.
-    #[must_use]
     pub(crate) fn variables(self) -> Vec<(&'static str, String)> {
         let mut variables = vec![(VARIABLE, self.name())];
         if self == Self::LeadKept {
@@ -69,9 +68,6 @@ impl Planted {
     }
 
     /// Puts the error into the system, and returns the folder of the programs to run.
-    ///
-    /// # Errors
-    /// A file cannot be created, or Postgres does not respond.
     pub(crate) async fn plant(self, folder: &Path, superuser: &Client) -> anyhow::Result<PathBuf> {
         let built = built_programs()?;
         if self == Self::AcknowledgedEarly {
@@ -94,7 +90,6 @@ impl Planted {
     }
 
     /// The value of [`VARIABLE`] for this error.
-    #[must_use]
     fn name(self) -> String {
         format!("{self:?}")
     }

@@ -42,7 +42,6 @@ pub(crate) struct RunReport {
 
 impl RunReport {
     /// The number of faults that had an effect.
-    #[must_use]
     pub(crate) fn counted(&self) -> usize {
         self.kinds.values().map(|kind| kind.effects).sum()
     }

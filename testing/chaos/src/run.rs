@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::ensure;
 use local_stack::link::{Link, LinkMode};
 use local_stack::postgres::Installation;
-use local_stack::stack::ServiceKind;
+use local_stack::stack::{ServiceKind, Variable};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -24,24 +24,50 @@ use crate::verification::Verification;
 use crate::world::TestWorld;
 use crate::writers;
 
-/// What to run.
-#[derive(Debug, Clone)]
+/// Injects faults into the whole stack while producers write and subscribers follow, and checks
+/// that no event is lost or counted twice. Exits with 1 if a check fails, or if a planted error is
+/// not found.
+#[derive(Debug, clap::Parser)]
+#[command(name = "cargo xtask chaos", version)]
 pub struct Plan {
-    /// The Postgres to use.
-    pub installation: Installation,
-    /// The seed of the schedule.
+    /// Seed of the schedule of faults; random by default. The timing between processes still
+    /// differs from run to run.
+    #[arg(long, default_value_t = u64::from(rand::random::<u32>()), hide_default_value = true)]
     pub seed: u64,
-    /// The number of faults that must have an effect.
-    pub faults: usize,
-    /// The run ends after this time even if fewer faults have had an effect.
-    pub time_limit: Option<Duration>,
-    /// The kinds of fault to inject.
-    pub kinds: Vec<FaultKind>,
-    /// An error to put into the system.
+    /// Number of faults that must have an effect.
+    #[arg(long, default_value_t = 100)]
+    faults: usize,
+    /// Stops after this many minutes, even if fewer faults have had an effect.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Injects only these kinds of fault.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<FaultKind>,
+    /// Folder of the Postgres programs to use, such as /usr/lib/postgresql/15/bin. The default is
+    /// the newest version on this machine.
+    #[arg(long)]
+    postgres: Option<PathBuf>,
+    /// Puts a known error into the system. The run succeeds when the checks find it.
+    #[arg(long, value_enum)]
     pub planted: Option<Planted>,
+}
+
+impl Plan {
+    /// The kinds of fault to inject.
+    fn kinds(&self) -> &[FaultKind] {
+        match self.planted {
+            _ if !self.only.is_empty() => &self.only,
+            Some(planted) => planted.faults(),
+            None => FaultKind::ALL,
+        }
+    }
+
     /// How long recovery may take after a fault, and how long it may take at a pause until every
-    /// subscriber shows every event.
-    pub recovery_timeout: Duration,
+    /// subscriber shows every event. With a planted error some numbers never become right, so
+    /// waiting longer does not help.
+    fn recovery_timeout(&self) -> Duration {
+        Duration::from_secs(if self.planted.is_some() { 15 } else { 60 })
+    }
 }
 
 /// How a run ended.
@@ -71,7 +97,7 @@ const INEFFECTIVE_MAX: usize = 5;
 const ALL_WRITE_KINDS_AFTER: usize = 20;
 
 /// The checks expect every unit to count events of any age.
-const UNITS_KEPT: [(ServiceKind, &str, &str); 2] = [
+const UNITS_KEPT: [Variable<'_>; 2] = [
     (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "0"),
     (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__MINUTE_DAYS", "0"),
 ];
@@ -86,7 +112,12 @@ const SLOW_LINK_DELAY: Duration = Duration::from_millis(5);
 pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOutcome> {
     let started = Instant::now();
     log("starting Postgres, two of each service, and the links between them");
-    let system = System::start(plan.installation.clone(), plan.planted, &UNITS_KEPT).await?;
+    let installation = match &plan.postgres {
+        Some(programs) => Installation::at(programs)?,
+        None => Installation::find()?,
+    };
+    let postgres = installation.version().to_string();
+    let system = System::start(installation, plan.planted, &UNITS_KEPT).await?;
     let world = TestWorld::create(&system).await?;
     let mut random = StdRng::seed_from_u64(plan.seed);
     let slow_link = Link::to("slow link".to_owned(), system.gateway_port()?).await?;
@@ -94,14 +125,8 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
     let subscribers = subscribe(&system, &slow_link, &mut random);
     let writers = writers::start(&world, random.random());
     let checker = Checker::default();
-    let mut verification = Verification {
-        system,
-        world,
-        subscribers,
-        checker,
-        recovery_timeout: plan.recovery_timeout,
-    };
-    let postgres = plan.installation.version().to_string();
+    let recovery_timeout = plan.recovery_timeout();
+    let mut verification = Verification { system, world, subscribers, checker, recovery_timeout };
     let mut report = RunReport { seed: plan.seed, postgres, ..RunReport::default() };
     let faults =
         inject_all(plan, &mut verification, &mut random, &mut report, started, &mut log).await;
@@ -113,7 +138,7 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
         },
     };
     report.writes = verification.world.history.totals();
-    report.checked = verification.checker.checked;
+    report.checked = verification.checker.checked();
     report.duration = started.elapsed();
     drop((verification.subscribers, writers, slow_link));
     let system = verification.system;
@@ -135,26 +160,24 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
 /// Starts the subscribers. [`Verification`] relies on the order: the first two are steady, one of
 /// each gateway.
 fn subscribe(system: &System, slow_link: &Link, random: &mut StdRng) -> Vec<Subscriber> {
-    let behaviours = [
-        (Behaviour::Steady, 0),
-        (Behaviour::Steady, 1),
-        (Behaviour::Slow, 0),
-        (Behaviour::Stalled, 1),
-        (Behaviour::Restless, 0),
-        (Behaviour::Restless, 1),
+    let first = &system.wiring.gateways[0];
+    let second = &system.wiring.gateways[1];
+    let slow = &slow_link.url();
+    // Only reconnecting subscribers change the gateway.
+    let behaviours: [(Behaviour, &[&String]); 6] = [
+        (Behaviour::Steady, &[first]),
+        (Behaviour::Steady, &[second]),
+        (Behaviour::Slow, &[slow]),
+        (Behaviour::Stalled, &[second]),
+        (Behaviour::Reconnecting, &[first, second]),
+        (Behaviour::Reconnecting, &[second, first]),
     ];
-    let follow = |(number, (behaviour, first)): (usize, (Behaviour, usize))| {
-        let mut urls = system.gateways.clone();
-        urls.rotate_left(first);
-        // Only restless subscribers change the gateway.
-        urls.truncate(if behaviour == Behaviour::Restless { 2 } else { 1 });
-        if behaviour == Behaviour::Slow {
-            urls = vec![slow_link.url()];
-        }
-        let name = format!("subscriber {} ({behaviour:?})", number + 1);
+    let follow = |(number, (behaviour, urls)): (usize, (Behaviour, &[&String]))| {
+        let name = format!("subscriber {number} ({behaviour:?})");
+        let urls = urls.iter().copied().cloned().collect();
         Subscriber::follow(name, behaviour, urls, random.random())
     };
-    behaviours.into_iter().enumerate().map(follow).collect()
+    (1..).zip(behaviours).map(follow).collect()
 }
 
 async fn inject_all(
@@ -165,22 +188,21 @@ async fn inject_all(
     started: Instant,
     log: &mut impl FnMut(&str),
 ) -> anyhow::Result<()> {
-    let mut kinds = plan.kinds.clone();
+    let time_limit = plan.minutes.map(|minutes| Duration::from_secs(60 * minutes));
+    let mut kinds = plan.kinds().to_vec();
     kinds.retain(|kind| {
         let reason = unavailable(*kind, &verification.system);
         report.left_out.extend(reason.map(|reason| (*kind, reason)));
         reason.is_none()
     });
-    if kinds.is_empty() {
-        bail!("none of these faults can be injected on this machine");
-    }
+    ensure!(!kinds.is_empty(), "none of these faults can be injected on this machine");
     verification.recover().await?;
     verification.check_at_a_pause().await?;
     report.pauses += 1;
     let mut deck: Vec<FaultKind> = Vec::new();
     let mut counted_at_pause = 0;
     while report.counted() < plan.faults {
-        if plan.time_limit.is_some_and(|limit| started.elapsed() > limit) {
+        if time_limit.is_some_and(|limit| started.elapsed() > limit) {
             log("the time limit is reached");
             break;
         }
@@ -208,11 +230,10 @@ async fn inject_all(
         of_kind.injected += 1;
         let Some(FaultEffect { what, meanwhile, takeover }) = effect else {
             log(&format!("       {name}: no effect, does not count"));
-            if of_kind.effects == 0 && of_kind.injected == INEFFECTIVE_MAX {
-                bail!(
-                    "{name}: had no effect {INEFFECTIVE_MAX} times, so the run proves nothing about it"
-                );
-            }
+            ensure!(
+                of_kind.effects > 0 || of_kind.injected < INEFFECTIVE_MAX,
+                "{name}: had no effect {INEFFECTIVE_MAX} times, so the run proves nothing about it"
+            );
             continue;
         };
         of_kind.effects += 1;
@@ -239,18 +260,11 @@ async fn inject_all(
             report.kinds.entry(kind).or_default().recoveries.push(recovery);
         }
         // Without a leader the gateways receive nothing for longer than their stale timeout.
-        if alone
-            && takeover.is_some()
-            && verification
-                .stale_statuses()
-                .iter()
-                .zip(stale_before)
-                .any(|(now, before)| *now == before)
-        {
-            bail!(Violation(format!(
-                "after {name}: a gateway did not report stale numbers meanwhile"
-            )));
-        }
+        let mut stale = verification.stale_statuses().into_iter().zip(stale_before);
+        ensure!(
+            !alone || takeover.is_none() || stale.all(|(now, before)| now != before),
+            Violation(format!("after {name}: a gateway did not report stale numbers meanwhile"))
+        );
         let recovery = recovery.as_secs_f64();
         log(&format!(
             "{number:>5}  {name}, {lasted:.2} s: {what}; recovered after {recovery:.2} s"
@@ -265,8 +279,9 @@ async fn inject_all(
     verification.check_at_a_pause().await?;
     report.pauses += 1;
     let untried = verification.world.history.untried();
-    if report.counted() >= ALL_WRITE_KINDS_AFTER && !untried.is_empty() {
-        bail!(Violation(format!("these kinds of write have never succeeded: {untried:?}")));
-    }
+    ensure!(
+        report.counted() < ALL_WRITE_KINDS_AFTER || untried.is_empty(),
+        Violation(format!("these kinds of write have never succeeded: {untried:?}"))
+    );
     Ok(())
 }

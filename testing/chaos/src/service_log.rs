@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context;
 use domain::Version;
 use local_stack::stack::Log;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 
 use crate::checker::Publication;
@@ -23,23 +24,20 @@ pub(crate) struct LogFindings {
 impl LogFindings {
     /// Every version that a leader has logged before it published it.
     pub(crate) fn publications(&self) -> MutexGuard<'_, HashMap<Version, Publication>> {
-        self.publications.lock().unwrap_or_else(PoisonError::into_inner)
+        self.publications.lock()
     }
 
     /// The first panic, or the first version that was published twice.
     pub(crate) fn first_violation(&self) -> Option<String> {
-        self.violations.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
+        self.violations.lock().first().cloned()
     }
 
     fn violation(&self, what: String) {
-        self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+        self.violations.lock().push(what);
     }
 
     /// Reads the logs of a stack. The lines that are not about a version go to a file, for people
     /// who look for the cause of a violation.
-    ///
-    /// # Errors
-    /// The file cannot be created.
     pub(crate) fn reader(&self, file: &Path) -> anyhow::Result<Log> {
         let file =
             std::fs::File::create(file).with_context(|| format!("making {}", file.display()))?;

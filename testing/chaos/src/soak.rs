@@ -9,9 +9,9 @@ mod setup;
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use futures_util::future::join_all;
-use local_stack::stack::ServiceKind;
+use local_stack::stack::{ServiceKind, Variable};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
@@ -31,7 +31,7 @@ pub use self::long_transactions::long_transactions;
 pub use self::setup::SoakOutcome;
 
 /// Seconds and minutes are kept for a day, and older ones are deleted every second.
-const RETENTION: [(ServiceKind, &str, &str); 3] = [
+const RETENTION: [Variable<'_>; 3] = [
     (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "1"),
     (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__MINUTE_DAYS", "1"),
     (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__INTERVAL", "1s"),
@@ -87,12 +87,12 @@ pub async fn soak(
     system.database.client().await?.batch_execute(INSERT_OLD_EVENTS).await?;
     let mut random = StdRng::seed_from_u64(seed);
     let writers = writers::start(&world, seed);
-    let clients = Clients::start(system.gateways.clone(), seed);
+    let clients = Clients::start(system.wiring.gateways.clone(), seed);
     let follow = |name: &str, behaviour| {
-        Subscriber::follow(name.to_owned(), behaviour, system.gateways.clone(), seed)
+        Subscriber::follow(name.to_owned(), behaviour, system.wiring.gateways.clone(), seed)
     };
     let subscribers =
-        [follow("restless", Behaviour::Restless), follow("stalled", Behaviour::Stalled)];
+        [follow("reconnecting", Behaviour::Reconnecting), follow("stalled", Behaviour::Stalled)];
     // Pools and windows fill once, and expired rollups are deleted once, before anything is
     // measured.
     let mut rebuilds = Rebuilds::default();
@@ -139,7 +139,7 @@ pub async fn soak(
         problems.push("`stats-notifier verify` found wrong counts".to_owned());
     }
     problems.extend(system.violation());
-    problems.extend(world.history.complaints());
+    problems.extend(world.history.take_violations());
     let terms = terms(&system) - terms_before;
     let resumed: u64 = subscribers.iter().map(Subscriber::streams).sum();
     let streams = clients.streams();
@@ -187,10 +187,9 @@ impl Rebuilds {
         let mut deleted = 0;
         let expired = until(SERVICE_TIMEOUT, async || {
             deleted = number(system, DELETED_ROLLUPS).await? - before;
-            Ok((deleted >= OLD_SECONDS && number(system, EXPIRED_ROLLUPS).await? == 0)
-                .then_some(()))
+            Ok(deleted >= OLD_SECONDS && number(system, EXPIRED_ROLLUPS).await? == 0)
         });
-        expired.await?.context("expired rollups were not deleted within a minute")?;
+        ensure!(expired.await?, "expired rollups were not deleted within a minute");
         self.number += 1;
         self.deleted += deleted;
         Ok(())
@@ -221,13 +220,13 @@ async fn pause(system: &mut System, world: &TestWorld, clients: &Clients) -> any
     clients.pause(true);
     let quiet = until(SERVICE_TIMEOUT, async || {
         let quiet = world.history.in_flight() == 0 && clients.connected() == 0;
-        Ok((quiet && !system.database.is_written().await?).then_some(()))
+        Ok(quiet && !system.database.is_written().await?)
     });
-    quiet.await?.context("producers and clients did not pause in time")?;
-    let purged = until(SERVICE_TIMEOUT, async || {
-        Ok((number(system, "SELECT count(*) FROM count_log").await? == 0).then_some(()))
-    });
-    purged.await?.context("the change log was not purged within a minute of a pause")
+    ensure!(quiet.await?, "producers and clients did not pause in time");
+    let log_rows = "SELECT count(*) FROM count_log";
+    let purged = until(SERVICE_TIMEOUT, async || Ok(number(system, log_rows).await? == 0));
+    ensure!(purged.await?, "the change log was not purged within a minute of a pause");
+    Ok(())
 }
 
 /// The services that have more file descriptors open than at the first pause.
@@ -247,7 +246,7 @@ async fn leaked_descriptors(
                 ));
             }
         }
-        Ok(leaked.is_empty().then_some(()))
+        Ok(leaked.is_empty())
     });
     closed.await?;
     Ok(leaked)

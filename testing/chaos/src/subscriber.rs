@@ -1,15 +1,18 @@
 //! Clients of the gateways. They behave differently, and each keeps every frame that it receives.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Frame, FrameKind, Nonce, Statistics, Topic, TopicFrame, Version};
 use futures_util::StreamExt;
+use parking_lot::{Mutex, MutexGuard};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use russe::reqwest_0_13::ReqwestExt;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::fault::Violation;
 
 /// How a client behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +24,7 @@ pub(crate) enum Behaviour {
     /// Sometimes stops reading for longer than its connection can buffer.
     Stalled,
     /// Sometimes disconnects, and resumes at the next gateway with the id of its last event.
-    Restless,
+    Reconnecting,
 }
 
 /// A client closes a stream after this time without data. It requests a heartbeat every second.
@@ -35,7 +38,8 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 struct Received {
     state: Option<Statistics>,
     frames: Vec<Frame>,
-    wrong: Vec<String>,
+    /// What no gateway may send, in words.
+    errors: Vec<String>,
     streams: u64,
     /// Whether the last status on the open stream was `live`.
     live: bool,
@@ -61,7 +65,6 @@ pub(crate) struct Subscriber {
 
 impl Subscriber {
     /// Follows the gateways at `urls`, beginning with the first.
-    #[must_use]
     pub(crate) fn follow(name: String, behaviour: Behaviour, urls: Vec<String>, seed: u64) -> Self {
         let received = Arc::new(Mutex::new(Received::default()));
         let client = Client {
@@ -75,47 +78,41 @@ impl Subscriber {
     }
 
     /// The name in error texts.
-    #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// The version of its state.
-    #[must_use]
     pub(crate) fn version(&self) -> Option<Version> {
         self.received().state.as_ref().map(Statistics::version)
     }
 
     /// Whether its stream is open, and the last status was `live`.
-    #[must_use]
     pub(crate) fn is_live(&self) -> bool {
         self.received().live
     }
 
     /// The number of `stale` statuses that it has received.
-    #[must_use]
     pub(crate) fn stale_statuses(&self) -> u64 {
         self.received().stale
     }
 
     /// The number of streams that it has opened.
-    #[must_use]
     pub(crate) fn streams(&self) -> u64 {
         self.received().streams
     }
 
     /// Takes the frames since the last call, in the order of their arrival, and the errors of the
     /// stream.
-    #[must_use]
     pub(crate) fn take(&self) -> ReceivedFrames {
         let mut received = self.received();
         let errors =
-            received.wrong.drain(..).map(|wrong| format!("{}: {wrong}", self.name)).collect();
+            received.errors.drain(..).map(|error| format!("{}: {error}", self.name)).collect();
         ReceivedFrames { frames: std::mem::take(&mut received.frames), errors }
     }
 
     fn received(&self) -> MutexGuard<'_, Received> {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner)
+        self.received.lock()
     }
 }
 
@@ -133,7 +130,9 @@ impl Client {
         for number in 0_usize.. {
             let url = format!("{}{query}", self.urls[number % self.urls.len()]);
             let until = match self.behaviour {
-                Behaviour::Restless => Duration::from_millis(self.random.random_range(300..2_000)),
+                Behaviour::Reconnecting => {
+                    Duration::from_millis(self.random.random_range(300..2_000))
+                }
                 Behaviour::Steady | Behaviour::Slow | Behaviour::Stalled => Duration::MAX,
             };
             // A stream may fail because of a fault. One with content that no gateway may send is an
@@ -141,8 +140,8 @@ impl Client {
             match tokio::time::timeout(until.min(Duration::from_secs(86_400)), self.stream(&url))
                 .await
             {
-                Ok(Err(wrong)) if wrong.is::<Wrong>() => {
-                    self.received().wrong.push(format!("{wrong:#}"));
+                Ok(Err(error)) if error.is::<Violation>() => {
+                    self.received().errors.push(format!("{error:#}"));
                 }
                 _ => {}
             }
@@ -185,7 +184,7 @@ impl Client {
             Some("patch") => FrameKind::Patch,
             Some("status") => {
                 let status: serde_json::Value = serde_json::from_str(&message.data)
-                    .map_err(|error| Wrong(format!("a status {:?}: {error}", message.data)))?;
+                    .map_err(|error| Violation(format!("a status {:?}: {error}", message.data)))?;
                 let mut received = self.received();
                 received.live = status["upstream"] == "live";
                 received.stale += u64::from(status["upstream"] == "stale");
@@ -193,10 +192,11 @@ impl Client {
             }
             _ => return Ok(()),
         };
-        let id = message.id.as_ref().ok_or_else(|| Wrong("a frame without an id".to_owned()))?;
-        let version: Version = id.parse().map_err(|_| Wrong(format!("an id {id:?}")))?;
+        let id =
+            message.id.as_ref().ok_or_else(|| Violation("a frame without an id".to_owned()))?;
+        let version: Version = id.parse().map_err(|_| Violation(format!("an id {id:?}")))?;
         let topics: Vec<TopicFrame> = serde_json::from_str(&message.data)
-            .map_err(|error| Wrong(format!("a frame {version}: {error}")))?;
+            .map_err(|error| Violation(format!("a frame {version}: {error}")))?;
         let mut received = self.received();
         let received = &mut *received;
         let before = received.state.as_ref().map(Statistics::version);
@@ -206,25 +206,20 @@ impl Client {
         let frame = Frame { kind, version, topics };
         state
             .apply(&frame)
-            .map_err(|error| Wrong(format!("{version} after {before:?}: {error}")))?;
+            .map_err(|error| Violation(format!("{version} after {before:?}: {error}")))?;
         if let Some(before) = before
             && before.nonce == version.nonce
             && before.tick >= version.tick
             // A resumed stream may begin with a snapshot of the version that the client has.
             && !(before.tick == version.tick && kind == FrameKind::Snapshot)
         {
-            received.wrong.push(format!("{version} came after {before}"));
+            received.errors.push(format!("{version} came after {before}"));
         }
         received.frames.push(frame);
         Ok(())
     }
 
     fn received(&self) -> MutexGuard<'_, Received> {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner)
+        self.received.lock()
     }
 }
-
-/// Content that no gateway may send.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Wrong(String);

@@ -4,24 +4,23 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use anyhow::Context;
 use domain::Version;
 use futures_util::FutureExt;
-use local_stack::link::Link;
 use local_stack::ports::reserve_port;
 use local_stack::postgres::{Cluster, ClusterSettings, Installation, StopMode};
 use local_stack::stack::{
-    Instance, Ports, Replicas, ServiceKind, Stack, StackSettings, built_programs,
+    Instance, Ports, Replicas, ServiceKind, Stack, StackSettings, Variable, built_programs,
 };
-use migrate::settings::RoleSettings;
+use local_stack::test_database::TestDatabase;
+use parking_lot::MutexGuard;
 use postgres_kit::database::DatabaseSettings;
-use secrecy::SecretString;
+use secrecy::ExposeSecret;
 use serde_json::Value;
-use service_kit::settings::NonZeroDuration;
 use tokio::task::block_in_place;
+use tokio_postgres::Config;
 
 use crate::checker::Publication;
 use crate::clock::Clocks;
@@ -39,11 +38,7 @@ pub(crate) const SERVICE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long one stats-notifier may take to respond whether it leads.
 const ROLE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The superuser of the cluster.
-const USER: &str = "postgres";
-const PASSWORD: &str = "chaos";
 const DATABASE: &str = "newcycle";
-const NOTIFIER_PASSWORD: &str = "chaos-notifier";
 
 /// The file of the services' logs.
 const LOGS: &str = "services.log";
@@ -53,13 +48,7 @@ pub(crate) struct System {
     pub(crate) stack: Stack,
     /// A superuser's connection without a link, so only faults of Postgres itself affect it.
     pub(crate) database: Database,
-    pub(crate) links: Vec<Arc<Link>>,
-    /// The base URLs of ingest-api 1 and 2, through their links.
-    pub(crate) ingest: Vec<String>,
-    /// The base URLs of sse-gateway 1 and 2, through their links.
-    pub(crate) gateways: Vec<String>,
-    /// How producers connect to Postgres, through their link.
-    pub(crate) sql: tokio_postgres::Config,
+    pub(crate) wiring: Wiring,
     /// The services' clocks, if libfaketime is installed.
     pub(crate) clocks: Option<Clocks>,
     findings: LogFindings,
@@ -74,13 +63,10 @@ pub(crate) struct System {
 impl System {
     /// Starts the system, and waits until it is ready. `variables` are set for every replica of
     /// their service.
-    ///
-    /// # Errors
-    /// Postgres or a service does not start.
     pub(crate) async fn start(
         installation: Installation,
         planted: Option<Planted>,
-        variables: &[(ServiceKind, &'static str, &str)],
+        variables: &[Variable<'_>],
     ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("newcycle-chaos-").tempdir()?.keep();
         // Postgres runs as another user if this process is root's, and must be able to enter the
@@ -92,8 +78,8 @@ impl System {
         let settings = ClusterSettings {
             folder: folder.join("disk/postgres"),
             port: reserve_port()?,
-            user: USER.to_owned(),
-            password: PASSWORD.to_owned(),
+            user: "postgres".to_owned(),
+            password: "chaos".to_owned(),
             durable: true,
             parameters: [
                 // Processes crash here, not the machine: what the kernel was given is kept.
@@ -108,54 +94,34 @@ impl System {
             .to_vec(),
         };
         let cluster = block_in_place(|| Cluster::start(&installation, &settings))?;
-        let database = DatabaseSettings {
-            host: "127.0.0.1".to_owned(),
-            port: settings.port,
-            name: DATABASE.to_owned(),
-            user: USER.to_owned(),
-            password: SecretString::from(PASSWORD),
-            connect_timeout: NonZeroDuration::from_millis(5_000),
-        };
-        let roles = RoleSettings {
-            ingest_password: SecretString::from("chaos-ingest"),
-            notifier_password: SecretString::from(NOTIFIER_PASSWORD),
-        };
-        migrate::migrate(&database, &roles).await?;
-        let mut admin = Database::connect(config(settings.port)).await?;
+        let superuser = settings.database(DATABASE);
+        migrate::migrate(&superuser, &TestDatabase::roles()).await?;
+        let mut database = Database::connect(superuser.connection("chaos")).await?;
         let programs = match planted {
-            Some(planted) => planted.plant(&folder, admin.client().await?).await?,
+            Some(planted) => planted.plant(&folder, database.client().await?).await?,
             None => built_programs()?,
         };
         let ports = vec![Ports::reserve()?, Ports::reserve()?];
         let clocks = Clocks::make(&folder);
         let mut wiring = Wiring::create(&ports, settings.port, clocks.as_ref()).await?;
-        let planted = planted.into_iter().flat_map(Planted::variables);
-        let planted =
-            planted.map(|(variable, value)| (ServiceKind::StatsNotifier, variable, value));
-        let variables = variables
-            .iter()
-            .map(|(service, variable, value)| (*service, *variable, (*value).to_owned()));
-        for (service, variable, value) in planted.chain(variables) {
-            let replicas = [1, 2].map(|number| (service.replica(number), variable, value.clone()));
-            wiring.variables.extend(replicas);
-        }
         let findings = LogFindings::default();
-        let stack = StackSettings {
+        let mut stack = StackSettings {
             programs,
-            database,
-            roles,
+            database: superuser,
+            roles: TestDatabase::roles(),
             replicas: Replicas::TWO,
             ports,
-            variables: wiring.variables,
+            variables: std::mem::take(&mut wiring.variables),
         };
+        stack.set(variables);
+        for (variable, value) in planted.into_iter().flat_map(Planted::variables) {
+            stack.set(&[(ServiceKind::StatsNotifier, variable, &value)]);
+        }
         let stack = Stack::start(stack, findings.reader(&folder.join(LOGS))?)?;
         let mut system = Self {
             stack,
-            database: admin,
-            links: wiring.links.into_iter().map(Arc::new).collect(),
-            ingest: wiring.ingest,
-            gateways: wiring.gateways,
-            sql: config(wiring.sql),
+            database,
+            wiring,
             clocks,
             findings,
             installation,
@@ -171,9 +137,6 @@ impl System {
     }
 
     /// Waits until a stats-notifier leads, and returns it.
-    ///
-    /// # Errors
-    /// None leads in time.
     pub(crate) async fn leader(&self) -> anyhow::Result<Instance> {
         let client = reqwest::Client::new();
         let leader = async {
@@ -202,11 +165,9 @@ impl System {
     }
 
     /// The port of the link to sse-gateway 1.
-    ///
-    /// # Errors
-    /// There is no such link.
     pub(crate) fn gateway_port(&self) -> anyhow::Result<u16> {
-        let link = self.links.iter().find(|link| link.url() == self.gateways[0]);
+        let Wiring { links, gateways, .. } = &self.wiring;
+        let link = links.iter().find(|link| link.url() == gateways[0]);
         Ok(link.context("there is no link to sse-gateway 1")?.port())
     }
 
@@ -220,7 +181,6 @@ impl System {
     }
 
     /// The stats-notifier that published last.
-    #[must_use]
     pub(crate) fn newest_leader(&self) -> Option<Instance> {
         self.publications()
             .values()
@@ -230,9 +190,6 @@ impl System {
 
     /// Runs a subcommand of stats-notifier, with more environment variables. Returns whether it
     /// succeeded.
-    ///
-    /// # Errors
-    /// The program cannot be started.
     pub(crate) async fn run_notifier(
         &self,
         subcommand: &str,
@@ -243,18 +200,18 @@ impl System {
         command
             .arg(subcommand)
             .env("PGHOST", "127.0.0.1")
-            .env("PGPORT", self.settings.port.to_string());
-        command.env("PGDATABASE", DATABASE).env("NEWCYCLE__DATABASE__PASSWORD", NOTIFIER_PASSWORD);
-        command
+            .env("PGPORT", self.settings.port.to_string())
+            .env("PGDATABASE", DATABASE)
+            .env(
+                "NEWCYCLE__DATABASE__PASSWORD",
+                TestDatabase::roles().notifier_password.expose_secret(),
+            )
             .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true);
-        Ok(command
-            .status()
-            .await
-            .with_context(|| format!("running stats-notifier {subcommand}"))?
-            .success())
+        let status = command.status().await;
+        Ok(status.with_context(|| format!("running stats-notifier {subcommand}"))?.success())
     }
 
     /// Stops Postgres, and waits until it has exited.
@@ -270,26 +227,24 @@ impl System {
     }
 
     /// Starts Postgres, and waits until it has recovered.
-    ///
-    /// # Errors
-    /// It does not start.
     pub(crate) fn start_postgres(&mut self) -> anyhow::Result<()> {
         self.cluster = None;
         self.cluster = Some(block_in_place(|| Cluster::start(&self.installation, &self.settings))?);
         Ok(())
     }
 
-    /// The last 20 lines of Postgres's log.
-    #[must_use]
+    /// How a superuser connects to the database through the producers' link.
+    pub(crate) fn linked_database(&self) -> Config {
+        let settings = self.settings.database(DATABASE);
+        DatabaseSettings { port: self.wiring.sql, ..settings }.connection("chaos")
+    }
+
+    /// The last lines of Postgres's log.
     pub(crate) fn postgres_log(&self) -> String {
-        let log =
-            std::fs::read_to_string(self.settings.folder.join("postgres.log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().rev().take(20).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+        self.settings.end_of_log(20)
     }
 
     /// The file of the services' logs.
-    #[must_use]
     pub(crate) fn logs(&self) -> PathBuf {
         self.folder.join(LOGS)
     }
@@ -307,19 +262,8 @@ impl System {
 
     /// Removes the [logs](System::logs) of a system that was stopped, and what else it left in
     /// their folder.
-    ///
-    /// # Errors
-    /// The folder cannot be removed.
     pub(crate) fn remove(logs: &Path) -> anyhow::Result<()> {
         let folder = logs.parent().context("the logs are in no folder")?;
         std::fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))
     }
-}
-
-/// How a superuser connects to the database through a port.
-fn config(port: u16) -> tokio_postgres::Config {
-    let mut config = tokio_postgres::Config::new();
-    config.host("127.0.0.1").port(port).user(USER).password(PASSWORD).dbname(DATABASE);
-    config.connect_timeout(Duration::from_secs(3)).application_name("chaos");
-    config
 }

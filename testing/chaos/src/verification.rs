@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::checker::{Change, Checker};
 use crate::fault::Violation;
@@ -61,20 +61,20 @@ impl Verification {
                 let shown = || {
                     let version = subscriber.version()?;
                     let publications = self.system.publications();
-                    publications.get(&version).filter(|shown| shown.sees(transaction, made))?;
-                    subscriber.is_live().then_some(())
+                    let sees = publications.get(&version)?.sees(transaction, made);
+                    Some(sees && subscriber.is_live())
                 };
-                until(self.recovery_timeout, async || Ok(shown())).await?.with_context(|| {
+                if !until(self.recovery_timeout, async || Ok(shown() == Some(true))).await? {
                     let name = subscriber.name();
                     let seconds = self.recovery_timeout.as_secs();
                     let version = subscriber.version();
                     let live = subscriber.is_live();
                     let has = version.map_or("nothing".to_owned(), |version| version.to_string());
-                    Violation(format!(
+                    bail!(Violation(format!(
                         "{name} was not shown an acknowledged write, live, within {seconds} s; it has {has}, \
                          live: {live}"
-                    ))
-                })?;
+                    )));
+                }
             }
         }
         Ok(())
@@ -85,9 +85,8 @@ impl Verification {
     pub(crate) async fn check_at_a_pause(&mut self) -> anyhow::Result<()> {
         let history = Arc::clone(&self.world.history);
         history.pause(true);
-        until(self.recovery_timeout, async || Ok((history.in_flight() == 0).then_some(())))
-            .await?
-            .context("the producers did not pause in time")?;
+        let paused = until(self.recovery_timeout, async || Ok(history.in_flight() == 0));
+        ensure!(paused.await?, "the producers did not pause in time");
         self.until_no_transaction_writes().await?;
         let changes = self.system.database.changes().await?;
         let all_shown = || {
@@ -97,12 +96,12 @@ impl Verification {
             let same_version =
                 self.subscribers.iter().all(|other| other.version() == Some(version));
             let complete = changes.iter().all(|change| shown.sees(change.transaction, change.made));
-            (same_version && complete).then_some(())
+            Some(same_version && complete)
         };
-        if until(self.recovery_timeout, async || Ok(all_shown())).await?.is_none() {
+        if !until(self.recovery_timeout, async || Ok(all_shown() == Some(true))).await? {
             bail!(Violation(self.missing_changes(&changes)));
         }
-        let mut wrong = history.complaints();
+        let mut wrong = history.take_violations();
         let mut frames = Vec::new();
         for subscriber in &self.subscribers {
             let received = subscriber.take();
@@ -121,21 +120,19 @@ impl Verification {
 
     /// What each subscriber is missing, in words.
     fn missing_changes(&self, changes: &[Change]) -> String {
+        let publications = self.system.publications();
         let shown = self.subscribers.iter().map(|subscriber| {
-            let Some(version) = subscriber.version() else {
-                return format!("{} has no version", subscriber.name());
-            };
-            let publications = self.system.publications();
-            let unseen = changes.iter().filter(|change| {
-                publications
-                    .get(&version)
-                    .is_none_or(|shown| !shown.sees(change.transaction, change.made))
-            });
             let name = subscriber.name();
-            let unseen = unseen.count();
-            match unseen {
+            let Some(version) = subscriber.version() else {
+                return format!("{name} has no version");
+            };
+            let shown = publications.get(&version);
+            let unseen = changes.iter().filter(|change| {
+                shown.is_none_or(|shown| !shown.sees(change.transaction, change.made))
+            });
+            match unseen.count() {
                 0 => format!("{name} has {version}, which is complete"),
-                _ => format!(
+                unseen => format!(
                     "{name} has {version}, whose snapshot does not see {unseen} committed changes"
                 ),
             }
@@ -149,12 +146,9 @@ impl Verification {
     async fn until_no_transaction_writes(&mut self) -> anyhow::Result<()> {
         let database = &mut self.system.database;
         let unwritten =
-            until(
-                self.recovery_timeout,
-                async || Ok((!database.is_written().await?).then_some(())),
-            )
-            .await?;
-        unwritten.context(Violation("a transaction did not end in time at a pause".to_owned()))
+            until(self.recovery_timeout, async || Ok(!database.is_written().await?)).await?;
+        ensure!(unwritten, Violation("a transaction did not end in time at a pause".to_owned()));
+        Ok(())
     }
 
     /// Compares the stored rows with the outcomes that the producers know.
@@ -167,17 +161,16 @@ impl Verification {
             if let Some(id) = self.system.database.unbalanced(table).await? {
                 wrong.push(format!("{id} was not written to {name} exactly once"));
             }
-            let history = &self.world.history;
-            let rows = history.rows();
-            for ((of, id), expected) in rows.iter().filter(|((of, _), _)| *of == table) {
-                match (expected, stored.get(id)) {
+            let rows = self.world.history.rows();
+            for ((_, id), expected) in rows.iter().filter(|((of, _), _)| *of == table) {
+                match (expected.state, stored.get(id)) {
                     (ExpectedState::Stored, None) => {
                         wrong.push(format!("{id} was acknowledged, but is not in {name}"));
                     }
                     (ExpectedState::Absent, Some(_)) => {
                         wrong.push(format!("{id} was refused or deleted, but is in {name}"));
                     }
-                    (_, Some(time)) if history.time(*of, *id).is_some_and(|sent| sent != *time) => {
+                    (_, Some(time)) if expected.time.is_some_and(|sent| sent != *time) => {
                         wrong.push(format!(
                             "{id} in {name} has the time {time:?}, but another one was sent"
                         ));
@@ -208,9 +201,9 @@ impl Verification {
         let mut rollups = 0;
         let equal = until(self.recovery_timeout, async || {
             rollups = database.wrong_rollups().await?;
-            Ok((rollups == 0).then_some(()))
+            Ok(rollups == 0)
         });
-        if equal.await?.is_none() {
+        if !equal.await? {
             wrong.push(format!("{rollups} rollups differ from the events"));
         }
         Ok(wrong)

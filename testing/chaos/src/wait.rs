@@ -7,22 +7,17 @@ use tokio::time::Instant;
 /// The interval between two evaluations of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Calls `look` until it returns a value. Returns `None` if it has not after `timeout`.
-///
-/// # Errors
-/// The first error of `look`.
-pub(crate) async fn until<T>(
+/// Waits until a condition holds. Returns whether it did within `timeout`.
+pub(crate) async fn until(
     timeout: Duration,
-    mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
-) -> anyhow::Result<Option<T>> {
+    mut holds: impl AsyncFnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<bool> {
     let started = Instant::now();
-    loop {
-        if let Some(found) = look().await? {
-            return Ok(Some(found));
-        }
+    while !holds().await? {
         if started.elapsed() > timeout {
-            return Ok(None);
+            return Ok(false);
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
+    Ok(true)
 }

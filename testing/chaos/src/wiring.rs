@@ -1,6 +1,8 @@
 //! A link between each service and everything that it or its clients connect to, and the settings
 //! that make the services use the links.
 
+use std::sync::Arc;
+
 use local_stack::link::Link;
 use local_stack::stack::{Instance, Ports, ServiceKind};
 
@@ -10,11 +12,12 @@ use crate::clock::Clocks;
 pub(crate) const MAX_CLIENTS: usize = 64;
 
 /// The links of two replicas of each service.
+#[derive(Default)]
 pub(crate) struct Wiring {
-    pub(crate) links: Vec<Link>,
-    /// The base URLs of the ingest-apis, through their links.
+    pub(crate) links: Vec<Arc<Link>>,
+    /// The base URLs of ingest-api 1 and 2, through their links.
     pub(crate) ingest: Vec<String>,
-    /// The base URLs of the gateways, through their links.
+    /// The base URLs of sse-gateway 1 and 2, through their links.
     pub(crate) gateways: Vec<String>,
     /// The port of the producers' link to Postgres.
     pub(crate) sql: u16,
@@ -24,43 +27,34 @@ pub(crate) struct Wiring {
 
 impl Wiring {
     /// Creates the links.
-    ///
-    /// # Errors
-    /// A link has no port to listen on, or a clock cannot be set.
     pub(crate) async fn create(
         ports: &[Ports],
         postgres: u16,
         clocks: Option<&Clocks>,
     ) -> anyhow::Result<Self> {
-        let mut links = Vec::new();
-        let mut variables = Vec::new();
-        let mut ingest = Vec::new();
-        let mut gateways = Vec::new();
+        let mut wiring = Self::default();
         for (number, own) in (1..).zip(ports) {
             let [api, notifier, gateway] =
                 [ServiceKind::IngestApi, ServiceKind::StatsNotifier, ServiceKind::SseGateway]
                     .map(|service| service.replica(number));
             for service in [api, notifier] {
-                let link = Link::to(format!("{service} to Postgres"), postgres).await?;
-                variables.push((service, "PGPORT", link.port().to_string()));
-                links.push(link);
+                let link = wiring.add(format!("{service} to Postgres"), postgres).await?;
+                wiring.variables.push((service, "PGPORT", link.port().to_string()));
             }
             let mut upstreams = Vec::new();
             for (other, of) in (1..).zip(ports) {
                 let upstream = ServiceKind::StatsNotifier.replica(other);
-                let link = Link::to(format!("{gateway} to {upstream}"), of.stats_notifier).await?;
+                let link =
+                    wiring.add(format!("{gateway} to {upstream}"), of.stats_notifier).await?;
                 upstreams.push(link.url());
-                links.push(link);
             }
-            variables.push((gateway, "NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.join(",")));
-            let link = Link::to(format!("producers to {api}"), own.ingest_api).await?;
-            ingest.push(link.url());
-            links.push(link);
-            let link = Link::to(format!("subscribers to {gateway}"), own.sse_gateway).await?;
-            gateways.push(link.url());
-            links.push(link);
+            let link = wiring.add(format!("producers to {api}"), own.ingest_api).await?;
+            wiring.ingest.push(link.url());
+            let link = wiring.add(format!("subscribers to {gateway}"), own.sse_gateway).await?;
+            wiring.gateways.push(link.url());
             let debug = "info,actix_server=warn,stats_notifier=debug".to_owned();
-            variables.extend([
+            wiring.variables.extend([
+                (gateway, "NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.join(",")),
                 (notifier, "NEWCYCLE__LOG__FILTER", debug),
                 (notifier, "NEWCYCLE__LOG__FORMAT", "json".to_owned()),
                 (gateway, "NEWCYCLE__STREAM__MAX_CLIENTS", MAX_CLIENTS.to_string()),
@@ -68,16 +62,24 @@ impl Wiring {
                 // need.
                 (gateway, "NEWCYCLE__HTTP__DRAIN", "1s".to_owned()),
             ]);
-            if let Some(clocks) = clocks {
-                for service in [api, notifier, gateway] {
-                    let clock = clocks.variables(service)?.into_iter();
-                    variables.extend(clock.map(|(variable, value)| (service, variable, value)));
+            for service in [api, notifier, gateway] {
+                for (variable, value) in clocks
+                    .map(|clocks| clocks.variables(service))
+                    .transpose()?
+                    .into_iter()
+                    .flatten()
+                {
+                    wiring.variables.push((service, variable, value));
                 }
             }
         }
-        let link = Link::to("producers to Postgres".to_owned(), postgres).await?;
-        let sql = link.port();
-        links.push(link);
-        Ok(Self { links, ingest, gateways, sql, variables })
+        wiring.sql = wiring.add("producers to Postgres".to_owned(), postgres).await?.port();
+        Ok(wiring)
+    }
+
+    async fn add(&mut self, name: String, port: u16) -> anyhow::Result<Arc<Link>> {
+        let link = Arc::new(Link::to(name, port).await?);
+        self.links.push(Arc::clone(&link));
+        Ok(link)
     }
 }

@@ -40,23 +40,22 @@ pub(crate) struct TestWorld {
 
 impl TestWorld {
     /// Inserts the rows that events refer to.
-    ///
-    /// # Errors
-    /// Postgres does not respond.
     pub(crate) async fn create(system: &System) -> anyhow::Result<Self> {
         let parents =
             Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7(), item: Uuid::now_v7() };
         system.database.prepare(parents.base_item, parents.user, parents.item).await?;
         let history = Arc::new(WriteHistory::default());
-        history.note(Table::Items, [parents.item], ExpectedState::Stored);
-        Ok(Self { ingest: system.ingest.clone(), database: system.sql.clone(), parents, history })
+        history.note(Table::Items, parents.item, ExpectedState::Stored);
+        Ok(Self {
+            ingest: system.wiring.ingest.clone(),
+            database: system.linked_database(),
+            parents,
+            history,
+        })
     }
 
     /// Posts one item to the ingest-api of this index, and repeats that until it is acknowledged.
     /// Returns the item's id.
-    ///
-    /// # Errors
-    /// It is not acknowledged within `timeout`.
     pub(crate) async fn probe(&self, ingest: usize, timeout: Duration) -> anyhow::Result<Uuid> {
         let id = Uuid::now_v7();
         let body = json!({ "id": id, "base_item_id": self.parents.base_item });
@@ -72,11 +71,11 @@ impl TestWorld {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        self.history.note(Table::Items, [id], ExpectedState::Unknown);
+        self.history.note(Table::Items, id, ExpectedState::Unknown);
         tokio::time::timeout(timeout, posted)
             .await
             .context("an item was not acknowledged in time")??;
-        self.history.note(Table::Items, [id], ExpectedState::Stored);
+        self.history.note(Table::Items, id, ExpectedState::Stored);
         Ok(id)
     }
 }

@@ -30,7 +30,6 @@ const SQL_PRODUCERS: u64 = 3;
 const RECONNECT_DELAY: Duration = Duration::from_millis(50);
 
 /// Starts all producers. They write until the set is dropped.
-#[must_use]
 pub(crate) fn start(world: &TestWorld, seed: u64) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let mut random = StdRng::seed_from_u64(seed);

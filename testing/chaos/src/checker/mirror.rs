@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use domain::{BucketTime, Frame, FrameKind, Topic, Version};
 
-/// A bucket: the index of its topic, and the bucket's start.
-pub(super) type Key = (usize, BucketTime);
+/// A bucket: its topic and its start.
+pub(super) type Key = (Topic, BucketTime);
 
 /// A window of one topic.
 #[derive(Debug, Clone)]
@@ -40,11 +40,10 @@ impl Mirror {
             self.windows.iter_mut().for_each(|window| window.buckets.clear());
         }
         for part in &frame.topics {
-            let topic = part.topic.index();
-            let window = &mut self.windows[topic];
+            let window = &mut self.windows[part.topic.index()];
             for bucket in &part.buckets {
                 window.buckets.insert(bucket.time, bucket.count);
-                named.push((topic, bucket.time));
+                named.push((part.topic, bucket.time));
             }
             while window.buckets.len() > window.limit {
                 window.buckets.pop_first();
@@ -54,15 +53,15 @@ impl Mirror {
         named
     }
 
-    /// Whether the window reaches back to a bucket. A full one does not hold buckets older than its
-    /// oldest.
-    pub(super) fn reaches(&self, (topic, time): Key) -> bool {
-        let Window { limit, buckets } = &self.windows[topic];
-        buckets.len() < *limit
-            || buckets.first_key_value().is_none_or(|(oldest, _)| time >= *oldest)
+    /// The oldest time that the window of a topic reaches back to. A full one does not hold buckets
+    /// older than its oldest.
+    pub(super) fn oldest(&self, topic: Topic) -> BucketTime {
+        let Window { limit, buckets } = &self.windows[topic.index()];
+        let oldest = buckets.first_key_value().filter(|_| buckets.len() >= *limit);
+        oldest.map_or(BucketTime::MIN, |(oldest, _)| *oldest)
     }
 
     pub(super) fn get(&self, (topic, time): Key) -> Option<i64> {
-        self.windows[topic].buckets.get(&time).copied()
+        self.windows[topic.index()].buckets.get(&time).copied()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::ensure;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -39,9 +39,9 @@ impl From<String> for FaultEffect {
 pub(crate) struct Violation(pub(crate) String);
 
 pub(super) async fn until_in_flight(history: &WriteHistory) -> anyhow::Result<()> {
-    let in_flight =
-        until(WRITE_TIMEOUT, async || Ok((history.in_flight() > 0).then_some(()))).await?;
-    in_flight.context("no producer has written anything for a minute")
+    let in_flight = until(WRITE_TIMEOUT, async || Ok(history.in_flight() > 0)).await?;
+    ensure!(in_flight, "no producer has written anything for a minute");
+    Ok(())
 }
 
 /// Lets a fault last for a random time.
@@ -51,7 +51,7 @@ pub(super) async fn linger(random: &mut StdRng, milliseconds: std::ops::Range<u6
 
 #[cfg(test)]
 mod tests {
-    use anyhow::bail;
+    use anyhow::{Context, bail};
 
     use super::*;
 
@@ -59,6 +59,11 @@ mod tests {
     fn a_violation_keeps_its_type_as_an_error_and_as_a_context() {
         let raised = || -> anyhow::Result<()> { bail!(Violation("wrong".to_owned())) };
         assert!(raised().unwrap_err().downcast::<Violation>().is_ok());
+        let ensured = |right: bool| -> anyhow::Result<()> {
+            ensure!(right, Violation("wrong".to_owned()));
+            Ok(())
+        };
+        assert!(ensured(false).unwrap_err().downcast::<Violation>().is_ok());
         let missing = None::<()>.context(Violation("wrong".to_owned()));
         assert!(missing.unwrap_err().downcast::<Violation>().is_ok());
     }

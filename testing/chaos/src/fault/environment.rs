@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::effect::{EFFECT_TIMEOUT, FaultEffect, Violation, linger, until_in_flight};
+use super::effect::{EFFECT_TIMEOUT, FaultEffect, Violation, linger};
 use crate::system::{MAX_CLIENTS, SERVICE_TIMEOUT, System};
 use crate::wait::until;
 use crate::world::TestWorld;
@@ -31,15 +31,12 @@ pub(super) struct BackgroundFault {
 
 impl BackgroundFault {
     /// Begins on a random link.
-    ///
-    /// # Errors
-    /// There are no links.
     pub(super) fn begin(system: &System, random: &mut StdRng) -> anyhow::Result<Self> {
         let delay = Duration::from_millis(random.random_range(20..200));
         let modes = [LinkMode::Cut, LinkMode::Stalled, LinkMode::Slow(delay)];
         let mode = *modes.choose(random).unwrap_or(&LinkMode::Cut);
         let duration = Duration::from_millis(random.random_range(500..4_500));
-        let link = Arc::clone(system.links.choose(random).context("there are no links")?);
+        let link = Arc::clone(system.wiring.links.choose(random).context("there are no links")?);
         let before = link.effects();
         link.set(mode);
         let disturbed = Arc::clone(&link);
@@ -51,9 +48,6 @@ impl BackgroundFault {
     }
 
     /// Waits for its end. Returns its effect in words, if it had one.
-    ///
-    /// # Errors
-    /// The task that lifts it failed.
     pub(super) async fn end(self) -> anyhow::Result<Option<String>> {
         self.lifted.await.context("a fault of a link was not lifted")?;
         Ok(effect_since(&self.link, self.before))
@@ -77,17 +71,15 @@ const IDLE: Duration = Duration::from_secs(2);
 /// that.
 pub(super) async fn disturb_link(
     system: &mut System,
-    world: &TestWorld,
     mode: LinkMode,
     random: &mut StdRng,
 ) -> anyhow::Result<Option<FaultEffect>> {
-    let mut open: Vec<_> = system.links.iter().filter(|link| link.is_open()).collect();
+    let mut open: Vec<_> = system.wiring.links.iter().filter(|link| link.is_open()).collect();
     open.shuffle(random);
-    until_in_flight(&world.history).await?;
     for link in open {
         let before = link.effects();
         link.set(mode);
-        if until(IDLE, async || Ok(effect_since(link, before))).await?.is_none() {
+        if !until(IDLE, async || Ok(link.effects() != before)).await? {
             link.set(LinkMode::Open);
             continue;
         }
@@ -108,10 +100,8 @@ pub(super) async fn disturb_link(
 /// Opens more uploads than ingest-api accepts. None of them ends before all have begun.
 pub(super) async fn fill_uploads(
     system: &System,
-    world: &TestWorld,
     instance: Instance,
 ) -> anyhow::Result<Option<FaultEffect>> {
-    until_in_flight(&world.history).await?;
     let url = format!("{}/items", system.stack.url(instance));
     let end = CancellationToken::new();
     let mut uploads = JoinSet::new();
@@ -142,10 +132,8 @@ pub(super) async fn fill_uploads(
 
 pub(super) async fn fill_clients(
     system: &System,
-    world: &TestWorld,
     instance: Instance,
 ) -> anyhow::Result<Option<FaultEffect>> {
-    until_in_flight(&world.history).await?;
     let url = format!("{}/statistics?topic=transfers/year", system.stack.url(instance));
     let mut streams = Vec::new();
     let mut refused = 0;
@@ -172,7 +160,6 @@ pub(super) async fn step_clock(
         (then - OffsetDateTime::now_utc()).whole_seconds().abs() > seconds.abs() / 2
     };
     let clocks = system.clocks.as_ref().context("there are no clocks")?;
-    until_in_flight(&world.history).await?;
     clocks.step(instance, seconds)?;
     let stepped = if instance.service == ServiceKind::IngestApi {
         // ingest-api uses its clock for the time of an event.
@@ -182,8 +169,8 @@ pub(super) async fn step_clock(
         })?;
         is_off(system.database.created_at(item).await?.into())
     } else {
-        let date = async || Ok(response_date(system, instance).await.filter(|date| is_off(*date)));
-        until(EFFECT_TIMEOUT, date).await?.is_some()
+        let date_is_off = async || Ok(response_date(system, instance).await.is_some_and(is_off));
+        until(EFFECT_TIMEOUT, date_is_off).await?
     };
     linger(random, 100..1_500).await;
     system.clocks.as_ref().context("there are no clocks")?.step(instance, 0)?;

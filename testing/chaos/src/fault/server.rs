@@ -1,11 +1,11 @@
 //! Faults of Postgres: its sessions, its processes and its disk.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use local_stack::postgres::StopMode;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
-use super::effect::{EFFECT_TIMEOUT, FaultEffect, linger, until_in_flight};
+use super::effect::{EFFECT_TIMEOUT, FaultEffect, linger};
 use crate::history::{ExpectedState, Table};
 use crate::system::{SERVICE_TIMEOUT, System};
 use crate::wait::until;
@@ -13,7 +13,6 @@ use crate::world::TestWorld;
 
 pub(super) async fn terminate_backend(
     system: &mut System,
-    world: &TestWorld,
     random: &mut StdRng,
 ) -> anyhow::Result<Option<FaultEffect>> {
     let others = "\
@@ -25,7 +24,6 @@ pub(super) async fn terminate_backend(
     let pid: i32 = row.get(0);
     let application: String = row.get(1);
     let user: String = row.get(2);
-    until_in_flight(&world.history).await?;
     // Returns when the session has ended. The second argument is the timeout in milliseconds.
     let terminate = "SELECT pg_terminate_backend($1, 5000)";
     let ended: bool = system.database.client().await?.query_one(terminate, &[&pid]).await?.get(0);
@@ -37,7 +35,6 @@ pub(super) async fn restart_postgres(
     world: &TestWorld,
     mode: StopMode,
 ) -> anyhow::Result<Option<FaultEffect>> {
-    until_in_flight(&world.history).await?;
     let in_flight = world.history.in_flight();
     system.stop_postgres(mode);
     system.start_postgres()?;
@@ -50,28 +47,28 @@ pub(super) async fn fill_disk(
     world: &TestWorld,
     random: &mut StdRng,
 ) -> anyhow::Result<Option<FaultEffect>> {
-    until_in_flight(&world.history).await?;
     let disk = system.disk.as_ref().context("there is no disk")?;
     disk.fill()?;
-    let failed = until(EFFECT_TIMEOUT, async || {
+    let mut failed = None;
+    let filled = until(EFFECT_TIMEOUT, async || {
         // Inserts one row after another until there is no room for the next.
         let id = uuid::Uuid::now_v7();
-        world.history.note(Table::Items, [id], ExpectedState::Unknown);
+        world.history.note(Table::Items, id, ExpectedState::Unknown);
         let insert =
             format!("INSERT INTO items VALUES ('{id}', '{}', now())", world.parents.base_item);
-        let client = match system.database.client().await {
-            Ok(client) => client,
-            Err(error) => return Ok(Some(format!("Postgres could not be reached: {error:#}"))),
+        failed = match system.database.client().await {
+            Err(error) => Some(format!("Postgres could not be reached: {error:#}")),
+            Ok(client) => match client.batch_execute(&insert).await {
+                Ok(()) => None,
+                Err(error) => {
+                    Some(error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string))
+                }
+            },
         };
-        Ok(match client.batch_execute(&insert).await {
-            Ok(()) => {
-                world.history.note(Table::Items, [id], ExpectedState::Stored);
-                None
-            }
-            Err(error) => {
-                Some(error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string))
-            }
-        })
+        if failed.is_none() {
+            world.history.note(Table::Items, id, ExpectedState::Stored);
+        }
+        Ok(failed.is_some())
     })
     .await;
     linger(random, 0..1_500).await;
@@ -81,8 +78,9 @@ pub(super) async fn fill_disk(
         if !system.postgres_runs() {
             system.start_postgres()?;
         }
-        Ok(system.database.client().await.is_ok().then_some(()))
+        Ok(system.database.client().await.is_ok())
     });
-    answers.await?.context("Postgres did not recover when its disk had free space again")?;
-    Ok(failed?.map(|failed| format!("a write failed: {failed}").into()))
+    ensure!(answers.await?, "Postgres did not recover when its disk had free space again");
+    filled?;
+    Ok(failed.map(|failed| format!("a write failed: {failed}").into()))
 }

@@ -16,7 +16,7 @@ const CLIENTS: usize = 24;
 /// A page of hours, which have no retention.
 const HISTORY: &str = "/statistics/transfers/hour?from=2024-02-28T00:00:00Z&limit=50";
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     paused: watch::Sender<bool>,
     connected: AtomicUsize,
@@ -35,12 +35,7 @@ pub(super) struct Clients {
 impl Clients {
     /// Starts the clients of these gateways.
     pub(super) fn start(gateways: Vec<String>, seed: u64) -> Self {
-        let shared = Arc::new(Shared {
-            paused: watch::Sender::new(false),
-            connected: AtomicUsize::new(0),
-            streams: AtomicUsize::new(0),
-            pages: AtomicUsize::new(0),
-        });
+        let shared = Arc::new(Shared::default());
         let mut running = JoinSet::new();
         let mut random = StdRng::seed_from_u64(seed);
         for _ in 0..CLIENTS {

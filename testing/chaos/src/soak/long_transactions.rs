@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use local_stack::stack::ServiceKind;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::setup::{SoakOutcome, finish, number, start};
@@ -81,9 +80,7 @@ pub async fn long_transactions(
     }
     rolled_back.batch_execute("ROLLBACK").await?;
     writer.batch_execute("COMMIT").await?;
-    let after =
-        until(SERVICE_TIMEOUT, async || Ok((shown(&system).await? == OWN_ROWS).then_some(())));
-    if after.await?.is_none() {
+    if !until(SERVICE_TIMEOUT, async || Ok(shown(&system).await? == OWN_ROWS)).await? {
         let shown = shown(&system).await?;
         problems.push(format!(
             "of a transaction of {OWN_ROWS} rows, {shown} are shown after its commit"
@@ -130,7 +127,7 @@ pub async fn long_transactions(
         }
     }
     problems.extend(system.violation());
-    problems.extend(world.history.complaints());
+    problems.extend(world.history.take_violations());
     let writes = world.history.totals().acknowledged;
     // Writing to a string cannot fail.
     let _written = write!(
@@ -172,16 +169,11 @@ async fn shown(system: &System) -> anyhow::Result<i64> {
 
 /// Waits until the change log is short again, after nothing holds the purge back any more.
 async fn until_purged(system: &mut System, problems: &mut Vec<String>) -> anyhow::Result<()> {
-    let started = Instant::now();
-    let purged = until(SERVICE_TIMEOUT, async || {
-        Ok((number(system, "SELECT count(*) FROM count_log").await? < PURGED_LOG_ROWS)
-            .then_some(()))
-    });
-    if purged.await?.is_none() {
-        problems.push(format!(
-            "the change log was not purged within {} s",
-            started.elapsed().as_secs()
-        ));
+    let log_rows = "SELECT count(*) FROM count_log";
+    let purged = async || Ok(number(system, log_rows).await? < PURGED_LOG_ROWS);
+    if !until(SERVICE_TIMEOUT, purged).await? {
+        let seconds = SERVICE_TIMEOUT.as_secs();
+        problems.push(format!("the change log was not purged within {seconds} s"));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use local_stack::postgres::Installation;
-use local_stack::stack::ServiceKind;
+use local_stack::stack::Variable;
 
 use crate::system::System;
 use crate::world::TestWorld;
@@ -17,9 +17,7 @@ pub struct SoakOutcome {
 }
 
 /// Starts the system, with the rows that events refer to.
-pub(super) async fn start(
-    variables: &[(ServiceKind, &'static str, &str)],
-) -> anyhow::Result<(System, TestWorld)> {
+pub(super) async fn start(variables: &[Variable<'_>]) -> anyhow::Result<(System, TestWorld)> {
     let system = System::start(Installation::find()?, None, variables).await?;
     let world = TestWorld::create(&system).await?;
     Ok((system, world))

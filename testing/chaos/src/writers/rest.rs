@@ -82,12 +82,12 @@ impl RestProducer {
             ProducerKind::Bulk => self.bulk().await,
             ProducerKind::Deleting => {
                 let request = self.row(Table::Items);
-                history.note(Table::Items, [request.id], ExpectedState::Unknown);
+                history.note(Table::Items, request.id, ExpectedState::Unknown);
                 // Sent only once: an attempt that arrives after the deletion would create the item
                 // again.
                 let created = self.send(&request).await == Some(StatusCode::CREATED);
                 if created {
-                    history.note(Table::Items, [request.id], ExpectedState::Stored);
+                    history.note(Table::Items, request.id, ExpectedState::Stored);
                     self.delete(request.id).await;
                 }
                 history.count(if created { ExpectedState::Stored } else { ExpectedState::Unknown });
@@ -128,7 +128,7 @@ impl RestProducer {
     /// Inserts a row. Repeats the request if it may have failed, and sometimes if it succeeded.
     async fn insert(&mut self, request: RowRequest, kind: WriteKind) {
         let history = Arc::clone(&self.world.history);
-        history.note(request.table, [request.id], ExpectedState::Unknown);
+        history.note(request.table, request.id, ExpectedState::Unknown);
         // Some writes are never repeated, so their outcome stays unknown.
         let attempts = if self.random.random_bool(0.8) { ATTEMPTS } else { 1 };
         let mut state = ExpectedState::Unknown;
@@ -136,7 +136,7 @@ impl RestProducer {
             state = match self.send(&request).await {
                 Some(status) if status.is_success() => ExpectedState::Stored,
                 Some(StatusCode::CONFLICT) => {
-                    history.complain(format!(
+                    history.record_violation(format!(
                         "{} got a 409, but no other producer uses that id",
                         request.id
                     ));
@@ -151,12 +151,15 @@ impl RestProducer {
             }
             self.pause().await;
         }
-        history.note(request.table, [request.id], state);
+        history.note(request.table, request.id, state);
         history.count(state);
         if kind == WriteKind::Refusal {
             match state {
                 ExpectedState::Stored => {
-                    history.complain(format!("{} has no base item, but was stored", request.id));
+                    history.record_violation(format!(
+                        "{} has no base item, but was stored",
+                        request.id
+                    ));
                 }
                 ExpectedState::Absent => history.succeeded([kind]),
                 ExpectedState::Unknown => {}
@@ -179,9 +182,9 @@ impl RestProducer {
             }
             Some(status @ (StatusCode::CREATED | StatusCode::CONFLICT)) => {
                 let id = request.id;
-                self.world
-                    .history
-                    .complain(format!("{id} was acknowledged, but its repeat got a {status}"));
+                self.world.history.record_violation(format!(
+                    "{id} was acknowledged, but its repeat got a {status}"
+                ));
             }
             // No response, or a response of an ingest-api with another clock: this proves nothing.
             _ => {}
@@ -205,11 +208,11 @@ impl RestProducer {
                 // the stored rows will report that it is missing.
                 Some(StatusCode::NOT_FOUND) if attempt == 0 => break,
                 Some(StatusCode::NO_CONTENT | StatusCode::NOT_FOUND) => {
-                    history.note(Table::Items, [id], ExpectedState::Absent);
+                    history.note(Table::Items, id, ExpectedState::Absent);
                     history.succeeded([WriteKind::Deletion]);
                     break;
                 }
-                _ => history.note(Table::Items, [id], ExpectedState::Unknown),
+                _ => history.note(Table::Items, id, ExpectedState::Unknown),
             }
         }
     }
@@ -230,7 +233,9 @@ impl RestProducer {
             // Writing to a string cannot fail.
             let _written = writeln!(body, "{line}");
         }
-        history.note(table, ids.iter().copied(), ExpectedState::Unknown);
+        for id in &ids {
+            history.note(table, *id, ExpectedState::Unknown);
+        }
         let attempts = if self.random.random_bool(0.8) { ATTEMPTS } else { 1 };
         for attempt in 0..attempts {
             let url = self.url(&format!("/{}", table.name()));
@@ -248,7 +253,7 @@ impl RestProducer {
                         // clock.
                         (true, _) => ExpectedState::Unknown,
                     };
-                    history.note(table, [id], state);
+                    history.note(table, id, state);
                 }
                 history.count(ExpectedState::Stored);
                 return;
@@ -281,9 +286,10 @@ impl RestProducer {
         let status = answer.status();
         let text = answer.text().await.unwrap_or_default();
         if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
-            self.world
-                .history
-                .complain(format!("{} {} got a {status}: {text}", request.method, request.path));
+            self.world.history.record_violation(format!(
+                "{} {} got a {status}: {text}",
+                request.method, request.path
+            ));
         }
         Some(status)
     }

@@ -102,7 +102,7 @@ impl SqlProducer {
         let rolled_back = self.random.random_bool(0.2);
         let RowChanges { inserted, deleted, mut kinds } = effects;
         for (table, id) in inserted.iter().chain(&deleted) {
-            history.note(*table, [*id], ExpectedState::Unknown);
+            history.note(*table, *id, ExpectedState::Unknown);
         }
         let mut end = if rolled_back { "ROLLBACK" } else { "COMMIT" }.to_owned();
         if self.random.random_bool(0.1) {
@@ -123,16 +123,16 @@ impl SqlProducer {
         let run = async {
             for statement in &statements {
                 if let Some(wrong) = statement.run(client).await? {
-                    history.complain(format!("of rows that no other producer changes: {wrong}"));
+                    history.record_violation(format!(
+                        "of rows that no other producer changes: {wrong}"
+                    ));
                 }
             }
             Ok::<_, tokio_postgres::Error>(())
         };
         let written = tokio::time::timeout(RESPONSE_TIMEOUT, run).await;
         let mut has_ended = false;
-        // A transaction that failed before its commit was requested is rolled back, now or when the
-        // server notices the loss of the connection.
-        let (committed, absent) = match written {
+        let outcome = match written {
             Ok(Ok(())) => {
                 let ended =
                     tokio::time::timeout(RESPONSE_TIMEOUT, client.batch_execute(&end)).await;
@@ -140,41 +140,38 @@ impl SqlProducer {
                     history.succeeded(kinds);
                     has_ended = true;
                 }
-                match (ended, rolled_back) {
-                    (Ok(Ok(())), false) => (true, false),
-                    (_, true) => (false, true),
+                match ended {
+                    _ if rolled_back => ExpectedState::Absent,
+                    Ok(Ok(())) => ExpectedState::Stored,
                     // If the server refused the commit, it has rolled back. If the connection was
                     // lost, the outcome is unknown.
-                    (Ok(Err(error)), false) => (false, error.code().is_some_and(is_rolled_back)),
-                    (Err(_), false) => (false, false),
+                    Ok(Err(error)) if error.code().is_some_and(is_rolled_back) => {
+                        ExpectedState::Absent
+                    }
+                    Ok(Err(_)) | Err(_) => ExpectedState::Unknown,
                 }
             }
-            _ => (false, true),
+            // A transaction that failed before its commit was requested is rolled back, now or when
+            // the server notices the loss of the connection.
+            _ => ExpectedState::Absent,
+        };
+        let deleted_state = match outcome {
+            ExpectedState::Stored => ExpectedState::Absent,
+            ExpectedState::Absent => ExpectedState::Stored,
+            ExpectedState::Unknown => ExpectedState::Unknown,
         };
         for (table, id) in &inserted {
-            match (committed, absent) {
-                (true, _) => history.note(*table, [*id], ExpectedState::Stored),
-                (_, true) => history.note(*table, [*id], ExpectedState::Absent),
-                _ => {}
-            }
+            history.note(*table, *id, outcome);
         }
         for (table, id) in &deleted {
-            match (committed, absent) {
-                (true, _) => history.note(*table, [*id], ExpectedState::Absent),
-                (_, true) => history.note(*table, [*id], ExpectedState::Stored),
-                _ => {}
-            }
+            history.note(*table, *id, deleted_state);
         }
-        if committed {
-            own.extend(inserted);
-        } else if absent {
-            own.extend(deleted);
+        match outcome {
+            ExpectedState::Stored => own.extend(inserted),
+            ExpectedState::Absent => own.extend(deleted),
+            ExpectedState::Unknown => {}
         }
-        history.count(match (committed, absent) {
-            (true, _) => ExpectedState::Stored,
-            (_, true) => ExpectedState::Absent,
-            _ => ExpectedState::Unknown,
-        });
+        history.count(outcome);
         if !has_ended {
             // Otherwise the next transaction would be a part of this one.
             tokio::time::timeout(RESPONSE_TIMEOUT, client.batch_execute("ROLLBACK")).await??;
@@ -244,7 +241,7 @@ impl SqlProducer {
             10 => {
                 if let Some((table, id)) = own.last() {
                     let name = table.name();
-                    let column = table.time();
+                    let column = table.time_column();
                     let update = format!("UPDATE {name} SET {column} = {time} WHERE id = '{id}'");
                     statements.push(Statement::Rows(update, 1));
                     if !undone {
