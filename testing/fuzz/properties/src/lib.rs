@@ -7,6 +7,9 @@
 //!
 //! Invariant: a check depends only on its bytes, so that every finding can be reproduced.
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
 pub mod ndjson;
 pub mod queries;
 pub mod resume;
@@ -32,17 +35,15 @@ const CUT_EVERYWHERE: usize = 256;
 /// the input is long; and at places that depend on the bytes, every few bytes or at larger
 /// distances.
 pub(crate) fn cuts(bytes: &[u8]) -> [Vec<&[u8]>; 4] {
-    let mut state = bytes.iter().fold(bytes.len() as u64, |sum, byte| {
+    let seed = bytes.iter().fold(bytes.len() as u64, |sum, byte| {
         sum.wrapping_mul(0x0100_0000_01b3).wrapping_add(u64::from(*byte))
     });
-    let mut some = |longest: u64| {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut some = |longest: usize| {
         let mut parts = Vec::new();
         let mut rest = bytes;
         while !rest.is_empty() {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            let length = usize::try_from(1 + (state >> 33) % longest).unwrap_or(1).min(rest.len());
+            let length = random.random_range(1..=longest).min(rest.len());
             let (part, after) = rest.split_at(length);
             parts.push(part);
             rest = after;
