@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use uuid::Uuid;
 
 use crate::checker::Change;
-use crate::history::Table;
+use crate::history::{Parents, Table};
 
 /// The audit of every event row that is written: its transaction, and when. The last trigger makes
 /// the last write of a flush, before its commit, wait as long as a session [holds](HOLD_FLUSHES) it
@@ -59,12 +59,8 @@ impl Database {
     }
 
     /// Creates the audit, and the rows that events refer to.
-    pub(crate) async fn prepare(
-        &self,
-        base_item: Uuid,
-        user: Uuid,
-        item: Uuid,
-    ) -> anyhow::Result<()> {
+    pub(crate) async fn prepare(&self, parents: Parents) -> anyhow::Result<()> {
+        let Parents { base_item, user, item } = parents;
         let events = format!(
             "INSERT INTO base_items VALUES ('{base_item}', 'a thing'); INSERT INTO users VALUES ('{user}'); \
              INSERT INTO items VALUES ('{item}', '{base_item}', now());"
@@ -90,6 +86,11 @@ impl Database {
         open(&self.config).await
     }
 
+    /// The number that a query returns.
+    pub(crate) async fn number(&mut self, query: &str) -> anyhow::Result<i64> {
+        Ok(self.client().await?.query_one(query, &[]).await?.get(0))
+    }
+
     /// The backend of the session that leads, if one does.
     pub(crate) async fn leading_backend(&mut self) -> anyhow::Result<Option<i32>> {
         let holder =
@@ -108,21 +109,16 @@ impl Database {
     /// may wait for their locks.
     pub(crate) async fn is_written(&mut self) -> anyhow::Result<bool> {
         // Checked first: a transaction that is prepared only after this is found the next time.
-        let written = self.is_in_transaction().await?;
+        let busy = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+             AND usename <> 'newcycle_notifier' AND backend_type = 'client backend' AND state <> 'idle' LIMIT 1";
         let client = self.client().await?;
-        let mut prepared = false;
+        let mut written = client.query_opt(busy, &[]).await?.is_some();
         for row in client.query("SELECT gid FROM pg_prepared_xacts", &[]).await? {
             let name: String = row.get(0);
             // Fails if the second phase runs at this moment.
-            prepared |= client.batch_execute(&format!("ROLLBACK PREPARED '{name}'")).await.is_err();
+            written |= client.batch_execute(&format!("ROLLBACK PREPARED '{name}'")).await.is_err();
         }
-        Ok(written || prepared)
-    }
-
-    async fn is_in_transaction(&mut self) -> anyhow::Result<bool> {
-        let busy = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
-             AND usename <> 'newcycle_notifier' AND backend_type = 'client backend' AND state <> 'idle' LIMIT 1";
-        Ok(self.client().await?.query_opt(busy, &[]).await?.is_some())
+        Ok(written)
     }
 
     /// The id of the transaction that inserted an item, and the time. `None` if there is no such

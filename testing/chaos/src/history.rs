@@ -22,6 +22,14 @@ pub(crate) enum ExpectedState {
     Unknown,
 }
 
+/// The rows that events refer to. No producer deletes them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parents {
+    pub(crate) base_item: Uuid,
+    pub(crate) user: Uuid,
+    pub(crate) item: Uuid,
+}
+
 /// A row that a producer wrote.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ExpectedRow {

@@ -4,13 +4,13 @@
 mod clients;
 mod long_transactions;
 mod samples;
-mod setup;
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use anyhow::ensure;
 use futures_util::future::join_all;
+use local_stack::postgres::Installation;
 use local_stack::stack::{ServiceKind, Variable};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -18,7 +18,6 @@ use tokio::time::Instant;
 
 use self::clients::Clients;
 use self::samples::{Sampler, descriptors};
-use self::setup::{finish, number, start};
 use crate::fault::inject;
 use crate::fault_kind::FaultKind;
 use crate::subscriber::{Behaviour, Subscriber};
@@ -28,7 +27,15 @@ use crate::world::TestWorld;
 use crate::writers;
 
 pub use self::long_transactions::long_transactions;
-pub use self::setup::SoakOutcome;
+
+/// The result of a soak.
+#[derive(Debug)]
+pub struct SoakOutcome {
+    /// What was measured, as a table.
+    pub report: String,
+    /// What grew or was wrong; empty after a good run.
+    pub problems: Vec<String>,
+}
 
 /// Seconds and minutes are kept for a day, and older ones are deleted every second.
 const RETENTION: [Variable<'_>; 3] = [
@@ -83,7 +90,8 @@ pub async fn soak(
     mut log: impl FnMut(&str),
 ) -> anyhow::Result<SoakOutcome> {
     log("starting Postgres, two of each service, and the links between them");
-    let (mut system, world) = start(&RETENTION).await?;
+    let mut system = System::start(Installation::find()?, None, &RETENTION).await?;
+    let world = TestWorld::create(&system).await?;
     system.database.client().await?.batch_execute(INSERT_OLD_EVENTS).await?;
     let mut random = StdRng::seed_from_u64(seed);
     let writers = writers::start(&world, seed);
@@ -141,7 +149,7 @@ pub async fn soak(
     problems.extend(system.violation());
     problems.extend(world.history.take_violations());
     let terms = terms(&system) - terms_before;
-    let resumed: u64 = subscribers.iter().map(Subscriber::streams).sum();
+    let resumed: u64 = subscribers.iter().map(|subscriber| subscriber.received().streams).sum();
     let streams = clients.streams();
     let pages = clients.pages();
     for (what, number) in
@@ -171,6 +179,18 @@ pub async fn soak(
     Ok(SoakOutcome { report, problems })
 }
 
+/// Stops the system and removes its files.
+async fn finish(system: System) -> anyhow::Result<()> {
+    let logs = system.logs();
+    let failed = system.stop().await;
+    ensure!(
+        failed.is_empty(),
+        "these services did not stop without an error: {failed:?}; see {}",
+        logs.display()
+    );
+    System::remove(&logs)
+}
+
 /// The rebuilds of a soak, and the rollups that the leader deleted after them.
 #[derive(Debug, Default)]
 struct Rebuilds {
@@ -181,13 +201,13 @@ struct Rebuilds {
 impl Rebuilds {
     /// Rebuilds the rollups of all units, and waits until the leader has deleted the expired ones.
     async fn rebuild(&mut self, system: &mut System) -> anyhow::Result<()> {
-        let before = number(system, DELETED_ROLLUPS).await?;
+        let before = system.database.number(DELETED_ROLLUPS).await?;
         let rebuilt = system.run_notifier("rebuild", &WITHOUT_RETENTION).await?;
         ensure!(rebuilt, "`stats-notifier rebuild` failed");
         let mut deleted = 0;
         let expired = until(SERVICE_TIMEOUT, async || {
-            deleted = number(system, DELETED_ROLLUPS).await? - before;
-            Ok(deleted >= OLD_SECONDS && number(system, EXPIRED_ROLLUPS).await? == 0)
+            deleted = system.database.number(DELETED_ROLLUPS).await? - before;
+            Ok(deleted >= OLD_SECONDS && system.database.number(EXPIRED_ROLLUPS).await? == 0)
         });
         ensure!(expired.await?, "expired rollups were not deleted within a minute");
         self.number += 1;
@@ -224,7 +244,7 @@ async fn pause(system: &mut System, world: &TestWorld, clients: &Clients) -> any
     });
     ensure!(quiet.await?, "producers and clients did not pause in time");
     let log_rows = "SELECT count(*) FROM count_log";
-    let purged = until(SERVICE_TIMEOUT, async || Ok(number(system, log_rows).await? == 0));
+    let purged = until(SERVICE_TIMEOUT, async || Ok(system.database.number(log_rows).await? == 0));
     ensure!(purged.await?, "the change log was not purged within a minute of a pause");
     Ok(())
 }

@@ -35,16 +35,17 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
 /// The state of a subscriber, and what it received since the last check.
 #[derive(Debug, Default)]
-struct Received {
+pub(crate) struct Received {
     state: Option<Statistics>,
     frames: Vec<Frame>,
     /// What no gateway may send, in words.
     errors: Vec<String>,
-    streams: u64,
-    /// Whether the last status on the open stream was `live`.
-    live: bool,
+    /// The number of streams that were opened.
+    pub(crate) streams: u64,
+    /// Whether a stream is open, and its last status was `live`.
+    pub(crate) live: bool,
     /// The number of `stale` statuses.
-    stale: u64,
+    pub(crate) stale: u64,
 }
 
 /// What a subscriber received since the last check.
@@ -87,21 +88,6 @@ impl Subscriber {
         self.received().state.as_ref().map(Statistics::version)
     }
 
-    /// Whether its stream is open, and the last status was `live`.
-    pub(crate) fn is_live(&self) -> bool {
-        self.received().live
-    }
-
-    /// The number of `stale` statuses that it has received.
-    pub(crate) fn stale_statuses(&self) -> u64 {
-        self.received().stale
-    }
-
-    /// The number of streams that it has opened.
-    pub(crate) fn streams(&self) -> u64 {
-        self.received().streams
-    }
-
     /// Takes the frames since the last call, in the order of their arrival, and the errors of the
     /// stream.
     pub(crate) fn take(&self) -> ReceivedFrames {
@@ -111,7 +97,8 @@ impl Subscriber {
         ReceivedFrames { frames: std::mem::take(&mut received.frames), errors }
     }
 
-    fn received(&self) -> MutexGuard<'_, Received> {
+    /// What it has received, and its state.
+    pub(crate) fn received(&self) -> MutexGuard<'_, Received> {
         self.received.lock()
     }
 }
@@ -141,11 +128,11 @@ impl Client {
                 .await
             {
                 Ok(Err(error)) if error.is::<Violation>() => {
-                    self.received().errors.push(format!("{error:#}"));
+                    self.received.lock().errors.push(format!("{error:#}"));
                 }
                 _ => {}
             }
-            self.received().live = false;
+            self.received.lock().live = false;
             tokio::time::sleep(RECONNECT_DELAY).await;
         }
     }
@@ -154,13 +141,13 @@ impl Client {
         // The timeout is per read, not per event, because a snapshot takes long on a slow link.
         let client = reqwest::Client::builder().read_timeout(SILENCE_TIMEOUT).build()?;
         let mut request = client.get(url).header("accept", "text/event-stream");
-        let last = self.received().state.as_ref().map(Statistics::version);
+        let last = self.received.lock().state.as_ref().map(Statistics::version);
         if let Some(version) = last {
             request = request.header("last-event-id", version.to_string());
         }
         let response =
             tokio::time::timeout(SILENCE_TIMEOUT, request.send()).await??.error_for_status()?;
-        self.received().streams += 1;
+        self.received.lock().streams += 1;
         let mut events = response.sse_stream();
         let mut next_stall =
             Instant::now() + Duration::from_millis(self.random.random_range(2_000..8_000));
@@ -185,7 +172,7 @@ impl Client {
             Some("status") => {
                 let status: serde_json::Value = serde_json::from_str(&message.data)
                     .map_err(|error| Violation(format!("a status {:?}: {error}", message.data)))?;
-                let mut received = self.received();
+                let mut received = self.received.lock();
                 received.live = status["upstream"] == "live";
                 received.stale += u64::from(status["upstream"] == "stale");
                 return Ok(());
@@ -197,7 +184,7 @@ impl Client {
         let version: Version = id.parse().map_err(|_| Violation(format!("an id {id:?}")))?;
         let topics: Vec<TopicFrame> = serde_json::from_str(&message.data)
             .map_err(|error| Violation(format!("a frame {version}: {error}")))?;
-        let mut received = self.received();
+        let mut received = self.received.lock();
         let received = &mut *received;
         let before = received.state.as_ref().map(Statistics::version);
         let state = received
@@ -217,9 +204,5 @@ impl Client {
         }
         received.frames.push(frame);
         Ok(())
-    }
-
-    fn received(&self) -> MutexGuard<'_, Received> {
-        self.received.lock()
     }
 }

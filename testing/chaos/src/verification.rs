@@ -43,7 +43,7 @@ impl Verification {
 
     /// The number of `stale` statuses that the steady subscribers have received.
     pub(crate) fn stale_statuses(&self) -> [u64; 2] {
-        [0, 1].map(|steady: usize| self.subscribers[steady].stale_statuses())
+        [0, 1].map(|steady: usize| self.subscribers[steady].received().stale)
     }
 
     /// Waits until a write to each ingest-api is acknowledged, and each gateway shows it as live.
@@ -62,13 +62,13 @@ impl Verification {
                     let version = subscriber.version()?;
                     let publications = self.system.publications();
                     let sees = publications.get(&version)?.sees(transaction, made);
-                    Some(sees && subscriber.is_live())
+                    Some(sees && subscriber.received().live)
                 };
                 if !until(self.recovery_timeout, async || Ok(shown() == Some(true))).await? {
                     let name = subscriber.name();
                     let seconds = self.recovery_timeout.as_secs();
                     let version = subscriber.version();
-                    let live = subscriber.is_live();
+                    let live = subscriber.received().live;
                     let has = version.map_or("nothing".to_owned(), |version| version.to_string());
                     bail!(Violation(format!(
                         "{name} was not shown an acknowledged write, live, within {seconds} s; it has {has}, \

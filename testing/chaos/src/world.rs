@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_postgres::Config;
 use uuid::Uuid;
 
-use crate::history::{ExpectedState, Table, WriteHistory};
+use crate::history::{ExpectedState, Parents, Table, WriteHistory};
 use crate::system::System;
 
 /// How long a producer waits for a response. It is short, so that the outcome of many writes stays
@@ -18,14 +18,6 @@ pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long one attempt of [`TestWorld::probe`] waits for a response.
 const PROBE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The rows that events refer to. No producer deletes them.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Parents {
-    pub(crate) base_item: Uuid,
-    pub(crate) user: Uuid,
-    pub(crate) item: Uuid,
-}
 
 /// What all producers share.
 #[derive(Debug, Clone)]
@@ -43,7 +35,7 @@ impl TestWorld {
     pub(crate) async fn create(system: &System) -> anyhow::Result<Self> {
         let parents =
             Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7(), item: Uuid::now_v7() };
-        system.database.prepare(parents.base_item, parents.user, parents.item).await?;
+        system.database.prepare(parents).await?;
         let history = Arc::new(WriteHistory::default());
         history.note(Table::Items, parents.item, ExpectedState::Stored);
         Ok(Self {

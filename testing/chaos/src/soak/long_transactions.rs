@@ -5,12 +5,14 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::Context;
+use local_stack::postgres::Installation;
 use local_stack::stack::ServiceKind;
 use uuid::Uuid;
 
-use super::setup::{SoakOutcome, finish, number, start};
+use super::{SoakOutcome, finish};
 use crate::system::{SERVICE_TIMEOUT, System};
 use crate::wait::until;
+use crate::world::TestWorld;
 use crate::writers;
 
 /// The rows that each long writing transaction inserts one by one, each with a change log row.
@@ -51,7 +53,8 @@ pub async fn long_transactions(
     mut log: impl FnMut(&str),
 ) -> anyhow::Result<SoakOutcome> {
     log("starting Postgres, two of each service, and the links between them");
-    let (mut system, world) = start(&[]).await?;
+    let mut system = System::start(Installation::find()?, None, &[]).await?;
+    let world = TestWorld::create(&system).await?;
     let writers = writers::start(&world, seed);
     let mut problems = Vec::new();
     let mut rows = Vec::new();
@@ -72,7 +75,7 @@ pub async fn long_transactions(
         problems.push("rows of open transactions are shown".to_owned());
     }
     // These are the rows of transactions that have committed since.
-    if number(&mut system, "SELECT count(*) FROM count_log").await? < 5 * PURGED_LOG_ROWS {
+    if system.database.number("SELECT count(*) FROM count_log").await? < 5 * PURGED_LOG_ROWS {
         problems.push(
             "the open transactions did not hold the purge back, so the run proves nothing about it"
                 .to_owned(),
@@ -170,7 +173,7 @@ async fn shown(system: &System) -> anyhow::Result<i64> {
 /// Waits until the change log is short again, after nothing holds the purge back any more.
 async fn until_purged(system: &mut System, problems: &mut Vec<String>) -> anyhow::Result<()> {
     let log_rows = "SELECT count(*) FROM count_log";
-    let purged = async || Ok(number(system, log_rows).await? < PURGED_LOG_ROWS);
+    let purged = async || Ok(system.database.number(log_rows).await? < PURGED_LOG_ROWS);
     if !until(SERVICE_TIMEOUT, purged).await? {
         let seconds = SERVICE_TIMEOUT.as_secs();
         problems.push(format!("the change log was not purged within {seconds} s"));
@@ -198,8 +201,8 @@ async fn stretch(system: &mut System, time: Duration) -> anyhow::Result<Stretch>
         versions: published as f64 / time.as_secs_f64(),
         tick: mean("notifier_tick_duration_seconds"),
         flush: mean("notifier_flush_duration_seconds"),
-        log_rows: number(system, "SELECT count(*) FROM count_log").await?,
-        dead_rollups: number(system, dead).await?,
+        log_rows: system.database.number("SELECT count(*) FROM count_log").await?,
+        dead_rollups: system.database.number(dead).await?,
     })
 }
 

@@ -12,8 +12,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use crate::history::{ExpectedState, Table, WriteKind};
-use crate::world::{Parents, RESPONSE_TIMEOUT, TestWorld};
+use crate::history::{ExpectedState, Parents, Table, WriteKind};
+use crate::world::{RESPONSE_TIMEOUT, TestWorld};
 
 /// How often a producer sends a write whose outcome it does not know.
 const ATTEMPTS: usize = 4;
@@ -50,6 +50,12 @@ struct RowRequest {
     key: Option<Uuid>,
 }
 
+impl RowRequest {
+    fn new(table: Table, id: Uuid, method: Method, path: String, body: Value) -> Self {
+        Self { table, id, method, path, body, key: None }
+    }
+}
+
 impl RestProducer {
     /// Waits a little, so that the producers do not use all processor time.
     pub(super) async fn pause(&mut self) {
@@ -69,15 +75,10 @@ impl RestProducer {
             ProducerKind::Keyed => {
                 let id = Uuid::now_v7();
                 let Parents { user, item, .. } = self.world.parents;
-                let request = RowRequest {
-                    table: Table::Transfers,
-                    id,
-                    method: Method::PUT,
-                    path: format!("/items/{item}/ownership"),
-                    body: json!({ "to": user }),
-                    key: Some(id),
-                };
-                self.insert(request, WriteKind::Keyed).await;
+                let path = format!("/items/{item}/ownership");
+                let body = json!({ "to": user });
+                let request = RowRequest::new(Table::Transfers, id, Method::PUT, path, body);
+                self.insert(RowRequest { key: Some(id), ..request }, WriteKind::Keyed).await;
             }
             ProducerKind::Bulk => self.bulk().await,
             ProducerKind::Deleting => {
@@ -115,14 +116,7 @@ impl RestProducer {
                 json!({ "id": id, "item_id": item, "owner_id": user, "timestamp": text })
             }
         };
-        RowRequest {
-            table,
-            id,
-            method: Method::POST,
-            path: format!("/{}", table.name()),
-            body,
-            key: None,
-        }
+        RowRequest::new(table, id, Method::POST, format!("/{}", table.name()), body)
     }
 
     /// Inserts a row. Repeats the request if it may have failed, and sometimes if it succeeded.
@@ -194,14 +188,7 @@ impl RestProducer {
     async fn delete(&mut self, id: Uuid) {
         let history = Arc::clone(&self.world.history);
         let path = format!("/items/{id}");
-        let request = RowRequest {
-            table: Table::Items,
-            id,
-            method: Method::DELETE,
-            path,
-            body: Value::Null,
-            key: None,
-        };
+        let request = RowRequest::new(Table::Items, id, Method::DELETE, path, Value::Null);
         for attempt in 0..ATTEMPTS {
             match self.send(&request).await {
                 // Its creation was acknowledged, and no other producer deletes it. The check of

@@ -13,8 +13,8 @@ use rand::rngs::StdRng;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
-use crate::history::{ExpectedState, Table, WriteKind};
-use crate::world::{Parents, RESPONSE_TIMEOUT, TestWorld};
+use crate::history::{ExpectedState, Parents, Table, WriteKind};
+use crate::world::{RESPONSE_TIMEOUT, TestWorld};
 
 /// A producer that writes to Postgres directly.
 pub(super) struct SqlProducer {
