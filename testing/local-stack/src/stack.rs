@@ -98,11 +98,8 @@ impl Stack {
     /// The stack has no such instance.
     #[must_use]
     pub fn url(&self, instance: impl Into<Instance>) -> String {
-        let instance = instance.into();
-        format!(
-            "http://127.0.0.1:{}",
-            self.settings.ports[instance.number - 1].public(instance.service)
-        )
+        let Instance { service, number } = instance.into();
+        format!("http://127.0.0.1:{}", self.settings.ports[number - 1].public(service))
     }
 
     /// The base URL of an instance's health and metrics.
@@ -111,11 +108,8 @@ impl Stack {
     /// The stack has no such instance.
     #[must_use]
     pub fn internal_url(&self, instance: impl Into<Instance>) -> String {
-        let instance = instance.into();
-        format!(
-            "http://127.0.0.1:{}",
-            self.settings.ports[instance.number - 1].internal(instance.service)
-        )
+        let Instance { service, number } = instance.into();
+        format!("http://127.0.0.1:{}", self.settings.ports[number - 1].internal(service))
     }
 
     /// All instances of the settings, whether they run or not.

@@ -20,7 +20,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::abuse::cases::{bodies, get, head, malformed};
-use crate::support::{DEADLINE, replicas, until, until_ready};
+use crate::support::{DEADLINE, settings, until, until_ready};
 use crate::wire::{Exchange, connect, exchange};
 
 /// Short limits, so that no test takes minutes.
@@ -77,7 +77,7 @@ impl Abused {
         service_kit::limits::raise_open_files();
         let database = TestDatabase::create().await;
         let wanted = Replicas { dashboard: 1, ..Replicas::ONE };
-        let mut settings = replicas(database.superuser(), TestDatabase::roles(), wanted);
+        let mut settings = settings(database.superuser(), wanted);
         for service in ServiceKind::ALL {
             let mut limits = INTERNAL_LIMITS.to_vec();
             if service != ServiceKind::StatsNotifier {
@@ -168,6 +168,24 @@ impl Abused {
     }
 }
 
+/// A client that sends slowly, and what it must get.
+struct SlowClient {
+    name: &'static str,
+    /// What it sends first.
+    bytes: Vec<u8>,
+    /// What it sends every 100 ms after that.
+    repeated: &'static [u8],
+    /// The time after which the connection must end.
+    limit: Duration,
+    status: u16,
+}
+
+/// Waits until all exchanges have ended. None may return an error.
+async fn all_met(exchanges: impl Iterator<Item = impl Future<Output = Option<String>>>) {
+    let wrong: Vec<_> = join_all(exchanges).await.into_iter().flatten().collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_requests_are_refused_and_leave_nothing_behind() {
     let mut abused = Abused::start().await;
@@ -180,14 +198,13 @@ async fn malformed_requests_are_refused_and_leave_nothing_behind() {
         let everywhere =
             abused.ports.iter().flat_map(|port| malformed.iter().map(move |case| (*port, case)));
         let cases = everywhere.chain(bodies.iter().map(|case| (ingest, case)));
-        let exchanges = cases.map(async |(port, (name, bytes, expected))| {
+        all_met(cases.map(async |(port, (name, bytes, expected))| {
             let exchange = exchange(port.number, bytes, b"").await;
             let met = exchange.as_ref().is_ok_and(|exchange| expected.is_met(&exchange.statuses));
             (!met)
                 .then(|| format!("{}, {name}: expected {expected:?}, but {exchange:?}", port.name))
-        });
-        let wrong: Vec<_> = join_all(exchanges).await.into_iter().flatten().collect();
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        }))
+        .await;
         // In the first round the services allocate what they then keep.
         if round == 1 {
             before = abused.usage();
@@ -208,19 +225,18 @@ async fn slow_clients_are_cut_off_in_time() {
     let second_head = (get("/none", &[]), b"G".as_slice(), 404);
     let few = [(Vec::new(), b"".as_slice(), 408), second_head];
     let alone = abused.ports.iter().flat_map(|port| few.iter().map(move |case| (*port, case)));
-    let alone = alone.map(async |(port, (bytes, repeated, status))| {
+    all_met(alone.map(async |(port, (bytes, repeated, status))| {
         let exchange = exchange(port.number, bytes, repeated).await;
         let met = exchange.as_ref().is_ok_and(|exchange| {
             exchange.statuses == [*status] && exchange.lasted < idle + QUIET_TOLERANCE
         });
         (!met).then(|| format!("{}: {exchange:?}", port.name))
-    });
-    let wrong: Vec<_> = join_all(alone).await.into_iter().flatten().collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }))
+    .await;
     // A name, the first bytes, the bytes every 100 ms after them, and the status.
     let second_byte = [get("/none", &[]), b"G".to_vec()].concat();
     let extension = [early.clone(), b"1;".to_vec()].concat();
-    let everywhere: [(_, _, &[u8], _); 8] = [
+    let everywhere: [(_, _, &'static [u8], _); 8] = [
         ("silence", Vec::new(), b"", 408),
         ("a slow head", b"GET /none HTTP/1.1\r\n".to_vec(), b"x: y\r\n", 408),
         ("silence after an answer", get("/none", &[]), b"", 404),
@@ -230,6 +246,13 @@ async fn slow_clients_are_cut_off_in_time() {
         ("a rest that does not come", early, b"", 404),
         ("a rest with an endless extension", extension, b"xxx", 404),
     ];
+    let everywhere = everywhere.map(|(name, bytes, repeated, status)| SlowClient {
+        name,
+        bytes,
+        repeated,
+        limit: idle,
+        status,
+    });
     let post = |kind: &str, more: &str| {
         let kind = format!("content-type: application/{kind}");
         head("POST /users HTTP/1.1", &["host: x", &kind, more])
@@ -241,7 +264,7 @@ async fn slow_clients_are_cut_off_in_time() {
     let much = [b"f4240\r\n".to_vec(), b"\n".repeat(1_000_000), b"\r\n".to_vec()].concat();
     let becomes_slow = [post("x-ndjson", chunks), much].concat();
     // The same with the limit instead of the status, which is 400.
-    let bodies: [(_, _, &[u8], _); 6] = [
+    let bodies: [(_, _, &'static [u8], _); 6] = [
         ("a body that does not come", post("json", length), b"", idle),
         ("a slow body", post("json", length), b" ", whole),
         ("an endless extension", extension, b"xxx", 2 * idle),
@@ -250,32 +273,28 @@ async fn slow_clients_are_cut_off_in_time() {
         // An average rate would allow hours of single bytes after the fast first part.
         ("an upload that becomes slow", becomes_slow, b"1\r\n\n\r\n", whole),
     ];
-    let slow = abused.ports.iter().flat_map(|port| {
-        everywhere.iter().map(move |(name, bytes, repeated, status)| {
-            (*port, *name, bytes, *repeated, idle, *status)
-        })
+    let bodies = bodies.map(|(name, bytes, repeated, limit)| SlowClient {
+        name,
+        bytes,
+        repeated,
+        limit,
+        status: 400,
     });
     let ingest = abused.port("ingest-api");
-    let slow = slow.chain(
-        bodies
-            .iter()
-            .map(|(name, bytes, repeated, limit)| (ingest, *name, bytes, *repeated, *limit, 400)),
-    );
-    let exchanges = slow.map(async |(port, name, bytes, repeated, limit, status)| {
-        let Exchange { statuses, lasted } = exchange(port.number, bytes, repeated)
-            .await
-            .map_err(|error| format!("{}, {name}: {error}", port.name))?;
-        // actix's clock is up to half a second behind.
-        let in_time = lasted * 4 > limit && lasted < limit + BUSY_TOLERANCE;
-        let met = in_time && statuses == [status];
-        if met {
-            Ok(())
-        } else {
-            Err(format!("{}, {name}: {statuses:?} after {lasted:?}", port.name))
-        }
-    });
-    let wrong: Vec<_> = join_all(exchanges).await.into_iter().filter_map(Result::err).collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let slow =
+        abused.ports.iter().flat_map(|port| everywhere.iter().map(move |client| (*port, client)));
+    let slow = slow.chain(bodies.iter().map(|client| (ingest, client)));
+    all_met(slow.map(async |(port, client)| {
+        let SlowClient { name, bytes, repeated, limit, status } = client;
+        let exchange = exchange(port.number, bytes, repeated).await;
+        let met = exchange.as_ref().is_ok_and(|Exchange { statuses, lasted }| {
+            // actix's clock is up to half a second behind.
+            let in_time = *lasted * 4 > *limit && *lasted < *limit + BUSY_TOLERANCE;
+            in_time && *statuses == [*status]
+        });
+        (!met).then(|| format!("{}, {name}: {exchange:?}", port.name))
+    }))
+    .await;
     assert_eq!(abused.rows().await, [0; 3]);
     abused.until_recovered(&before).await;
 }

@@ -277,7 +277,7 @@ async fn the_services_leave_a_primary_that_hangs() {
     pair.services.post(20).await;
     pair.services.until_exact(&subscriber, "before").await;
     pair.standby.until_caught_up(&pair.services.client).await;
-    let database = DatabaseSettings { port: pair.address.port(), ..pair.primary.database() };
+    let database = pair.services.database.clone();
     let check = Verifier::connect(&database).await.unwrap();
     pair.address.set(LinkMode::Hung);
     pair.fail_over().await;

@@ -7,7 +7,7 @@ use local_stack::test_database::TestDatabase;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 
-use crate::support::{DEADLINE, replicas, start_with};
+use crate::support::{DEADLINE, settings, start_with};
 
 /// URLs whose responses do not change between two requests.
 fn urls(stack: &Stack) -> Vec<(String, &'static str)> {
@@ -34,7 +34,7 @@ fn urls(stack: &Stack) -> Vec<(String, &'static str)> {
 async fn head_is_get_without_the_body() {
     let database = TestDatabase::create().await;
     let wanted = Replicas { dashboard: 1, ..Replicas::ONE };
-    let stack = start_with(replicas(database.superuser(), TestDatabase::roles(), wanted)).await;
+    let stack = start_with(settings(database.superuser(), wanted)).await;
     let client = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
     for (url, accept) in urls(&stack) {
         let ask = async |method: Method| {

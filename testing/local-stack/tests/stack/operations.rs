@@ -16,7 +16,7 @@ use time::macros::format_description;
 use uuid::Uuid;
 
 use crate::flights::{self, until_exact};
-use crate::support::{replicas, start, until};
+use crate::support::{settings, start, until};
 
 /// Runs stats-notifier on a database, and waits until it ends.
 fn run(database: &TestDatabase, arguments: &[&str]) -> Output {
@@ -31,7 +31,7 @@ fn run(database: &TestDatabase, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn operations_page() -> String {
+pub(crate) fn operations_page() -> String {
     let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
     std::fs::read_to_string(page).unwrap()
 }
@@ -177,7 +177,7 @@ async fn start_one(
         ServiceKind::IngestApi => wanted.ingest_api = 1,
         _ => wanted.stats_notifier = 1,
     }
-    let mut settings = replicas(database, TestDatabase::roles(), wanted);
+    let mut settings = settings(database, wanted);
     for (variable, value) in variables {
         settings.set(&[(service, variable, value)]);
     }

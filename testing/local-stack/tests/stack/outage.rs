@@ -2,8 +2,8 @@
 
 use domain::{Statistics, Topic};
 use futures_util::StreamExt;
-use local_stack::stack::{ServiceKind, Stack, Variable};
-use local_stack::test_database::{TestDatabase, installation};
+use local_stack::stack::{Replicas, ServiceKind, Stack, Variable};
+use local_stack::test_database::installation;
 use russe::reqwest_0_13::ReqwestExt;
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ fn counted(state: Option<&Statistics>) -> Option<i64> {
 async fn without_postgres_writes_are_refused_and_numbers_are_stale_until_it_returns() {
     let postgres = OwnPostgres::new(installation(), "outage");
     let mut cluster = postgres.start_migrated().await;
-    let mut settings = settings(postgres.database(), TestDatabase::roles());
+    let mut settings = settings(postgres.database(), Replicas::ONE);
     settings.set(&NEVER_REACHED);
     let stack = start_with(settings).await;
     let base_item =

@@ -1,7 +1,5 @@
 //! A Postgres that only one test uses, so that the test may stop, copy and promote it.
 
-use std::process::Output;
-
 use local_stack::ports::reserve_port;
 use local_stack::postgres::{Cluster, ClusterSettings, Installation};
 use local_stack::test_database::TestDatabase;
@@ -50,29 +48,15 @@ impl OwnPostgres {
     /// Creates the cluster as a base backup of another one that runs. With `--write-recovery-conf`
     /// as a further argument it will be a standby of that one.
     pub(crate) fn copy(&self, running: &Self, further: &[&str]) {
-        let port = running.settings.port.to_string();
-        let data = self.settings.data();
-        let mut arguments = vec![
-            "--no-sync",
-            "--port",
-            &port,
-            "--checkpoint=fast",
-            "--pgdata",
-            data.to_str().unwrap(),
-        ];
-        arguments.extend(further);
-        self.run("pg_basebackup", &arguments);
-    }
-
-    /// Runs a client program of this version, which must succeed. It connects to this cluster as
-    /// the superuser unless the arguments name another one.
-    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Output {
-        let output =
-            self.installation.program(program, &self.settings).unwrap().args(arguments).output();
-        let output = output.unwrap();
+        let mut backup = self.installation.program("pg_basebackup", &self.settings).unwrap();
+        backup
+            .args(["--no-sync", "--checkpoint=fast", "--port", &running.settings.port.to_string()])
+            .arg("--pgdata")
+            .arg(self.settings.data())
+            .args(further);
+        let output = backup.output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program} {arguments:?}: {errors}");
-        output
+        assert!(output.status.success(), "pg_basebackup: {errors}");
     }
 
     /// How a superuser connects.

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::own_postgres::connect;
 use crate::subscriber::{Received, Subscriber};
-use crate::support::{DEADLINE, replicas, until, until_ready};
+use crate::support::{DEADLINE, settings, until, until_ready};
 
 /// How long a stats-notifier may take to report its role. A frozen one does not respond.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -97,7 +97,7 @@ impl Services {
         let find = "SELECT base_items.id, users.id FROM base_items, users LIMIT 1";
         let row = client.query_one(find, &[]).await.unwrap();
         let parents = Parents { base_item: row.get(0), user: row.get(1) };
-        let mut settings = replicas(database.clone(), TestDatabase::roles(), wanted);
+        let mut settings = settings(database.clone(), wanted);
         settings.set(variables);
         let stack = Stack::start(settings, Arc::new(|_, _: &str| ())).unwrap();
         let mut services = Self { stack, client, parents, database, _database: None };

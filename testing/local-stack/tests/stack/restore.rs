@@ -17,6 +17,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::operations::operations_page;
 use crate::own_postgres::{OwnPostgres, connect, next_transaction};
 use crate::replicas::Services;
 use crate::standby::{HOLD, RELEASE, WAIT};
@@ -24,8 +25,7 @@ use crate::support::{DEADLINE, until};
 
 /// The code blocks under a heading of `docs/operations.md`.
 fn commands(heading: &str) -> Vec<String> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations.md");
-    let page = std::fs::read_to_string(page).unwrap();
+    let page = operations_page();
     let section =
         page.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
     let blocks = section.split("```sh\n").skip(1);

@@ -6,13 +6,13 @@ use local_stack::stack::{Replicas, Stack};
 use local_stack::test_database::TestDatabase;
 use parking_lot::Mutex;
 
-use crate::support::{DEADLINE, replicas, until};
+use crate::support::{DEADLINE, settings, until};
 
 /// Starts one service on a database whose schema was changed, and returns what it logs.
 async fn refusal(service: Replicas, change: &str) -> String {
     let database = TestDatabase::create().await;
     database.connect().await.batch_execute(change).await.unwrap();
-    let settings = replicas(database.superuser(), TestDatabase::roles(), service);
+    let settings = settings(database.superuser(), service);
     let logged = Arc::new(Mutex::new(String::new()));
     let lines = Arc::clone(&logged);
     let log = Arc::new(move |_, line: &str| lines.lock().push_str(line));

@@ -5,39 +5,28 @@ use std::time::{Duration, Instant};
 
 use local_stack::stack::{Ports, Replicas, ServiceKind, Stack, StackSettings};
 use local_stack::test_database::{TestDatabase, service_programs};
-use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
 
 /// How long a test waits for any condition. It is far longer than an idle machine needs, because
 /// the tests must pass on a busy one.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The settings of one of each service, on ports of their own.
-pub(crate) fn settings(database: DatabaseSettings, roles: RoleSettings) -> StackSettings {
-    replicas(database, roles, Replicas::ONE)
-}
-
 /// The settings of any number of replicas, on ports of their own.
-pub(crate) fn replicas(
-    database: DatabaseSettings,
-    roles: RoleSettings,
-    replicas: Replicas,
-) -> StackSettings {
+pub(crate) fn settings(database: DatabaseSettings, replicas: Replicas) -> StackSettings {
     let most = ServiceKind::ALL.map(|service| replicas.count(service)).into_iter().max().unwrap();
-    let ports = (0..most).map(|_| Ports::reserve().unwrap()).collect();
     StackSettings {
         programs: service_programs(),
         database,
-        roles,
+        roles: TestDatabase::roles(),
         replicas,
-        ports,
+        ports: (0..most).map(|_| Ports::reserve().unwrap()).collect(),
         variables: Vec::new(),
     }
 }
 
 /// Starts one of each service on a test's database, and waits until they are ready.
 pub(crate) async fn start(database: &TestDatabase) -> Stack {
-    start_with(settings(database.superuser(), TestDatabase::roles())).await
+    start_with(settings(database.superuser(), Replicas::ONE)).await
 }
 
 /// Starts services, and waits until they are ready.
