@@ -26,9 +26,9 @@ const PURGED_LOG_ROWS: i64 = 1_000;
 const SLOWER_FACTOR: f64 = 2.0;
 const SLOWER_MILLISECONDS: f64 = 1.0;
 
-/// What the leader did in one stretch of time.
+/// What the leader did during some time.
 #[derive(Debug, Clone, Copy, Default)]
-struct Stretch {
+struct Measurement {
     /// Versions published per second.
     versions: f64,
     /// The mean duration of a tick, in milliseconds.
@@ -59,8 +59,8 @@ pub async fn long_transactions(
     let mut problems = Vec::new();
     let mut rows = Vec::new();
     let step = duration / 5;
-    stretch(&mut system, Duration::from_secs(5)).await?;
-    rows.push(("none", stretch(&mut system, step).await?));
+    measure(&mut system, Duration::from_secs(5)).await?;
+    rows.push(("none", measure(&mut system, step).await?));
 
     log("two writing transactions are open");
     let writer = system.database.open_session().await?;
@@ -69,7 +69,7 @@ pub async fn long_transactions(
         client.batch_execute(&own_rows(world.parents.base_item)).await?;
     }
     for when in ["two writing ones, first half", "two writing ones, second half"] {
-        rows.push((when, stretch(&mut system, step).await?));
+        rows.push((when, measure(&mut system, step).await?));
     }
     if shown(&system).await? != 0 {
         problems.push("rows of open transactions are shown".to_owned());
@@ -97,17 +97,17 @@ pub async fn long_transactions(
         .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM rollup")
         .await?;
     for when in ["a reading one, first half", "a reading one, second half"] {
-        rows.push((when, stretch(&mut system, step).await?));
+        rows.push((when, measure(&mut system, step).await?));
     }
     reader.batch_execute("COMMIT").await?;
     until_purged(&mut system, &mut problems).await?;
-    rows.push(("none, after", stretch(&mut system, step / 2).await?));
+    rows.push(("none, after", measure(&mut system, step / 2).await?));
 
     let mut report =
         "| open for long | versions a second | tick, ms | flush, ms | log rows | dead rollups |\n\
          |---|---:|---:|---:|---:|---:|\n"
             .to_owned();
-    for (what, Stretch { versions, tick, flush, log_rows, dead_rollups }) in &rows {
+    for (what, Measurement { versions, tick, flush, log_rows, dead_rollups }) in &rows {
         // Writing to a string cannot fail.
         let _written = writeln!(
             report,
@@ -181,7 +181,7 @@ async fn until_purged(system: &mut System, problems: &mut Vec<String>) -> anyhow
     Ok(())
 }
 
-async fn stretch(system: &mut System, time: Duration) -> anyhow::Result<Stretch> {
+async fn measure(system: &mut System, time: Duration) -> anyhow::Result<Measurement> {
     let before = metrics(system).await?;
     let published = system.publications().len();
     tokio::time::sleep(time).await;
@@ -197,7 +197,7 @@ async fn stretch(system: &mut System, time: Duration) -> anyhow::Result<Stretch>
         1_000.0 * grown("sum") / grown("count").max(1.0)
     };
     let dead = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'rollup'";
-    Ok(Stretch {
+    Ok(Measurement {
         versions: published as f64 / time.as_secs_f64(),
         tick: mean("notifier_tick_duration_seconds"),
         flush: mean("notifier_flush_duration_seconds"),

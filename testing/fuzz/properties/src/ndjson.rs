@@ -35,25 +35,25 @@ const AHEAD: Duration = Duration::minutes(5);
 /// # Panics
 /// This does not hold.
 pub fn check(bytes: &[u8]) {
-    let expected = simply(bytes);
+    let expected = reference_lines(bytes);
     for parts in cuts(bytes) {
         assert_eq!(lines(&parts), expected, "lines of an upload in {} parts", parts.len());
     }
     for Line { number, text } in expected {
         match text {
-            Err(rejection) => reported(number, &rejection),
+            Err(rejection) => check_report(number, &rejection),
             Ok(text) => {
-                row::<NewItem>(number, &text, &["base_item_id"], |row| {
-                    in_range(row.created_at.utc());
+                check_row::<NewItem>(number, &text, &["base_item_id"], |row| {
+                    check_time(row.created_at.utc());
                 });
-                row::<NewTransfer>(number, &text, &["item_id", "owner_id"], |row| {
-                    in_range(row.timestamp.utc());
+                check_row::<NewTransfer>(number, &text, &["item_id", "owner_id"], |row| {
+                    check_time(row.timestamp.utc());
                 });
-                row::<NewBaseItem>(number, &text, &["description"], |row| {
+                check_row::<NewBaseItem>(number, &text, &["description"], |row| {
                     let text = row.description.as_str();
                     assert!(!text.contains('\0') && text.chars().count() <= DESCRIPTION_CHARACTERS);
                 });
-                row::<NewUser>(number, &text, &[], |_| ());
+                check_row::<NewUser>(number, &text, &[], |_| ());
             }
         }
     }
@@ -73,7 +73,7 @@ fn lines(parts: &[&[u8]]) -> Vec<Line> {
 }
 
 /// The lines, by a simple parser that has all bytes at once.
-fn simply(bytes: &[u8]) -> Vec<Line> {
+fn reference_lines(bytes: &[u8]) -> Vec<Line> {
     let mut lines = Vec::new();
     for (number, raw) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
         let text = raw.strip_suffix(b"\r").unwrap_or(raw);
@@ -92,7 +92,7 @@ fn simply(bytes: &[u8]) -> Vec<Line> {
     lines
 }
 
-fn row<I>(number: u64, text: &str, required: &[&str], check: impl Fn(&I::Row))
+fn check_row<I>(number: u64, text: &str, required: &[&str], check_own: impl Fn(&I::Row))
 where
     I: Input<Row: Debug + PartialEq + Serialize>,
 {
@@ -101,9 +101,9 @@ where
     let input = match parse::<I>(text.as_bytes()) {
         Ok(input) => input,
         Err(rejection) => {
-            reported(number, &rejection);
+            check_report(number, &rejection);
             if let Ok(json) = json {
-                named(&json, required, &rejection);
+                check_named_field(&json, required, &rejection);
             }
             return;
         }
@@ -120,10 +120,10 @@ where
                 Ok(again) => assert_eq!(new.row, again.row),
                 Err(error) => panic!("{:?} cannot be read again: {error}", new.row),
             }
-            check(&new.row);
+            check_own(&new.row);
         }
         Err(rejection) => {
-            reported(number, &rejection);
+            check_report(number, &rejection);
             let field = rejection.field();
             assert!(
                 matches!(field, Some("created_at" | "timestamp")),
@@ -134,7 +134,7 @@ where
 }
 
 /// The error of valid JSON names a field that it has, or a required field that it does not have.
-fn named(json: &Value, required: &[&str], rejection: &Rejection) {
+fn check_named_field(json: &Value, required: &[&str], rejection: &Rejection) {
     let Some(field) = rejection.field() else { panic!("{json} is refused as {rejection}") };
     match json {
         Value::Object(members) => {
@@ -149,7 +149,7 @@ fn named(json: &Value, required: &[&str], rejection: &Rejection) {
 }
 
 /// The error of a line is short, whatever the line.
-fn reported(number: u64, rejection: &Rejection) {
+fn check_report(number: u64, rejection: &Rejection) {
     let report = LineError::new(number, rejection);
     assert!(!report.detail.is_empty());
     let bytes = serde_json::to_vec(&report).map(|report| report.len());
@@ -157,7 +157,7 @@ fn reported(number: u64, rejection: &Rejection) {
 }
 
 /// The time can be represented by Postgres and by every later hop.
-fn in_range(time: OffsetDateTime) {
+fn check_time(time: OffsetDateTime) {
     assert!(time <= NOW + AHEAD, "{time} is too far ahead");
     assert!(BucketTime::try_from(time).is_ok(), "{time} is in no bucket");
     assert_eq!(time.nanosecond() % 1_000, 0, "{time} is finer than Postgres stores");

@@ -38,17 +38,17 @@ pub fn check(bytes: &[u8]) {
     let query = String::from_utf8_lossy(bytes);
     let pairs: Pairs = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     let limits = history_limits();
-    consider(&query, &pairs, |query| parse_topic_query(query, TOPIC, limits), asked);
-    consider(&query, &pairs, parse_topics_query, window);
-    consider(
+    check_parser(&query, &pairs, |query| parse_topic_query(query, TOPIC, limits), statistics_pairs);
+    check_parser(&query, &pairs, parse_topics_query, window_pairs);
+    check_parser(
         &query,
         &pairs,
         |query| PageQuery::parse(query, &page_limits()).map_err(ApiError::from),
-        page,
+        page_pairs,
     );
 }
 
-fn consider<T, E>(
+fn check_parser<T, E>(
     query: &str,
     pairs: &Pairs,
     parse: impl Fn(&str) -> Result<T, E>,
@@ -59,9 +59,9 @@ fn consider<T, E>(
 {
     let parsed = match parse(query) {
         Ok(parsed) => parsed,
-        Err(error) => return refused(pairs, &error),
+        Err(error) => return check_refusal(pairs, &error),
     };
-    let again = [written(pairs), written(&write(&parsed, pairs)), written(&sorted(pairs))];
+    let again = [encode(pairs), encode(&write(&parsed, pairs)), encode(&sorted(pairs))];
     for text in again {
         match parse(&text) {
             Ok(again) => assert_eq!(again, parsed, "{text:?} means the same as {query:?}"),
@@ -70,7 +70,7 @@ fn consider<T, E>(
     }
 }
 
-fn written(pairs: &Pairs) -> String {
+fn encode(pairs: &Pairs) -> String {
     form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
@@ -81,7 +81,7 @@ fn sorted(pairs: &Pairs) -> Pairs {
     sorted
 }
 
-fn refused(pairs: &Pairs, error: &impl ResponseError) {
+fn check_refusal(pairs: &Pairs, error: &impl ResponseError) {
     let response = error.error_response();
     assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{error}");
     let Ok(body) = response.into_body().try_into_bytes() else { panic!("{error} has no body") };
@@ -108,25 +108,25 @@ fn refused(pairs: &Pairs, error: &impl ResponseError) {
     );
 }
 
-fn asked(asked: &StatisticsQuery, pairs: &Pairs) -> Pairs {
-    match asked {
-        StatisticsQuery::Window(asked) => {
-            let mut written = window(asked, pairs);
+fn statistics_pairs(query: &StatisticsQuery, pairs: &Pairs) -> Pairs {
+    match query {
+        StatisticsQuery::Window(query) => {
+            let mut written = window_pairs(query, pairs);
             written.retain(|(name, _)| name != "topic");
-            let payload = match asked.selection.payload() {
+            let payload = match query.selection.payload() {
                 Payload::Changes => "changes",
                 Payload::Full => "full",
             };
             written.push(("payload".to_owned(), payload.to_owned()));
-            assert_eq!(asked.selection.topics(), [TOPIC]);
+            assert_eq!(query.selection.topics(), [TOPIC]);
             written
         }
-        StatisticsQuery::History(query) => period(query, pairs),
+        StatisticsQuery::History(query) => history_pairs(query, pairs),
     }
 }
 
-fn window(asked: &WindowQuery, _: &Pairs) -> Pairs {
-    let WindowQuery { selection, heartbeat } = asked;
+fn window_pairs(query: &WindowQuery, _: &Pairs) -> Pairs {
+    let WindowQuery { selection, heartbeat } = query;
     let topics = selection.topics().iter().map(|topic| ("topic".to_owned(), topic.to_string()));
     let mut written: Pairs = topics.collect();
     assert!((1..=Topic::COUNT).contains(&written.len()), "{} topics", written.len());
@@ -145,17 +145,17 @@ fn window(asked: &WindowQuery, _: &Pairs) -> Pairs {
     written
 }
 
-fn period(query: &history::HistoryQuery, pairs: &Pairs) -> Pairs {
+fn history_pairs(query: &history::HistoryQuery, pairs: &Pairs) -> Pairs {
     let history::HistoryQuery { topic, from, to, limit } = query;
     assert_eq!(*topic, TOPIC);
     assert!(from.is_some() || to.is_some(), "a history query without from or to");
     assert!(from.is_none() || to.is_none() || from <= to, "{from:?} is later than {to:?}");
     assert!(*limit >= 1 && *limit <= history_limits().max.get(), "a page of {limit}");
-    assert_eq!(relayed(query), Some(*query), "the upstream must get the same query");
+    assert_eq!(as_relayed(query), Some(*query), "the upstream must get the same query");
     let mut written = vec![("limit".to_owned(), limit.to_string())];
     for (name, time) in [("from", from), ("to", to)] {
         if let Some(time) = time {
-            bounds_the_same_buckets(name, *time, pairs);
+            check_bound(name, *time, pairs);
             written.push((name.to_owned(), time.to_string()));
         }
     }
@@ -163,7 +163,7 @@ fn period(query: &history::HistoryQuery, pairs: &Pairs) -> Pairs {
 }
 
 /// The query that a gateway sends to its upstream, as the upstream parses it.
-fn relayed(query: &history::HistoryQuery) -> Option<history::HistoryQuery> {
+fn as_relayed(query: &history::HistoryQuery) -> Option<history::HistoryQuery> {
     let request = TestRequest::with_uri(&query.path())
         .param("metric", query.topic.metric.as_str())
         .param("unit", query.topic.unit.as_str());
@@ -171,7 +171,7 @@ fn relayed(query: &history::HistoryQuery) -> Option<history::HistoryQuery> {
 }
 
 /// A bucket begins at a whole millisecond, so rounding a finer time up selects the same buckets.
-fn bounds_the_same_buckets(name: &str, time: BucketTime, pairs: &Pairs) {
+fn check_bound(name: &str, time: BucketTime, pairs: &Pairs) {
     let given = pairs.iter().find(|(given, _)| given == name);
     let given = given.and_then(|(_, value)| OffsetDateTime::parse(value, &Rfc3339).ok());
     let Some(given) = given else { panic!("{name} is {time}, but the query has no time") };
@@ -183,7 +183,7 @@ fn bounds_the_same_buckets(name: &str, time: BucketTime, pairs: &Pairs) {
     );
 }
 
-fn page(page: &PageQuery, _: &Pairs) -> Pairs {
+fn page_pairs(page: &PageQuery, _: &Pairs) -> Pairs {
     assert!((1..=1_000).contains(&page.limit), "a page of {}", page.limit);
     let mut written = vec![("limit".to_owned(), page.limit.to_string())];
     written.extend(page.after.map(|after| ("after".to_owned(), after.to_string())));

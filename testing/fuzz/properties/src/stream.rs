@@ -35,7 +35,7 @@ pub fn check(bytes: &[u8]) {
         StreamEvent::Frame(frame) => Some(frame),
         StreamEvent::Status(_) | StreamEvent::Unknown => None,
     });
-    applied(&frames.collect::<Vec<_>>());
+    check_applied(&frames.collect::<Vec<_>>());
 }
 
 /// The decoded events of a text, and the error that ended the decoding.
@@ -72,21 +72,18 @@ fn decoded_by(
     }
 }
 
-fn applied(frames: &[Frame]) {
-    let mut state: Option<(Statistics, Vec<TopicFrame>)> = None;
+fn check_applied(frames: &[Frame]) {
+    let Some(first) = frames.first() else { return };
+    let mut state = Statistics::new(first.version);
+    let mut shown = content(&state);
     for frame in frames {
-        let (held, before) = state.take().unwrap_or_else(|| {
-            let new = Statistics::new(frame.version);
-            let content = content(&new);
-            (new, content)
-        });
-        let mut next = held.clone();
+        let mut next = state.clone();
         let applied = next.apply(frame);
         let after = content(&next);
         if applied.is_err() {
             assert_eq!(
                 (next.version(), &after),
-                (held.version(), &before),
+                (state.version(), &shown),
                 "a refused frame must not change the state"
             );
         } else {
@@ -97,9 +94,9 @@ fn applied(frames: &[Frame]) {
                 assert!(part.window <= part.topic.unit.window(), "{part:?}");
             }
         }
-        state = Some((next, after));
+        state = next;
+        shown = after;
     }
-    let Some((state, shown)) = state else { return };
     let topics: Vec<Topic> = Topic::all().collect();
     let Some(frame) = state.frame_since(None, &topics) else {
         panic!("there is no snapshot of a state")
