@@ -154,13 +154,29 @@ impl Stack {
         };
         tokio::select! {
             ready = ready => ready,
-            ended = ended(&mut self.services) => Err(ended),
+            ended = self.ended() => Err(ended),
         }
     }
 
     /// Waits until any service ends although nothing stopped it, and returns which.
     pub async fn ended(&mut self) -> anyhow::Error {
-        ended(&mut self.services).await
+        let ends: Vec<_> = self
+            .services
+            .iter_mut()
+            .map(|(instance, service)| {
+                Box::pin(async move {
+                    let how = match service.ended().await {
+                        Ok(status) => status.to_string(),
+                        Err(error) => error.to_string(),
+                    };
+                    anyhow!("{instance} has ended ({how}): its log says why")
+                })
+            })
+            .collect();
+        if ends.is_empty() {
+            return std::future::pending().await;
+        }
+        futures_util::future::select_all(ends).await.0
     }
 
     /// Sends a signal to an instance.
@@ -274,25 +290,6 @@ impl Stack {
     fn running(&self, instance: Instance) -> anyhow::Result<&ServiceProcess> {
         self.services.get(&instance).with_context(|| format!("{instance} does not run"))
     }
-}
-
-async fn ended(services: &mut BTreeMap<Instance, ServiceProcess>) -> anyhow::Error {
-    let ends: Vec<_> = services
-        .iter_mut()
-        .map(|(instance, service)| {
-            Box::pin(async move {
-                let how = match service.ended().await {
-                    Ok(status) => status.to_string(),
-                    Err(error) => error.to_string(),
-                };
-                anyhow!("{instance} has ended ({how}): its log says why")
-            })
-        })
-        .collect();
-    if ends.is_empty() {
-        return std::future::pending().await;
-    }
-    futures_util::future::select_all(ends).await.0
 }
 
 /// The folder of the programs that were built together with this one.

@@ -22,7 +22,7 @@ pub(crate) async fn connect(port: u16) -> TcpStream {
     TcpStream::connect(("127.0.0.1", port)).await.unwrap()
 }
 
-/// Sends `bytes`, then `repeated` every 100 ms, until the service closes the connection, as it must.
+/// Sends `bytes`, then `repeated` every 100 ms, until the service closes the connection.
 pub(crate) async fn exchange(port: u16, bytes: &[u8], repeated: &[u8]) -> Result<Exchange, String> {
     let (mut read, mut write) = connect(port).await.into_split();
     // A service that refuses the request early does not read all of it.
