@@ -2,7 +2,7 @@
 //!
 //! Every body passes through [`parts`], which bounds the wait for each part. The body of a single
 //! row is then read [`whole`]: it has a maximum length and a deadline. An upload may be of any
-//! length and take any time, so it has a minimum pace instead ([`paced`]).
+//! length and take any time, so it has a minimum rate instead ([`with_minimum_rate`]).
 
 use std::time::Duration;
 
@@ -54,31 +54,31 @@ pub(crate) fn parts(
 ///
 /// Only the time spent waiting for the client counts, not the time in which the service commits
 /// rows.
-pub(crate) fn paced(
+pub(crate) fn with_minimum_rate(
     parts: impl Stream<Item = Result<Bytes, BodyError>>,
     min_bytes_per_second: u32,
     window: Duration,
 ) -> impl Stream<Item = Result<Bytes, BodyError>> {
-    let start = (Box::pin(parts), Pace::new(min_bytes_per_second, window));
-    futures_util::stream::try_unfold(start, |(mut parts, mut pace)| async move {
+    let start = (Box::pin(parts), MinimumRate::new(min_bytes_per_second, window));
+    futures_util::stream::try_unfold(start, |(mut parts, mut rate)| async move {
         let since = Instant::now();
         let Some(part) = parts.next().await else { return Ok(None) };
         let part = part?;
-        pace.record(part.len(), since.elapsed())?;
-        Ok(Some((part, (parts, pace))))
+        rate.record(part.len(), since.elapsed())?;
+        Ok(Some((part, (parts, rate))))
     })
 }
 
 /// How fast a body arrives. Each `window` of waiting is measured on its own, because otherwise a
 /// client could send much at first, and then hold one of the few upload slots for long.
-struct Pace {
+struct MinimumRate {
     min_bytes_per_second: u32,
     window: Duration,
     waited: Duration,
     bytes: u64,
 }
 
-impl Pace {
+impl MinimumRate {
     const fn new(min_bytes_per_second: u32, window: Duration) -> Self {
         Self { min_bytes_per_second, window, waited: Duration::ZERO, bytes: 0 }
     }
@@ -126,14 +126,14 @@ mod tests {
 
     #[test]
     fn a_slow_body_is_refused_after_the_window_even_if_it_was_fast_before() {
-        let mut pace = Pace::new(100, Duration::from_secs(10));
+        let mut rate = MinimumRate::new(100, Duration::from_secs(10));
         for _ in 0..10 {
-            pace.record(0, Duration::from_secs(1)).unwrap();
+            rate.record(0, Duration::from_secs(1)).unwrap();
         }
-        pace.record(1_000_000, Duration::from_secs(1)).unwrap();
+        rate.record(1_000_000, Duration::from_secs(1)).unwrap();
         for _ in 0..10 {
-            pace.record(99, Duration::from_secs(1)).unwrap();
+            rate.record(99, Duration::from_secs(1)).unwrap();
         }
-        assert!(matches!(pace.record(99, Duration::from_secs(1)), Err(BodyError::TooSlow(100))));
+        assert!(matches!(rate.record(99, Duration::from_secs(1)), Err(BodyError::TooSlow(100))));
     }
 }

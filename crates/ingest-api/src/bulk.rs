@@ -6,82 +6,15 @@
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use serde::Serialize;
-use service_kit::problem::{DETAIL_CHARACTERS, FIELD_CHARACTERS, excerpt};
-use utoipa::ToSchema;
 
 use crate::body::BodyError;
+use crate::error::ApiError;
 use crate::input::{Input, parse};
 use crate::lines::{Line, Lines};
 use crate::model::NewRow;
-use crate::rejection::Rejection;
+use crate::report::UploadReport;
 use crate::service::IngestService;
-use crate::store::{InsertOutcome, StoreError, StoredRow};
-
-/// Why an upload ended early.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum UploadError {
-    /// The maximum number of concurrent uploads is reached.
-    #[error("too many uploads are in progress")]
-    TooMany,
-    #[error(transparent)]
-    Body(#[from] BodyError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// What became of the lines of an upload.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-pub struct LineCounts {
-    /// Lines that are stored now.
-    pub accepted: u64,
-    /// Lines that were stored before, with the same content.
-    pub repeated: u64,
-    /// Lines that are not stored.
-    pub rejected: u64,
-}
-
-/// A line that was rejected.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct LineError {
-    /// The number of the line, from 1.
-    #[schema(minimum = 1)]
-    pub line: u64,
-    /// The field that is wrong, if one field is.
-    #[schema(required)]
-    pub field: Option<String>,
-    /// What is wrong.
-    pub detail: String,
-}
-
-impl LineError {
-    /// Describes a rejected line. Quotes only a little of it: an answer with many errors must not
-    /// be as long as the upload.
-    #[must_use]
-    pub fn new(line: u64, rejection: &Rejection) -> Self {
-        let field = rejection.field().map(|field| excerpt(field, FIELD_CHARACTERS));
-        Self { line, field, detail: excerpt(&rejection.to_string(), DETAIL_CHARACTERS) }
-    }
-}
-
-/// What became of an upload that arrived completely.
-#[derive(Debug, Default, Serialize, ToSchema)]
-pub struct UploadReport {
-    /// The numbers of lines.
-    #[serde(flatten)]
-    pub counts: LineCounts,
-    /// The first rejected lines.
-    pub errors: Vec<LineError>,
-}
-
-impl UploadReport {
-    fn reject(&mut self, line: u64, rejection: &Rejection, max_errors: usize) {
-        self.counts.rejected += 1;
-        if self.errors.len() < max_errors {
-            self.errors.push(LineError::new(line, rejection));
-        }
-    }
-}
+use crate::store::{DatabaseError, InsertOutcome, StoredRow};
 
 /// Rows that wait to be committed, and the numbers of their lines.
 struct Chunk<R> {
@@ -93,15 +26,15 @@ struct Chunk<R> {
 /// Reads an upload to its end and stores its rows.
 ///
 /// # Errors
-/// [`UploadError`]. The chunks committed before stay.
+/// The body cannot be read, or the database fails. The chunks committed before stay.
 pub(crate) async fn upload<I>(
     service: &IngestService,
     mut body: impl Stream<Item = Result<Bytes, BodyError>> + Unpin,
-) -> Result<UploadReport, UploadError>
+) -> Result<UploadReport, ApiError>
 where
     I: Input<Row: StoredRow>,
 {
-    let _permit = service.uploads.try_acquire().map_err(|_| UploadError::TooMany)?;
+    let _permit = service.uploads.try_acquire().map_err(|_| ApiError::TooManyUploads)?;
     let limits = &service.settings.bulk;
     let mut lines = Lines::new(limits.line_bytes);
     let mut report = UploadReport::default();
@@ -144,7 +77,7 @@ async fn commit<R: StoredRow>(
     service: &IngestService,
     chunk: &mut Chunk<R>,
     report: &mut UploadReport,
-) -> Result<(), StoreError> {
+) -> Result<(), DatabaseError> {
     let limits = &service.settings.bulk;
     let Chunk { rows, lines, bytes } = chunk;
     if rows.is_empty() {

@@ -11,10 +11,10 @@ use serde_json::Value;
 use service_kit::problem::Problem;
 
 use crate::body::BodyError;
-use crate::bulk::{UploadError, UploadReport};
 use crate::page::QueryError;
 use crate::rejection::Rejection;
-use crate::store::StoreError;
+use crate::report::UploadReport;
+use crate::store::DatabaseError;
 
 /// Clients are asked to wait this long before they repeat a request that was answered with 503.
 const RETRY_AFTER_SECONDS: u64 = 2;
@@ -56,17 +56,7 @@ pub enum ApiError {
     TooManyUploads,
     /// The database did not do what it was asked.
     #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<UploadError> for ApiError {
-    fn from(error: UploadError) -> Self {
-        match error {
-            UploadError::TooMany => Self::TooManyUploads,
-            UploadError::Body(error) => Self::Body(error),
-            UploadError::Store(error) => Self::Store(error),
-        }
-    }
+    Store(#[from] DatabaseError),
 }
 
 /// What kind of problem it is, as clients see it.
@@ -98,9 +88,9 @@ impl ApiError {
                 | BodyError::TooSlow(_),
             ) => StatusCode::BAD_REQUEST,
             // 404
-            Self::Store(StoreError::NotFound(_)) => StatusCode::NOT_FOUND,
+            Self::Store(DatabaseError::NotFound(_)) => StatusCode::NOT_FOUND,
             // 409
-            Self::Rejected(Rejection::Conflict) | Self::Store(StoreError::HasTransfers) => {
+            Self::Rejected(Rejection::Conflict) | Self::Store(DatabaseError::HasTransfers) => {
                 StatusCode::CONFLICT
             }
             // 413
@@ -111,11 +101,12 @@ impl ApiError {
             Self::Rejected(Rejection::Field { .. } | Rejection::UnknownReference { .. })
             | Self::RejectedLines(_) => StatusCode::UNPROCESSABLE_ENTITY,
             // 500: a retry fails in the same way.
-            Self::Store(StoreError::Refused(_) | StoreError::Unreadable { .. }) => {
+            Self::Store(DatabaseError::Refused(_) | DatabaseError::Unreadable { .. }) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             // 503: a retry may succeed.
-            Self::TooManyUploads | Self::Store(StoreError::Away(_) | StoreError::Contended) => {
+            Self::TooManyUploads
+            | Self::Store(DatabaseError::Away(_) | DatabaseError::Contended) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         }
@@ -137,13 +128,13 @@ impl ApiError {
             Self::Header { .. } => {
                 ProblemType::new("/problems/invalid-header", "A header is wrong")
             }
-            Self::Store(StoreError::NotFound(_)) => {
+            Self::Store(DatabaseError::NotFound(_)) => {
                 ProblemType::new("/problems/not-found", "Not found")
             }
             Self::Rejected(Rejection::Conflict) => {
                 ProblemType::new("/problems/conflict", "The id is taken")
             }
-            Self::Store(StoreError::HasTransfers) => {
+            Self::Store(DatabaseError::HasTransfers) => {
                 ProblemType::new("/problems/has-transfers", "The item has transfers")
             }
             Self::Body(BodyError::TooLong(_)) => {
@@ -163,10 +154,11 @@ impl ApiError {
             Self::RejectedLines(_) => {
                 ProblemType::new("/problems/rejected-lines", "Some lines were rejected")
             }
-            Self::Store(StoreError::Refused(_) | StoreError::Unreadable { .. }) => {
+            Self::Store(DatabaseError::Refused(_) | DatabaseError::Unreadable { .. }) => {
                 ProblemType::new("/problems/internal", "The service failed")
             }
-            Self::TooManyUploads | Self::Store(StoreError::Away(_) | StoreError::Contended) => {
+            Self::TooManyUploads
+            | Self::Store(DatabaseError::Away(_) | DatabaseError::Contended) => {
                 ProblemType::new("/problems/unavailable", "The service cannot answer now")
             }
         }
@@ -190,13 +182,13 @@ impl ApiError {
     /// Logs why the database failed, because the answer does not show it.
     fn log(&self) {
         match self {
-            Self::Store(StoreError::Away(source)) => {
+            Self::Store(DatabaseError::Away(source)) => {
                 tracing::warn!(error = %source, "the database does not answer");
             }
-            Self::Store(StoreError::Refused(source)) => {
+            Self::Store(DatabaseError::Refused(source)) => {
                 tracing::error!(error = ?source, "the database refused a statement");
             }
-            Self::Store(StoreError::Unreadable { column, source }) => {
+            Self::Store(DatabaseError::Unreadable { column, source }) => {
                 tracing::error!(database.column = column, error = %source, "a stored row cannot be read");
             }
             _ => {}

@@ -7,9 +7,13 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::model::{
-    BaseItem, BaseItemId, Description, EventTime, Item, ItemId, NewRow, Transfer, User, UserId,
+    BaseItem, BaseItemId, Description, EventTime, Item, ItemId, NewRow, Transfer, TransferId, User,
+    UserId,
 };
 use crate::rejection::Rejection;
+
+/// A source of the current time, injected so that tests can set it.
+pub type Clock = fn() -> OffsetDateTime;
 
 /// What the service fills in or checks a row against.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +90,6 @@ pub struct NewTransfer {
 
 impl NewTransfer {
     /// A transfer that happens now.
-    #[must_use]
     pub const fn to(item_id: ItemId, owner_id: UserId) -> Self {
         Self { id: None, item_id, owner_id, timestamp: None }
     }
@@ -116,7 +119,7 @@ impl Input for NewBaseItem {
     type Row = BaseItem;
 
     fn into_row(self, context: Context) -> Result<NewRow<BaseItem>, Rejection> {
-        let row = BaseItem { id: context.id(self.id).into(), description: self.description };
+        let row = BaseItem { id: BaseItemId(context.id(self.id)), description: self.description };
         Ok(NewRow { row, time_given: false })
     }
 }
@@ -125,7 +128,7 @@ impl Input for NewUser {
     type Row = User;
 
     fn into_row(self, context: Context) -> Result<NewRow<User>, Rejection> {
-        Ok(NewRow { row: User { id: context.id(self.id).into() }, time_given: false })
+        Ok(NewRow { row: User { id: UserId(context.id(self.id)) }, time_given: false })
     }
 }
 
@@ -134,8 +137,8 @@ impl Input for NewItem {
 
     fn into_row(self, context: Context) -> Result<NewRow<Item>, Rejection> {
         let created_at = context.time("created_at", self.created_at)?;
-        let row =
-            Item { id: context.id(self.id).into(), base_item_id: self.base_item_id, created_at };
+        let id = ItemId(context.id(self.id));
+        let row = Item { id, base_item_id: self.base_item_id, created_at };
         Ok(NewRow { row, time_given: self.created_at.is_some() })
     }
 }
@@ -146,7 +149,7 @@ impl Input for NewTransfer {
     fn into_row(self, context: Context) -> Result<NewRow<Transfer>, Rejection> {
         let timestamp = context.time("timestamp", self.timestamp)?;
         let row = Transfer {
-            id: context.id(self.id).into(),
+            id: TransferId(context.id(self.id)),
             timestamp,
             owner_id: self.owner_id,
             item_id: self.item_id,

@@ -8,18 +8,17 @@
 //! 3. `input` parses a row into the types of `model`, or says by a `rejection` why it cannot be
 //!    stored.
 //! 4. `service` hands the row to the `store`, which has all SQL, and records `metrics`.
-//! 5. The handler answers with the row, a `page` of rows, or a problem: `error` has the status of
-//!    every failure.
+//! 5. The handler answers with the row, a `page` of rows, the `report` of an upload, or a
+//!    problem: `error` has the status of every failure.
 //!
 //! `openapi` describes the paths, with the help of `operation`. `startup` builds the service from
-//! the `settings` and a `clock`.
+//! the `settings`.
 //!
 //! Invariants: an answer of 2xx is sent after the commit, and every request can be repeated without
 //! harm.
 
 mod body;
 pub mod bulk;
-pub mod clock;
 pub mod error;
 pub mod input;
 pub mod lines;
@@ -29,6 +28,7 @@ pub mod openapi;
 mod operation;
 pub mod page;
 pub mod rejection;
+pub mod report;
 mod request;
 mod routes;
 mod service;

@@ -31,7 +31,6 @@ pub struct Lines {
 
 impl Lines {
     /// An upload of which no part has arrived. A line longer than `max_bytes` is rejected.
-    #[must_use]
     pub fn new(max_bytes: NonZeroUsize) -> Self {
         let codec = LinesCodec::new_with_max_length(max_bytes.get());
         Self { codec, waiting: BytesMut::new(), max_bytes, number: 0, ended: false }
@@ -49,7 +48,6 @@ impl Lines {
     }
 
     /// The number of bytes that wait for the end of their line.
-    #[must_use]
     pub fn waiting_bytes(&self) -> usize {
         self.waiting.len()
     }

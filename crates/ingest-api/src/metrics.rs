@@ -6,7 +6,7 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use postgres_kit::database::PoolUse;
 use service_kit::metrics::Metrics;
 
-use crate::store::{InsertOutcome, StoreError, StoredRow};
+use crate::store::{DatabaseError, InsertOutcome, StoredRow};
 
 const ROWS: &str = "ingest_rows_total";
 const INSERT_ROWS: &str = "ingest_insert_rows";
@@ -43,7 +43,7 @@ pub(crate) fn record_insert<R: StoredRow>(
     metrics: &Metrics,
     rows: usize,
     duration: Duration,
-    result: &Result<Vec<InsertOutcome<R>>, StoreError>,
+    result: &Result<Vec<InsertOutcome<R>>, DatabaseError>,
 ) {
     metrics.with(|| {
         #[expect(clippy::cast_precision_loss, reason = "a chunk has far fewer than 2^52 rows")]
@@ -61,12 +61,12 @@ pub(crate) fn record_insert<R: StoredRow>(
 }
 
 /// Records a request that failed in the database. What the client did wrong is not counted.
-pub(crate) fn record_failure(metrics: &Metrics, error: &StoreError) {
+pub(crate) fn record_failure(metrics: &Metrics, error: &DatabaseError) {
     let kind = match error {
-        StoreError::Away(_) | StoreError::Contended => "away",
-        StoreError::Refused(_) => "refused",
-        StoreError::Unreadable { .. } => "unreadable",
-        StoreError::NotFound(_) | StoreError::HasTransfers => return,
+        DatabaseError::Away(_) | DatabaseError::Contended => "away",
+        DatabaseError::Refused(_) => "refused",
+        DatabaseError::Unreadable { .. } => "unreadable",
+        DatabaseError::NotFound(_) | DatabaseError::HasTransfers => return,
     };
     metrics.with(|| counter!(DATABASE_ERRORS, "kind" => kind).increment(1));
 }

@@ -4,8 +4,6 @@
 //! cannot hold (a NUL in a text, a year before 1 or after 9999), and cuts times to microseconds,
 //! which is what Postgres keeps.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize, Serializer};
 use time::format_description::well_known::Rfc3339;
 use time::macros::datetime;
@@ -17,43 +15,25 @@ use uuid::Uuid;
 /// bound.
 pub const DESCRIPTION_CHARACTERS: usize = 1_000;
 
-macro_rules! ids {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
-        #[serde(transparent)]
-        pub struct $name(Uuid);
+/// The id of a base item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+pub struct BaseItemId(pub Uuid);
 
-        impl From<Uuid> for $name {
-            fn from(id: Uuid) -> Self {
-                Self(id)
-            }
-        }
+/// The id of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+pub struct UserId(pub Uuid);
 
-        impl From<$name> for Uuid {
-            fn from(id: $name) -> Self {
-                id.0
-            }
-        }
+/// The id of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+pub struct ItemId(pub Uuid);
 
-        impl fmt::Display for $name {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.fmt(formatter)
-            }
-        }
-    )*};
-}
-
-ids! {
-    /// The id of a base item.
-    BaseItemId,
-    /// The id of a user.
-    UserId,
-    /// The id of an item.
-    ItemId,
-    /// The id of a transfer.
-    TransferId,
-}
+/// The id of a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+pub struct TransferId(pub Uuid);
 
 /// Why a value cannot be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -80,7 +60,6 @@ pub struct Description(String);
 
 impl Description {
     /// Borrows the text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -120,7 +99,6 @@ impl EventTime {
     }
 
     /// The time in UTC.
-    #[must_use]
     pub const fn utc(self) -> OffsetDateTime {
         self.0
     }
@@ -167,7 +145,7 @@ impl Resource for BaseItem {
     const NAME: &'static str = "base item";
 
     fn id(&self) -> Uuid {
-        self.id.into()
+        self.id.0
     }
 }
 
@@ -183,7 +161,7 @@ impl Resource for User {
     const NAME: &'static str = "user";
 
     fn id(&self) -> Uuid {
-        self.id.into()
+        self.id.0
     }
 }
 
@@ -203,7 +181,7 @@ impl Resource for Item {
     const NAME: &'static str = "item";
 
     fn id(&self) -> Uuid {
-        self.id.into()
+        self.id.0
     }
 }
 
@@ -225,7 +203,7 @@ impl Resource for Transfer {
     const NAME: &'static str = "transfer";
 
     fn id(&self) -> Uuid {
-        self.id.into()
+        self.id.0
     }
 }
 

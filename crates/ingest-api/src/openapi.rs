@@ -9,13 +9,13 @@ use utoipa::openapi::schema::Components;
 use utoipa::openapi::{AllOfBuilder, InfoBuilder, OpenApi, Ref};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::bulk::{LineCounts, LineError, UploadReport};
 use crate::input::{NewBaseItem, NewItem, NewOwner, NewTransfer, NewUser};
 use crate::model::{
     BaseItem, BaseItemId, Description, EventTime, Item, ItemId, Owner, Transfer, TransferId, User,
     UserId,
 };
 use crate::operation::{UPLOAD_PROBLEM, with_max_items};
+use crate::report::{LineCounts, LineError, UploadReport};
 use crate::routes::endpoints;
 use crate::settings::Settings;
 

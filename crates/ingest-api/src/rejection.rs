@@ -31,7 +31,6 @@ pub enum Rejection {
 
 impl Rejection {
     /// The field that is wrong, if one field is.
-    #[must_use]
     pub fn field(&self) -> Option<&str> {
         match self {
             Self::Malformed(_) => None,

@@ -9,12 +9,11 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::clock::Clock;
-use crate::input::Context;
+use crate::input::{Clock, Context};
 use crate::metrics;
 use crate::model::NewRow;
 use crate::settings::Settings;
-use crate::store::{self, InsertOutcome, StoreError, StoredRow};
+use crate::store::{self, DatabaseError, InsertOutcome, StoredRow};
 
 /// The state of the service. Each handler gets it from the application's data.
 pub(crate) struct IngestService {
@@ -32,14 +31,14 @@ impl IngestService {
     pub(crate) fn context(&self, key: Option<Uuid>) -> Context {
         let ahead =
             time::Duration::try_from(self.settings.limits.ahead).unwrap_or(time::Duration::MAX);
-        Context { now: self.clock.now(), ahead, key }
+        Context { now: (self.clock)(), ahead, key }
     }
 
     /// Runs a query or a deletion within the time limit of a request.
     pub(crate) async fn query<T>(
         &self,
-        work: impl AsyncFnOnce(&deadpool_postgres::Client) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+        work: impl AsyncFnOnce(&deadpool_postgres::Client) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
         let result = self.store.run(self.settings.limits.query_timeout.get(), work).await;
         result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
     }
@@ -54,7 +53,7 @@ impl IngestService {
         &self,
         timeout: Duration,
         rows: &[NewRow<R>],
-    ) -> Result<Vec<InsertOutcome<R>>, StoreError> {
+    ) -> Result<Vec<InsertOutcome<R>>, DatabaseError> {
         let start = Instant::now();
         let result =
             self.store.run(timeout, async |client| store::insert(client, rows).await).await;
@@ -66,9 +65,9 @@ impl IngestService {
     pub(crate) async fn insert_one<R: StoredRow>(
         &self,
         row: NewRow<R>,
-    ) -> Result<InsertOutcome<R>, StoreError> {
+    ) -> Result<InsertOutcome<R>, DatabaseError> {
         let outcomes = self.insert(self.settings.limits.query_timeout.get(), &[row]).await?;
         // Every row has an outcome, so the error cannot occur.
-        outcomes.into_iter().next().ok_or(StoreError::Contended)
+        outcomes.into_iter().next().ok_or(DatabaseError::Contended)
     }
 }

@@ -16,11 +16,11 @@ use service_kit::{observe, problem};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::input::Clock;
 use crate::routes;
 use crate::service::IngestService;
 use crate::settings::{CorsSettings, Settings};
-use crate::store::StoreError;
+use crate::store::DatabaseError;
 use crate::{metrics, openapi};
 
 const ABOUT: About = About {
@@ -87,7 +87,7 @@ async fn check_schema(
     let timeout = service.settings.limits.query_timeout.get();
     loop {
         let check = async |client: &deadpool_postgres::Client| Ok(schema::check(client).await);
-        let answer: Result<_, StoreError> = service.store.run(timeout, check).await;
+        let answer: Result<_, DatabaseError> = service.store.run(timeout, check).await;
         match answer {
             Ok(Ok(())) => break,
             Ok(Err(
@@ -135,7 +135,7 @@ fn readiness(service: Arc<IngestService>, checked: Arc<AtomicBool>) -> Readiness
             let ping = async |client: &deadpool_postgres::Client| {
                 Ok(client.batch_execute("SELECT 1").await?)
             };
-            let answer: Result<(), StoreError> = service.store.run(timeout, ping).await;
+            let answer: Result<(), DatabaseError> = service.store.run(timeout, ping).await;
             if let Err(error) = answer {
                 reasons.push(error.to_string());
             }

@@ -2,7 +2,7 @@
 //!
 //! [`sql`] has the statements, [`rows`] connects the types of [`crate::model`] with them,
 //! [`mod@insert`] stores rows, [`queries`] reads and deletes them. All of them fail with a
-//! [`StoreError`], which does not depend on HTTP.
+//! [`DatabaseError`], which does not depend on HTTP.
 //!
 //! Invariant: an answer is sent after the commit. Each statement is a transaction of its own, and
 //! an insert can be repeated without harm.
@@ -13,7 +13,7 @@ mod queries;
 mod rows;
 mod sql;
 
-pub(crate) use error::StoreError;
+pub(crate) use error::DatabaseError;
 pub(crate) use insert::{InsertOutcome, insert};
 pub(crate) use queries::{
     delete, find_owner, find_row, list_items_of_user, list_rows, list_transfers_of_item,

@@ -11,7 +11,7 @@ use utoipa::openapi::request_body::RequestBodyBuilder;
 use crate::body;
 use crate::error::ApiError;
 use crate::input::{Input, NewOwner, NewTransfer, parse};
-use crate::model::{Item, Owner, Resource, Transfer, User};
+use crate::model::{Item, ItemId, Owner, Resource, Transfer, User};
 use crate::operation::{
     idempotency_key as describe_idempotency_key, operation, too_long, unsupported_media_type,
     with_answer, with_page, with_path_id,
@@ -21,7 +21,7 @@ use crate::rejection::Rejection;
 use crate::request::{JSON, idempotency_key, media_type, path_id};
 use crate::service::IngestService;
 use crate::settings::Settings;
-use crate::store::{self, InsertOutcome, StoreError};
+use crate::store::{self, DatabaseError, InsertOutcome};
 
 /// Answers with the current owner of an item.
 pub(crate) async fn get_owner(
@@ -49,9 +49,7 @@ pub(crate) async fn list_transfers_of_item(
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
-    let transfers = async |client: &_| {
-        store::list_transfers_of_item(client, id, page.after, page.rows_to_read()).await
-    };
+    let transfers = async |client: &_| store::list_transfers_of_item(client, id, page).await;
     Ok(HttpResponse::Ok().json(RowPage::new(page, service.query(transfers).await?)))
 }
 
@@ -69,9 +67,7 @@ pub(crate) async fn list_items_of_user(
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
-    let items = async |client: &_| {
-        store::list_items_of_user(client, id, page.after, page.rows_to_read()).await
-    };
+    let items = async |client: &_| store::list_items_of_user(client, id, page).await;
     Ok(HttpResponse::Ok().json(RowPage::new(page, service.query(items).await?)))
 }
 
@@ -94,7 +90,7 @@ pub(crate) async fn transfer_ownership(
     let body = body::whole(body, &service.settings.limits).await?;
     let NewOwner { to } = parse(&body)?;
     let context = service.context(idempotency_key(&request)?);
-    let transfer = NewTransfer::to(item.into(), to).into_row(context)?;
+    let transfer = NewTransfer::to(ItemId(item), to).into_row(context)?;
     match service.insert_one(transfer).await? {
         InsertOutcome::Created(_) | InsertOutcome::Repeated(_) => {
             Ok(HttpResponse::NoContent().finish())
@@ -102,7 +98,7 @@ pub(crate) async fn transfer_ownership(
         // The request has other names for these two fields: the item is in the path, the user is
         // `to`.
         InsertOutcome::Rejected(Rejection::UnknownReference { field: "item_id" }) => {
-            Err(StoreError::NotFound(Item::NAME).into())
+            Err(DatabaseError::NotFound(Item::NAME).into())
         }
         InsertOutcome::Rejected(Rejection::UnknownReference { .. }) => {
             Err(Rejection::UnknownReference { field: "to" }.into())

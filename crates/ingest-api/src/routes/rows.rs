@@ -12,7 +12,7 @@ use utoipa::openapi::schema::AnyOfBuilder;
 use utoipa::openapi::{ArrayBuilder, ContentBuilder, Ref, RefOr, Required, Schema, SchemaFormat};
 
 use crate::body;
-use crate::bulk::{self, LineCounts};
+use crate::bulk;
 use crate::error::ApiError;
 use crate::input::{Input, parse};
 use crate::model::{Item, Resource};
@@ -21,6 +21,7 @@ use crate::operation::{
     unsupported_media_type, with_answer, with_page, with_path_id,
 };
 use crate::page::{PageQuery, RowPage};
+use crate::report::LineCounts;
 use crate::request::{JSON, NDJSON, idempotency_key, media_type, path_id};
 use crate::service::IngestService;
 use crate::settings::Settings;
@@ -51,8 +52,9 @@ where
         }
         Some(NDJSON) => {
             let idle_timeout = service.settings.limits.body_idle_timeout.get();
-            let min_pace = service.settings.bulk.least_bytes_per_second;
-            let body = body::paced(body::parts(body, idle_timeout), min_pace, idle_timeout);
+            let min_bytes_per_second = service.settings.bulk.least_bytes_per_second;
+            let parts = body::parts(body, idle_timeout);
+            let body = body::with_minimum_rate(parts, min_bytes_per_second, idle_timeout);
             let report = bulk::upload::<I>(&service, Box::pin(body)).await?;
             if report.counts.rejected > 0 {
                 return Err(ApiError::RejectedLines(report));
@@ -152,8 +154,7 @@ pub(crate) async fn list<R: StoredRow>(
     service: Data<IngestService>,
 ) -> Result<HttpResponse, ApiError> {
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
-    let rows =
-        async |client: &_| store::list_rows::<R>(client, page.after, page.rows_to_read()).await;
+    let rows = async |client: &_| store::list_rows::<R>(client, page).await;
     Ok(HttpResponse::Ok().json(RowPage::new(page, service.query(rows).await?)))
 }
 

@@ -4,7 +4,7 @@ use postgres_kit::database::{Unavailable, is_away};
 
 /// Why rows were not stored, read or deleted.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub enum DatabaseError {
     /// There is no row with the id. Holds the singular name of the row, such as "item".
     #[error("there is no {0} with this id")]
     NotFound(&'static str),
@@ -32,13 +32,13 @@ pub enum StoreError {
     },
 }
 
-impl From<Unavailable> for StoreError {
+impl From<Unavailable> for DatabaseError {
     fn from(error: Unavailable) -> Self {
         Self::Away(error.into())
     }
 }
 
-impl From<tokio_postgres::Error> for StoreError {
+impl From<tokio_postgres::Error> for DatabaseError {
     fn from(error: tokio_postgres::Error) -> Self {
         if is_away(&error) { Self::Away(error.into()) } else { Self::Refused(error) }
     }

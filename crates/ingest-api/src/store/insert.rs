@@ -15,15 +15,15 @@ use uuid::Uuid;
 
 use crate::model::NewRow;
 use crate::rejection::Rejection;
-use crate::store::error::StoreError;
+use crate::store::error::DatabaseError;
 use crate::store::queries::find_rows;
-use crate::store::rows::{Parent, ParentTable, StoredRow, column};
+use crate::store::rows::{Parent, StoredRow, column};
 
 /// The maximum number of consecutive rounds that leave a row without an outcome although it was
 /// sent. After that many, other requests must be changing the same rows all the time.
 const MAX_UNDECIDED_ROUNDS: usize = 5;
 
-/// What became of a row.
+/// The outcome of one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum InsertOutcome<R> {
     /// The row is stored.
@@ -47,7 +47,7 @@ pub(crate) enum InsertOutcome<R> {
 pub(crate) async fn insert<R: StoredRow>(
     client: &Client,
     rows: &[NewRow<R>],
-) -> Result<Vec<InsertOutcome<R>>, StoreError> {
+) -> Result<Vec<InsertOutcome<R>>, DatabaseError> {
     let mut insert = Insert { client, rows, outcomes: vec![None; rows.len()] };
     let mut undecided_rounds = 0;
     loop {
@@ -63,7 +63,7 @@ pub(crate) async fn insert<R: StoredRow>(
             // The stored row or a parent was deleted or created between the statements.
             undecided_rounds += 1;
             if undecided_rounds >= MAX_UNDECIDED_ROUNDS {
-                return Err(StoreError::Contended);
+                return Err(DatabaseError::Contended);
             }
         }
     }
@@ -97,7 +97,7 @@ impl<R: StoredRow> Insert<'_, R> {
     }
 
     /// Sends the rows `first` in one statement, and decides as many of the rows `open` as possible.
-    async fn round(&mut self, first: &[usize], open: &[usize]) -> Result<(), StoreError> {
+    async fn round(&mut self, first: &[usize], open: &[usize]) -> Result<(), DatabaseError> {
         let Some(created) = self.send(first).await? else { return Ok(()) };
         let mut stored: HashMap<Uuid, R> = HashMap::new();
         let mut refused: Vec<Uuid> = Vec::new();
@@ -136,7 +136,7 @@ impl<R: StoredRow> Insert<'_, R> {
     /// Sends rows in one statement and returns the ids of the stored rows, or nothing if the
     /// statement met another transaction and stored none: a parent was deleted meanwhile, or the
     /// two deadlocked after all.
-    async fn send(&self, indexes: &[usize]) -> Result<Option<HashSet<Uuid>>, StoreError> {
+    async fn send(&self, indexes: &[usize]) -> Result<Option<HashSet<Uuid>>, DatabaseError> {
         let rows: Vec<&NewRow<R>> = indexes.iter().map(|index| &self.rows[*index]).collect();
         let parameters = R::parameters(&rows);
         let parameters: Vec<&(dyn ToSql + Sync)> =
@@ -159,7 +159,7 @@ impl<R: StoredRow> Insert<'_, R> {
     /// Rejects each row that refers to a row that does not exist. This includes rows that
     /// were not sent: otherwise many rows with the same id, each with another unknown parent, would
     /// be sent one by one.
-    async fn reject_orphans(&mut self, indexes: &[usize]) -> Result<(), StoreError> {
+    async fn reject_orphans(&mut self, indexes: &[usize]) -> Result<(), DatabaseError> {
         let references = indexes.iter().flat_map(|index| self.rows[*index].row.references());
         let missing =
             missing_parents(self.client, references.map(|reference| reference.parent)).await?;
@@ -179,23 +179,20 @@ impl<R: StoredRow> Insert<'_, R> {
 async fn missing_parents(
     client: &Client,
     parents: impl Iterator<Item = Parent>,
-) -> Result<HashSet<Parent>, StoreError> {
-    let mut wanted: HashMap<ParentTable, HashSet<Uuid>> = HashMap::new();
-    for parent in parents {
-        wanted.entry(parent.table).or_default().insert(parent.id);
-    }
-    let mut missing = HashSet::new();
-    for (table, wanted) in wanted {
-        let statement = client.prepare_cached(table.existing()).await?;
-        let wanted: Vec<Uuid> = wanted.into_iter().collect();
-        let existing = ids(&client.query(&statement, &[&wanted]).await?)?;
-        missing.extend(
-            wanted.into_iter().filter(|id| !existing.contains(id)).map(|id| Parent { table, id }),
-        );
+) -> Result<HashSet<Parent>, DatabaseError> {
+    let mut missing: HashSet<Parent> = parents.collect();
+    let statements: HashSet<&str> = missing.iter().map(|parent| parent.existing).collect();
+    for existing in statements {
+        let of_table = missing.iter().filter(|parent| parent.existing == existing);
+        let wanted: Vec<Uuid> = of_table.map(|parent| parent.id).collect();
+        let statement = client.prepare_cached(existing).await?;
+        for id in ids(&client.query(&statement, &[&wanted]).await?)? {
+            missing.remove(&Parent { existing, id });
+        }
     }
     Ok(missing)
 }
 
-fn ids(rows: &[tokio_postgres::Row]) -> Result<HashSet<Uuid>, StoreError> {
+fn ids(rows: &[tokio_postgres::Row]) -> Result<HashSet<Uuid>, DatabaseError> {
     rows.iter().map(|row| column(row, "id")).collect()
 }

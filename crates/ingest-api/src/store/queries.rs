@@ -2,74 +2,73 @@
 
 use deadpool_postgres::Client;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::model::{Item, Owner, Transfer, User};
-use crate::store::error::StoreError;
+use crate::page::PageQuery;
+use crate::store::error::DatabaseError;
 use crate::store::rows::{DeletableRow, StoredRow};
 use crate::store::sql;
+
+/// Runs a statement that selects all columns of some rows.
+async fn select<R: StoredRow>(
+    client: &Client,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Vec<R>, DatabaseError> {
+    let statement = client.prepare_cached(sql).await?;
+    client.query(&statement, parameters).await?.iter().map(R::from_row).collect()
+}
 
 /// The rows with these ids, in any order. Ids without a row are left out.
 pub(crate) async fn find_rows<R: StoredRow>(
     client: &Client,
     ids: &[Uuid],
-) -> Result<Vec<R>, StoreError> {
-    let statement = client.prepare_cached(R::SQL.select).await?;
-    client.query(&statement, &[&ids]).await?.iter().map(R::from_row).collect()
+) -> Result<Vec<R>, DatabaseError> {
+    select(client, R::SQL.select, &[&ids]).await
 }
 
-/// The row with this id, or [`StoreError::NotFound`].
-pub(crate) async fn find_row<R: StoredRow>(client: &Client, id: Uuid) -> Result<R, StoreError> {
-    find_rows(client, &[id]).await?.pop().ok_or(StoreError::NotFound(R::NAME))
+/// The row with this id, or [`DatabaseError::NotFound`].
+pub(crate) async fn find_row<R: StoredRow>(client: &Client, id: Uuid) -> Result<R, DatabaseError> {
+    find_rows(client, &[id]).await?.pop().ok_or(DatabaseError::NotFound(R::NAME))
 }
 
-/// At most `limit` rows in the order of their ids, starting after the id `after`.
+/// A page of all rows, in the order of their ids.
 pub(crate) async fn list_rows<R: StoredRow>(
     client: &Client,
-    after: Option<Uuid>,
-    limit: i64,
-) -> Result<Vec<R>, StoreError> {
-    let statement = client.prepare_cached(R::SQL.list).await?;
-    client.query(&statement, &[&after, &limit]).await?.iter().map(R::from_row).collect()
+    page: PageQuery,
+) -> Result<Vec<R>, DatabaseError> {
+    select(client, R::SQL.list, &[&page.after, &page.rows_to_read()]).await
 }
 
-/// At most `limit` transfers of an item in the order of their times, starting after the transfer
-/// `after`. Fails with [`StoreError::NotFound`] if there is no such item.
+/// A page of the transfers of an item, in the order of their times. Fails with
+/// [`DatabaseError::NotFound`] if there is no such item.
 pub(crate) async fn list_transfers_of_item(
     client: &Client,
     item: Uuid,
-    after: Option<Uuid>,
-    limit: i64,
-) -> Result<Vec<Transfer>, StoreError> {
+    page: PageQuery,
+) -> Result<Vec<Transfer>, DatabaseError> {
     find_row::<Item>(client, item).await?;
-    let statement = client.prepare_cached(sql::TRANSFERS_OF_ITEM).await?;
-    client
-        .query(&statement, &[&item, &after, &limit])
-        .await?
-        .iter()
-        .map(Transfer::from_row)
-        .collect()
+    select(client, sql::TRANSFERS_OF_ITEM, &[&item, &page.after, &page.rows_to_read()]).await
 }
 
-/// At most `limit` items that a user owns now, in the order of their ids, starting after the id
-/// `after`. Fails with [`StoreError::NotFound`] if there is no such user.
+/// A page of the items that a user owns now, in the order of their ids. Fails with
+/// [`DatabaseError::NotFound`] if there is no such user.
 pub(crate) async fn list_items_of_user(
     client: &Client,
     user: Uuid,
-    after: Option<Uuid>,
-    limit: i64,
-) -> Result<Vec<Item>, StoreError> {
+    page: PageQuery,
+) -> Result<Vec<Item>, DatabaseError> {
     find_row::<User>(client, user).await?;
-    let statement = client.prepare_cached(sql::ITEMS_OF_USER).await?;
-    client.query(&statement, &[&user, &after, &limit]).await?.iter().map(Item::from_row).collect()
+    select(client, sql::ITEMS_OF_USER, &[&user, &page.after, &page.rows_to_read()]).await
 }
 
-/// The current owner of an item. Fails with [`StoreError::NotFound`] if there is no such item.
-pub(crate) async fn find_owner(client: &Client, item: Uuid) -> Result<Owner, StoreError> {
+/// The current owner of an item. Fails with [`DatabaseError::NotFound`] if there is no such item.
+pub(crate) async fn find_owner(client: &Client, item: Uuid) -> Result<Owner, DatabaseError> {
     let Item { id: item_id, .. } = find_row(client, item).await?;
-    let statement = client.prepare_cached(sql::LATEST_TRANSFER_OF_ITEM).await?;
-    let latest = client.query_opt(&statement, &[&item]).await?;
-    let latest = latest.as_ref().map(Transfer::from_row).transpose()?;
+    let latest: Option<Transfer> =
+        select(client, sql::LATEST_TRANSFER_OF_ITEM, &[&item]).await?.pop();
     Ok(Owner {
         item_id,
         owner_id: latest.as_ref().map(|transfer| transfer.owner_id),
@@ -78,15 +77,18 @@ pub(crate) async fn find_owner(client: &Client, item: Uuid) -> Result<Owner, Sto
     })
 }
 
-/// Deletes the row with this id. Fails with [`StoreError::NotFound`] if there is none, and with
-/// [`StoreError::HasTransfers`] if transfers refer to it.
-pub(crate) async fn delete<R: DeletableRow>(client: &Client, id: Uuid) -> Result<(), StoreError> {
+/// Deletes the row with this id. Fails with [`DatabaseError::NotFound`] if there is none, and with
+/// [`DatabaseError::HasTransfers`] if transfers refer to it.
+pub(crate) async fn delete<R: DeletableRow>(
+    client: &Client,
+    id: Uuid,
+) -> Result<(), DatabaseError> {
     let statement = client.prepare_cached(R::DELETE).await?;
     match client.execute(&statement, &[&id]).await {
-        Ok(0) => Err(StoreError::NotFound(R::NAME)),
+        Ok(0) => Err(DatabaseError::NotFound(R::NAME)),
         Ok(_) => Ok(()),
         Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => {
-            Err(StoreError::HasTransfers)
+            Err(DatabaseError::HasTransfers)
         }
         Err(error) => Err(error.into()),
     }

@@ -4,36 +4,21 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};
 use uuid::Uuid;
 
-use crate::model::{BaseItem, Description, EventTime, Item, NewRow, Resource, Transfer, User};
-use crate::store::error::StoreError;
+use crate::model::{
+    BaseItem, BaseItemId, Description, EventTime, Item, ItemId, NewRow, Resource, Transfer,
+    TransferId, User, UserId,
+};
+use crate::store::error::DatabaseError;
 use crate::store::sql::{self, RowStatements};
 
 /// A parameter of a statement.
 pub(crate) type Parameter = Box<dyn ToSql + Sync + Send>;
 
-/// A table that rows of other tables refer to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum ParentTable {
-    BaseItems,
-    Users,
-    Items,
-}
-
-impl ParentTable {
-    /// The statement that selects which of some ids exist.
-    pub(crate) const fn existing(self) -> &'static str {
-        match self {
-            Self::BaseItems => sql::EXISTING_BASE_ITEMS,
-            Self::Users => sql::EXISTING_USERS,
-            Self::Items => sql::EXISTING_ITEMS,
-        }
-    }
-}
-
 /// A row of another table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Parent {
-    pub(crate) table: ParentTable,
+    /// Selects which of the ids `$1` exist in the table.
+    pub(crate) existing: &'static str,
     pub(crate) id: Uuid,
 }
 
@@ -45,8 +30,8 @@ pub(crate) struct Reference {
 }
 
 impl Reference {
-    fn new(field: &'static str, table: ParentTable, id: impl Into<Uuid>) -> Self {
-        Self { field, parent: Parent { table, id: id.into() } }
+    const fn new(field: &'static str, existing: &'static str, id: Uuid) -> Self {
+        Self { field, parent: Parent { existing, id } }
     }
 }
 
@@ -63,10 +48,7 @@ pub(crate) trait StoredRow: Resource {
     /// itself.
     fn same_content(new: &NewRow<Self>, stored: &Self) -> bool;
     /// Reads a row that has all columns.
-    ///
-    /// # Errors
-    /// [`StoreError::Unreadable`].
-    fn from_row(row: &Row) -> Result<Self, StoreError>;
+    fn from_row(row: &Row) -> Result<Self, DatabaseError>;
     /// The parameters of the insert: an array for each column.
     fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter>;
 }
@@ -80,17 +62,17 @@ pub(crate) trait DeletableRow: StoredRow {
 /// Reads a column.
 ///
 /// # Errors
-/// [`StoreError::Unreadable`] if it does not exist or has a value that `T` cannot hold.
+/// [`DatabaseError::Unreadable`] if it does not exist or has a value that `T` cannot hold.
 pub(crate) fn column<'row, T: FromSql<'row>>(
     row: &'row Row,
     column: &'static str,
-) -> Result<T, StoreError> {
-    row.try_get(column).map_err(|error| StoreError::Unreadable { column, source: error.into() })
+) -> Result<T, DatabaseError> {
+    row.try_get(column).map_err(|error| DatabaseError::Unreadable { column, source: error.into() })
 }
 
-fn time_column(row: &Row, column_name: &'static str) -> Result<EventTime, StoreError> {
-    EventTime::new(column(row, column_name)?)
-        .map_err(|error| StoreError::Unreadable { column: column_name, source: error.into() })
+fn time_column(row: &Row, name: &'static str) -> Result<EventTime, DatabaseError> {
+    EventTime::new(column(row, name)?)
+        .map_err(|error| DatabaseError::Unreadable { column: name, source: error.into() })
 }
 
 fn array<R, T: ToSql + Sync + Send + 'static>(
@@ -112,11 +94,11 @@ impl StoredRow for BaseItem {
         new.row.description == stored.description
     }
 
-    fn from_row(row: &Row) -> Result<Self, StoreError> {
+    fn from_row(row: &Row) -> Result<Self, DatabaseError> {
         let description = Description::try_from(column::<String>(row, "description")?);
         Ok(Self {
-            id: column::<Uuid>(row, "id")?.into(),
-            description: description.map_err(|error| StoreError::Unreadable {
+            id: BaseItemId(column(row, "id")?),
+            description: description.map_err(|error| DatabaseError::Unreadable {
                 column: "description",
                 source: error.into(),
             })?,
@@ -124,10 +106,7 @@ impl StoredRow for BaseItem {
     }
 
     fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter> {
-        vec![
-            array(rows, |row| Uuid::from(row.id)),
-            array(rows, |row| row.description.as_str().to_owned()),
-        ]
+        vec![array(rows, |row| row.id.0), array(rows, |row| row.description.as_str().to_owned())]
     }
 }
 
@@ -143,12 +122,12 @@ impl StoredRow for User {
         true
     }
 
-    fn from_row(row: &Row) -> Result<Self, StoreError> {
-        Ok(Self { id: column::<Uuid>(row, "id")?.into() })
+    fn from_row(row: &Row) -> Result<Self, DatabaseError> {
+        Ok(Self { id: UserId(column(row, "id")?) })
     }
 
     fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter> {
-        vec![array(rows, |row| Uuid::from(row.id))]
+        vec![array(rows, |row| row.id.0)]
     }
 }
 
@@ -157,7 +136,7 @@ impl StoredRow for Item {
     const SQL: RowStatements = sql::ITEMS;
 
     fn references(&self) -> Vec<Reference> {
-        vec![Reference::new("base_item_id", ParentTable::BaseItems, self.base_item_id)]
+        vec![Reference::new("base_item_id", sql::EXISTING_BASE_ITEMS, self.base_item_id.0)]
     }
 
     fn same_content(new: &NewRow<Self>, stored: &Self) -> bool {
@@ -165,18 +144,18 @@ impl StoredRow for Item {
         new.row.base_item_id == stored.base_item_id && same_time
     }
 
-    fn from_row(row: &Row) -> Result<Self, StoreError> {
+    fn from_row(row: &Row) -> Result<Self, DatabaseError> {
         Ok(Self {
-            id: column::<Uuid>(row, "id")?.into(),
-            base_item_id: column::<Uuid>(row, "base_item_id")?.into(),
+            id: ItemId(column(row, "id")?),
+            base_item_id: BaseItemId(column(row, "base_item_id")?),
             created_at: time_column(row, "created_at")?,
         })
     }
 
     fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter> {
         vec![
-            array(rows, |row| Uuid::from(row.id)),
-            array(rows, |row| Uuid::from(row.base_item_id)),
+            array(rows, |row| row.id.0),
+            array(rows, |row| row.base_item_id.0),
             array(rows, |row| row.created_at.utc()),
         ]
     }
@@ -192,8 +171,8 @@ impl StoredRow for Transfer {
 
     fn references(&self) -> Vec<Reference> {
         vec![
-            Reference::new("item_id", ParentTable::Items, self.item_id),
-            Reference::new("owner_id", ParentTable::Users, self.owner_id),
+            Reference::new("item_id", sql::EXISTING_ITEMS, self.item_id.0),
+            Reference::new("owner_id", sql::EXISTING_USERS, self.owner_id.0),
         ]
     }
 
@@ -202,21 +181,21 @@ impl StoredRow for Transfer {
         new.row.item_id == stored.item_id && new.row.owner_id == stored.owner_id && same_time
     }
 
-    fn from_row(row: &Row) -> Result<Self, StoreError> {
+    fn from_row(row: &Row) -> Result<Self, DatabaseError> {
         Ok(Self {
-            id: column::<Uuid>(row, "id")?.into(),
+            id: TransferId(column(row, "id")?),
             timestamp: time_column(row, "timestamp")?,
-            owner_id: column::<Uuid>(row, "owner_id")?.into(),
-            item_id: column::<Uuid>(row, "item_id")?.into(),
+            owner_id: UserId(column(row, "owner_id")?),
+            item_id: ItemId(column(row, "item_id")?),
         })
     }
 
     fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter> {
         vec![
-            array(rows, |row| Uuid::from(row.id)),
+            array(rows, |row| row.id.0),
             array(rows, |row| row.timestamp.utc()),
-            array(rows, |row| Uuid::from(row.owner_id)),
-            array(rows, |row| Uuid::from(row.item_id)),
+            array(rows, |row| row.owner_id.0),
+            array(rows, |row| row.item_id.0),
         ]
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use ingest_api::clock::Clock;
 use ingest_api::settings::Settings;
 use ingest_api::startup;
 use local_stack::test_database::TestDatabase;
@@ -40,7 +39,7 @@ impl Api {
         settings.cors.allowed_origins = "http://dashboard.example".to_owned();
         change(&mut settings);
         let stop = CancellationToken::new();
-        let clock = Clock::fixed(datetime!(2026-11-23 9:37:00.123456789 UTC));
+        let clock = || datetime!(2026-11-23 9:37:00.123456789 UTC);
         let application = startup::build(settings, clock, stop.clone()).unwrap();
         let url = format!("http://127.0.0.1:{}", application.port());
         let internal_url = format!("http://127.0.0.1:{}", application.internal_port());

@@ -4,11 +4,11 @@ use std::fmt::Debug;
 use std::num::NonZeroUsize;
 
 use domain::BucketTime;
-use ingest_api::bulk::LineError;
 use ingest_api::input::{Context, Input, NewBaseItem, NewItem, NewTransfer, NewUser, parse};
 use ingest_api::lines::{Line, Lines};
 use ingest_api::model::DESCRIPTION_CHARACTERS;
 use ingest_api::rejection::Rejection;
+use ingest_api::report::LineError;
 use serde::Serialize;
 use serde_json::Value;
 use time::macros::datetime;
