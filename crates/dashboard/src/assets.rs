@@ -38,7 +38,6 @@ pub(crate) fn find(path: &str) -> Option<Asset> {
 }
 
 /// Whether the page was built before this program.
-#[must_use]
 pub fn are_built() -> bool {
     Files::get(PAGE).is_some()
 }

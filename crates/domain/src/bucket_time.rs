@@ -32,9 +32,6 @@ impl BucketTime {
     pub const MAX: Self = Self(datetime!(9999-12-31 23:59:59 UTC).unix_timestamp() * 1_000 + 999);
 
     /// The time `milliseconds` after 1970-01-01T00:00:00Z.
-    ///
-    /// # Errors
-    /// [`InvalidTime::OutOfRange`].
     pub fn from_unix_milliseconds(milliseconds: i64) -> Result<Self, InvalidTime> {
         let time = Self(milliseconds);
         if (Self::MIN..=Self::MAX).contains(&time) {
@@ -55,9 +52,6 @@ impl BucketTime {
     ///
     /// The bounds of a period need this: a period that begins (or ends) within a millisecond begins
     /// (or ends) at the next bucket.
-    ///
-    /// # Errors
-    /// [`InvalidTime`].
     pub fn parse_rounded_up(text: &str) -> Result<Self, InvalidTime> {
         let time = OffsetDateTime::parse(text, &Rfc3339)
             .map_err(|_| InvalidTime::NotRfc3339(text.to_owned()))?;
@@ -67,7 +61,6 @@ impl BucketTime {
     }
 
     /// Milliseconds since 1970-01-01T00:00:00Z, negative before.
-    #[must_use]
     pub const fn unix_milliseconds(self) -> i64 {
         self.0
     }

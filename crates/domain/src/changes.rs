@@ -23,7 +23,6 @@ impl Default for Changes {
 
 impl Changes {
     /// No changes yet. Changes of buckets that `retention` does not keep will be ignored.
-    #[must_use]
     pub fn with_retention(retention: Retention) -> Self {
         Self { retention, topics: Topic::all().map(|_| BTreeMap::new()).collect() }
     }

@@ -38,7 +38,6 @@ pub enum FrameKind {
 
 impl FrameKind {
     /// The name of the server-sent event.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Snapshot => "snapshot",

@@ -17,7 +17,6 @@ impl Metric {
     pub const ALL: [Self; 2] = [Self::ItemCreation, Self::Transfers];
 
     /// The name in paths, frames and the `metric` columns of the database.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ItemCreation => "item-creation",

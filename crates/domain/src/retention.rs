@@ -26,7 +26,6 @@ impl Retention {
     }
 
     /// Whether the bucket of `unit` that starts at `start` is kept.
-    #[must_use]
     pub fn keeps(&self, unit: TimeUnit, start: BucketTime) -> bool {
         start >= self.0[unit as usize]
     }

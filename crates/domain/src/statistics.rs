@@ -82,7 +82,6 @@ pub enum FrameBase {
 
 impl FrameBase {
     /// The kind of frame that builds on this state.
-    #[must_use]
     pub const fn kind(self) -> FrameKind {
         match self {
             Self::Empty => FrameKind::Snapshot,
@@ -93,14 +92,12 @@ impl FrameBase {
 
 impl Statistics {
     /// The state at `version`, without any counts.
-    #[must_use]
     pub fn new(version: Version) -> Self {
         let topics = Topic::all().map(|topic| Window::new(topic.unit.window())).collect();
         Self { version, resume_floor: version.tick, topics }
     }
 
     /// The version of this state.
-    #[must_use]
     pub const fn version(&self) -> Version {
         self.version
     }
@@ -157,7 +154,6 @@ impl Statistics {
     }
 
     /// How a receiver that holds version `from` gets to this version.
-    #[must_use]
     pub fn resume(&self, from: Version) -> Resume {
         if from.nonce != self.version.nonce || from.tick < self.resume_floor {
             Resume::Snapshot
@@ -170,7 +166,6 @@ impl Statistics {
 
     /// The state that the next frame for a receiver of version `from` builds on. `None` if the
     /// receiver is [ahead](Resume::Ahead), and so gets no frame.
-    #[must_use]
     pub fn base(&self, from: Option<Version>) -> Option<FrameBase> {
         let Some(from) = from else { return Some(FrameBase::Empty) };
         match self.resume(from) {
@@ -182,7 +177,6 @@ impl Statistics {
 
     /// One topic's part of a frame that builds on `base`. `None` if the topic has not changed since
     /// then: a patch leaves it out.
-    #[must_use]
     pub fn topic_since(&self, base: FrameBase, topic: Topic, window: usize) -> Option<TopicFrame> {
         match base {
             FrameBase::Empty => Some(self.snapshot(topic, window)),
@@ -196,7 +190,6 @@ impl Statistics {
     /// Those of the newest `window` buckets of `topic` that a tick after `since` named.
     ///
     /// Complete only for a receiver that may [resume by a patch](Resume::Patch).
-    #[must_use]
     pub fn changes_since(&self, since: u64, topic: Topic, window: usize) -> TopicFrame {
         let held = &self.topics[topic.index()];
         let window = window.min(held.capacity());
@@ -204,7 +197,6 @@ impl Statistics {
     }
 
     /// The newest `window` buckets of `topic`.
-    #[must_use]
     pub fn snapshot(&self, topic: Topic, window: usize) -> TopicFrame {
         let held = &self.topics[topic.index()];
         let window = window.min(held.capacity());
@@ -213,7 +205,6 @@ impl Statistics {
 
     /// The frame that brings a receiver of `topics` from version `from` to this version. `None` if
     /// nothing changed for the receiver, or if it is [ahead](Resume::Ahead).
-    #[must_use]
     pub fn frame_since(&self, from: Option<Version>, topics: &[Topic]) -> Option<Frame> {
         let base = self.base(from)?;
         let parts = topics.iter().filter_map(|&topic| self.topic_since(base, topic, usize::MAX));

@@ -50,7 +50,6 @@ impl TimeUnit {
     /// asks for that one, because the change log already counts in milliseconds.
     ///
     /// [`date_trunc`]: https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-TRUNC
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Millisecond => "millisecond",
@@ -66,7 +65,6 @@ impl TimeUnit {
     }
 
     /// The most buckets that a live window holds: the newest that were ever touched.
-    #[must_use]
     pub const fn window(self) -> usize {
         match self {
             Self::Millisecond => 1_000,
@@ -82,7 +80,6 @@ impl TimeUnit {
     }
 
     /// The start of the bucket that contains `time`.
-    #[must_use]
     pub fn truncate(self, time: BucketTime) -> BucketTime {
         let milliseconds = time.unix_milliseconds();
         let floor =

@@ -21,7 +21,6 @@ impl Topic {
     pub const COUNT: usize = Metric::ALL.len() * TimeUnit::ALL.len();
 
     /// Counts of `metric` per `unit`.
-    #[must_use]
     pub const fn new(metric: Metric, unit: TimeUnit) -> Self {
         Self { metric, unit }
     }
@@ -34,7 +33,6 @@ impl Topic {
     }
 
     /// The topic's position in [`Topic::all`], less than [`Topic::COUNT`].
-    #[must_use]
     pub const fn index(self) -> usize {
         self.metric as usize * TimeUnit::ALL.len() + self.unit as usize
     }

@@ -10,7 +10,6 @@ pub struct Nonce(u64);
 
 impl Nonce {
     /// A nonce of 64 bits that the caller drew at random.
-    #[must_use]
     pub const fn new(bits: u64) -> Self {
         Self(bits)
     }

@@ -67,7 +67,6 @@ fn is_collision(error: &tokio_postgres::Error) -> bool {
 }
 
 /// Quotes a name for SQL.
-#[must_use]
 pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

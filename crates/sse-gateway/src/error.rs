@@ -11,7 +11,7 @@ use crate::media_type::NotAcceptable;
 
 /// Why a request gets no counts.
 #[derive(Debug, thiserror::Error)]
-pub enum ApiError {
+pub enum RequestError {
     /// The last segment of the path is not a unit.
     #[error(transparent)]
     Unit(#[from] UnknownTimeUnit),
@@ -84,9 +84,8 @@ pub enum ApiError {
     Stream(#[from] StreamError),
 }
 
-impl ApiError {
+impl RequestError {
     /// The stable problem type, and its title.
-    #[must_use]
     pub const fn problem_type(&self) -> (&'static str, &'static str) {
         match self {
             Self::Unit(_) => ("/problems/unknown-unit", "Unknown unit"),
@@ -130,7 +129,7 @@ impl ApiError {
     }
 }
 
-impl ResponseError for ApiError {
+impl ResponseError for RequestError {
     fn status_code(&self) -> StatusCode {
         match self {
             Self::Unit(_) => StatusCode::NOT_FOUND,

@@ -10,7 +10,7 @@ use service_kit::observe::RequestId;
 use statistics_stream::history::HistoryQuery;
 use statistics_stream::{Hub, internal_stream_response, last_event_id, stream_response};
 
-use crate::error::ApiError;
+use crate::error::RequestError;
 use crate::history::HistoryClient;
 use crate::media_type::MediaType;
 use crate::query::{
@@ -31,7 +31,7 @@ pub(crate) async fn item_creation(
     request: HttpRequest,
     unit: web::Path<String>,
     gateway: web::Data<Gateway>,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<HttpResponse, RequestError> {
     topic(&request, Topic::new(Metric::ItemCreation, unit.parse()?), &gateway).await
 }
 
@@ -39,7 +39,7 @@ pub(crate) async fn transfers(
     request: HttpRequest,
     unit: web::Path<String>,
     gateway: web::Data<Gateway>,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<HttpResponse, RequestError> {
     topic(&request, Topic::new(Metric::Transfers, unit.parse()?), &gateway).await
 }
 
@@ -47,7 +47,7 @@ async fn topic(
     request: &HttpRequest,
     topic: Topic,
     gateway: &Gateway,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<HttpResponse, RequestError> {
     match parse_topic_query(request.query_string(), topic, gateway.page_limits)? {
         StatisticsQuery::Window(query) => windows(request, &gateway.hub, query),
         StatisticsQuery::History(query) => history(request, &gateway.history, query).await,
@@ -57,7 +57,7 @@ async fn topic(
 pub(crate) async fn topics(
     request: HttpRequest,
     gateway: web::Data<Gateway>,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<HttpResponse, RequestError> {
     windows(&request, &gateway.hub, parse_topics_query(request.query_string())?)
 }
 
@@ -65,7 +65,7 @@ pub(crate) async fn topics(
 pub(crate) async fn internal_stream(
     request: HttpRequest,
     gateway: web::Data<Gateway>,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<HttpResponse, RequestError> {
     Ok(internal_stream_response(&gateway.hub, last_event_id(&request))?)
 }
 
@@ -73,7 +73,7 @@ pub(crate) async fn internal_stream(
 pub(crate) async fn internal_history(
     request: HttpRequest,
     gateway: web::Data<Gateway>,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<HttpResponse, RequestError> {
     let query = HistoryQuery::from_request(&request)?;
     let page = gateway.history.page(query, request_id(&request).as_ref()).await?;
     Ok(HttpResponse::Ok().json(page))
@@ -83,18 +83,18 @@ fn windows(
     request: &HttpRequest,
     hub: &Arc<Hub>,
     query: WindowQuery,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<HttpResponse, RequestError> {
     let WindowQuery { selection, heartbeat } = query;
     match MediaType::negotiate(request, MediaType::OF_WINDOW)? {
         MediaType::EventStream => {
             Ok(stream_response(hub, selection, last_event_id(request), heartbeat)?)
         }
         MediaType::Json => {
-            let json = hub.snapshot(&selection).ok_or(ApiError::NoData)?;
+            let json = hub.snapshot(&selection).ok_or(RequestError::NoData)?;
             Ok(response_once("application/json").body(json))
         }
         MediaType::Csv => {
-            let windows = hub.windows(&selection).ok_or(ApiError::NoData)?;
+            let windows = hub.windows(&selection).ok_or(RequestError::NoData)?;
             let topics = windows.iter().map(|window| (window.topic, &*window.buckets));
             Ok(response_once(CSV).body(csv(topics)))
         }
@@ -105,7 +105,7 @@ async fn history(
     request: &HttpRequest,
     history: &HistoryClient,
     query: HistoryQuery,
-) -> Result<HttpResponse, ApiError> {
+) -> Result<HttpResponse, RequestError> {
     let media_type = MediaType::negotiate(request, MediaType::OF_HISTORY)?;
     let page = history.page(query, request_id(request).as_ref()).await?;
     let mut response =

@@ -11,7 +11,7 @@ use service_kit::settings::comma_separated;
 use statistics_stream::history::{HistoryPage, HistoryQuery, NOT_KEPT};
 use tokio::sync::Semaphore;
 
-use crate::error::ApiError;
+use crate::error::RequestError;
 use crate::settings::{HistorySettings, UpstreamSettings};
 
 /// Requests pages of history from one upstream after another, until one answers.
@@ -70,12 +70,12 @@ impl HistoryClient {
     /// Requests a page. `request_id` is passed on, so that the upstream logs it too.
     ///
     /// # Errors
-    /// [`ApiError::NotKept`], or [`ApiError::NoHistory`] if no upstream answers in time.
+    /// [`RequestError::NotKept`], or [`RequestError::NoHistory`] if no upstream answers in time.
     pub async fn page(
         &self,
         query: HistoryQuery,
         request_id: Option<&HeaderValue>,
-    ) -> Result<HistoryPage, ApiError> {
+    ) -> Result<HistoryPage, RequestError> {
         // A frozen upstream accepts connections but never answers. It must leave time for the
         // others.
         let timeout = self.timeout / u32::try_from(self.addresses.len().max(1)).unwrap_or(u32::MAX);
@@ -98,11 +98,11 @@ impl HistoryClient {
                     }
                 }
             }
-            Err(ApiError::NoHistory)
+            Err(RequestError::NoHistory)
         };
         tokio::time::timeout(self.timeout, request_in_turn)
             .await
-            .unwrap_or(Err(ApiError::NoHistory))
+            .unwrap_or(Err(RequestError::NoHistory))
     }
 
     /// The inner error is final: every upstream would answer the same.
@@ -111,7 +111,7 @@ impl HistoryClient {
         address: &str,
         query: HistoryQuery,
         request_id: Option<&HeaderValue>,
-    ) -> Result<Result<HistoryPage, ApiError>, UpstreamError> {
+    ) -> Result<Result<HistoryPage, RequestError>, UpstreamError> {
         let mut request = self.client.get(format!("{address}{}", query.path()));
         if let Some(id) = request_id {
             request = request.header(REQUEST_ID.as_str(), id.as_bytes());
@@ -125,7 +125,7 @@ impl HistoryClient {
                 if kind != NOT_KEPT {
                     return Err(UpstreamError::Refused(StatusCode::GONE));
                 }
-                Ok(Err(ApiError::NotKept { topic: query.topic, kept_since }))
+                Ok(Err(RequestError::NotKept { topic: query.topic, kept_since }))
             }
             status => Err(UpstreamError::Refused(status)),
         }

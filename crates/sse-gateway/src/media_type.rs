@@ -29,9 +29,6 @@ impl MediaType {
     pub const OF_HISTORY: &[Self] = &[Self::Json, Self::Csv];
 
     /// The offered media type that the client prefers. Without a preference, the first one.
-    ///
-    /// # Errors
-    /// [`NotAcceptable`].
     pub fn negotiate(
         request: &HttpRequest,
         offered: &'static [Self],

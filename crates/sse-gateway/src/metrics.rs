@@ -2,7 +2,7 @@
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 use service_kit::metrics::Metrics;
-use statistics_stream::{Hub, Upstream};
+use statistics_stream::{Hub, UpstreamStatus};
 
 const CLIENTS: &str = "gateway_stream_subscribers";
 const DELIVERIES: &str = "gateway_stream_frames_total";
@@ -27,7 +27,7 @@ pub(crate) fn describe(metrics: &Metrics) {
 /// Records the values that are read at each scrape.
 #[expect(clippy::cast_precision_loss, reason = "clients are far fewer than 2^52")]
 pub(crate) fn sample(metrics: &Metrics, hub: &Hub) {
-    let live = hub.has_data() && hub.upstream() == Upstream::Live;
+    let live = hub.has_data() && hub.upstream() == UpstreamStatus::Live;
     metrics.with(|| {
         gauge!(CLIENTS).set(hub.subscribers() as f64);
         counter!(DELIVERIES).absolute(hub.deliveries().delivered());

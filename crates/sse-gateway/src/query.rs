@@ -9,7 +9,7 @@ use domain::{BucketTime, Topic};
 use statistics_stream::history::HistoryQuery;
 use statistics_stream::{Payload, Selection};
 
-use crate::error::ApiError;
+use crate::error::RequestError;
 use crate::settings::HistorySettings;
 
 /// The maximum of `last`: the largest window of any unit.
@@ -54,12 +54,12 @@ pub struct WindowQuery {
 /// Parses the query string of a path that names one topic.
 ///
 /// # Errors
-/// [`ApiError`], which names the parameter that is wrong.
+/// [`RequestError`], which names the parameter that is wrong.
 pub fn parse_topic_query(
     query: &str,
     topic: Topic,
     limits: PageLimits,
-) -> Result<StatisticsQuery, ApiError> {
+) -> Result<StatisticsQuery, RequestError> {
     let mut last = None;
     let mut payload = None;
     let mut heartbeat = None;
@@ -78,24 +78,24 @@ pub fn parse_topic_query(
             }
             _ => {
                 let known = "last, payload, heartbeat; from, to, limit";
-                return Err(ApiError::UnknownParameter { name, known });
+                return Err(RequestError::UnknownParameter { name, known });
             }
         }
     }
     if from.is_some() || to.is_some() {
         if last.is_some() || payload.is_some() || heartbeat.is_some() {
-            return Err(ApiError::Mixed);
+            return Err(RequestError::Mixed);
         }
         if let (Some(from), Some(to)) = (from, to)
             && from > to
         {
-            return Err(ApiError::Backwards { from, to });
+            return Err(RequestError::Backwards { from, to });
         }
         let limit = limit.unwrap_or(limits.default.get());
         return Ok(StatisticsQuery::History(HistoryQuery { topic, from, to, limit }));
     }
     if limit.is_some() {
-        return Err(ApiError::Mixed);
+        return Err(RequestError::Mixed);
     }
     let selection =
         narrowed(Selection::one(topic).with_payload(payload.unwrap_or(Payload::Changes)), last)?;
@@ -105,8 +105,8 @@ pub fn parse_topic_query(
 /// Parses a query string that names the topics.
 ///
 /// # Errors
-/// [`ApiError`], which names the parameter that is wrong.
-pub fn parse_topics_query(query: &str) -> Result<WindowQuery, ApiError> {
+/// [`RequestError`], which names the parameter that is wrong.
+pub fn parse_topics_query(query: &str) -> Result<WindowQuery, RequestError> {
     let mut topics = Vec::new();
     let mut last = None;
     let mut heartbeat = None;
@@ -115,18 +115,23 @@ pub fn parse_topics_query(query: &str) -> Result<WindowQuery, ApiError> {
             "topic" => topics.push(value.parse()?),
             "last" => once("last", &mut last, value, parse_number("buckets", 1..=LAST_MAX))?,
             "heartbeat" => once("heartbeat", &mut heartbeat, value, parse_heartbeat)?,
-            _ => return Err(ApiError::UnknownParameter { name, known: "topic, last, heartbeat" }),
+            _ => {
+                return Err(RequestError::UnknownParameter {
+                    name,
+                    known: "topic, last, heartbeat",
+                });
+            }
         }
     }
     Ok(WindowQuery { selection: narrowed(Selection::many(topics)?, last)?, heartbeat })
 }
 
-fn parameters(query: &str) -> Result<Vec<(String, String)>, ApiError> {
+fn parameters(query: &str) -> Result<Vec<(String, String)>, RequestError> {
     let query = Query::<Vec<(String, String)>>::from_query(query);
-    query.map(Query::into_inner).map_err(|error| ApiError::Query(error.to_string()))
+    query.map(Query::into_inner).map_err(|error| RequestError::Query(error.to_string()))
 }
 
-fn narrowed(selection: Selection, last: Option<usize>) -> Result<Selection, ApiError> {
+fn narrowed(selection: Selection, last: Option<usize>) -> Result<Selection, RequestError> {
     Ok(match last {
         Some(last) => selection.narrowed(last)?,
         None => selection,
@@ -139,12 +144,15 @@ fn once<T>(
     parsed: &mut Option<T>,
     value: String,
     parse: impl FnOnce(&str) -> Result<T, String>,
-) -> Result<(), ApiError> {
+) -> Result<(), RequestError> {
     if parsed.is_some() {
-        return Err(ApiError::Repeated(name.to_owned()));
+        return Err(RequestError::Repeated(name.to_owned()));
     }
-    *parsed =
-        Some(parse(&value).map_err(|expected| ApiError::Parameter { name, value, expected })?);
+    *parsed = Some(parse(&value).map_err(|expected| RequestError::Parameter {
+        name,
+        value,
+        expected,
+    })?);
     Ok(())
 }
 

@@ -27,7 +27,6 @@ fn endpoints(limits: PageLimits) -> [Endpoint; 3] {
 }
 
 /// The OpenAPI document of all public paths.
-#[must_use]
 pub fn document(limits: PageLimits) -> OpenApi {
     openapi_kit::describe(openapi::info(), endpoints(limits), schemas())
 }

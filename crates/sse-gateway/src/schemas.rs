@@ -113,7 +113,7 @@ mod tests {
         let bucket = domain::Bucket { time: BucketTime::MIN, count: 1 };
         assert_members::<Bucket>(bucket);
         assert_members::<TopicWindow>(TopicFrame { topic, window: 1, buckets: vec![bucket] });
-        let upstream = statistics_stream::Upstream::Stale;
+        let upstream = statistics_stream::UpstreamStatus::Stale;
         let (since, now) = (String::new(), String::new());
         assert_members::<Status>(statistics_stream::Status { upstream, since, now });
         let page = history::HistoryPage {
@@ -124,7 +124,8 @@ mod tests {
             next: None,
         };
         assert_members::<HistoryPage>(page);
-        let upstreams = [statistics_stream::Upstream::Live, statistics_stream::Upstream::Stale];
+        let upstreams =
+            [statistics_stream::UpstreamStatus::Live, statistics_stream::UpstreamStatus::Stale];
         assert_eq!(json!(Upstream::schema())["enum"], json!(upstreams));
     }
 }

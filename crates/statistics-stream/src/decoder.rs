@@ -8,7 +8,7 @@ use domain::{Frame, FrameKind, InvalidVersion, TopicFrame};
 use russe::{Event, Message};
 use tokio_util::codec::Decoder;
 
-use crate::status::{Status, Upstream};
+use crate::status::{Status, UpstreamStatus};
 
 /// An event of a statistics stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum StreamEvent {
     /// A snapshot or a patch.
     Frame(Frame),
     /// Whether the upstream is live.
-    Status(Upstream),
+    Status(UpstreamStatus),
     /// An event of a kind that this release does not know, and ignores.
     Unknown,
 }
@@ -50,7 +50,6 @@ pub struct EventDecoder {
 
 impl EventDecoder {
     /// Accepts events of at most `max_bytes`, including the blank line at the end.
-    #[must_use]
     pub fn new(max_bytes: usize) -> Self {
         Self { events: russe::Decoder::default(), max_bytes }
     }

@@ -12,14 +12,12 @@ pub struct Deliveries {
 
 impl Deliveries {
     /// Frames that were sent to subscribers.
-    #[must_use]
     pub fn delivered(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed)
     }
 
     /// Frames that a subscriber was not ready for. Each is contained in the next frame that the
     /// subscriber got.
-    #[must_use]
     pub fn conflated(&self) -> u64 {
         self.conflated.load(Ordering::Relaxed)
     }

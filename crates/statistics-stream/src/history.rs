@@ -46,9 +46,6 @@ pub enum InvalidHistoryQuery {
 
 impl HistoryQuery {
     /// Parses a request to [`PATTERN`].
-    ///
-    /// # Errors
-    /// [`InvalidHistoryQuery`].
     pub fn from_request(request: &HttpRequest) -> Result<Self, InvalidHistoryQuery> {
         let part = |name| request.match_info().query(name);
         let topic = format!("{}/{}", part("metric"), part("unit")).parse()?;
@@ -58,7 +55,6 @@ impl HistoryQuery {
     }
 
     /// The path and query string of this request.
-    #[must_use]
     pub fn path(&self) -> String {
         let parameter = |name, time: Option<BucketTime>| {
             time.map_or_else(String::new, |time| format!("&{name}={time}"))

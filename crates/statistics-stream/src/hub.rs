@@ -22,7 +22,7 @@ use crate::encoder::EventEncoder;
 use crate::liveness::{Audience, Beat, Liveness};
 use crate::selection::Selection;
 use crate::settings::HubSettings;
-use crate::status::{Status, Upstream};
+use crate::status::{Status, UpstreamStatus};
 
 /// Counters by which a subscriber detects a new version or status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,13 +69,11 @@ struct State {
 impl Hub {
     /// A hub without counts, which is stale until [`Hub::mark_live`]. Must be called within a tokio
     /// runtime. Its heartbeats run there until the hub is dropped or [closed](Hub::close).
-    #[must_use]
     pub fn new(settings: HubSettings) -> Arc<Self> {
         Self::with_deliveries(settings, Arc::default())
     }
 
     /// As [`Hub::new`], but adds to existing counters.
-    #[must_use]
     pub fn with_deliveries(settings: HubSettings, deliveries: Arc<Deliveries>) -> Arc<Self> {
         let hub = Arc::new(Self {
             settings,
@@ -149,7 +147,6 @@ impl Hub {
     }
 
     /// Whether the upstream was alive within the last `time`.
-    #[must_use]
     pub fn was_live_within(&self, time: Duration) -> bool {
         self.liveness.read().was_live_within(time)
     }
@@ -175,37 +172,31 @@ impl Hub {
     }
 
     /// Whether there are counts to show.
-    #[must_use]
     pub fn has_data(&self) -> bool {
         self.state.read().published.is_some()
     }
 
     /// Whether the counts follow the database.
-    #[must_use]
-    pub fn upstream(&self) -> Upstream {
+    pub fn upstream(&self) -> UpstreamStatus {
         self.liveness.read().upstream()
     }
 
     /// The number of subscribers.
-    #[must_use]
     pub fn subscribers(&self) -> usize {
         self.subscribers.load(Ordering::Relaxed)
     }
 
     /// Counters of the frames that subscribers got.
-    #[must_use]
     pub fn deliveries(&self) -> &Deliveries {
         &self.deliveries
     }
 
     /// The time since the last version was published; `None` before the first.
-    #[must_use]
     pub fn version_age(&self) -> Option<Duration> {
         self.state.read().announced.map(|announced| announced.elapsed())
     }
 
     /// The published windows of a selection as JSON; `None` before there are any.
-    #[must_use]
     pub fn snapshot(&self, selection: &Selection) -> Option<String> {
         let mut state = self.state.write();
         let State { published, encoder, .. } = &mut *state;
@@ -213,7 +204,6 @@ impl Hub {
     }
 
     /// The published windows of a selection; `None` before there are any.
-    #[must_use]
     pub fn windows(&self, selection: &Selection) -> Option<Vec<TopicFrame>> {
         let state = self.state.read();
         let published = state.published.as_ref()?;

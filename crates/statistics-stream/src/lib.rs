@@ -29,5 +29,5 @@ pub use deliveries::Deliveries;
 pub use hub::Hub;
 pub use selection::{InvalidSelection, Payload, Selection};
 pub use settings::HubSettings;
-pub use status::{Status, Upstream};
+pub use status::{Status, UpstreamStatus};
 pub use subscriber::{StreamError, internal_stream_response, last_event_id, stream_response};

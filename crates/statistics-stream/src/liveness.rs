@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
-use crate::status::{Status, Upstream};
+use crate::status::{Status, UpstreamStatus};
 
 /// A hub becomes stale after this many heartbeats to gateways without a sign of life of its
 /// upstream. Without this, a publisher whose database hangs would send new subscribers the status
@@ -38,7 +38,7 @@ pub(crate) enum Beat {
 
 #[derive(Debug)]
 pub(crate) struct Liveness {
-    upstream: Upstream,
+    upstream: UpstreamStatus,
     since: OffsetDateTime,
     last_alive: Option<Instant>,
     /// Whether the upstream was seen alive since the last heartbeat, per [`Audience`].
@@ -51,7 +51,13 @@ impl Liveness {
     /// An upstream that was never seen alive.
     pub(crate) fn new() -> Self {
         let since = OffsetDateTime::now_utc();
-        Self { upstream: Upstream::Stale, since, last_alive: None, seen: [false; 2], missed: 0 }
+        Self {
+            upstream: UpstreamStatus::Stale,
+            since,
+            last_alive: None,
+            seen: [false; 2],
+            missed: 0,
+        }
     }
 
     /// Records that the upstream was alive at `moment`. Returns whether the status changed.
@@ -59,15 +65,15 @@ impl Liveness {
         self.last_alive = Some(moment);
         self.seen = [true; 2];
         self.missed = 0;
-        self.set_upstream(Upstream::Live)
+        self.set_upstream(UpstreamStatus::Live)
     }
 
     /// Returns whether the status changed.
     pub(crate) fn mark_stale(&mut self) -> bool {
-        self.set_upstream(Upstream::Stale)
+        self.set_upstream(UpstreamStatus::Stale)
     }
 
-    fn set_upstream(&mut self, upstream: Upstream) -> bool {
+    fn set_upstream(&mut self, upstream: UpstreamStatus) -> bool {
         let changed = self.upstream != upstream;
         if changed {
             self.upstream = upstream;
@@ -79,7 +85,7 @@ impl Liveness {
     /// A stale status is repeated at every heartbeat, a live one only after a sign of life.
     pub(crate) fn beat(&mut self, audience: Audience) -> Beat {
         let seen = std::mem::take(&mut self.seen[audience as usize]);
-        if seen || self.upstream == Upstream::Stale {
+        if seen || self.upstream == UpstreamStatus::Stale {
             return Beat::Repeat;
         }
         if audience == Audience::Gateways {
@@ -96,7 +102,7 @@ impl Liveness {
         self.last_alive.is_some_and(|moment| moment.elapsed() < time)
     }
 
-    pub(crate) const fn upstream(&self) -> Upstream {
+    pub(crate) const fn upstream(&self) -> UpstreamStatus {
         self.upstream
     }
 

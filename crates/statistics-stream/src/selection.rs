@@ -36,7 +36,6 @@ pub enum InvalidSelection {
 
 impl Selection {
     /// One topic. The data of its events is one object.
-    #[must_use]
     pub fn one(topic: Topic) -> Self {
         Self { topics: vec![topic], last: usize::MAX, payload: Payload::Changes, array: false }
     }
@@ -58,7 +57,6 @@ impl Selection {
     }
 
     /// Every topic.
-    #[must_use]
     pub fn all() -> Self {
         let topics = Topic::all().collect();
         Self { topics, last: usize::MAX, payload: Payload::Changes, array: true }
@@ -79,25 +77,21 @@ impl Selection {
     }
 
     /// The topics, in the order of the request.
-    #[must_use]
     pub fn topics(&self) -> &[Topic] {
         &self.topics
     }
 
     /// The maximum number of buckets per topic.
-    #[must_use]
     pub const fn last(&self) -> usize {
         self.last
     }
 
     /// How much each event carries.
-    #[must_use]
     pub const fn payload(&self) -> Payload {
         self.payload
     }
 
     /// Whether data is an array of topics, or one topic by itself.
-    #[must_use]
     pub const fn is_array(&self) -> bool {
         self.array
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Whether the counts follow the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Upstream {
+pub enum UpstreamStatus {
     /// The counts follow the database.
     Live,
     /// The upstream is lost, or is stale itself. The counts may be old.
@@ -16,7 +16,7 @@ pub enum Upstream {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Whether the counts follow the database.
-    pub upstream: Upstream,
+    pub upstream: UpstreamStatus,
     /// When `upstream` last changed, RFC 3339.
     pub since: String,
     /// The server's time, RFC 3339. A page can use it instead of its own clock.

@@ -30,7 +30,6 @@ pub enum StreamError {
 
 /// The version that the client already has, from its `Last-Event-ID` header. An id that no hub has
 /// written is no error: the client gets snapshots.
-#[must_use]
 pub fn last_event_id(request: &HttpRequest) -> Option<Version> {
     request.headers().get("last-event-id")?.to_str().ok()?.parse().ok()
 }

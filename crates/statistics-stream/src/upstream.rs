@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::decoder::{DecodeError, EventDecoder, StreamEvent};
 use crate::hub::Hub;
-use crate::status::Upstream;
+use crate::status::UpstreamStatus;
 
 /// The path of the stream of all topics.
 pub const PATH: &str = "/internal/v1/stream";
@@ -144,8 +144,8 @@ fn apply_event(
             hub.apply(frame)?;
             *version = Some(frame.version);
         }
-        StreamEvent::Status(Upstream::Live) => hub.mark_live(),
-        StreamEvent::Status(Upstream::Stale) => hub.mark_stale(),
+        StreamEvent::Status(UpstreamStatus::Live) => hub.mark_live(),
+        StreamEvent::Status(UpstreamStatus::Stale) => hub.mark_stale(),
         StreamEvent::Unknown => {}
     }
     Ok(())

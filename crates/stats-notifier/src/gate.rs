@@ -52,7 +52,6 @@ pub enum GateAction {
 
 impl Gate {
     /// The gate is open at first.
-    #[must_use]
     pub fn new(tick: &TickSettings, gate: &GateSettings) -> Self {
         Self {
             shortest: tick.interval.get(),
@@ -78,7 +77,6 @@ impl Gate {
     }
 
     /// What to do with the lock now.
-    #[must_use]
     pub const fn next_action(&self) -> GateAction {
         match self.shut {
             false if self.busy >= self.shut_after_ticks => GateAction::Shut,
@@ -93,14 +91,12 @@ impl Gate {
     }
 
     /// Whether the leader holds the lock, so that producers do not notify.
-    #[must_use]
     pub const fn is_shut(&self) -> bool {
         self.shut
     }
 
     /// How long to wait for the next poll if no notification comes. `since_open` is the time since
     /// the gate was last opened.
-    #[must_use]
     pub fn poll_interval(&self, since_open: Duration) -> Duration {
         if self.shut {
             return self.shortest;

@@ -58,15 +58,11 @@ impl HistoryReader {
     }
 
     /// How the connections are used now.
-    #[must_use]
     pub fn pool_use(&self) -> PoolUse {
         self.connections.pool_use()
     }
 
     /// Reads one page.
-    ///
-    /// # Errors
-    /// [`HistoryError`].
     pub async fn page(&self, query: HistoryQuery) -> Result<HistoryPage, HistoryError> {
         let HistoryQuery { topic, from, to, limit } = query;
         let limit = limit.clamp(1, self.page_buckets);

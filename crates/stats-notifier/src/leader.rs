@@ -40,7 +40,6 @@ impl Default for Role {
 
 impl Role {
     /// The hub of the current term, if this replica leads.
-    #[must_use]
     pub fn hub(&self) -> Option<&Hub> {
         match self {
             Self::Leader(hub) => Some(hub),
@@ -49,7 +48,6 @@ impl Role {
     }
 
     /// The name of the role in `/readyz`.
-    #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Away(_) => "away",

@@ -39,7 +39,6 @@ pub struct Listener {
 
 impl Listener {
     /// Each notification wakes `wake`, and counts in `notifications`.
-    #[must_use]
     pub const fn new(
         database: DatabaseSettings,
         wake: Arc<Notify>,

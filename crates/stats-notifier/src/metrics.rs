@@ -61,7 +61,6 @@ pub struct LeaderMetrics {
 
 impl LeaderMetrics {
     /// Registers the metrics.
-    #[must_use]
     pub fn register(metrics: &Metrics) -> Self {
         metrics.with(|| {
             describe_gauge!(LEADING, "Whether this replica leads.");
@@ -120,7 +119,6 @@ pub struct VerifyMetrics(Metrics);
 
 impl VerifyMetrics {
     /// Registers the metrics.
-    #[must_use]
     pub fn register(metrics: &Metrics) -> Self {
         metrics.with(|| {
             describe_counter!(VERIFY_RUNS, "Daily checks, by result: equal, different or failed.");

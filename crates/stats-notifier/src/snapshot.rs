@@ -16,19 +16,16 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// All transactions below this one had ended when the snapshot was taken.
-    #[must_use]
     pub const fn xmin(&self) -> u64 {
         self.xmin
     }
 
     /// This transaction and all above it had not started.
-    #[must_use]
     pub const fn xmax(&self) -> u64 {
         self.xmax
     }
 
     /// Whether the snapshot sees the rows of a transaction, if the transaction committed.
-    #[must_use]
     pub fn sees(&self, transaction: u64) -> bool {
         transaction < self.xmax && !self.in_progress.contains(&transaction)
     }

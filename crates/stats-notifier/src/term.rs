@@ -168,7 +168,6 @@ impl Term {
 
     /// The number of transactions between the oldest that the rollups may lack and the newest that
     /// memory has seen.
-    #[must_use]
     pub fn lag(&self) -> u64 {
         self.cursor.xmax().saturating_sub(self.stored.xmin())
     }

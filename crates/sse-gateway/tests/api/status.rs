@@ -77,7 +77,7 @@ async fn a_publisher_that_hangs_is_stale() {
     publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z");
     let url = format!("{}/internal/v1/stream", publisher.url);
     crate::support::until("the publisher must be stale", || {
-        publisher.hub.upstream() == statistics_stream::Upstream::Stale
+        publisher.hub.upstream() == statistics_stream::UpstreamStatus::Stale
     })
     .await;
     let mut client = Client::connect(&url, None).await;

@@ -24,9 +24,6 @@ const READ_VALID_CURSOR: &str = "SELECT snapshot::text FROM public.valid_rollup_
 
 impl Store {
     /// Begins the next term. All earlier terms are over: their leaders can no longer write.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn begin_term(&self) -> Result<i64, StoreError> {
         self.with_timeout(async { column(&self.client.query_one(BEGIN_TERM, &[]).await?, 0) }).await
     }
@@ -43,9 +40,6 @@ impl Store {
 
     /// The stored cursor. `None` if the events were never counted, or were restored from another
     /// database: then they must be counted again.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn stored_cursor(&self) -> Result<Option<Snapshot>, StoreError> {
         let read = async {
             let row = self.client.query_opt(READ_VALID_CURSOR, &[]).await?;

@@ -46,7 +46,6 @@ pub enum StoreError {
 
 impl StoreError {
     /// Whether the same request may succeed a little later, without anyone changing anything.
-    #[must_use]
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Postgres(error) => is_away(error),

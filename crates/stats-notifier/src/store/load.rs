@@ -70,9 +70,6 @@ pub struct LoadedState {
 impl Store {
     /// Loads the state of all topics by one snapshot: the newest rollups, the log past their
     /// cursor, and the newest milliseconds, counted from the events.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn load(&self, version: Version) -> Result<LoadedState, StoreError> {
         self.with_timeout(self.in_one_snapshot(self.load_in_transaction(version))).await
     }

@@ -22,18 +22,12 @@ const RESET_LOCK_TIMEOUT: &str = "RESET lock_timeout";
 
 impl Store {
     /// Tries to take the lead.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn try_lead(&self) -> Result<bool, StoreError> {
         self.call(TRY_LOCK, LEAD).await
     }
 
     /// Sets how long statements of this session may wait for a lock, until [`Store::wait_for_lead`]
     /// has taken the lead.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn set_lock_timeout(&self, timeout: Duration) -> Result<(), StoreError> {
         let timeout = format!("{}ms", timeout.as_millis());
         self.client.query_one(SET_LOCK_TIMEOUT, &[&timeout]).await?;
@@ -43,9 +37,6 @@ impl Store {
     /// Waits for the lead, for at most the lock timeout. Returns whether this session now leads.
     ///
     /// A session that waits gets the lock before all sessions that only try.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn wait_for_lead(&self) -> Result<bool, StoreError> {
         match self.client.query_one(WAIT_FOR_LOCK, &[&LEAD.class, &LEAD.purpose]).await {
             Ok(_) => {
@@ -58,17 +49,11 @@ impl Store {
     }
 
     /// Tries to shut the gate. Fails while a trigger tests the lock.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn try_shut_gate(&self) -> Result<bool, StoreError> {
         self.call(TRY_LOCK, GATE).await
     }
 
     /// Opens the gate, so that producers notify again.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn open_gate(&self) -> Result<bool, StoreError> {
         self.call(UNLOCK, GATE).await
     }

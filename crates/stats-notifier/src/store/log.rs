@@ -112,9 +112,6 @@ impl Store {
     }
 
     /// The size of the change log on disk in bytes, with its index.
-    ///
-    /// # Errors
-    /// [`StoreError`].
     pub async fn log_bytes(&self) -> Result<i64, StoreError> {
         self.with_timeout(async { column(&self.client.query_one(LOG_BYTES, &[]).await?, 0) }).await
     }

@@ -3,7 +3,7 @@
 use domain::FrameKind;
 use local_stack::stack::{Replicas, ServiceKind};
 use postgres_kit::locks::LEAD;
-use statistics_stream::Upstream;
+use statistics_stream::UpstreamStatus;
 
 use crate::replicas::{Observed, Services, observed};
 use crate::subscriber::Received;
@@ -72,7 +72,7 @@ async fn a_gateway_that_finds_only_standbys_is_stale_until_one_leads() {
         subscriber.received().into_iter().find(|received| matches!(received, Received::Status(_)))
     };
     let status = until("the gateway must send a status", status).await;
-    assert!(matches!(status, Received::Status(Upstream::Stale)), "{status:?}");
+    assert!(matches!(status, Received::Status(UpstreamStatus::Stale)), "{status:?}");
     let url = format!("{}/statistics/transfers/day", services.stack.url(ServiceKind::SseGateway));
     let once =
         reqwest::Client::new().get(url).header("accept", "application/json").send().await.unwrap();
@@ -83,7 +83,7 @@ async fn a_gateway_that_finds_only_standbys_is_stale_until_one_leads() {
     services.until_exact(&subscriber, "after one leads").await;
     let received = subscriber.received();
     assert!(
-        received.iter().any(|received| matches!(received, Received::Status(Upstream::Live))),
+        received.iter().any(|received| matches!(received, Received::Status(UpstreamStatus::Live))),
         "{received:?}"
     );
 }

@@ -11,7 +11,7 @@ use local_stack::test_database::TestDatabase;
 use postgres_kit::database::DatabaseSettings;
 use postgres_kit::locks::{FIND_HOLDERS, LEAD};
 use serde_json::{Value, json};
-use statistics_stream::Upstream;
+use statistics_stream::UpstreamStatus;
 use tokio::time::MissedTickBehavior;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -362,7 +362,7 @@ pub(crate) fn observed(received: &[Received]) -> Observed {
         match event {
             Received::Opened => observed.streams += 1,
             Received::Status(status) => {
-                let now_live = *status == Upstream::Live;
+                let now_live = *status == UpstreamStatus::Live;
                 observed.stale += usize::from(live && !now_live);
                 live = now_live;
             }

@@ -6,7 +6,7 @@ use domain::{Frame, FrameKind, Nonce, Statistics, Topic, TopicFrame, Version};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use russe::reqwest_0_13::ReqwestExt;
-use statistics_stream::{Status, Upstream};
+use statistics_stream::{Status, UpstreamStatus};
 use tokio_util::task::AbortOnDropHandle;
 
 /// A state that a subscriber had.
@@ -22,7 +22,7 @@ pub(crate) enum Received {
     /// The stream was opened, for the first time or again.
     Opened,
     /// The status: whether the numbers follow the database.
-    Status(Upstream),
+    Status(UpstreamStatus),
     /// A frame, and the subscriber's state after it.
     Frame(FrameKind, Shown),
 }
