@@ -7,7 +7,7 @@ use crate::{BucketTime, Topic, Version};
 /// One bucket and its absolute count.
 ///
 /// A count can be negative: rows that no trigger had counted were deleted, and the triggers counted
-/// the deletion. A recount from the events (`stats-notifier rebuild`) corrects it.
+/// the deletion. Counting them again (`stats-notifier rebuild`) corrects it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
     /// The start of the bucket.

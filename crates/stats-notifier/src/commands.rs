@@ -12,9 +12,9 @@ use crate::settings::Settings;
 use crate::store::Progress;
 use crate::verify::{Verifier, VerifyMode, VerifyReport};
 
-/// The exit code of a check that found a wrong count.
+/// The exit code of a verification that found a wrong count.
 const DIFFERENT: u8 = 1;
-/// The exit code of a check that failed.
+/// The exit code of a verification that failed.
 const FAILED: u8 = 2;
 
 /// Counts all events again.
@@ -40,7 +40,7 @@ pub async fn rebuild(settings: &Settings, json: bool) -> anyhow::Result<ExitCode
 }
 
 /// Compares all counts with the events. The exit code is 0 if they are equal, 1 if a count is
-/// wrong, and 2 if the check failed.
+/// wrong, and 2 if the verification failed.
 ///
 /// # Errors
 /// Standard output is closed.
@@ -48,17 +48,8 @@ pub async fn verify(settings: &Settings, json: bool) -> anyhow::Result<ExitCode>
     let bar = progress_bar(json)?;
     let verified = async {
         let Settings { database, leader, .. } = settings;
-        let interval = leader.address_check_interval.get();
-        let mut on_progress = |progress| update(&bar, progress);
-        let verifier = Verifier::connect(database).await?;
-        verifier
-            .verify_unless_left_behind(
-                VerifyMode::OneSnapshot,
-                database,
-                interval,
-                &mut on_progress,
-            )
-            .await
+        let verifier = Verifier::connect(database, leader.address_check_interval.get()).await?;
+        verifier.verify(VerifyMode::OneSnapshot, &mut |progress| update(&bar, progress)).await
     };
     let verified = verified.await;
     bar.finish_and_clear();

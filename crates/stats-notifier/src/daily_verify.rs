@@ -18,7 +18,7 @@ use crate::verify::{Verifier, VerifyMode, VerifyReport};
 /// The longest wait before the clock is read again, because it may have been set.
 const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The result of the last check of this replica.
+/// The result of the last verification of this replica.
 #[derive(Debug, Clone, Serialize)]
 pub struct LastVerify {
     /// When it ended, as RFC 3339.
@@ -33,7 +33,7 @@ pub struct LastVerify {
 /// Verifies once a day, while this replica leads, until `shutdown`.
 ///
 /// # Errors
-/// Never: a check that fails is logged and reported.
+/// Never: a verification that fails is logged and reported.
 pub async fn run(
     settings: Settings,
     roles: watch::Receiver<Role>,
@@ -66,9 +66,8 @@ pub async fn run(
 async fn verify(settings: &Settings) -> Result<VerifyReport, StoreError> {
     let Settings { database, leader, verify, .. } = settings;
     let mode = VerifyMode::DayByDay { load_percent: verify.load_percent.get() };
-    let interval = leader.address_check_interval.get();
-    let verifier = Verifier::connect(database).await?;
-    verifier.verify_unless_left_behind(mode, database, interval, &mut |_| ()).await
+    let verifier = Verifier::connect(database, leader.address_check_interval.get()).await?;
+    verifier.verify(mode, &mut |_| ()).await
 }
 
 fn log_result(result: &Result<VerifyReport, StoreError>) {
@@ -115,17 +114,12 @@ mod tests {
     #[test]
     fn the_next_occurrence_is_today_or_tomorrow() {
         let at = time!(3:30);
-        assert_eq!(
-            next_occurrence(datetime!(2026-11-25 3:29:59 UTC), at),
-            datetime!(2026-11-25 3:30 UTC)
-        );
-        assert_eq!(
-            next_occurrence(datetime!(2026-11-25 3:30 UTC), at),
-            datetime!(2026-11-26 3:30 UTC)
-        );
-        assert_eq!(
-            next_occurrence(datetime!(2026-12-31 23:00 UTC), at),
-            datetime!(2027-01-01 3:30 UTC)
-        );
+        for (now, next) in [
+            (datetime!(2026-11-25 3:29:59 UTC), datetime!(2026-11-25 3:30 UTC)),
+            (datetime!(2026-11-25 3:30 UTC), datetime!(2026-11-26 3:30 UTC)),
+            (datetime!(2026-12-31 23:00 UTC), datetime!(2027-01-01 3:30 UTC)),
+        ] {
+            assert_eq!(next_occurrence(now, at), next);
+        }
     }
 }

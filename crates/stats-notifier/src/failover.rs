@@ -43,8 +43,7 @@ pub(crate) async fn watch_for_failover(
     let mut failures = FailureLog::default();
     loop {
         tokio::time::sleep(check_interval).await;
-        match with_timeout(database.connect_timeout.get(), is_left_behind(session, database)).await
-        {
+        match with_timeout(database.connect_timeout.get(), is_replaced(session, database)).await {
             Ok(true) => return,
             Ok(false) => failures = FailureLog::default(),
             // A server that is full, is starting or is read-only does not show where the session
@@ -61,10 +60,8 @@ pub(crate) async fn watch_for_failover(
     }
 }
 
-async fn is_left_behind(
-    session: &SessionId,
-    database: &DatabaseSettings,
-) -> Result<bool, StoreError> {
+/// Whether the address leads to a server that accepts writes and does not have this session.
+async fn is_replaced(session: &SessionId, database: &DatabaseSettings) -> Result<bool, StoreError> {
     let mut config = database.connection("stats-notifier address");
     config.target_session_attrs(TargetSessionAttrs::ReadWrite);
     let (client, _driver) = open(&config).await?;

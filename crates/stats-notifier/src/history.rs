@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use deadpool_postgres::Client;
 use domain::{BucketTime, TimeUnit, Topic};
-use postgres_kit::database::{Connections, DatabaseSettings, PoolUse, Unavailable};
+use postgres_kit::database::{Connections, DatabaseSettings, PoolUse};
 use statistics_stream::history::{HistoryPage, HistoryQuery};
 
 use crate::settings::HistorySettings;
 use crate::store::StoreError;
-use crate::store::history::{KeptBuckets, Period, read_milliseconds, read_rollups};
+use crate::store::history::{KeptBuckets, read_milliseconds, read_rollups};
 
 /// Reads pages of history from the database.
 #[derive(Debug, Clone)]
@@ -33,10 +33,7 @@ pub enum HistoryError {
         /// The start of the retention.
         kept_since: BucketTime,
     },
-    /// No connection, or no answer in time.
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-    /// The statement failed, or its rows cannot be read.
+    /// There is no connection, the statement failed, or its rows cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -68,12 +65,9 @@ impl HistoryReader {
         let limit = limit.clamp(1, self.page_buckets);
         // One more bucket shows whether there is a next page, and where it begins.
         let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-        let period = Period { from, to };
-        let read = async |client: &Client| -> Result<KeptBuckets, HistoryError> {
-            Ok(match topic.unit {
-                TimeUnit::Millisecond => read_milliseconds(client, topic, period, rows).await?,
-                _ => read_rollups(client, topic, period, rows).await?,
-            })
+        let read = async |client: &Client| match topic.unit {
+            TimeUnit::Millisecond => read_milliseconds(client, query, rows).await,
+            _ => read_rollups(client, query, rows).await,
         };
         let KeptBuckets { kept_since, mut buckets } =
             self.connections.run(self.timeout, read).await?;

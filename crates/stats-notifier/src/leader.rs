@@ -118,14 +118,14 @@ impl Candidate {
         let store = Store::connect(database, leader, self.statements.clone()).await?;
         let interval = leader.address_check_interval.get();
         tokio::select! {
-            ended = self.lead_on(&store) => ended,
+            ended = self.wait_and_lead(&store) => ended,
             () = watch_for_failover(store.session_id(), database, interval) => {
-                Err(StoreError::LeftBehind)
+                Err(StoreError::ServerReplaced)
             }
         }
     }
 
-    async fn lead_on(&self, store: &Store) -> Result<(), StoreError> {
+    async fn wait_and_lead(&self, store: &Store) -> Result<(), StoreError> {
         let Settings { database, leader, .. } = &self.settings;
         self.role.send_replace(Role::Standby);
         while !store.try_lead().await? {

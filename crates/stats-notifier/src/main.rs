@@ -21,7 +21,7 @@ struct Arguments {
 enum Command {
     #[command(flatten)]
     Common(CommonCommand),
-    /// Recounts all events, and is the leader meanwhile. Producers can write, and viewers keep
+    /// Counts all events again, and is the leader meanwhile. Producers can write, and viewers keep
     /// their counts, marked as stale.
     Rebuild {
         /// Prints the result as JSON.
@@ -29,7 +29,7 @@ enum Command {
         json: bool,
     },
     /// Compares all counts with the events, and changes nothing. Exits with 0 if they are equal,
-    /// with 1 if a count is wrong, and with 2 if the check failed.
+    /// with 1 if a count is wrong, and with 2 if the verification failed.
     Verify {
         /// Prints the result as JSON.
         #[arg(long)]

@@ -33,30 +33,18 @@ const WAITING: &str = "notifier_history_pool_waiting_requests";
 /// The metrics of a leader.
 #[derive(Clone)]
 pub struct LeaderMetrics {
-    /// 1 if this replica leads, else 0.
-    pub leading: Gauge,
-    /// Terms begun.
-    pub terms: Counter,
-    /// Ticks that found rows.
-    pub ticks_found: Counter,
-    /// Ticks that found no rows.
-    pub ticks_empty: Counter,
-    /// In seconds.
-    pub tick_duration: Histogram,
-    /// Log rows that ticks found.
-    pub tick_rows: Counter,
-    /// In seconds.
-    pub flush_duration: Histogram,
-    /// In seconds.
-    pub purge_duration: Histogram,
-    /// In transactions, as [`crate::term::Term::lag`].
-    pub cursor_lag: Gauge,
-    /// In bytes, with the index.
-    pub log_size: Gauge,
-    /// 1 if producers need not notify, else 0.
-    pub gate_shut: Gauge,
-    /// Notifications received, without those of the self-check.
-    pub notifications: Counter,
+    pub(crate) leading: Gauge,
+    pub(crate) terms: Counter,
+    pub(crate) ticks_found: Counter,
+    pub(crate) ticks_empty: Counter,
+    pub(crate) tick_duration: Histogram,
+    pub(crate) tick_rows: Counter,
+    pub(crate) flush_duration: Histogram,
+    pub(crate) purge_duration: Histogram,
+    pub(crate) cursor_lag: Gauge,
+    pub(crate) log_size: Gauge,
+    pub(crate) gate_shut: Gauge,
+    pub(crate) notifications: Counter,
 }
 
 impl LeaderMetrics {
@@ -113,7 +101,7 @@ const VERIFY_MISMATCHES: &str = "notifier_verify_mismatched_buckets";
 const VERIFY_BUCKETS: &str = "notifier_verify_compared_buckets";
 const VERIFY_TIME: &str = "notifier_verify_last_success_timestamp_seconds";
 
-/// The metrics of the daily check.
+/// The metrics of the daily verification.
 #[derive(Clone)]
 pub struct VerifyMetrics(Metrics);
 
@@ -121,10 +109,16 @@ impl VerifyMetrics {
     /// Registers the metrics.
     pub fn register(metrics: &Metrics) -> Self {
         metrics.with(|| {
-            describe_counter!(VERIFY_RUNS, "Daily checks, by result: equal, different or failed.");
-            describe_gauge!(VERIFY_MISMATCHES, "Buckets that the last check found wrong.");
-            describe_gauge!(VERIFY_BUCKETS, "Buckets that the last check compared.");
-            describe_gauge!(VERIFY_TIME, "End of the last check that did not fail, as Unix time.");
+            describe_counter!(
+                VERIFY_RUNS,
+                "Daily verifications, by result: equal, different or failed."
+            );
+            describe_gauge!(VERIFY_MISMATCHES, "Buckets that the last verification found wrong.");
+            describe_gauge!(VERIFY_BUCKETS, "Buckets that the last verification compared.");
+            describe_gauge!(
+                VERIFY_TIME,
+                "End of the last verification that did not fail, as Unix time."
+            );
         });
         Self(metrics.clone())
     }

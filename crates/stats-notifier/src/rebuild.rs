@@ -29,8 +29,10 @@ pub async fn take_over_and_rebuild(
     let interval = leader.address_check_interval.get();
     tokio::select! {
         report = take_over(&store, retention, on_progress) => report,
-        // A server that was left behind may never answer.
-        () = watch_for_failover(store.session_id(), database, interval) => Err(StoreError::LeftBehind),
+        // A server that was replaced may never answer.
+        () = watch_for_failover(store.session_id(), database, interval) => {
+            Err(StoreError::ServerReplaced)
+        }
     }
 }
 
@@ -61,17 +63,17 @@ async fn take_over(
     Err(StoreError::LeadHeld(HANDOVER_TIMEOUT * HANDOVER_ATTEMPTS))
 }
 
-/// Logs the progress of a recount, at most once in each [`PROGRESS_LOG_INTERVAL`].
+/// Logs the progress of a rebuild, at most once in each [`PROGRESS_LOG_INTERVAL`].
 pub(crate) fn log_progress() -> impl FnMut(Progress) + Send {
     let mut logged = Instant::now();
     move |progress| {
         if logged.elapsed() >= PROGRESS_LOG_INTERVAL {
             logged = Instant::now();
             tracing::info!(
-                recount.metric = progress.metric.as_str(),
-                recount.day = %progress.day,
-                recount.last_day = %progress.last_day,
-                recount.events = progress.events,
+                rebuild.metric = progress.metric.as_str(),
+                rebuild.day = %progress.day,
+                rebuild.last_day = %progress.last_day,
+                rebuild.events = progress.events,
                 "counting all events again"
             );
         }

@@ -75,7 +75,7 @@ fn history_problem(error: &HistoryError) -> Problem {
             tracing::error!(error = ?error, "history cannot be read from the database");
             Problem::internal()
         }
-        HistoryError::Unavailable(_) | HistoryError::Store(_) => {
+        HistoryError::Store(_) => {
             tracing::warn!(error = %error, "no history, because the database does not answer");
             Problem::unavailable("the database does not answer")
         }

@@ -31,6 +31,7 @@ pub(crate) mod statements;
 pub(crate) mod verify;
 
 pub use error::StoreError;
+use event_days::{LAST_EVENT, NEXT_EVENT, NEXT_EVENT_OR_ROLLUP};
 pub use event_days::{OnProgress, Progress};
 pub use load::LoadedState;
 pub use log::TickResult;
@@ -38,6 +39,18 @@ pub use rebuild::RebuildReport;
 pub use session::{PLANNING, Store};
 pub use statements::Statements;
 pub use verify::{Mismatch, VerifyReport};
+
+/// The statements that read the events of the metric `$1`, for a test of their plans. Each has
+/// examples of its other parameters.
+pub const EVENT_STATEMENTS: [(&str, &str); 7] = [
+    (load::NEWEST_MILLISECONDS, ", 1000"),
+    (history::READ_MILLISECONDS, ", '2024-01-01Z', NULL, 1000"),
+    (NEXT_EVENT, ", '2024-01-01Z'"),
+    (NEXT_EVENT_OR_ROLLUP, ", '2024-01-01Z'"),
+    (LAST_EVENT, ""),
+    (rebuild::COUNT_DAY, ", '2024-02-29Z'"),
+    (verify::COMPARE_DAY, ", '2024-02-29Z', 100"),
+];
 
 #[cfg(test)]
 mod tests {

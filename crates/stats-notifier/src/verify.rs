@@ -13,7 +13,7 @@ use crate::store::session::SessionId;
 pub use crate::store::{Mismatch, VerifyReport};
 use crate::store::{OnProgress, StoreError, verify};
 
-/// How a check reads the database.
+/// How a verification reads the database.
 #[derive(Debug, Clone, Copy)]
 pub enum VerifyMode {
     /// In one transaction, without a pause.
@@ -21,16 +21,18 @@ pub enum VerifyMode {
     /// One statement for each day, with pauses. No transaction stays open, so Postgres can clean up
     /// meanwhile.
     DayByDay {
-        /// The share of the time that the check may use, in percent from 1 to 100.
+        /// The share of the time that the verification may use, in percent from 1 to 100.
         load_percent: u32,
     },
 }
 
-/// A read-only session for checks.
+/// A read-only session for verifications.
 #[derive(Debug)]
 pub struct Verifier {
     client: Client,
     session: SessionId,
+    database: DatabaseSettings,
+    address_check_interval: Duration,
     _driver: ConnectionDriver,
 }
 
@@ -39,50 +41,48 @@ impl Verifier {
     ///
     /// # Errors
     /// [`StoreError`], also if all of this takes longer than the connect timeout.
-    pub async fn connect(database: &DatabaseSettings) -> Result<Self, StoreError> {
-        with_timeout(database.connect_timeout.get(), Self::connect_without_timeout(database)).await
-    }
-
-    async fn connect_without_timeout(database: &DatabaseSettings) -> Result<Self, StoreError> {
-        let mut config = database.connection("stats-notifier verify");
-        config.options("-c TimeZone=UTC -c jit=off -c default_transaction_read_only=on");
-        let (client, driver) = open(&config).await?;
-        postgres_kit::schema::check(&client).await?;
-        let session = SessionId::read(&client).await?;
-        Ok(Self { client, session, _driver: driver })
-    }
-
-    /// [`Verifier::verify`] that ends after a failover: the server that was left behind may never
-    /// answer, or may have a history that exists nowhere else.
-    ///
-    /// # Errors
-    /// [`StoreError`], also [`StoreError::LeftBehind`].
-    pub async fn verify_unless_left_behind(
-        &self,
-        mode: VerifyMode,
+    pub async fn connect(
         database: &DatabaseSettings,
-        check_interval: Duration,
-        on_progress: OnProgress<'_>,
-    ) -> Result<VerifyReport, StoreError> {
-        tokio::select! {
-            report = self.verify(mode, on_progress) => report,
-            () = watch_for_failover(&self.session, database, check_interval) => {
-                Err(StoreError::LeftBehind)
-            }
-        }
+        address_check_interval: Duration,
+    ) -> Result<Self, StoreError> {
+        let connect = async {
+            let mut config = database.connection("stats-notifier verify");
+            config.options("-c TimeZone=UTC -c jit=off -c default_transaction_read_only=on");
+            let (client, driver) = open(&config).await?;
+            postgres_kit::schema::check(&client).await?;
+            let session = SessionId::read(&client).await?;
+            let database = database.clone();
+            Ok(Self { client, session, database, address_check_interval, _driver: driver })
+        };
+        with_timeout(database.connect_timeout.get(), connect).await
     }
 
-    /// Compares all counts with all events.
+    /// Compares all counts with all events. Ends after a failover: the server that was replaced may
+    /// never answer, or may have a history that exists nowhere else.
     ///
     /// # Errors
-    /// [`StoreError`], also [`StoreError::NeverCounted`].
+    /// [`StoreError`], also [`StoreError::NeverCounted`] and [`StoreError::ServerReplaced`].
     pub async fn verify(
         &self,
         mode: VerifyMode,
         on_progress: OnProgress<'_>,
     ) -> Result<VerifyReport, StoreError> {
+        let Self { session, database, address_check_interval, .. } = self;
+        tokio::select! {
+            report = self.compare(mode, on_progress) => report,
+            () = watch_for_failover(session, database, *address_check_interval) => {
+                Err(StoreError::ServerReplaced)
+            }
+        }
+    }
+
+    async fn compare(
+        &self,
+        mode: VerifyMode,
+        on_progress: OnProgress<'_>,
+    ) -> Result<VerifyReport, StoreError> {
         if let VerifyMode::OneSnapshot = mode {
-            verify::begin(&self.client).await?;
+            self.client.batch_execute(verify::BEGIN).await?;
         }
         if !verify::is_counted(&self.client).await? {
             return Err(StoreError::NeverCounted);
@@ -93,7 +93,7 @@ impl Verifier {
             verify::compare_longer_units(&self.client, metric, &mut report).await?;
         }
         if let VerifyMode::OneSnapshot = mode {
-            verify::commit(&self.client).await?;
+            self.client.batch_execute(verify::COMMIT).await?;
         }
         Ok(report)
     }
@@ -105,14 +105,15 @@ impl Verifier {
         report: &mut VerifyReport,
         on_progress: OnProgress<'_>,
     ) -> Result<(), StoreError> {
-        let mut days = EventDays::with_events_or_rollups(metric);
-        while let Some(day) = days.next(&self.client).await? {
+        let compare = self.client.prepare(verify::COMPARE_DAY).await?;
+        let mut days = EventDays::with_events_or_rollups(&self.client, metric).await?;
+        while let Some(day) = days.next().await? {
             let started = Instant::now();
-            verify::compare_day(&self.client, metric, day, report).await?;
+            verify::compare_day(&self.client, &compare, metric, day, report).await?;
             tokio::time::sleep(pause_after(mode, started.elapsed())).await;
             on_progress(days.progress(day, report.events));
         }
-        report.days += days.count();
+        report.days += days.count;
         Ok(())
     }
 }
@@ -133,13 +134,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_check_pauses_for_the_rest_of_its_share() {
-        let busy = Duration::from_millis(10);
-        assert_eq!(pause_after(VerifyMode::OneSnapshot, busy), Duration::ZERO);
-        assert_eq!(
-            pause_after(VerifyMode::DayByDay { load_percent: 10 }, busy),
-            Duration::from_millis(90)
-        );
-        assert_eq!(pause_after(VerifyMode::DayByDay { load_percent: 100 }, busy), Duration::ZERO);
+    fn a_verification_pauses_for_the_rest_of_its_share() {
+        let pause = |mode| pause_after(mode, Duration::from_millis(10)).as_millis();
+        assert_eq!(pause(VerifyMode::OneSnapshot), 0);
+        assert_eq!(pause(VerifyMode::DayByDay { load_percent: 10 }), 90);
+        assert_eq!(pause(VerifyMode::DayByDay { load_percent: 100 }), 0);
     }
 }

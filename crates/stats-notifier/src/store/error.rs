@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::{ApplyError, InvalidTime, UnknownMetric, UnknownTimeUnit, UnknownTopic};
-use postgres_kit::database::is_away;
+use postgres_kit::database::{Unavailable, is_away};
 
 use crate::snapshot::InvalidSnapshot;
 
@@ -13,6 +13,9 @@ pub enum StoreError {
     /// Postgres refused a statement, or the connection is lost.
     #[error("Postgres: {}", describe(.0))]
     Postgres(#[from] tokio_postgres::Error),
+    /// No connection to the database is free, or it does not answer in time.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
     /// A statement took longer than its time limit.
     #[error("no answer from Postgres within {} ms", .0.as_millis())]
     Timeout(Duration),
@@ -27,7 +30,7 @@ pub enum StoreError {
     LeadHeld(Duration),
     /// After a failover, the database address leads to another server than the session.
     #[error("the database address leads to another server than the one of this session")]
-    LeftBehind,
+    ServerReplaced,
     /// The rollups do not belong to this database, or the events were never counted.
     #[error(
         "nothing was ever counted in this database: start stats-notifier, which counts all events, first"
@@ -49,10 +52,11 @@ impl StoreError {
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Postgres(error) => is_away(error),
-            Self::Timeout(_)
+            Self::Unavailable(_)
+            | Self::Timeout(_)
             | Self::Deposed(_)
             | Self::LeadHeld(_)
-            | Self::LeftBehind
+            | Self::ServerReplaced
             | Self::NeverCounted => true,
             Self::Schema(_) | Self::NoSnapshot | Self::Corrupt(_) => false,
         }

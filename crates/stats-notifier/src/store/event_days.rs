@@ -1,19 +1,19 @@
 //! The days that have events, oldest first.
 //!
-//! A recount goes through all events day by day. So it can report its progress, and a long history
+//! A rebuild and a verification go through all events day by day. So it can report its progress, and a long history
 //! needs no more memory than a short one.
 
 use domain::{BucketTime, Metric, TimeUnit};
 use time::OffsetDateTime;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row, Statement};
 
 use super::error::StoreError;
-use super::row::{column, time};
+use super::row::column;
 
 /// The first event of a metric from a time on.
 ///
 /// `$1` is the metric, `$2` the time.
-const NEXT_EVENT: &str = "
+pub(super) const NEXT_EVENT: &str = "
     SELECT min(time)
     FROM public.events
     WHERE metric = $1 AND time >= $2";
@@ -21,7 +21,7 @@ const NEXT_EVENT: &str = "
 /// The first event of a metric, or bucket of a unit up to the day, from a time on.
 ///
 /// `$1` is the metric, `$2` the time.
-const NEXT_EVENT_OR_ROLLUP: &str = "
+pub(super) const NEXT_EVENT_OR_ROLLUP: &str = "
     SELECT least(
         (SELECT min(time) FROM public.events WHERE metric = $1 AND time >= $2),
         (SELECT min(bucket) FROM public.rollup
@@ -34,12 +34,12 @@ const NEXT_EVENT_OR_ROLLUP: &str = "
          WHERE metric = $1 AND unit = 'day' AND bucket >= $2))";
 
 /// `$1` is the metric.
-const LAST_EVENT: &str = "SELECT max(time) FROM public.events WHERE metric = $1";
+pub(super) const LAST_EVENT: &str = "SELECT max(time) FROM public.events WHERE metric = $1";
 
 /// In milliseconds.
 const DAY: i64 = 86_400_000;
 
-/// How far a recount has come.
+/// How far a rebuild or a verification has come.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
     /// The metric that is counted.
@@ -54,47 +54,50 @@ pub struct Progress {
     pub events: u64,
 }
 
-/// Called after each day of a recount.
+/// Called after each day.
 pub type OnProgress<'a> = &'a mut (dyn FnMut(Progress) + Send);
 
 /// Visits the days of a metric, oldest first.
-pub(crate) struct EventDays {
+pub(crate) struct EventDays<'a> {
+    client: &'a Client,
     metric: Metric,
     /// Finds the first moment of the next day.
-    statement: &'static str,
+    next: Statement,
     /// The start of the search for the next day; `None` after the last representable day.
     from: Option<BucketTime>,
-    count: u64,
+    /// The number of days that were visited.
+    pub(crate) count: u64,
     /// The first and the last day.
     span: Option<(BucketTime, BucketTime)>,
 }
 
-impl EventDays {
+impl<'a> EventDays<'a> {
     /// Visits the days with events.
-    pub(crate) const fn with_events(metric: Metric) -> Self {
-        Self::new(metric, NEXT_EVENT)
+    pub(crate) async fn with_events(
+        client: &'a Client,
+        metric: Metric,
+    ) -> Result<Self, StoreError> {
+        Self::new(client, metric, NEXT_EVENT).await
     }
 
     /// Visits the days with events, or with a rollup of a unit up to the day.
-    pub(crate) const fn with_events_or_rollups(metric: Metric) -> Self {
-        Self::new(metric, NEXT_EVENT_OR_ROLLUP)
+    pub(crate) async fn with_events_or_rollups(
+        client: &'a Client,
+        metric: Metric,
+    ) -> Result<Self, StoreError> {
+        Self::new(client, metric, NEXT_EVENT_OR_ROLLUP).await
     }
 
-    const fn new(metric: Metric, statement: &'static str) -> Self {
-        Self { metric, statement, from: Some(BucketTime::MIN), count: 0, span: None }
-    }
-
-    /// How many days were visited.
-    pub(crate) const fn count(&self) -> u64 {
-        self.count
+    async fn new(client: &'a Client, metric: Metric, next: &str) -> Result<Self, StoreError> {
+        let next = client.prepare(next).await?;
+        Ok(Self { client, metric, next, from: Some(BucketTime::MIN), count: 0, span: None })
     }
 
     /// The start of the next day.
-    pub(crate) async fn next(&mut self, client: &Client) -> Result<Option<BucketTime>, StoreError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<BucketTime>, StoreError> {
         let Some(from) = self.from else { return Ok(None) };
-        let next = client.prepare(self.statement).await?;
         let from = OffsetDateTime::from(from);
-        let row = client.query_one(&next, &[&self.metric.as_str(), &from]).await?;
+        let row = self.client.query_one(&self.next, &[&self.metric.as_str(), &from]).await?;
         let Some(day) = day(&row)? else {
             self.from = None;
             return Ok(None);
@@ -102,7 +105,7 @@ impl EventDays {
         self.from = BucketTime::from_unix_milliseconds(day.unix_milliseconds() + DAY).ok();
         self.count += 1;
         if self.span.is_none() {
-            let row = client.query_one(LAST_EVENT, &[&self.metric.as_str()]).await?;
+            let row = self.client.query_one(LAST_EVENT, &[&self.metric.as_str()]).await?;
             self.span = Some((day, self::day(&row)?.unwrap_or(day)));
         }
         Ok(Some(day))
@@ -116,9 +119,7 @@ impl EventDays {
 }
 
 /// The day of the time in the row; `None` if it is null.
-fn day(row: &tokio_postgres::Row) -> Result<Option<BucketTime>, StoreError> {
-    if column::<Option<OffsetDateTime>>(row, 0)?.is_none() {
-        return Ok(None);
-    }
-    Ok(Some(TimeUnit::Day.truncate(time(row, 0)?)))
+fn day(row: &Row) -> Result<Option<BucketTime>, StoreError> {
+    let Some(time) = column::<Option<OffsetDateTime>>(row, 0)? else { return Ok(None) };
+    Ok(Some(TimeUnit::Day.truncate(time.try_into()?)))
 }

@@ -3,6 +3,7 @@
 
 use deadpool_postgres::Client;
 use domain::{Bucket, BucketTime, Topic};
+use statistics_stream::history::HistoryQuery;
 use time::OffsetDateTime;
 
 use super::error::StoreError;
@@ -55,7 +56,7 @@ const READ_ROLLUPS: &str = "
 ///
 /// `$1` is the metric, `$2` the start of the period, `$3` its end or null, and `$4` the most
 /// buckets to return.
-const READ_MILLISECONDS: &str = "
+pub(super) const READ_MILLISECONDS: &str = "
     WITH RECURSIVE buckets (bucket) AS (
         SELECT date_bin('1 millisecond', min(time), '0001-01-01 00:00:00+00')
         FROM public.events
@@ -80,13 +81,6 @@ const READ_MILLISECONDS: &str = "
     WHERE bucket IS NOT NULL
     LIMIT $4";
 
-/// Half-open; `None` is unbounded.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Period {
-    pub(crate) from: Option<BucketTime>,
-    pub(crate) to: Option<BucketTime>,
-}
-
 #[derive(Debug)]
 pub(crate) struct KeptBuckets {
     /// The unit has no buckets before this time.
@@ -98,13 +92,12 @@ pub(crate) struct KeptBuckets {
 /// Reads at most `limit` buckets of a unit longer than the millisecond.
 pub(crate) async fn read_rollups(
     client: &Client,
-    topic: Topic,
-    period: Period,
+    query: HistoryQuery,
     limit: i64,
 ) -> Result<KeptBuckets, StoreError> {
     let read = client.prepare_cached(READ_ROLLUPS).await?;
-    let Topic { metric, unit } = topic;
-    let [from, to] = [period.from, period.to].map(|time| time.map(OffsetDateTime::from));
+    let Topic { metric, unit } = query.topic;
+    let [from, to] = [query.from, query.to].map(|time| time.map(OffsetDateTime::from));
     let rows = client.query(&read, &[&metric.as_str(), &unit.as_str(), &from, &to, &limit]).await?;
     let kept_since = time(rows.first().ok_or(StoreError::NeverCounted)?, 2)?;
     let mut buckets = Vec::with_capacity(rows.len());
@@ -120,14 +113,13 @@ pub(crate) async fn read_rollups(
 /// Reads at most `limit` milliseconds of a period. They are kept as long as their events.
 pub(crate) async fn read_milliseconds(
     client: &Client,
-    topic: Topic,
-    period: Period,
+    query: HistoryQuery,
     limit: i64,
 ) -> Result<KeptBuckets, StoreError> {
     let read = client.prepare_cached(READ_MILLISECONDS).await?;
-    let from = OffsetDateTime::from(period.from.unwrap_or(BucketTime::MIN));
-    let to = period.to.map(OffsetDateTime::from);
-    let rows = client.query(&read, &[&topic.metric.as_str(), &from, &to, &limit]).await?;
+    let from = OffsetDateTime::from(query.from.unwrap_or(BucketTime::MIN));
+    let to = query.to.map(OffsetDateTime::from);
+    let rows = client.query(&read, &[&query.topic.metric.as_str(), &from, &to, &limit]).await?;
     let buckets = rows.iter().map(bucket).collect::<Result<_, StoreError>>()?;
     Ok(KeptBuckets { kept_since: BucketTime::MIN, buckets })
 }

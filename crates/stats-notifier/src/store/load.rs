@@ -3,6 +3,7 @@
 use domain::{
     Frame, FrameKind, Metric, Retention, Statistics, TimeUnit, Topic, TopicFrame, Version,
 };
+use tokio_postgres::Row;
 
 use super::error::StoreError;
 use super::row::{bucket, parsed, time};
@@ -32,7 +33,7 @@ const NEWEST_ROLLUPS: &str = "
 /// below the one before.
 ///
 /// `$1` is the metric, `$2` the number of buckets of the window.
-const NEWEST_MILLISECONDS: &str = "
+pub(super) const NEWEST_MILLISECONDS: &str = "
     WITH RECURSIVE buckets (bucket) AS (
         SELECT date_bin('1 millisecond', max(time), '0001-01-01 00:00:00+00')
         FROM public.events
@@ -81,13 +82,12 @@ impl Store {
         let mut topics = Vec::new();
         let rollups = self.client.prepare(NEWEST_ROLLUPS).await?;
         for topic in Topic::all().filter(|topic| topic.unit != TimeUnit::Millisecond) {
-            let window = topic.unit.window();
-            let limit = i64::try_from(window).unwrap_or(i64::MAX);
             let Topic { metric, unit } = topic;
-            let rows =
-                self.client.query(&rollups, &[&metric.as_str(), &unit.as_str(), &limit]).await?;
-            let buckets = rows.iter().rev().map(bucket).collect::<Result<_, StoreError>>()?;
-            topics.push(TopicFrame { topic, window, buckets });
+            let rows = self
+                .client
+                .query(&rollups, &[&metric.as_str(), &unit.as_str(), &limit(topic)])
+                .await?;
+            topics.push(window(topic, &rows)?);
         }
         statistics.apply(&Frame { kind: FrameKind::Snapshot, version, topics })?;
         let log = self.changes_since(&stored, retention).await?;
@@ -97,7 +97,10 @@ impl Store {
         let version = statistics.version();
         let mut topics = Vec::new();
         for metric in Metric::ALL {
-            topics.push(self.newest_milliseconds(metric).await?);
+            let topic = Topic::new(metric, TimeUnit::Millisecond);
+            let rows =
+                self.client.query(NEWEST_MILLISECONDS, &[&metric.as_str(), &limit(topic)]).await?;
+            topics.push(window(topic, &rows)?);
         }
         statistics.apply(&Frame { kind: FrameKind::Snapshot, version, topics })?;
         Ok(LoadedState { statistics, cursor: log.snapshot, retention })
@@ -110,13 +113,15 @@ impl Store {
         }
         Ok(retention)
     }
+}
 
-    async fn newest_milliseconds(&self, metric: Metric) -> Result<TopicFrame, StoreError> {
-        let topic = Topic::new(metric, TimeUnit::Millisecond);
-        let window = topic.unit.window();
-        let limit = i64::try_from(window).unwrap_or(i64::MAX);
-        let rows = self.client.query(NEWEST_MILLISECONDS, &[&metric.as_str(), &limit]).await?;
-        let buckets = rows.iter().rev().map(bucket).collect::<Result<_, StoreError>>()?;
-        Ok(TopicFrame { topic, window, buckets })
-    }
+/// The number of buckets in the window of a topic, as a parameter of a statement.
+fn limit(topic: Topic) -> i64 {
+    i64::try_from(topic.unit.window()).unwrap_or(i64::MAX)
+}
+
+/// The window of a topic, from rows of its buckets, newest first.
+fn window(topic: Topic, rows: &[Row]) -> Result<TopicFrame, StoreError> {
+    let buckets = rows.iter().rev().map(bucket).collect::<Result<_, StoreError>>()?;
+    Ok(TopicFrame { topic, window: topic.unit.window(), buckets })
 }

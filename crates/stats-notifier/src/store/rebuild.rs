@@ -13,7 +13,7 @@ use super::row::column;
 use super::session::Store;
 use crate::settings::RetentionSettings;
 
-/// Deletes all counts, and the log rows that the recount includes. Sequential scans, which the
+/// Deletes all counts, and the log rows that the rebuild includes. Sequential scans, which the
 /// session disables, are right here.
 const DELETE_COUNTS: &str = "
     SET LOCAL enable_seqscan = on;
@@ -24,7 +24,7 @@ const DELETE_COUNTS: &str = "
 /// Adds the events of one day to the rollups of each unit that keeps them. Returns their number.
 ///
 /// `$1` is the metric, `$2` the start of the day.
-const COUNT_DAY: &str = "
+pub(super) const COUNT_DAY: &str = "
     WITH counted AS MATERIALIZED (
         SELECT date_trunc('second', time, 'UTC') AS second, count(*) AS events
         FROM public.events
@@ -48,7 +48,7 @@ const SET_CURSOR: &str = "
         system_identifier = (SELECT system_identifier FROM pg_control_system()),
         database_oid = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
-/// The result of a recount.
+/// The result of a rebuild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct RebuildReport {
     /// The term that counted.
@@ -94,15 +94,15 @@ impl Store {
         on_progress: OnProgress<'_>,
     ) -> Result<(), StoreError> {
         let count_day = self.client.prepare(COUNT_DAY).await?;
-        let mut days = EventDays::with_events(metric);
-        while let Some(day) = days.next(&self.client).await? {
+        let mut days = EventDays::with_events(&self.client, metric).await?;
+        while let Some(day) = days.next().await? {
             let start = OffsetDateTime::from(day);
             let row = self.client.query_one(&count_day, &[&metric.as_str(), &start]).await?;
             let events: Option<i64> = column(&row, 0)?;
             report.events += events.map_or(0, i64::unsigned_abs);
             on_progress(days.progress(day, report.events));
         }
-        report.days += days.count();
+        report.days += days.count;
         Ok(())
     }
 }

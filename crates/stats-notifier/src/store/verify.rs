@@ -2,22 +2,22 @@
 //!
 //! Each day is compared in one statement, and so by one snapshot: its events with its rollups and
 //! the log rows that are not in them yet. Units longer than a day are compared with their days. So
-//! only a check during which nothing may change needs one transaction for everything.
+//! only a verification during which nothing may change needs one transaction for everything.
 
 use domain::{BucketTime, Metric, Topic};
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, Statement};
 
 use super::error::StoreError;
 use super::row::{column, parsed, time};
 
 /// The most mismatches of a report; all are counted.
-const REPORTED_MISMATCHES: usize = 100;
+const REPORTED_MISMATCHES: u8 = 100;
 
-/// A REPEATABLE READ transaction for a check of one snapshot.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-const COMMIT: &str = "COMMIT";
+/// Begins a verification of one snapshot.
+pub(crate) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+pub(crate) const COMMIT: &str = "COMMIT";
 
 const IS_COUNTED: &str = "SELECT EXISTS (SELECT FROM public.valid_rollup_cursor)";
 
@@ -25,7 +25,7 @@ const IS_COUNTED: &str = "SELECT EXISTS (SELECT FROM public.valid_rollup_cursor)
 /// mismatches and of events; the others are mismatches.
 ///
 /// `$1` is the metric, `$2` the start of the day, `$3` the most mismatches to return.
-const COMPARE_DAY: &str = "
+pub(crate) const COMPARE_DAY: &str = "
     WITH counted AS (
         SELECT unit, bucket, sum(count) AS count
         FROM (
@@ -77,7 +77,7 @@ const COMPARE_DAY: &str = "
      LIMIT $3)";
 
 /// Compares the units longer than a day with their days. It reads rollups alone, because rows of
-/// the log that are not folded yet are missing in both. The rows are those of [`COMPARE_DAY`].
+/// the log that are not folded yet are missing in both. Returns rows as [`COMPARE_DAY`] does.
 ///
 /// `$1` is the metric, `$2` the most mismatches to return.
 const COMPARE_LONGER_UNITS: &str = "
@@ -125,7 +125,7 @@ pub struct Mismatch {
     pub expected: i64,
 }
 
-/// The result of a check.
+/// The result of a verification.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
     /// The number of events.
@@ -147,7 +147,7 @@ impl VerifyReport {
                 self.buckets += unsigned(column(row, 2)?);
                 self.mismatches += unsigned(column(row, 3)?);
                 self.events += column::<Option<i64>>(row, 4)?.map_or(0, unsigned);
-            } else if self.first_mismatches.len() < REPORTED_MISMATCHES {
+            } else if self.first_mismatches.len() < usize::from(REPORTED_MISMATCHES) {
                 self.first_mismatches.push(Mismatch {
                     topic: Topic::new(metric, parsed(row, 0)?),
                     time: time(row, 1)?,
@@ -160,28 +160,22 @@ impl VerifyReport {
     }
 }
 
-pub(crate) async fn begin(client: &Client) -> Result<(), StoreError> {
-    Ok(client.batch_execute(BEGIN).await?)
-}
-
-pub(crate) async fn commit(client: &Client) -> Result<(), StoreError> {
-    Ok(client.batch_execute(COMMIT).await?)
-}
-
 /// Whether the rollups belong to this database.
 pub(crate) async fn is_counted(client: &Client) -> Result<bool, StoreError> {
     column(&client.query_one(IS_COUNTED, &[]).await?, 0)
 }
 
+/// `compare` is the prepared [`COMPARE_DAY`].
 pub(crate) async fn compare_day(
     client: &Client,
+    compare: &Statement,
     metric: Metric,
     day: BucketTime,
     report: &mut VerifyReport,
 ) -> Result<(), StoreError> {
-    let compare = client.prepare(COMPARE_DAY).await?;
     let start = OffsetDateTime::from(day);
-    let rows = client.query(&compare, &[&metric.as_str(), &start, &limit()]).await?;
+    let rows =
+        client.query(compare, &[&metric.as_str(), &start, &i64::from(REPORTED_MISMATCHES)]).await?;
     report.add(metric, &rows)
 }
 
@@ -190,12 +184,10 @@ pub(crate) async fn compare_longer_units(
     metric: Metric,
     report: &mut VerifyReport,
 ) -> Result<(), StoreError> {
-    let rows = client.query(COMPARE_LONGER_UNITS, &[&metric.as_str(), &limit()]).await?;
+    let rows = client
+        .query(COMPARE_LONGER_UNITS, &[&metric.as_str(), &i64::from(REPORTED_MISMATCHES)])
+        .await?;
     report.add(metric, &rows)
-}
-
-fn limit() -> i64 {
-    i64::try_from(REPORTED_MISMATCHES).unwrap_or(i64::MAX)
 }
 
 /// A number of rows or events, which Postgres returns as a signed integer.

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use domain::{Statistics, Topic};
-use local_stack::test_database::TestDatabase;
 use postgres_kit::locks::{FIND_HOLDERS, GATE};
 use service_kit::metrics::Metrics;
 use statistics_stream::{Hub, HubSettings};
@@ -18,7 +17,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::support::{DEADLINE, Parents, insert_parents, settings};
+use crate::support::{DEADLINE, Fixture};
 
 /// A stats-notifier that leads, until the end of the test.
 struct Running {
@@ -131,21 +130,20 @@ async fn flow_until_shut(client: &Client, insert: &str) -> i64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_of_age_t_that_did_not_notify_is_seen_within_a_sixteenth_of_t() {
-    let database = TestDatabase::create().await;
-    let (producer, holder) = (database.connect().await, database.connect().await);
-    let Parents { base_item, .. } = insert_parents(&producer).await;
-    let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
-    let probe = PauseProbe::start(database.connect().await);
-    let running = run(settings(&database)).await;
+    let fixture = Fixture::create().await;
+    let (insert, producer) = (fixture.insert_item(), &fixture.producer);
+    let holder = fixture.database.connect().await;
+    let probe = PauseProbe::start(fixture.database.connect().await);
+    let running = run(fixture.settings.clone()).await;
     let mut expected = 1;
     for age in [50, 300, 1_000, 3_000, 8_000].map(Duration::from_millis) {
-        expected += flow_until_shut(&producer, &insert).await;
+        expected += flow_until_shut(producer, &insert).await;
         // Its trigger finds the gate shut, so its commit does not notify.
         holder.batch_execute("BEGIN").await.unwrap();
         let begun = Instant::now();
         holder.batch_execute(&insert).await.unwrap();
-        assert!(gate_is_shut(&producer).await, "the trigger must have run while the gate was shut");
-        until_gate(&producer, false).await;
+        assert!(gate_is_shut(producer).await, "the trigger must have run while the gate was shut");
+        until_gate(producer, false).await;
         tokio::time::sleep_until((begun + age).into()).await;
         let age = begun.elapsed();
         probe.reset();
@@ -162,17 +160,13 @@ async fn a_commit_of_age_t_that_did_not_notify_is_seen_within_a_sixteenth_of_t()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counts_arrive_within_the_floor_without_a_listener() {
-    let database = TestDatabase::create().await;
-    let producer = database.connect().await;
-    let Parents { base_item, .. } = insert_parents(&producer).await;
-    let mut settings = settings(&database);
-    settings.tick.listen = false;
-    let probe = PauseProbe::start(database.connect().await);
-    let running = run(settings).await;
-    let insert = format!("INSERT INTO items VALUES (gen_random_uuid(), '{base_item}', now())");
+    let mut fixture = Fixture::create().await;
+    fixture.settings.tick.listen = false;
+    let probe = PauseProbe::start(fixture.database.connect().await);
+    let running = run(fixture.settings.clone()).await;
     for count in 2..6 {
         probe.reset();
-        producer.batch_execute(&insert).await.unwrap();
+        fixture.execute(&fixture.insert_item()).await;
         let seen = running.until_items(count).await;
         let bound = Duration::from_millis(1_100) + probe.longest();
         assert!(seen <= bound, "seen after {seen:?}, which is more than {bound:?}");

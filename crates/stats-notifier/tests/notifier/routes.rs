@@ -1,13 +1,11 @@
 //! What the internal routes answer.
 
 use actix_web::{App, test, web};
-use local_stack::test_database::TestDatabase;
 use serde_json::Value;
 use stats_notifier::history::HistoryReader;
 use stats_notifier::settings::Settings;
-use stats_notifier::store::Statements;
 
-use crate::support::{insert_parents, lead, settings};
+use crate::support::Fixture;
 
 /// The status and the `type` of the answer to a query for all days with created items.
 async fn history_of_days(settings: &Settings) -> (u16, Option<String>) {
@@ -25,17 +23,11 @@ async fn history_of_days(settings: &Settings) -> (u16, Option<String>) {
 /// A repeated query would fail again, so the answer must not ask for one.
 #[tokio::test]
 async fn a_row_that_cannot_be_read_is_an_internal_error() {
-    let database = TestDatabase::create().await;
-    let client = database.connect().await;
-    insert_parents(&client).await;
-    let settings = settings(&database);
-    let never_counted = Some("/problems/unavailable".to_owned());
-    assert_eq!(history_of_days(&settings).await, (503, never_counted));
-    drop(lead(&settings, Statements::default()).await);
-    assert_eq!(history_of_days(&settings).await, (200, None));
-    client
-        .batch_execute("UPDATE rollup SET bucket = '20000-01-01Z' WHERE unit = 'day'")
-        .await
-        .unwrap();
-    assert_eq!(history_of_days(&settings).await, (500, Some("/problems/internal".to_owned())));
+    let fixture = Fixture::create().await;
+    let problem = |name: &str| Some(format!("/problems/{name}"));
+    assert_eq!(history_of_days(&fixture.settings).await, (503, problem("unavailable")));
+    drop(fixture.lead().await);
+    assert_eq!(history_of_days(&fixture.settings).await, (200, None));
+    fixture.execute("UPDATE rollup SET bucket = '20000-01-01Z' WHERE unit = 'day'").await;
+    assert_eq!(history_of_days(&fixture.settings).await, (500, problem("internal")));
 }

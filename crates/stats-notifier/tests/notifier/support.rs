@@ -1,16 +1,17 @@
-//! Settings and sessions for the tests, producers in plain SQL, and the counts to expect.
+//! Databases and leaders for the tests, producers in plain SQL, and the counts to expect.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{BucketTime, Metric, TimeUnit, Topic};
+use domain::{BucketTime, Metric, TimeUnit, Topic, TopicFrame};
 use local_stack::test_database::TestDatabase;
 use statistics_stream::{Hub, HubSettings};
 use stats_notifier::settings::Settings;
-use stats_notifier::store::{Statements, Store};
+use stats_notifier::store::{Statements, Store, StoreError};
 use stats_notifier::term::Term;
-use tokio_postgres::Client;
+use stats_notifier::verify::{Verifier, VerifyMode, VerifyReport};
+use tokio_postgres::{Client, SimpleQueryMessage};
 use uuid::Uuid;
 
 /// The time limit of every wait for a condition.
@@ -19,98 +20,202 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// Counts by topic and bucket, without zeros.
 pub(crate) type Counts = BTreeMap<(usize, BucketTime), i64>;
 
-/// The settings of a stats-notifier for this database, on a free port.
-pub(crate) fn settings(database: &TestDatabase) -> Settings {
-    let mut settings = Settings::load().unwrap();
-    settings.database = database.notifier();
-    settings.internal.port = 0;
-    // No retention, so that all units count events of any time. Tests of retention set it.
-    (settings.retention.second_days, settings.retention.minute_days) = (0, 0);
-    settings
-}
-
-/// Takes the lead and begins a term.
-pub(crate) async fn lead(settings: &Settings, statements: Statements) -> (Store, Term, Arc<Hub>) {
-    let store = Store::connect(&settings.database, &settings.leader, statements).await.unwrap();
-    assert!(store.try_lead().await.unwrap(), "no other session may lead yet");
-    let hub = Hub::new(HubSettings::default());
-    let term = Term::begin(&store, Arc::clone(&hub), settings).await.unwrap();
-    (store, term, hub)
-}
-
-/// Takes the lead as soon as the server has noticed that the session of the old leader is gone.
-pub(crate) async fn lead_again(settings: &Settings) -> Store {
-    let store =
-        Store::connect(&settings.database, &settings.leader, Statements::default()).await.unwrap();
-    let lead = async { while !store.try_lead().await.unwrap() {} };
-    tokio::time::timeout(DEADLINE, lead).await.expect("the lead must become free");
-    store
-}
-
-/// The rows that the events of a test refer to.
-pub(crate) struct Parents {
+/// A database with one item, and the settings of a stats-notifier for it.
+pub(crate) struct Fixture {
+    pub(crate) database: TestDatabase,
+    /// A superuser, who writes events as producers do.
+    pub(crate) producer: Client,
+    pub(crate) settings: Settings,
     pub(crate) base_item: Uuid,
     pub(crate) user: Uuid,
     /// Created long before the events of the test.
     pub(crate) item: Uuid,
 }
 
-/// Inserts a base item, a user and an item.
-pub(crate) async fn insert_parents(client: &Client) -> Parents {
-    let [base_item, user, item] = [(); 3].map(|()| Uuid::now_v7());
-    client.execute("INSERT INTO base_items VALUES ($1, 'a thing')", &[&base_item]).await.unwrap();
-    client.execute("INSERT INTO users VALUES ($1)", &[&user]).await.unwrap();
-    let old = "INSERT INTO items VALUES ($1, $2, '1999-12-31 23:59:59.999+00')";
-    client.execute(old, &[&item, &base_item]).await.unwrap();
-    Parents { base_item, user, item }
-}
+impl Fixture {
+    pub(crate) async fn create() -> Self {
+        let database = TestDatabase::create().await;
+        let producer = database.connect().await;
+        let mut settings = Settings::load().unwrap();
+        settings.database = database.notifier();
+        settings.internal.port = 0;
+        // No retention, so that all units count events of any time. Tests of retention set it.
+        (settings.retention.second_days, settings.retention.minute_days) = (0, 0);
+        let [base_item, user, item] = [(); 3].map(|()| Uuid::now_v7());
+        let fixture = Self { database, producer, settings, base_item, user, item };
+        let parents = format!(
+            "INSERT INTO base_items VALUES ('{base_item}', 'a thing'); \
+             INSERT INTO users VALUES ('{user}'); \
+             INSERT INTO items VALUES ('{item}', '{base_item}', '1999-12-31 23:59:59.999+00')"
+        );
+        fixture.execute(&parents).await;
+        fixture
+    }
 
-/// Counts the events without the SQL of the product.
-pub(crate) async fn counted_from_events(client: &Client) -> Counts {
-    let events = "SELECT 'item-creation', created_at FROM items \
-                  UNION ALL SELECT 'transfers', \"timestamp\" FROM transfers";
-    let mut counts = Counts::new();
-    for row in client.query(events, &[]).await.unwrap() {
-        let metric: Metric = row.get::<_, &str>(0).parse().unwrap();
-        let time: BucketTime = row.get::<_, time::OffsetDateTime>(1).try_into().unwrap();
-        for unit in TimeUnit::ALL {
-            *counts.entry((Topic::new(metric, unit).index(), unit.truncate(time))).or_insert(0) +=
-                1;
+    /// Runs statements of the producer.
+    pub(crate) async fn execute(&self, sql: &str) {
+        self.producer.batch_execute(sql).await.unwrap();
+    }
+
+    /// The statement that inserts an item of now.
+    pub(crate) fn insert_item(&self) -> String {
+        format!("INSERT INTO items VALUES (gen_random_uuid(), '{}', now())", self.base_item)
+    }
+
+    /// The statement that inserts an item for each `n`, at a time that is an expression of `n`.
+    pub(crate) fn insert_items(&self, time: &str, numbers: &str) -> String {
+        format!(
+            "INSERT INTO items SELECT gen_random_uuid(), '{}', {time} FROM generate_series({numbers}) AS n",
+            self.base_item
+        )
+    }
+
+    /// The statement that inserts a transfer for each `n`, at a time that is an expression of `n`.
+    pub(crate) fn insert_transfers(&self, time: &str, numbers: &str) -> String {
+        let Self { user, item, .. } = self;
+        format!(
+            "INSERT INTO transfers SELECT gen_random_uuid(), {time}, '{user}', '{item}' FROM generate_series({numbers}) AS n"
+        )
+    }
+
+    /// Connects as a leader does.
+    pub(crate) async fn connect(&self) -> Store {
+        let Settings { database, leader, .. } = &self.settings;
+        Store::connect(database, leader, Statements::default()).await.unwrap()
+    }
+
+    /// Takes the lead and begins a term.
+    pub(crate) async fn lead(&self) -> Leader {
+        let store = self.connect().await;
+        assert!(store.try_lead().await.unwrap(), "no other session may lead yet");
+        Leader::begin(store, &self.settings).await
+    }
+
+    /// Takes the lead as soon as the server has noticed that the session of the old leader is gone.
+    pub(crate) async fn lead_again(&self) -> Leader {
+        let store = self.connect().await;
+        let lead = async { while !store.try_lead().await.unwrap() {} };
+        tokio::time::timeout(DEADLINE, lead).await.expect("the lead must become free");
+        Leader::begin(store, &self.settings).await
+    }
+
+    /// Compares the counts with the events.
+    pub(crate) async fn verify(&self, mode: VerifyMode) -> Result<VerifyReport, StoreError> {
+        let Settings { database, leader, .. } = &self.settings;
+        let verifier = Verifier::connect(database, leader.address_check_interval.get()).await?;
+        verifier.verify(mode, &mut |_| ()).await
+    }
+
+    pub(crate) async fn log_rows(&self) -> i64 {
+        self.producer.query_one("SELECT count(*) FROM count_log", &[]).await.unwrap().get(0)
+    }
+
+    /// Counts the events without the SQL of the product.
+    pub(crate) async fn counted_from_events(&self) -> Counts {
+        let events = "SELECT 'item-creation', created_at FROM items \
+                      UNION ALL SELECT 'transfers', \"timestamp\" FROM transfers";
+        let mut counts = Counts::new();
+        for row in self.producer.query(events, &[]).await.unwrap() {
+            let metric: Metric = row.get::<_, &str>(0).parse().unwrap();
+            let time: BucketTime = row.get::<_, time::OffsetDateTime>(1).try_into().unwrap();
+            for unit in TimeUnit::ALL {
+                let bucket = (Topic::new(metric, unit).index(), unit.truncate(time));
+                *counts.entry(bucket).or_insert(0) += 1;
+            }
         }
+        counts
     }
-    counts
+
+    /// The counts in the rollups: all units but the millisecond.
+    pub(crate) async fn rolled_up(&self) -> Counts {
+        let rollup = "SELECT metric || '/' || unit, bucket, count FROM rollup WHERE count <> 0";
+        let mut counts = Counts::new();
+        for row in self.producer.query(rollup, &[]).await.unwrap() {
+            let topic: Topic = row.get::<_, &str>(0).parse().unwrap();
+            let time: BucketTime = row.get::<_, time::OffsetDateTime>(1).try_into().unwrap();
+            counts.insert((topic.index(), time), row.get(2));
+        }
+        counts
+    }
 }
 
-/// The counts that the hub shows. The windows are large enough for all events of these tests.
-pub(crate) fn shown(hub: &Hub) -> Counts {
-    let all = |statistics: &domain::Statistics| {
-        let topics = Topic::all().map(|topic| statistics.snapshot(topic, usize::MAX));
-        let bucket = |topic: Topic| {
-            move |bucket: domain::Bucket| ((topic.index(), bucket.time), bucket.count)
+/// A leader that a test drives step by step.
+pub(crate) struct Leader {
+    pub(crate) term: Term,
+    pub(crate) store: Store,
+    pub(crate) hub: Arc<Hub>,
+}
+
+impl Leader {
+    pub(crate) async fn begin(store: Store, settings: &Settings) -> Self {
+        let hub = Hub::new(HubSettings::default());
+        let term = Term::begin(&store, Arc::clone(&hub), settings).await.unwrap();
+        Self { term, store, hub }
+    }
+
+    /// Returns the number of log rows.
+    pub(crate) async fn tick(&mut self) -> u64 {
+        self.term.tick(&self.store).await.unwrap()
+    }
+
+    pub(crate) async fn flush(&mut self) {
+        self.term.flush(&self.store).await.unwrap();
+    }
+
+    /// Purges what has been counted, in batches of `limit` rows.
+    pub(crate) async fn purge(&mut self, limit: u32) {
+        while self.term.purge(&self.store, limit).await.unwrap() {}
+    }
+
+    /// Ticks, flushes and purges until the log is empty. A transaction of another test may keep the
+    /// last rows for a while, because snapshots are of the whole cluster.
+    pub(crate) async fn until_purged(&mut self, fixture: &Fixture) {
+        let purge = async {
+            while fixture.log_rows().await > 0 {
+                self.tick().await;
+                self.flush().await;
+                self.term.purge(&self.store, 20).await.unwrap();
+            }
         };
-        let counts = topics.flat_map(|part| part.buckets.into_iter().map(bucket(part.topic)));
-        counts.filter(|(_, count)| *count != 0).collect()
-    };
-    hub.with_state(all).expect("the term has begun")
-}
-
-/// The counts in the rollups: all units but the millisecond.
-pub(crate) async fn rolled_up(client: &Client) -> Counts {
-    let rollup = "SELECT metric, unit, bucket, count FROM rollup WHERE count <> 0";
-    let mut counts = Counts::new();
-    for row in client.query(rollup, &[]).await.unwrap() {
-        let topic: Topic =
-            format!("{}/{}", row.get::<_, &str>(0), row.get::<_, &str>(1)).parse().unwrap();
-        let time: BucketTime = row.get::<_, time::OffsetDateTime>(2).try_into().unwrap();
-        counts.insert((topic.index(), time), row.get(3));
+        tokio::time::timeout(DEADLINE, purge)
+            .await
+            .expect("rows that ticks and flushes have counted must be purged");
     }
-    counts
+
+    /// The window of a topic.
+    pub(crate) fn window(&self, topic: &str) -> TopicFrame {
+        let topic = topic.parse().unwrap();
+        self.hub.with_state(|statistics| statistics.snapshot(topic, usize::MAX)).unwrap()
+    }
+
+    /// The counts that the hub shows. The windows are large enough for all events of these tests.
+    pub(crate) fn shown(&self) -> Counts {
+        let mut counts = Counts::new();
+        for topic in Topic::all() {
+            let buckets = self.window(&topic.to_string()).buckets.into_iter();
+            let buckets = buckets.filter(|bucket| bucket.count != 0);
+            counts.extend(buckets.map(|bucket| ((topic.index(), bucket.time), bucket.count)));
+        }
+        counts
+    }
 }
 
 /// `counts` without the milliseconds.
 pub(crate) fn coarser(counts: &Counts) -> Counts {
-    let milliseconds = [Metric::ItemCreation, Metric::Transfers]
-        .map(|metric| Topic::new(metric, TimeUnit::Millisecond).index());
+    let milliseconds = Metric::ALL.map(|metric| Topic::new(metric, TimeUnit::Millisecond).index());
     let kept = counts.iter().filter(|((topic, _), _)| !milliseconds.contains(topic));
     kept.map(|(&key, &count)| (key, count)).collect()
+}
+
+/// Runs a statement in a transaction that is rolled back, and returns its plan, with what each node
+/// of it did.
+pub(crate) async fn plan(client: &Client, statement: &str) -> serde_json::Value {
+    let explain = format!("BEGIN; EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}; ROLLBACK");
+    let explained = client.simple_query(&explain).await.unwrap();
+    let row = explained.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    let mut plans: serde_json::Value = serde_json::from_str(row.unwrap()).unwrap();
+    plans[0]["Plan"].take()
 }

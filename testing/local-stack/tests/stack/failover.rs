@@ -277,17 +277,15 @@ async fn the_services_leave_a_primary_that_hangs() {
     pair.services.post(20).await;
     pair.services.until_exact(&subscriber, "before").await;
     pair.standby.until_caught_up(&pair.services.client).await;
-    let database = pair.services.database.clone();
-    let check = Verifier::connect(&database).await.unwrap();
+    let interval = Duration::from_millis(100);
+    let verifier = Verifier::connect(&pair.services.database, interval).await.unwrap();
     pair.address.set(LinkMode::Hung);
     pair.fail_over().await;
     let failed_over = Instant::now();
-    let interval = Duration::from_millis(100);
     let mut ignore = |_| ();
-    let checked =
-        check.verify_unless_left_behind(VerifyMode::OneSnapshot, &database, interval, &mut ignore);
+    let checked = verifier.verify(VerifyMode::OneSnapshot, &mut ignore);
     let checked = tokio::time::timeout(DEADLINE, checked).await.expect("a check must end too");
-    assert!(matches!(checked, Err(StoreError::LeftBehind)), "{checked:?}");
+    assert!(matches!(checked, Err(StoreError::ServerReplaced)), "{checked:?}");
     let producer = RepeatingProducer::start(&pair.services);
     producer.until_more(20).await;
     producer.stop().await;
@@ -371,13 +369,9 @@ async fn a_rebuild_and_a_verification_end_if_the_server_hangs() {
             match command {
                 "rebuild" => take_over_and_rebuild(&settings, &mut hang).await.map(|_| ()),
                 _ => {
-                    let check = Verifier::connect(&settings.database).await?;
-                    let mode = VerifyMode::OneSnapshot;
-                    let interval = Duration::from_millis(100);
-                    check
-                        .verify_unless_left_behind(mode, &settings.database, interval, &mut hang)
-                        .await
-                        .map(|_| ())
+                    let interval = settings.leader.address_check_interval.get();
+                    let verifier = Verifier::connect(&settings.database, interval).await?;
+                    verifier.verify(VerifyMode::OneSnapshot, &mut hang).await.map(|_| ())
                 }
             }
         };
@@ -389,6 +383,6 @@ async fn a_rebuild_and_a_verification_end_if_the_server_hangs() {
         };
         let (asked, ()) = tokio::join!(tokio::time::timeout(DEADLINE, asked), replaced);
         let asked = asked.unwrap_or_else(|_| panic!("{command} must end"));
-        assert!(matches!(asked, Err(StoreError::LeftBehind)), "{command}: {asked:?}");
+        assert!(matches!(asked, Err(StoreError::ServerReplaced)), "{command}: {asked:?}");
     }
 }
