@@ -53,8 +53,7 @@ impl BucketTime {
     /// The bounds of a period need this: a period that begins (or ends) within a millisecond begins
     /// (or ends) at the next bucket.
     pub fn parse_rounded_up(text: &str) -> Result<Self, InvalidTime> {
-        let time = OffsetDateTime::parse(text, &Rfc3339)
-            .map_err(|_| InvalidTime::NotRfc3339(text.to_owned()))?;
+        let time = parse(text)?;
         let floor = Self::try_from(time)?;
         let finer = OffsetDateTime::from(floor) < time;
         Ok(Self((floor.0 + i64::from(finer)).min(Self::MAX.0)))
@@ -70,13 +69,14 @@ impl BucketTime {
     }
 
     fn to_utc(self) -> OffsetDateTime {
-        #[expect(
-            clippy::expect_used,
-            reason = "years 1 to 9999 are within those of OffsetDateTime"
-        )]
+        #[expect(clippy::expect_used, reason = "OffsetDateTime has years 1 to 9999")]
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
-            .expect("the range of BucketTime lies within that of OffsetDateTime")
+            .expect("the range of BucketTime lies within the range of OffsetDateTime")
     }
+}
+
+fn parse(text: &str) -> Result<OffsetDateTime, InvalidTime> {
+    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| InvalidTime::NotRfc3339(text.to_owned()))
 }
 
 impl From<BucketTime> for OffsetDateTime {
@@ -121,9 +121,7 @@ impl FromStr for BucketTime {
     type Err = InvalidTime;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let time = OffsetDateTime::parse(text, &Rfc3339)
-            .map_err(|_| InvalidTime::NotRfc3339(text.to_owned()))?;
-        Self::try_from(time)
+        Self::try_from(parse(text)?)
     }
 }
 
@@ -156,13 +154,14 @@ mod tests {
     #[test]
     fn the_bounds_of_a_period_are_rounded_up_to_a_millisecond() {
         let rounded = |text| BucketTime::parse_rounded_up(text).map(|time| time.to_string());
-        assert_eq!(rounded("2026-11-23T09:37:00Z").as_deref(), Ok("2026-11-23T09:37:00Z"));
-        assert_eq!(
-            rounded("2026-11-23T09:37:00.0000001Z").as_deref(),
-            Ok("2026-11-23T09:37:00.001Z")
-        );
-        assert_eq!(rounded("1969-12-31T23:59:59.9991Z").as_deref(), Ok("1970-01-01T00:00:00Z"));
-        assert_eq!(rounded("9999-12-31T23:59:59.9999Z").as_deref(), Ok("9999-12-31T23:59:59.999Z"));
+        for (text, expected) in [
+            ("2026-11-23T09:37:00Z", "2026-11-23T09:37:00Z"),
+            ("2026-11-23T09:37:00.0000001Z", "2026-11-23T09:37:00.001Z"),
+            ("1969-12-31T23:59:59.9991Z", "1970-01-01T00:00:00Z"),
+            ("9999-12-31T23:59:59.9999Z", "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(rounded(text).as_deref(), Ok(expected));
+        }
         assert_eq!(rounded("0000-12-31T23:59:59.9999Z"), Err(InvalidTime::OutOfRange));
     }
 

@@ -60,17 +60,6 @@ pub enum ApplyError {
     },
 }
 
-/// How a receiver that holds some version gets to the current one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resume {
-    /// By the changes since its version.
-    Patch,
-    /// By snapshots: its version is of another term, or too old.
-    Snapshot,
-    /// It waits: it holds a later version of this term, and this state has to catch up first.
-    Ahead,
-}
-
 /// The state that a frame builds on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FrameBase {
@@ -153,25 +142,16 @@ impl Statistics {
         Ok(())
     }
 
-    /// How a receiver that holds version `from` gets to this version.
-    pub fn resume(&self, from: Version) -> Resume {
-        if from.nonce != self.version.nonce || from.tick < self.resume_floor {
-            Resume::Snapshot
-        } else if from.tick > self.version.tick {
-            Resume::Ahead
-        } else {
-            Resume::Patch
-        }
-    }
-
-    /// The state that the next frame for a receiver of version `from` builds on. `None` if the
-    /// receiver is [ahead](Resume::Ahead), and so gets no frame.
+    /// The state that the next frame for a receiver of version `from` builds on: that version, or
+    /// none if it is of another term or too old. `None` if the receiver is ahead: it holds a later
+    /// version of this term, and gets no frame until this state has caught up.
     pub fn base(&self, from: Option<Version>) -> Option<FrameBase> {
-        let Some(from) = from else { return Some(FrameBase::Empty) };
-        match self.resume(from) {
-            Resume::Patch => Some(FrameBase::Tick(from.tick)),
-            Resume::Snapshot => Some(FrameBase::Empty),
-            Resume::Ahead => None,
+        match from {
+            Some(from) if from.nonce == self.version.nonce && from.tick > self.version.tick => None,
+            Some(from) if from.nonce == self.version.nonce && from.tick >= self.resume_floor => {
+                Some(FrameBase::Tick(from.tick))
+            }
+            _ => Some(FrameBase::Empty),
         }
     }
 
@@ -189,7 +169,7 @@ impl Statistics {
 
     /// Those of the newest `window` buckets of `topic` that a tick after `since` named.
     ///
-    /// Complete only for a receiver that may [resume by a patch](Resume::Patch).
+    /// Complete only for a receiver whose [base](Statistics::base) is that tick.
     pub fn changes_since(&self, since: u64, topic: Topic, window: usize) -> TopicFrame {
         let held = &self.topics[topic.index()];
         let window = window.min(held.capacity());
@@ -204,7 +184,7 @@ impl Statistics {
     }
 
     /// The frame that brings a receiver of `topics` from version `from` to this version. `None` if
-    /// nothing changed for the receiver, or if it is [ahead](Resume::Ahead).
+    /// nothing changed for the receiver, or if it is [ahead](Statistics::base).
     pub fn frame_since(&self, from: Option<Version>, topics: &[Topic]) -> Option<Frame> {
         let base = self.base(from)?;
         let parts = topics.iter().filter_map(|&topic| self.topic_since(base, topic, usize::MAX));

@@ -20,6 +20,11 @@ pub fn raise_open_files() -> Option<u64> {
     }
 }
 
+/// The limit of open files of this process, or `None` if there is none.
+pub fn open_files() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -86,7 +86,7 @@ pub enum RequestError {
 
 impl RequestError {
     /// The stable problem type, and its title.
-    pub const fn problem_type(&self) -> (&'static str, &'static str) {
+    const fn problem_type(&self) -> (&'static str, &'static str) {
         match self {
             Self::Unit(_) => ("/problems/unknown-unit", "Unknown unit"),
             Self::Topic(_) => ("/problems/unknown-topic", "Unknown topic"),
@@ -110,11 +110,7 @@ impl RequestError {
     fn field(&self) -> Option<&str> {
         match self {
             Self::Unit(_) => Some("unit"),
-            Self::Topic(_)
-            | Self::Selection(InvalidSelection::Empty | InvalidSelection::Twice(_)) => {
-                Some("topic")
-            }
-            Self::Selection(InvalidSelection::NoWindow) => Some("last"),
+            Self::Topic(_) | Self::Selection(_) => Some("topic"),
             Self::Parameter { name, .. } => Some(name),
             Self::UnknownParameter { name, .. } | Self::Repeated(name) => Some(name),
             Self::NotKept { .. } | Self::Backwards { .. } => Some("from"),

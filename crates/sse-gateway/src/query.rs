@@ -1,7 +1,9 @@
 //! Parses the query string of a client's request.
 
+use std::fmt::Display;
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 use actix_web::web::Query;
@@ -68,7 +70,7 @@ pub fn parse_topic_query(
     let mut limit = None;
     for (name, value) in parameters(query)? {
         match name.as_str() {
-            "last" => once("last", &mut last, value, parse_number("buckets", 1..=LAST_MAX))?,
+            "last" => once("last", &mut last, value, parse_last)?,
             "heartbeat" => once("heartbeat", &mut heartbeat, value, parse_heartbeat)?,
             "payload" => once("payload", &mut payload, value, parse_payload)?,
             "from" => once("from", &mut from, value, parse_time)?,
@@ -97,8 +99,8 @@ pub fn parse_topic_query(
     if limit.is_some() {
         return Err(RequestError::Mixed);
     }
-    let selection =
-        narrowed(Selection::one(topic).with_payload(payload.unwrap_or(Payload::Changes)), last)?;
+    let selection = Selection::one(topic).with_payload(payload.unwrap_or(Payload::Changes));
+    let selection = narrowed(selection, last);
     Ok(StatisticsQuery::Window(WindowQuery { selection, heartbeat }))
 }
 
@@ -113,7 +115,7 @@ pub fn parse_topics_query(query: &str) -> Result<WindowQuery, RequestError> {
     for (name, value) in parameters(query)? {
         match name.as_str() {
             "topic" => topics.push(value.parse()?),
-            "last" => once("last", &mut last, value, parse_number("buckets", 1..=LAST_MAX))?,
+            "last" => once("last", &mut last, value, parse_last)?,
             "heartbeat" => once("heartbeat", &mut heartbeat, value, parse_heartbeat)?,
             _ => {
                 return Err(RequestError::UnknownParameter {
@@ -123,7 +125,7 @@ pub fn parse_topics_query(query: &str) -> Result<WindowQuery, RequestError> {
             }
         }
     }
-    Ok(WindowQuery { selection: narrowed(Selection::many(topics)?, last)?, heartbeat })
+    Ok(WindowQuery { selection: narrowed(Selection::many(topics)?, last), heartbeat })
 }
 
 fn parameters(query: &str) -> Result<Vec<(String, String)>, RequestError> {
@@ -131,11 +133,11 @@ fn parameters(query: &str) -> Result<Vec<(String, String)>, RequestError> {
     query.map(Query::into_inner).map_err(|error| RequestError::Query(error.to_string()))
 }
 
-fn narrowed(selection: Selection, last: Option<usize>) -> Result<Selection, RequestError> {
-    Ok(match last {
-        Some(last) => selection.narrowed(last)?,
+fn narrowed(selection: Selection, last: Option<NonZeroUsize>) -> Selection {
+    match last {
+        Some(last) => selection.narrowed(last),
         None => selection,
-    })
+    }
 }
 
 /// Parses the value of a parameter that may occur only once.
@@ -156,16 +158,21 @@ fn once<T>(
     Ok(())
 }
 
-fn parse_number(
+fn parse_number<T: FromStr + PartialOrd + Display>(
     unit: &'static str,
-    range: RangeInclusive<usize>,
-) -> impl FnOnce(&str) -> Result<usize, String> {
+    range: RangeInclusive<T>,
+) -> impl FnOnce(&str) -> Result<T, String> {
     move |text| {
         let number = text.parse().ok().filter(|number| range.contains(number));
         number.ok_or_else(|| {
             format!("expected a number of {unit} from {} to {}", range.start(), range.end())
         })
     }
+}
+
+fn parse_last(text: &str) -> Result<NonZeroUsize, String> {
+    let max = NonZeroUsize::MIN.saturating_add(LAST_MAX - 1);
+    parse_number("buckets", NonZeroUsize::MIN..=max)(text)
 }
 
 fn parse_heartbeat(text: &str) -> Result<Duration, String> {

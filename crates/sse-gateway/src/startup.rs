@@ -7,7 +7,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, web};
 use actix_web_lab::middleware::CatchPanic;
 use service_kit::health::Readiness;
-use service_kit::limits::raise_open_files;
+use service_kit::limits::open_files;
 use service_kit::server::Bounds;
 use service_kit::service::{About, Application, ServiceBuilder};
 use service_kit::settings::comma_separated;
@@ -85,7 +85,8 @@ pub fn build(
 }
 
 fn warn_about_few_open_files(clients: usize) {
-    let files = raise_open_files();
+    // `Command::execute` has raised the limit.
+    let files = open_files();
     if files.is_some_and(|files| usize::try_from(files).is_ok_and(|files| files <= clients)) {
         tracing::warn!(
             limit.open_files = files,

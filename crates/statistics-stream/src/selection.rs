@@ -1,5 +1,7 @@
 //! What one subscriber asks for.
 
+use std::num::NonZeroUsize;
+
 use domain::Topic;
 
 /// How much each event carries.
@@ -29,9 +31,6 @@ pub enum InvalidSelection {
     /// A topic is listed twice.
     #[error("{0} is named twice")]
     Twice(Topic),
-    /// A window of 0 buckets.
-    #[error("last must be at least 1")]
-    NoWindow,
 }
 
 impl Selection {
@@ -53,21 +52,22 @@ impl Selection {
                 return Err(InvalidSelection::Twice(*topic));
             }
         }
-        Ok(Self { topics, last: usize::MAX, payload: Payload::Changes, array: true })
+        Ok(Self::array(topics))
+    }
+
+    const fn array(topics: Vec<Topic>) -> Self {
+        Self { topics, last: usize::MAX, payload: Payload::Changes, array: true }
     }
 
     /// Every topic.
     pub fn all() -> Self {
-        let topics = Topic::all().collect();
-        Self { topics, last: usize::MAX, payload: Payload::Changes, array: true }
+        Self::array(Topic::all().collect())
     }
 
     /// Only the newest `last` buckets of each topic.
-    ///
-    /// # Errors
-    /// [`InvalidSelection::NoWindow`] for 0.
-    pub fn narrowed(self, last: usize) -> Result<Self, InvalidSelection> {
-        if last == 0 { Err(InvalidSelection::NoWindow) } else { Ok(Self { last, ..self }) }
+    #[must_use]
+    pub fn narrowed(self, last: NonZeroUsize) -> Self {
+        Self { last: last.get(), ..self }
     }
 
     /// With this payload instead of [`Payload::Changes`].
@@ -92,7 +92,7 @@ impl Selection {
     }
 
     /// Whether data is an array of topics, or one topic by itself.
-    pub const fn is_array(&self) -> bool {
+    pub(crate) const fn is_array(&self) -> bool {
         self.array
     }
 }

@@ -3,9 +3,12 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::Api;
+use crate::support::{Api, IS_NDJSON};
 
-const NDJSON: &str = "application/x-ndjson";
+/// A line.
+fn item(id: Uuid, base_item: &str, time: &str) -> String {
+    format!(r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"{time}"}}"#)
+}
 
 #[tokio::test]
 async fn good_lines_are_stored_and_bad_lines_are_named() {
@@ -14,39 +17,29 @@ async fn good_lines_are_stored_and_bad_lines_are_named() {
     let (id, unknown_id) = (Uuid::now_v7(), Uuid::now_v7());
     let lines = [
         format!(r#"{{"base_item_id":"{base_item}"}}"#),
-        format!(
-            r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"2020-01-01T00:00:00Z"}}"#
-        ),
+        item(id, &base_item, "2020-01-01T00:00:00Z"),
         String::new(),
         format!(r#"{{"id":"{id}","base_item_id":"{base_item}"}}"#),
-        format!(
-            r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"2021-01-01T00:00:00Z"}}"#
-        ),
+        item(id, &base_item, "2021-01-01T00:00:00Z"),
         format!(r#"{{"base_item_id":"{unknown_id}"}}"#),
         "{".to_owned(),
         format!(r#"{{"base_item_id":"{}"}}"#, "x".repeat(70_000)),
         format!(r#"{{"base_item_id":"{base_item}","created_at":"2027-01-01T00:00:00Z"}}"#),
         format!(r#"{{"base_item_id":"{base_item}"}}"#),
     ];
-    let answer = api.post_text("/items", NDJSON, &lines.join("\n")).await;
+    let answer = api.upload("/items", &lines.join("\n")).await;
     assert_eq!(answer.status, 422, "{}", answer.body);
-    let counts =
-        ["accepted", "repeated", "rejected"].map(|name| answer.body[name].as_u64().unwrap());
-    assert_eq!(counts, [3, 1, 5]);
-    let errors = answer.body["errors"].as_array().unwrap();
-    let mut named: Vec<_> = errors
-        .iter()
-        .map(|error| (error["line"].as_u64().unwrap(), error["field"].clone()))
-        .collect();
-    named.sort_by_key(|(line, _)| *line);
+    assert_eq!(answer.counts(), [3, 1, 5]);
+    let mut errors = answer.errors();
+    errors.sort_unstable();
     let expected = [
-        (5, json!("id")),
-        (6, json!("base_item_id")),
-        (7, json!(null)),
-        (8, json!("the line")),
-        (9, json!("created_at")),
+        (5, Some("id")),
+        (6, Some("base_item_id")),
+        (7, None),
+        (8, Some("the line")),
+        (9, Some("created_at")),
     ];
-    assert_eq!(named, expected);
+    assert_eq!(errors, expected);
     assert_eq!(api.rows().await, [1, 1, 4, 0]);
 }
 
@@ -56,16 +49,11 @@ async fn an_upload_of_many_chunks_can_be_repeated() {
     let (base_item, ..) = api.parents().await;
     let line = |_| format!(r#"{{"id":"{}","base_item_id":"{base_item}"}}"#, Uuid::now_v7());
     let body = (0..3_500).map(line).collect::<Vec<_>>().join("\n") + "\n";
-    let first = api.post_text("/items", NDJSON, &body).await;
-    assert_eq!(
-        (first.status, first.body),
-        (200, json!({ "accepted": 3_500, "repeated": 0, "rejected": 0 }))
-    );
-    let again = api.post_text("/items", NDJSON, &body).await;
-    assert_eq!(
-        (again.status, again.body),
-        (200, json!({ "accepted": 0, "repeated": 3_500, "rejected": 0 }))
-    );
+    for (accepted, repeated) in [(3_500, 0), (0, 3_500)] {
+        let answer = api.upload("/items", &body).await;
+        let counts = json!({ "accepted": accepted, "repeated": repeated, "rejected": 0 });
+        assert_eq!((answer.status, answer.body), (200, counts));
+    }
     assert_eq!(api.rows().await, [1, 1, 3_501, 0]);
 }
 
@@ -83,7 +71,7 @@ async fn many_lines_with_the_same_id_take_few_statements() {
     let lines = |id: Uuid, content: &dyn Fn(u32) -> (String, &'static str)| {
         let line = |number| {
             let (base_item, time) = content(number);
-            format!(r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"{time}"}}"#)
+            item(id, &base_item, time)
         };
         (0..1_000).map(line).collect::<Vec<_>>().join("\n")
     };
@@ -99,9 +87,8 @@ async fn many_lines_with_the_same_id_take_few_statements() {
         ("with unknown parents", &unknown, [0, 0, 1_000]),
         ("of which only the last half has a parent", &known_last, [1, 999, 1_000]),
     ] {
-        let answer = api.post_text("/items", NDJSON, body).await;
-        let counts = ["accepted", "repeated", "rejected"].map(|name| answer.body[name].as_u64());
-        assert_eq!(counts, expected.map(Some), "{what}: {}", answer.body);
+        let answer = api.upload("/items", body).await;
+        assert_eq!(answer.counts(), expected, "{what}: {}", answer.body);
     }
     // One statement for each of the six chunks.
     let inserts: i64 =
@@ -115,22 +102,17 @@ async fn a_line_is_compared_with_the_earlier_lines_of_the_same_id() {
     let api = Api::start().await;
     let (base_item, ..) = api.parents().await;
     let (id, unknown_id) = (Uuid::now_v7(), Uuid::now_v7());
+    let unknown = unknown_id.to_string();
     let lines = [
-        (unknown_id.to_string(), "2026-01-01T00:00:00Z"),
-        (base_item.clone(), "2026-01-02T00:00:00Z"),
-        (unknown_id.to_string(), "2026-01-02T00:00:00Z"),
-        (base_item.clone(), "2026-01-01T00:00:00Z"),
-        (base_item.clone(), "2026-01-02T00:00:00Z"),
+        item(id, &unknown, "2026-01-01T00:00:00Z"),
+        item(id, &base_item, "2026-01-02T00:00:00Z"),
+        item(id, &unknown, "2026-01-02T00:00:00Z"),
+        item(id, &base_item, "2026-01-01T00:00:00Z"),
+        item(id, &base_item, "2026-01-02T00:00:00Z"),
     ];
-    let lines = lines.map(|(base_item, time)| {
-        format!(r#"{{"id":"{id}","base_item_id":"{base_item}","created_at":"{time}"}}"#)
-    });
-    let answer = api.post_text("/items", NDJSON, &lines.join("\n")).await;
-    let counts =
-        ["accepted", "repeated", "rejected"].map(|name| answer.body[name].as_u64().unwrap());
-    assert_eq!(counts, [1, 1, 3], "{}", answer.body);
-    let errors = answer.body["errors"].as_array().unwrap();
-    let lines: Vec<_> = errors.iter().map(|error| error["line"].as_u64().unwrap()).collect();
+    let answer = api.upload("/items", &lines.join("\n")).await;
+    assert_eq!(answer.counts(), [1, 1, 3], "{}", answer.body);
+    let lines: Vec<_> = answer.errors().iter().map(|(line, _)| *line).collect();
     assert_eq!(lines, [1, 3, 4]);
     let stored = api.get(&format!("/items/{id}")).await;
     assert_eq!(stored.body["created_at"], "2026-01-02T00:00:00Z");
@@ -139,10 +121,7 @@ async fn a_line_is_compared_with_the_earlier_lines_of_the_same_id() {
 #[tokio::test]
 async fn a_line_that_is_not_utf8_is_rejected_alone() {
     let api = Api::start().await;
-    let request = api.request("POST", "/users").header("content-type", NDJSON);
+    let request = api.request("POST", "/users").header(IS_NDJSON.0, IS_NDJSON.1);
     let answer = api.send(request.body(b"{}\n\"\xff\"\n{}".to_vec())).await;
-    assert_eq!(
-        (answer.status, &answer.body["accepted"], &answer.body["rejected"]),
-        (422, &json!(2), &json!(1))
-    );
+    assert_eq!((answer.status, answer.counts()), (422, [2, 0, 1]));
 }

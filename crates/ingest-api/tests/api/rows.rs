@@ -50,10 +50,8 @@ async fn an_item_passes_through_every_path_from_creation_to_deletion() {
     let refused = delete(format!("/items/{item}")).await;
     assert_eq!((refused.status, &refused.body["type"]), (409, &json!("/problems/has-transfers")));
     for transfer in history["data"].as_array().unwrap() {
-        assert_eq!(
-            delete(format!("/transfers/{}", transfer["id"].as_str().unwrap())).await.status,
-            204
-        );
+        let path = format!("/transfers/{}", transfer["id"].as_str().unwrap());
+        assert_eq!(delete(path).await.status, 204);
     }
     assert_eq!(delete(format!("/items/{item}")).await.status, 204);
     assert_eq!(delete(format!("/items/{item}")).await.status, 404);
@@ -114,13 +112,8 @@ async fn a_page_starts_where_the_page_before_it_ended() {
     let (mut seen, mut path) = (Vec::new(), "/users?limit=3".to_owned());
     loop {
         let page = api.get(&path).await.body;
-        seen.extend(
-            page["data"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|row| row["id"].as_str().unwrap().to_owned()),
-        );
+        let rows = page["data"].as_array().unwrap().iter();
+        seen.extend(rows.map(|row| row["id"].as_str().unwrap().to_owned()));
         let Some(next) = page["next"].as_str() else { break };
         path = format!("/users?limit=3&after={next}");
     }

@@ -9,11 +9,29 @@ use serde_json::{Value, json};
 use time::macros::datetime;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub(crate) const JSON: &str = "application/json";
+pub(crate) const IS_JSON: (&str, &str) = ("content-type", JSON);
+pub(crate) const IS_NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
+
 /// An answer. The body is null if it is empty.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: reqwest::header::HeaderMap,
     pub(crate) body: Value,
+}
+
+impl Answer {
+    /// The numbers of accepted, repeated and rejected lines of an upload.
+    pub(crate) fn counts(&self) -> [u64; 3] {
+        let count = |name| self.body[name].as_u64().unwrap_or_else(|| panic!("{}", self.body));
+        ["accepted", "repeated", "rejected"].map(count)
+    }
+
+    /// The numbers of the rejected lines, with the field that is wrong.
+    pub(crate) fn errors(&self) -> Vec<(u64, Option<&str>)> {
+        let errors = self.body["errors"].as_array().unwrap().iter();
+        errors.map(|error| (error["line"].as_u64().unwrap(), error["field"].as_str())).collect()
+    }
 }
 
 /// A running service. Its clock always shows 2026-11-23T09:37:00.123456Z.
@@ -78,7 +96,12 @@ impl Api {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.post_text(path, "application/json", &body.to_string()).await
+        self.post_text(path, JSON, &body.to_string()).await
+    }
+
+    /// Sends an upload of many rows.
+    pub(crate) async fn upload(&self, path: &str, lines: &str) -> Answer {
+        self.post_text(path, IS_NDJSON.1, lines).await
     }
 
     pub(crate) async fn post_text(&self, path: &str, content_type: &str, body: &str) -> Answer {

@@ -1,8 +1,9 @@
 //! Single responses, and refusals.
 
 use domain::Metric;
+use serde_json::Value;
 
-use crate::support::{Client, Gateway, Publisher};
+use crate::support::{Client, Gateway, Publisher, json};
 
 async fn gateway() -> (Publisher, Gateway) {
     let publisher = Publisher::start(1);
@@ -51,100 +52,67 @@ async fn a_live_window_as_json_and_csv() {
     }
 }
 
+/// Sends a GET that must be refused. The detail must contain `word`.
+async fn refused(
+    gateway: &Gateway,
+    path: &str,
+    accept: &str,
+    status: u16,
+    field: Option<&str>,
+    word: &str,
+) {
+    let response = gateway.get(path, accept).await;
+    assert_eq!(response.status(), status, "{path}");
+    assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
+    let problem = json(response).await;
+    assert_eq!(problem["status"], status, "{problem}");
+    assert_eq!(problem.get("field").and_then(Value::as_str), field, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains(word), "{problem} must contain {word}");
+}
+
 #[tokio::test]
 async fn a_refusal_names_what_is_wrong() {
     let (_publisher, gateway) = gateway().await;
-    let refusals = [
-        ("/statistics/transfers/decade", "*/*", 404, Some("unit"), "decade"),
-        ("/statistics/thefts/minute", "*/*", 404, None, "/statistics/thefts/minute"),
-        ("/statistics", "*/*", 400, Some("topic"), "at least one"),
-        ("/statistics?topic=transfers", "*/*", 400, Some("topic"), "transfers"),
-        ("/statistics?topic=thefts/day", "*/*", 400, Some("topic"), "thefts"),
-        ("/statistics?topic=transfers/day&topic=transfers/day", "*/*", 400, Some("topic"), "twice"),
-        ("/statistics/transfers/day?last=0", "*/*", 400, Some("last"), "last"),
-        ("/statistics/transfers/day?last=3601", "*/*", 400, Some("last"), "1 to 3600"),
-        (
-            "/statistics/transfers/day?last=99999999999999999999",
-            "*/*",
-            400,
-            Some("last"),
-            "1 to 3600",
-        ),
-        ("/statistics/transfers/day?last=1&last=2", "*/*", 400, Some("last"), "more than once"),
-        ("/statistics/transfers/day?last=many", "*/*", 400, Some("last"), "many"),
-        ("/statistics/transfers/day?payload=half", "*/*", 400, Some("payload"), "half"),
-        ("/statistics/transfers/day?heartbeat=0", "*/*", 400, Some("heartbeat"), "1 to 15"),
-        ("/statistics?topic=transfers/day&heartbeat=16", "*/*", 400, Some("heartbeat"), "1 to 15"),
-        ("/statistics/transfers/day?speed=9", "*/*", 400, Some("speed"), "speed"),
-        ("/statistics?topic=transfers/day&payload=full", "*/*", 400, Some("payload"), "payload"),
-        (
-            "/statistics?topic=transfers/day&from=2026-11-01T00:00:00Z",
-            "*/*",
-            400,
-            Some("from"),
-            "from",
-        ),
-        ("/statistics/transfers/day?limit=5", "*/*", 400, None, "needs from or to"),
-        (
-            "/statistics/transfers/day?from=2026-11-01T00:00:00Z&heartbeat=2",
-            "*/*",
-            400,
-            None,
-            "live window",
-        ),
-        (
-            "/statistics/transfers/day?from=2026-11-01T00:00:00Z&last=5",
-            "*/*",
-            400,
-            None,
-            "live window",
-        ),
-        ("/statistics/transfers/day?from=yesterday", "*/*", 400, Some("from"), "RFC 3339"),
-        ("/statistics/transfers/day?to=10000-01-01T00:00:00Z", "*/*", 400, Some("to"), "RFC 3339"),
-        (
-            "/statistics/transfers/day?to=2026-11-01T00:00:00Z&limit=0",
-            "*/*",
-            400,
-            Some("limit"),
-            "from 1",
-        ),
-        (
-            "/statistics/transfers/day?to=2026-11-01T00:00:00Z&limit=10001",
-            "*/*",
-            400,
-            Some("limit"),
-            "10000",
-        ),
-        (
-            "/statistics/transfers/day?from=2026-11-02T00:00:00Z&to=2026-11-01T00:00:00Z",
-            "*/*",
-            400,
-            Some("from"),
-            "later",
-        ),
-        (
-            "/statistics/transfers/day?to=2026-11-01T00:00:00Z",
-            "text/event-stream",
-            406,
-            None,
-            "text/csv",
-        ),
-        ("/statistics/transfers/day", "image/png", 406, None, "image/png"),
-        ("/statistics/transfers/day", "application/json;q=0", 406, None, "q=0"),
+    let topics = [
+        ("", 400, Some("topic"), "at least one"),
+        ("?topic=transfers", 400, Some("topic"), "transfers"),
+        ("?topic=thefts/day", 400, Some("topic"), "thefts"),
+        ("?topic=transfers/day&topic=transfers/day", 400, Some("topic"), "twice"),
+        ("?topic=transfers/day&heartbeat=16", 400, Some("heartbeat"), "1 to 15"),
+        ("?topic=transfers/day&payload=full", 400, Some("payload"), "payload"),
+        ("?topic=transfers/day&from=2026-11-01T00:00:00Z", 400, Some("from"), "from"),
+        ("/transfers/decade", 404, Some("unit"), "decade"),
+        ("/thefts/minute", 404, None, "/statistics/thefts/minute"),
     ];
-    for (path, accept, status, field, word) in refusals {
-        let response = gateway.get(path, accept).await;
-        assert_eq!(response.status(), status, "{path}");
-        assert_eq!(response.headers()["content-type"], "application/problem+json", "{path}");
-        let problem: serde_json::Value =
-            serde_json::from_str(&response.text().await.unwrap()).unwrap();
-        assert_eq!(problem["status"], status, "{problem}");
-        assert_eq!(problem.get("field").and_then(serde_json::Value::as_str), field, "{problem}");
-        assert!(
-            problem["detail"].as_str().unwrap().contains(word),
-            "{problem} must contain {word}"
-        );
+    for (path, status, field, word) in topics {
+        refused(&gateway, &format!("/statistics{path}"), "*/*", status, field, word).await;
     }
+    let queries = [
+        ("last=0", Some("last"), "last"),
+        ("last=3601", Some("last"), "1 to 3600"),
+        ("last=99999999999999999999", Some("last"), "1 to 3600"),
+        ("last=1&last=2", Some("last"), "more than once"),
+        ("last=many", Some("last"), "many"),
+        ("payload=half", Some("payload"), "half"),
+        ("heartbeat=0", Some("heartbeat"), "1 to 15"),
+        ("speed=9", Some("speed"), "speed"),
+        ("limit=5", None, "needs from or to"),
+        ("from=2026-11-01T00:00:00Z&heartbeat=2", None, "live window"),
+        ("from=2026-11-01T00:00:00Z&last=5", None, "live window"),
+        ("from=yesterday", Some("from"), "RFC 3339"),
+        ("to=10000-01-01T00:00:00Z", Some("to"), "RFC 3339"),
+        ("to=2026-11-01T00:00:00Z&limit=0", Some("limit"), "from 1"),
+        ("to=2026-11-01T00:00:00Z&limit=10001", Some("limit"), "10000"),
+        ("from=2026-11-02T00:00:00Z&to=2026-11-01T00:00:00Z", Some("from"), "later"),
+    ];
+    let day = "/statistics/transfers/day";
+    for (query, field, word) in queries {
+        refused(&gateway, &format!("{day}?{query}"), "*/*", 400, field, word).await;
+    }
+    let history = format!("{day}?to=2026-11-01T00:00:00Z");
+    refused(&gateway, &history, "text/event-stream", 406, None, "text/csv").await;
+    refused(&gateway, day, "image/png", 406, None, "image/png").await;
+    refused(&gateway, day, "application/json;q=0", 406, None, "q=0").await;
     let posted =
         reqwest::Client::new().post(format!("{}/statistics", gateway.url)).send().await.unwrap();
     assert_eq!(

@@ -5,22 +5,21 @@ use sse_gateway::settings::Settings;
 
 use crate::support::Gateway;
 
+fn description() -> String {
+    document((&Settings::load().unwrap().history).into()).to_pretty_json().unwrap()
+}
+
 #[test]
 fn the_document_in_the_repository_is_up_to_date() {
-    let description =
-        document((&Settings::load().unwrap().history).into()).to_pretty_json().unwrap();
     expect_test::expect_file!["../../../../docs/openapi/sse-gateway.json"]
-        .assert_eq(&(description + "\n"));
+        .assert_eq(&(description() + "\n"));
 }
 
 #[tokio::test]
 async fn the_document_is_served_and_its_pages_load_nothing_from_other_hosts() {
     let gateway = Gateway::start("http://127.0.0.1:9");
-    let description = gateway.get("/openapi.json", "*/*").await.text().await.unwrap();
-    assert_eq!(
-        description,
-        document((&Settings::load().unwrap().history).into()).to_pretty_json().unwrap()
-    );
+    let served = gateway.get("/openapi.json", "*/*").await.text().await.unwrap();
+    assert_eq!(served, description());
     let page = gateway.get("/docs", "text/html").await;
     assert_eq!((page.status().as_u16(), page.url().path()), (200, "/docs/"));
     let page = page.text().await.unwrap();

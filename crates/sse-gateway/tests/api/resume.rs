@@ -1,17 +1,11 @@
 //! A client that reconnects ends in the same state as a client that never lost its connection.
 
-use domain::{Metric, Statistics, Topic};
+use domain::{Metric, Statistics};
 use futures_util::StreamExt;
 use russe::Event;
 use tokio_util::codec::Decoder;
 
 use crate::support::{Client, Gateway, Publisher, apply, content};
-
-/// The URL of the stream of all topics.
-fn all_topics(gateway: &Gateway) -> String {
-    let topics: Vec<String> = Topic::all().map(|topic| format!("topic={topic}")).collect();
-    format!("{}/statistics?{}", gateway.url, topics.join("&"))
-}
 
 #[tokio::test]
 async fn a_stream_is_a_snapshot_and_then_patches() {
@@ -19,17 +13,14 @@ async fn a_stream_is_a_snapshot_and_then_patches() {
     let first = publisher.count(Metric::Transfers, "2026-11-23T09:37:12.345Z");
     let gateway = Gateway::start(&publisher.url);
     gateway.until(first).await;
-    let mut client = Client::connect(&all_topics(&gateway), None).await;
+    let mut client = Client::connect(&gateway.all_topics(), None).await;
     assert_eq!(client.until_status().await, ["snapshot"]);
     let second = publisher.count(Metric::ItemCreation, "2026-11-23T09:37:12.345Z");
     let message = client.next().await;
     assert_eq!(message.event.as_deref(), Some("patch"));
     assert_eq!(message.id.as_deref(), Some(second.to_string().as_str()));
-    assert!(
-        !message.data.contains("transfers"),
-        "a patch must name only changed topics: {}",
-        message.data
-    );
+    let data = &message.data;
+    assert!(!data.contains("transfers"), "a patch must name only changed topics: {data}");
     apply(&mut client.state, &message);
     assert_eq!(content(&client.state.unwrap()), publisher.hub.with_state(content).unwrap());
 }
@@ -71,11 +62,8 @@ async fn a_client_that_is_cut_off_at_any_byte_ends_in_the_same_state() {
             assert_eq!(Some(state.snapshot(topic, usize::MAX)), whole, "cut after {cut} bytes");
         }
     }
-    assert_eq!(
-        kinds.into_iter().collect::<Vec<_>>(),
-        ["patch", "snapshot"],
-        "some clients must resume by a patch, others by a snapshot"
-    );
+    let kinds: Vec<_> = kinds.into_iter().collect();
+    assert_eq!(kinds, ["patch", "snapshot"], "some resume by a patch, others by a snapshot");
 }
 
 #[tokio::test]
@@ -86,11 +74,11 @@ async fn a_client_of_another_term_gets_snapshots_and_one_that_is_ahead_waits() {
     gateway.until(version).await;
     let at = |version| Some(Statistics::new(version));
     let other = domain::Version { nonce: domain::Nonce::new(77), tick: 1 };
-    let mut lost = Client::connect(&all_topics(&gateway), at(other)).await;
+    let mut lost = Client::connect(&gateway.all_topics(), at(other)).await;
     assert_eq!(lost.until_status().await, ["snapshot"]);
     // As if the client had followed a gateway that is ahead of this one.
     let ahead = domain::Version { tick: version.tick + 2, ..version };
-    let mut ahead = Client::connect(&all_topics(&gateway), at(ahead)).await;
+    let mut ahead = Client::connect(&gateway.all_topics(), at(ahead)).await;
     assert!(ahead.until_status().await.is_empty(), "a client that is ahead gets no frame");
     publisher.count(Metric::Transfers, "2026-11-23T09:38:00Z");
     publisher.count(Metric::Transfers, "2026-11-23T09:39:00Z");
@@ -107,7 +95,7 @@ async fn a_new_term_replaces_the_state_at_once() {
     let last = old.count(Metric::Transfers, "2026-11-23T09:38:00Z");
     let first = new.count(Metric::Transfers, "2026-11-23T09:37:00Z");
     gateway.until(last).await;
-    let mut client = Client::connect(&all_topics(&gateway), None).await;
+    let mut client = Client::connect(&gateway.all_topics(), None).await;
     client.until(last).await;
     old.hub.close();
     old.stop().await;
@@ -120,17 +108,12 @@ async fn gateways_form_trees() {
     let publisher = Publisher::start(1);
     let near = Gateway::start(&publisher.url);
     let far = Gateway::start(&near.internal_url);
-    let mut client = None;
-    for second in 10..30 {
+    far.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:10Z")).await;
+    let mut client = Client::connect(&far.all_topics(), None).await;
+    for second in 11..30 {
         let version = publisher.count(Metric::Transfers, &format!("2026-11-23T09:37:{second}Z"));
+        client.until(version).await;
         far.until(version).await;
-        if client.is_none() {
-            client = Some(Client::connect(&all_topics(&far), None).await);
-        }
-        client.as_mut().unwrap().until(version).await;
     }
-    assert_eq!(
-        content(&client.unwrap().state.unwrap()),
-        publisher.hub.with_state(content).unwrap()
-    );
+    assert_eq!(content(&client.state.unwrap()), publisher.hub.with_state(content).unwrap());
 }

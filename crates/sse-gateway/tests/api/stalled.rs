@@ -5,14 +5,17 @@
 
 use std::time::{Duration, Instant};
 
-use domain::{BucketTime, Changes, Metric, Topic};
+use domain::{BucketTime, Changes, Metric};
 use local_stack::ports::reserve_port;
 use local_stack::process::ServiceProcess;
 use local_stack::stack::built_programs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::{Client, DEADLINE, Publisher};
+use crate::support::{Client, DEADLINE, Publisher, all_topics};
+
+/// Long enough for the head of a request to arrive before it, also on a busy machine.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The resident memory of a process, in bytes.
 fn resident(process_id: u32) -> usize {
@@ -38,10 +41,8 @@ async fn stall(port: u16, path: &str, headers: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(1).unwrap();
     let mut stalled = socket.connect(([127, 0, 0, 1], port).into()).await.unwrap();
-    stalled
-        .write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n").as_bytes())
-        .await
-        .unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
+    stalled.write_all(request.as_bytes()).await.unwrap();
     let mut head = [0; 15];
     stalled.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 200 OK");
@@ -57,7 +58,7 @@ async fn gateway(publisher: &Publisher) -> (ServiceProcess, u16) {
         ("NEWCYCLE__INTERNAL__PORT", internal_port.to_string()),
         ("NEWCYCLE__UPSTREAM__ADDRESSES", publisher.url.clone()),
         ("NEWCYCLE__STREAM__PACE", "1ms".to_owned()),
-        ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "500ms".to_owned()),
+        ("NEWCYCLE__HTTP__IDLE_TIMEOUT", format!("{}ms", IDLE_TIMEOUT.as_millis())),
     ];
     let gateway =
         ServiceProcess::start(&built_programs().unwrap(), "sse-gateway", &variables, |_| ())
@@ -72,37 +73,27 @@ async fn gateway(publisher: &Publisher) -> (ServiceProcess, u16) {
     (gateway, port)
 }
 
-/// The path of the stream of all topics.
-fn path() -> String {
-    let topics: Vec<String> = Topic::all().map(|topic| format!("topic={topic}")).collect();
-    format!("/statistics?{}", topics.join("&"))
-}
-
 /// A connection with a slow response is not idle, even after the idle timeout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_client_gets_its_whole_response() {
     let publisher = Publisher::start(1);
     let (_gateway, port) = gateway(&publisher).await;
-    let path = path();
+    let path = all_topics();
     let mut reader = Client::connect(&format!("http://127.0.0.1:{port}{path}"), None).await;
     publish(&publisher, &mut reader, 0..50).await;
     let mut slow = stall(port, &path, "accept: application/json\r\nconnection: close\r\n").await;
     let mut read = Vec::new();
     let started = Instant::now();
-    let mut pace = tokio::time::interval(Duration::from_millis(50));
-    // Longer than the idle timeout.
-    while started.elapsed() < Duration::from_secs(3) {
-        pace.tick().await;
+    let mut between_bytes = tokio::time::interval(Duration::from_millis(50));
+    while started.elapsed() < 2 * IDLE_TIMEOUT {
+        between_bytes.tick().await;
         read.push(slow.read_u8().await.unwrap());
     }
     slow.read_to_end(&mut read).await.unwrap();
     let text = String::from_utf8(read).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    assert!(
-        head.contains(&format!("content-length: {}", body.len())),
-        "{head}, {} bytes",
-        body.len()
-    );
+    let length = body.len();
+    assert!(head.contains(&format!("content-length: {length}")), "{head}, {length} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,7 +101,7 @@ async fn a_stalled_client_costs_constant_memory() {
     let publisher = Publisher::start(1);
     let (gateway, port) = gateway(&publisher).await;
     let process_id = gateway.process_id().unwrap();
-    let path = path();
+    let path = all_topics();
     let url = format!("http://127.0.0.1:{port}");
     let mut reader = Client::connect(&format!("{url}{path}"), None).await;
     publish(&publisher, &mut reader, 0..50).await;

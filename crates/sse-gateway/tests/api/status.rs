@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use domain::{Metric, Version};
 use futures_util::StreamExt;
-use statistics_stream::upstream;
+use service_kit::settings::NonZeroDuration;
+use sse_gateway::settings::Settings;
+use statistics_stream::{UpstreamStatus, upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::{Client, Gateway, Publisher, content};
+use crate::support::{Client, DEADLINE, Gateway, Publisher, content, until};
 
 #[tokio::test]
 async fn before_there_are_counts_the_status_is_stale() {
@@ -31,10 +33,9 @@ async fn before_there_are_counts_the_status_is_stale() {
 #[tokio::test]
 async fn a_silent_upstream_is_stale_and_recovers_without_a_snapshot() {
     let publisher = Publisher::start(1);
-    let quick = |settings: &mut sse_gateway::settings::Settings| {
-        settings.upstream.silence = service_kit::settings::NonZeroDuration::from_millis(500);
-        settings.stream.internal_heartbeat =
-            service_kit::settings::NonZeroDuration::from_millis(100);
+    let quick = |settings: &mut Settings| {
+        settings.upstream.silence = NonZeroDuration::from_millis(500);
+        settings.stream.internal_heartbeat = NonZeroDuration::from_millis(100);
     };
     let near = Gateway::start_with(&publisher.url, quick);
     let far = Gateway::start_with(&near.internal_url, quick);
@@ -43,16 +44,16 @@ async fn a_silent_upstream_is_stale_and_recovers_without_a_snapshot() {
     let mut client = Client::connect(&url, None).await;
     client.until_status().await;
     let before = content(client.state.as_ref().unwrap());
-    let until = async |client: &mut Client, upstream: &str| loop {
+    let until_status = async |client: &mut Client, upstream: &str| loop {
         let message = client.next().await;
         assert_eq!(message.event.as_deref(), Some("status"), "the counts must stay the same");
         if message.data.contains(&format!(r#""upstream":"{upstream}""#)) {
             return;
         }
     };
-    until(&mut client, "stale").await;
+    until_status(&mut client, "stale").await;
     publisher.hub.mark_live();
-    until(&mut client, "live").await;
+    until_status(&mut client, "live").await;
     assert_eq!(content(client.state.as_ref().unwrap()), before);
 }
 
@@ -63,9 +64,8 @@ async fn an_upstream_that_does_not_answer_is_skipped() {
     let publisher = Publisher::start(1);
     let addresses = format!("http://{},{}", silent.local_addr().unwrap(), publisher.url);
     let gateway = Gateway::start_with(&addresses, |settings| {
-        settings.upstream.connect_timeout =
-            service_kit::settings::NonZeroDuration::from_millis(200);
-        settings.upstream.silence = service_kit::settings::NonZeroDuration::from_millis(60_000);
+        settings.upstream.connect_timeout = NonZeroDuration::from_millis(200);
+        settings.upstream.silence = NonZeroDuration::from_millis(60_000);
     });
     gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
 }
@@ -76,18 +76,13 @@ async fn a_publisher_that_hangs_is_stale() {
     let publisher = Publisher::start(1);
     publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z");
     let url = format!("{}/internal/v1/stream", publisher.url);
-    crate::support::until("the publisher must be stale", || {
-        publisher.hub.upstream() == statistics_stream::UpstreamStatus::Stale
-    })
-    .await;
+    until("the publisher must be stale", || publisher.hub.upstream() == UpstreamStatus::Stale)
+        .await;
     let mut client = Client::connect(&url, None).await;
-    let status = loop {
-        let message = client.next().await;
-        if message.event.as_deref() == Some("status") {
-            break message.data;
-        }
-    };
-    assert!(status.contains(r#""upstream":"stale""#), "{status}");
+    assert_eq!(client.next().await.event.as_deref(), Some("snapshot"));
+    let status = client.next().await;
+    assert_eq!(status.event.as_deref(), Some("status"));
+    assert!(status.data.contains(r#""upstream":"stale""#), "{}", status.data);
     publisher.hub.mark_live();
     assert!(client.next().await.data.contains(r#""upstream":"live""#));
 }
@@ -101,7 +96,7 @@ async fn a_client_can_ask_for_a_shorter_heartbeat() {
     let alive = tokio::spawn({
         let hub = std::sync::Arc::clone(&publisher.hub);
         async move {
-            let mut often = tokio::time::interval(std::time::Duration::from_millis(50));
+            let mut often = tokio::time::interval(Duration::from_millis(50));
             loop {
                 often.tick().await;
                 hub.mark_live();
@@ -135,11 +130,7 @@ async fn on_shutdown_streams_end_within_the_drain_time_without_an_error() {
         clients.push(client);
     }
     drop(gateway.stop.take());
-    tokio::time::timeout(crate::support::DEADLINE, gateway.running)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(DEADLINE, gateway.running).await.unwrap().unwrap().unwrap();
     assert_eq!(gateway.hub.subscribers(), 0, "no subscriber may be left");
 }
 
@@ -161,15 +152,10 @@ async fn a_slow_upstream_is_not_silent() {
     let slow = async {
         loop {
             let (mut gateway, _) = listener.accept().await.unwrap();
-            assert_ne!(
-                gateway.read(&mut [0; 4_096]).await.unwrap(),
-                0,
-                "the gateway must send a request"
-            );
-            gateway
-                .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
-                .await
-                .unwrap();
+            let request = gateway.read(&mut [0; 4_096]).await.unwrap();
+            assert_ne!(request, 0, "the gateway must send a request");
+            let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+            gateway.write_all(head).await.unwrap();
             let mut pace = tokio::time::interval(Duration::from_millis(50));
             for piece in text.as_bytes().chunks(text.len().div_ceil(20)) {
                 pace.tick().await;
@@ -181,7 +167,7 @@ async fn a_slow_upstream_is_not_silent() {
         }
     };
     let gateway = Gateway::start_with(&url, |settings| {
-        settings.upstream.silence = service_kit::settings::NonZeroDuration::from_millis(500);
+        settings.upstream.silence = NonZeroDuration::from_millis(500);
     });
     tokio::select! {
         () = gateway.until(version) => {}

@@ -32,11 +32,8 @@ pub(crate) struct Publisher {
 impl Publisher {
     /// Begins the term `nonce`. Sends heartbeats ten times a second.
     pub(crate) fn start(nonce: u64) -> Self {
-        let settings = HubSettings {
-            internal_heartbeat: Duration::from_millis(100),
-            ..HubSettings::default()
-        };
-        let hub = Hub::new(settings);
+        let internal_heartbeat = Duration::from_millis(100);
+        let hub = Hub::new(HubSettings { internal_heartbeat, ..HubSettings::default() });
         hub.start(Statistics::new(Version { nonce: Nonce::new(nonce), tick: 0 }));
         hub.mark_live();
         let served = web::Data::new(Arc::clone(&hub));
@@ -93,14 +90,9 @@ async fn page(request: HttpRequest) -> HttpResponse {
     let mut buckets: Vec<_> = days.filter(asked).map(|time| Bucket { time, count: 3 }).collect();
     let next = buckets.get(query.limit).map(|bucket| bucket.time);
     buckets.truncate(query.limit);
-    let from = query.from.unwrap_or(BucketTime::MIN);
-    HttpResponse::Ok().json(history::HistoryPage {
-        topic: query.topic,
-        from,
-        to: query.to,
-        buckets,
-        next,
-    })
+    let history::HistoryQuery { topic, from, to, .. } = query;
+    let from = from.unwrap_or(BucketTime::MIN);
+    HttpResponse::Ok().json(history::HistoryPage { topic, from, to, buckets, next })
 }
 
 /// A gateway in the test process.
@@ -137,6 +129,11 @@ impl Gateway {
         Self { url, internal_url, hub, running, stop: Some(stop.drop_guard()) }
     }
 
+    /// The URL of the stream of all topics.
+    pub(crate) fn all_topics(&self) -> String {
+        format!("{}{}", self.url, all_topics())
+    }
+
     /// Waits until the gateway has a version.
     pub(crate) async fn until(&self, version: Version) {
         until("the gateway must have the version", || {
@@ -145,12 +142,21 @@ impl Gateway {
         .await;
     }
 
-    /// Sends a GET.
     pub(crate) async fn get(&self, path: &str, accept: &str) -> reqwest::Response {
-        let request =
-            reqwest::Client::new().get(format!("{}{path}", self.url)).header("accept", accept);
-        request.send().await.unwrap()
+        let request = reqwest::Client::new().get(format!("{}{path}", self.url));
+        request.header("accept", accept).send().await.unwrap()
     }
+}
+
+/// The path of the stream of all topics.
+pub(crate) fn all_topics() -> String {
+    let topics: Vec<String> = Topic::all().map(|topic| format!("topic={topic}")).collect();
+    format!("/statistics?{}", topics.join("&"))
+}
+
+/// The body of a response.
+pub(crate) async fn json(response: reqwest::Response) -> serde_json::Value {
+    serde_json::from_str(&response.text().await.unwrap()).unwrap()
 }
 
 /// Waits until a condition holds.
