@@ -1,6 +1,6 @@
 //! Answers requests that fail, as RFC 9457 problem details.
 //!
-//! The layers below have errors of their own, which do not depend on HTTP. `ApiError::status` is
+//! The layers below have errors of their own, which do not depend on HTTP. `ApiError::status_code` is
 //! the one place that decides whether an error becomes a 400, a 422 or a 503, and
 //! `ApiError::problem_type` gives it its type. A 5xx does not show what failed: this is logged
 //! here.
@@ -74,44 +74,6 @@ impl ProblemType {
 }
 
 impl ApiError {
-    const fn status(&self) -> StatusCode {
-        match self {
-            // 400
-            Self::Rejected(Rejection::Malformed(_))
-            | Self::PathId(_)
-            | Self::Query(_)
-            | Self::Header { .. }
-            | Self::Body(
-                BodyError::Broken(_)
-                | BodyError::Idle(_)
-                | BodyError::Late(_)
-                | BodyError::TooSlow(_),
-            ) => StatusCode::BAD_REQUEST,
-            // 404
-            Self::Store(DatabaseError::NotFound(_)) => StatusCode::NOT_FOUND,
-            // 409
-            Self::Rejected(Rejection::Conflict) | Self::Store(DatabaseError::HasTransfers) => {
-                StatusCode::CONFLICT
-            }
-            // 413
-            Self::Body(BodyError::TooLong(_)) => StatusCode::PAYLOAD_TOO_LARGE,
-            // 415
-            Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            // 422
-            Self::Rejected(Rejection::Field { .. } | Rejection::UnknownReference { .. })
-            | Self::RejectedLines(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            // 500: a retry fails in the same way.
-            Self::Store(DatabaseError::Refused(_) | DatabaseError::Unreadable { .. }) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
-            // 503: a retry may succeed.
-            Self::TooManyUploads
-            | Self::Store(DatabaseError::Away(_) | DatabaseError::Contended) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-        }
-    }
-
     const fn problem_type(&self) -> ProblemType {
         match self {
             Self::Rejected(Rejection::Malformed(_))
@@ -198,12 +160,46 @@ impl ApiError {
 
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
-        self.status()
+        match self {
+            // 400
+            Self::Rejected(Rejection::Malformed(_))
+            | Self::PathId(_)
+            | Self::Query(_)
+            | Self::Header { .. }
+            | Self::Body(
+                BodyError::Broken(_)
+                | BodyError::Idle(_)
+                | BodyError::Late(_)
+                | BodyError::TooSlow(_),
+            ) => StatusCode::BAD_REQUEST,
+            // 404
+            Self::Store(DatabaseError::NotFound(_)) => StatusCode::NOT_FOUND,
+            // 409
+            Self::Rejected(Rejection::Conflict) | Self::Store(DatabaseError::HasTransfers) => {
+                StatusCode::CONFLICT
+            }
+            // 413
+            Self::Body(BodyError::TooLong(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+            // 415
+            Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            // 422
+            Self::Rejected(Rejection::Field { .. } | Rejection::UnknownReference { .. })
+            | Self::RejectedLines(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            // 500: a retry fails in the same way.
+            Self::Store(DatabaseError::Refused(_) | DatabaseError::Unreadable { .. }) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            // 503: a retry may succeed.
+            Self::TooManyUploads
+            | Self::Store(DatabaseError::Away(_) | DatabaseError::Contended) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
     }
 
     fn error_response(&self) -> HttpResponse {
         self.log();
-        let status = self.status();
+        let status = self.status_code();
         let ProblemType { uri, title } = self.problem_type();
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             return Problem::internal().response();

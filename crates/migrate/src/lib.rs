@@ -38,14 +38,10 @@ pub struct Migration {
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// Postgres refuses the superuser, or does not answer.
-    #[error("cannot connect to Postgres at {host}:{port} as {user}")]
+    #[error("cannot connect to Postgres at {address}")]
     Connect {
-        /// The address tried.
-        host: String,
-        /// The port tried.
-        port: u16,
-        /// The role tried.
-        user: String,
+        /// The address and the role tried.
+        address: String,
         /// The error of the client library.
         source: tokio_postgres::Error,
     },
@@ -135,7 +131,7 @@ async fn connect_or_create(database: &DatabaseSettings) -> Result<(Client, bool)
 
 fn refused(database: &DatabaseSettings, source: tokio_postgres::Error) -> MigrateError {
     let DatabaseSettings { host, port, user, .. } = database;
-    MigrateError::Connect { host: host.clone(), port: *port, user: user.clone(), source }
+    MigrateError::Connect { address: format!("{host}:{port} as {user}"), source }
 }
 
 async fn connect(database: &DatabaseSettings, name: &str) -> Result<Client, tokio_postgres::Error> {

@@ -146,11 +146,12 @@ async fn each_role_can_write_only_its_own_tables() {
         "INSERT INTO count_log VALUES (DEFAULT, 'transfers', now(), 1)",
         "TRUNCATE transfers",
     ];
-    let ingest = ingest_statements.map(|statement| (&ingest, statement));
-    let notifier = notifier_statements.map(|statement| (&notifier, statement));
-    for (client, statement) in ingest.into_iter().chain(notifier) {
+    let ingest = ingest_statements.map(|statement| ("ingest-api", &ingest, statement));
+    let notifier = notifier_statements.map(|statement| ("stats-notifier", &notifier, statement));
+    for (service, client, statement) in ingest.into_iter().chain(notifier) {
         let error = client.batch_execute(statement).await.unwrap_err();
-        assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{statement}");
+        let refused = Some(&SqlState::INSUFFICIENT_PRIVILEGE);
+        assert_eq!(error.code(), refused, "{service}: {statement}");
     }
 }
 

@@ -49,10 +49,10 @@ pub struct Hub {
     pub(crate) deliveries: Arc<Deliveries>,
     state: RwLock<State>,
     liveness: RwLock<Liveness>,
-    announced: watch::Sender<Announcement>,
+    pub(crate) announced: watch::Sender<Announcement>,
     subscribers: AtomicUsize,
-    drain: watch::Sender<Option<Drain>>,
-    closed: CancellationToken,
+    pub(crate) drain: watch::Sender<Option<Drain>>,
+    pub(crate) closed: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -209,18 +209,6 @@ impl Hub {
         let published = state.published.as_ref()?;
         let window = |&topic| published.snapshot(topic, selection.last());
         Some(selection.topics().iter().map(window).collect())
-    }
-
-    pub(crate) fn announcements(&self) -> watch::Receiver<Announcement> {
-        self.announced.subscribe()
-    }
-
-    pub(crate) fn draining(&self) -> watch::Receiver<Option<Drain>> {
-        self.drain.subscribe()
-    }
-
-    pub(crate) const fn closed(&self) -> &CancellationToken {
-        &self.closed
     }
 
     /// The event that brings a subscriber from version `from` to the published one, with the

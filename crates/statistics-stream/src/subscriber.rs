@@ -72,7 +72,7 @@ fn respond(
     last_event_id: Option<Version>,
     beats: u64,
 ) -> Result<HttpResponse, StreamError> {
-    if hub.closed().is_cancelled() {
+    if hub.closed.is_cancelled() {
         return Err(StreamError::Closed);
     }
     if !hub.admit() {
@@ -80,8 +80,8 @@ fn respond(
     }
     let place = Place(Arc::clone(hub));
     let subscriber = Subscriber {
-        announcements: hub.announcements(),
-        draining: hub.draining(),
+        announcements: hub.announced.subscribe(),
+        draining: hub.drain.subscribe(),
         drain_position: rand::random(),
         beats,
         place,
@@ -147,7 +147,7 @@ impl Subscriber {
             return self.retry();
         }
         loop {
-            if self.place.0.closed().is_cancelled() {
+            if self.place.0.closed.is_cancelled() {
                 return None;
             }
             // Marked as seen before the state is read, so that a later announcement wakes this loop
@@ -166,7 +166,7 @@ impl Subscriber {
                     self.sent_frame_last = true;
                     let skipped =
                         seen_version.map_or(0, |seen| announced.version.saturating_sub(seen + 1));
-                    self.place.0.deliveries().count(skipped);
+                    self.place.0.deliveries.count(skipped);
                     return Some(event);
                 }
             }
@@ -177,7 +177,7 @@ impl Subscriber {
             }
             tokio::select! {
                 changed = self.announcements.changed() => changed.ok()?,
-                () = end_of_stream(&mut self.draining, self.drain_position, self.place.0.closed()) => return None,
+                () = end_of_stream(&mut self.draining, self.drain_position, &self.place.0.closed) => return None,
             }
         }
     }

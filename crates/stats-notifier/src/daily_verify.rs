@@ -20,21 +20,18 @@ const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The result of the last verification of this replica.
 #[derive(Debug, Clone, Serialize)]
-pub struct LastVerify {
+pub(crate) struct LastVerify {
     /// When it ended, as RFC 3339.
-    pub ended: String,
+    pub(crate) ended: String,
     /// What it compared; null if it failed.
-    pub verified: Option<VerifyReport>,
+    pub(crate) verified: Option<VerifyReport>,
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
-/// Verifies once a day, while this replica leads, until `shutdown`.
-///
-/// # Errors
-/// Never: a verification that fails is logged and reported.
-pub async fn run(
+/// Verifies once a day, while this replica leads, until `shutdown`. A verification that fails is logged and reported.
+pub(crate) async fn run(
     settings: Settings,
     roles: watch::Receiver<Role>,
     last: watch::Sender<Option<LastVerify>>,

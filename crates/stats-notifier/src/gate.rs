@@ -26,12 +26,10 @@ const SLOWDOWN: u32 = 16;
 const FLOW_INTERVALS: u32 = 4;
 
 /// Whether producers notify, and what the latest ticks found.
-#[derive(Debug, Clone)]
-pub struct Gate {
+#[derive(Debug)]
+pub(crate) struct Gate {
     shortest: Duration,
-    floor: Duration,
-    shut_after_ticks: u32,
-    open_after_ticks: u32,
+    settings: GateSettings,
     shut: bool,
     /// Ticks in a row that found rows.
     busy: u32,
@@ -41,7 +39,7 @@ pub struct Gate {
 
 /// What the leader should do with the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GateAction {
+pub(crate) enum GateAction {
     /// Nothing.
     Keep,
     /// Try to take the lock: notifications come faster than they are needed.
@@ -52,20 +50,13 @@ pub enum GateAction {
 
 impl Gate {
     /// The gate is open at first.
-    pub fn new(tick: &TickSettings, gate: &GateSettings) -> Self {
-        Self {
-            shortest: tick.interval.get(),
-            floor: gate.floor.get(),
-            shut_after_ticks: gate.shut_after_ticks,
-            open_after_ticks: gate.open_after_ticks,
-            shut: false,
-            busy: 0,
-            idle: 0,
-        }
+    pub(crate) fn new(tick: &TickSettings, gate: &GateSettings) -> Self {
+        let shortest = tick.interval.get();
+        Self { shortest, settings: gate.clone(), shut: false, busy: 0, idle: 0 }
     }
 
     /// Records whether a tick found rows, and how long after the last tick it began.
-    pub fn record_tick(&mut self, found_rows: bool, since_last: Duration) {
+    pub(crate) fn record_tick(&mut self, found_rows: bool, since_last: Duration) {
         if found_rows {
             let flows = since_last <= self.shortest * FLOW_INTERVALS;
             self.busy = if flows { self.busy.saturating_add(1) } else { 1 };
@@ -77,31 +68,31 @@ impl Gate {
     }
 
     /// What to do with the lock now.
-    pub const fn next_action(&self) -> GateAction {
+    pub(crate) const fn next_action(&self) -> GateAction {
         match self.shut {
-            false if self.busy >= self.shut_after_ticks => GateAction::Shut,
-            true if self.idle >= self.open_after_ticks => GateAction::Open,
+            false if self.busy >= self.settings.shut_after_ticks => GateAction::Shut,
+            true if self.idle >= self.settings.open_after_ticks => GateAction::Open,
             _ => GateAction::Keep,
         }
     }
 
     /// Records whether the leader now holds the lock.
-    pub const fn set_shut(&mut self, shut: bool) {
+    pub(crate) const fn set_shut(&mut self, shut: bool) {
         self.shut = shut;
     }
 
     /// Whether the leader holds the lock, so that producers do not notify.
-    pub const fn is_shut(&self) -> bool {
+    pub(crate) const fn is_shut(&self) -> bool {
         self.shut
     }
 
     /// How long to wait for the next poll if no notification comes. `since_open` is the time since
     /// the gate was last opened.
-    pub fn poll_interval(&self, since_open: Duration) -> Duration {
+    pub(crate) fn poll_interval(&self, since_open: Duration) -> Duration {
         if self.shut {
             return self.shortest;
         }
-        (since_open / SLOWDOWN).clamp(self.shortest, self.floor.max(self.shortest))
+        (since_open / SLOWDOWN).clamp(self.shortest, self.settings.floor.get().max(self.shortest))
     }
 }
 

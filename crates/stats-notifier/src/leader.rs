@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failover::watch_for_failover;
 use crate::gate::{Gate, GateAction};
-use crate::listener::Listener;
+use crate::listener;
 use crate::metrics::LeaderMetrics;
 use crate::settings::Settings;
 use crate::store::{Statements, Store, StoreError};
@@ -136,17 +136,10 @@ impl Candidate {
         self.metrics.leading.set(1.0);
         self.role.send_replace(Role::Leader(Arc::clone(term.hub())));
         let wake = Arc::new(Notify::new());
-        let listening = async {
-            if self.settings.tick.listen {
-                let notifications = self.metrics.notifications.clone();
-                Listener::new(database.clone(), Arc::clone(&wake), notifications).run().await;
-            } else {
-                std::future::pending::<()>().await;
-            }
-        };
+        let notifications = &self.metrics.notifications;
         tokio::select! {
             ended = self.run_term(store, &mut term, &wake) => ended,
-            () = listening => Ok(()),
+            () = listener::run(database, &wake, notifications), if self.settings.tick.listen => Ok(()),
         }
     }
 

@@ -21,12 +21,12 @@
 //! every version from an audit, under faults.
 
 pub mod commands;
-pub mod daily_verify;
+mod daily_verify;
 mod failover;
-pub mod gate;
+mod gate;
 pub mod history;
 pub mod leader;
-pub mod listener;
+mod listener;
 pub mod metrics;
 pub mod rebuild;
 pub mod routes;

@@ -30,74 +30,60 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause before the listener connects again.
 const RECONNECT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Listens on the channels that the triggers notify.
-pub struct Listener {
-    database: DatabaseSettings,
-    wake: Arc<Notify>,
-    notifications: Counter,
+/// Listens on the channels that the triggers notify, and connects again whenever the connection
+/// fails. Each notification wakes `wake`, and counts in `notifications`.
+pub(crate) async fn run(database: &DatabaseSettings, wake: &Arc<Notify>, notifications: &Counter) {
+    loop {
+        let Err(error) = listen(database, wake, notifications).await;
+        tracing::warn!(error = %error, "not listening for notifications; polling, and connecting again");
+        tokio::time::sleep(RECONNECT_INTERVAL).await;
+    }
 }
 
-impl Listener {
-    /// Each notification wakes `wake`, and counts in `notifications`.
-    pub const fn new(
-        database: DatabaseSettings,
-        wake: Arc<Notify>,
-        notifications: Counter,
-    ) -> Self {
-        Self { database, wake, notifications }
-    }
-
-    /// Listens, and connects again whenever the connection fails.
-    pub async fn run(&self) {
-        loop {
-            let Err(error) = self.listen().await;
-            tracing::warn!(error = %error, "not listening for notifications; polling, and connecting again");
-            tokio::time::sleep(RECONNECT_INTERVAL).await;
-        }
-    }
-
-    async fn listen(&self) -> Result<Infallible, StoreError> {
-        let mut config = self.database.connection("stats-notifier listener");
-        let idle = SESSION_TIMEOUT.as_millis();
-        let unread = SELF_CHECK_TIMEOUT.as_millis();
-        config.options(format!(
-            "-c TimeZone=UTC -c idle_session_timeout={idle} -c tcp_user_timeout={unread}"
-        ));
-        let connecting = async { Ok(config.connect(NoTls).await?) };
-        let (client, mut connection) =
-            with_timeout(self.database.connect_timeout.get(), connecting).await?;
-        let self_check = Arc::new(Notify::new());
-        let received_self_check = Arc::clone(&self_check);
-        let wake = Arc::clone(&self.wake);
-        let notifications = self.notifications.clone();
-        let _driver = AbortOnDropHandle::new(tokio::spawn(async move {
-            let mut messages = poll_fn(move |context| connection.poll_message(context));
-            while let Some(Ok(message)) = messages.next().await {
-                match message {
-                    AsyncMessage::Notification(notification)
-                        if notification.channel() == SELF_CHECK_CHANNEL =>
-                    {
-                        received_self_check.notify_one();
-                    }
-                    AsyncMessage::Notification(_) => {
-                        notifications.increment(1);
-                        wake.notify_one();
-                    }
-                    _ => {}
+async fn listen(
+    database: &DatabaseSettings,
+    wake: &Arc<Notify>,
+    notifications: &Counter,
+) -> Result<Infallible, StoreError> {
+    let mut config = database.connection("stats-notifier listener");
+    let idle = SESSION_TIMEOUT.as_millis();
+    let unread = SELF_CHECK_TIMEOUT.as_millis();
+    config.options(format!(
+        "-c TimeZone=UTC -c idle_session_timeout={idle} -c tcp_user_timeout={unread}"
+    ));
+    let connecting = async { Ok(config.connect(NoTls).await?) };
+    let (client, mut connection) = with_timeout(database.connect_timeout.get(), connecting).await?;
+    let self_check = Arc::new(Notify::new());
+    let received_self_check = Arc::clone(&self_check);
+    let received = Arc::clone(wake);
+    let notifications = notifications.clone();
+    let _driver = AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut messages = poll_fn(move |context| connection.poll_message(context));
+        while let Some(Ok(message)) = messages.next().await {
+            match message {
+                AsyncMessage::Notification(notification)
+                    if notification.channel() == SELF_CHECK_CHANNEL =>
+                {
+                    received_self_check.notify_one();
                 }
+                AsyncMessage::Notification(_) => {
+                    notifications.increment(1);
+                    received.notify_one();
+                }
+                _ => {}
             }
-        }));
-        with_timeout(SELF_CHECK_TIMEOUT, async { Ok(client.batch_execute(LISTEN).await?) }).await?;
-        // Wake the leader only after LISTEN: its tick sees what was committed before that.
-        self.wake.notify_one();
-        loop {
-            tokio::time::sleep(SELF_CHECK_INTERVAL).await;
-            let check = async {
-                client.batch_execute(NOTIFY_SELF).await?;
-                self_check.notified().await;
-                Ok(())
-            };
-            with_timeout(SELF_CHECK_TIMEOUT, check).await?;
         }
+    }));
+    with_timeout(SELF_CHECK_TIMEOUT, async { Ok(client.batch_execute(LISTEN).await?) }).await?;
+    // Wake the leader only after LISTEN: its tick sees what was committed before that.
+    wake.notify_one();
+    loop {
+        tokio::time::sleep(SELF_CHECK_INTERVAL).await;
+        let check = async {
+            client.batch_execute(NOTIFY_SELF).await?;
+            self_check.notified().await;
+            Ok(())
+        };
+        with_timeout(SELF_CHECK_TIMEOUT, check).await?;
     }
 }

@@ -15,6 +15,8 @@ use crate::snapshot::Snapshot;
 use crate::store::{LoadedState, Store, StoreError};
 
 /// One term, from its load on. The leader drives it by the clock; tests drive it step by step.
+///
+/// If a method fails, the term is over, and what failed has published and written nothing.
 pub struct Term {
     number: i64,
     hub: Arc<Hub>,
@@ -89,9 +91,6 @@ impl Term {
     }
 
     /// Publishes what was committed since the last tick. Returns the number of log rows.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then nothing was published, and the term is over.
     pub async fn tick(&mut self, store: &Store) -> Result<u64, StoreError> {
         let started = Instant::now();
         let result = store.tick(&self.cursor, self.retention).await?;
@@ -114,9 +113,6 @@ impl Term {
     ///
     /// If nothing new was logged, the stored cursor moves as long as counted rows are not purged
     /// yet, because a transaction was in progress at the last flush.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then the term is over.
     pub async fn flush(&mut self, store: &Store) -> Result<(), StoreError> {
         if self.unflushed || self.purged < self.rows_below {
             self.stored = store.flush(self.number).await?;
@@ -130,9 +126,6 @@ impl Term {
 
     /// Deletes at most `limit` log rows that both memory and the rollups have counted. Returns
     /// whether more are left.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then the term is over.
     pub async fn purge(&mut self, store: &Store, limit: u32) -> Result<bool, StoreError> {
         let counted = self.cursor.xmin().min(self.stored.xmin());
         if counted > self.purged {
@@ -143,9 +136,6 @@ impl Term {
 
     /// Expires buckets that are older than the retention of their unit. Returns whether there are
     /// any to [delete](Term::delete_expired).
-    ///
-    /// # Errors
-    /// [`StoreError`]; then the term is over.
     pub async fn expire(
         &self,
         store: &Store,
@@ -159,9 +149,6 @@ impl Term {
     }
 
     /// Deletes at most `limit` expired buckets. Returns whether more may be left.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then the term is over.
     pub async fn delete_expired(&self, store: &Store, limit: u32) -> Result<bool, StoreError> {
         store.delete_expired(self.number, limit).await
     }

@@ -43,7 +43,9 @@ pub(crate) trait StoredRow: Resource {
     const SQL: RowStatements;
 
     /// The fields that refer to other tables.
-    fn references(&self) -> Vec<Reference>;
+    fn references(&self) -> Vec<Reference> {
+        Vec::new()
+    }
     /// Whether `new`, which has the id of `stored`, has the same content: the client repeats
     /// itself.
     fn same_content(new: &NewRow<Self>, stored: &Self) -> bool;
@@ -86,10 +88,6 @@ impl StoredRow for BaseItem {
     const TABLE: &'static str = "public.base_items";
     const SQL: RowStatements = sql::BASE_ITEMS;
 
-    fn references(&self) -> Vec<Reference> {
-        Vec::new()
-    }
-
     fn same_content(new: &NewRow<Self>, stored: &Self) -> bool {
         new.row.description == stored.description
     }
@@ -113,10 +111,6 @@ impl StoredRow for BaseItem {
 impl StoredRow for User {
     const TABLE: &'static str = "public.users";
     const SQL: RowStatements = sql::USERS;
-
-    fn references(&self) -> Vec<Reference> {
-        Vec::new()
-    }
 
     fn same_content(_: &NewRow<Self>, _: &Self) -> bool {
         true

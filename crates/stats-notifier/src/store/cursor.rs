@@ -29,9 +29,6 @@ impl Store {
     }
 
     /// Checks that `term` is still the current one.
-    ///
-    /// # Errors
-    /// [`StoreError::Deposed`] if another term has begun.
     pub async fn check_term(&self, term: i64) -> Result<(), StoreError> {
         let read = async { column::<i64>(&self.client.query_one(READ_TERM, &[]).await?, 0) };
         let current = self.with_timeout(read).await?;

@@ -45,9 +45,6 @@ pub struct TickResult {
 impl Store {
     /// Reads what was committed since `cursor`, and the snapshot that sees exactly that in
     /// addition.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then nothing may be published.
     pub async fn tick(
         &self,
         cursor: &Snapshot,
@@ -85,9 +82,6 @@ impl Store {
     ///
     /// `to` must not be above the xmin of the stored cursor or of the memory's cursor. Both then
     /// see all of these transactions, so their rows are in the rollups and in memory.
-    ///
-    /// # Errors
-    /// [`StoreError::Deposed`] if another term has begun; then nothing was deleted.
     pub async fn purge(
         &self,
         term: i64,

@@ -62,9 +62,6 @@ pub struct RebuildReport {
 impl Store {
     /// Counts all events into the rollups, and sets the cursor to the snapshot they were counted
     /// by.
-    ///
-    /// # Errors
-    /// [`StoreError::Deposed`] if another term has begun; then nothing was changed.
     pub async fn rebuild(
         &self,
         term: i64,

@@ -41,9 +41,6 @@ const DELETE_EXPIRED: &str = "
 impl Store {
     /// Folds the log past the stored cursor into the rollups, and moves the cursor to the snapshot
     /// of this transaction, which it returns.
-    ///
-    /// # Errors
-    /// [`StoreError::Deposed`] if another term has begun; then nothing was written.
     pub async fn flush(&self, term: i64) -> Result<Snapshot, StoreError> {
         self.with_timeout(self.catch_up(term)).await
     }
@@ -51,9 +48,6 @@ impl Store {
     /// [`Store::flush`] without a time limit, for the beginning of a term. While no replica leads,
     /// the log can grow beyond what can be folded within the limit, and it must be folded once
     /// before a tick, which has a limit, can read it.
-    ///
-    /// # Errors
-    /// [`StoreError::Deposed`] if another term has begun; then nothing was written.
     pub async fn catch_up(&self, term: i64) -> Result<Snapshot, StoreError> {
         let work = async {
             let stored = self.lock_cursor(term).await?.ok_or(StoreError::Deposed(term))?;
@@ -69,9 +63,6 @@ impl Store {
     ///
     /// A term continues to count the expired buckets that it has loaded. The next term does not
     /// load them.
-    ///
-    /// # Errors
-    /// [`StoreError::Deposed`] if another term has begun; then nothing has expired.
     pub async fn expire(&self, term: i64, unit: TimeUnit, days: i32) -> Result<bool, StoreError> {
         let work = async {
             self.lock_cursor(term).await?;
@@ -91,9 +82,6 @@ impl Store {
     }
 
     /// Deletes at most `limit` expired rollups. Returns whether more may be left.
-    ///
-    /// # Errors
-    /// [`StoreError::Deposed`] if another term has begun; then nothing was deleted.
     pub async fn delete_expired(&self, term: i64, limit: u32) -> Result<bool, StoreError> {
         let work = async {
             self.lock_cursor(term).await?;

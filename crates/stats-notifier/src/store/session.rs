@@ -58,6 +58,9 @@ impl SessionId {
 }
 
 /// The session of a leader, or of a standby that tries to lead.
+///
+/// A method that takes the number of a term fails with [`StoreError::Deposed`] if another term has
+/// begun. It then has changed nothing.
 #[derive(Debug)]
 pub struct Store {
     pub(super) client: Client,
