@@ -43,12 +43,8 @@ impl IngestService {
         result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
     }
 
-    /// Stores rows. The outcomes are in the order of the rows. Every insert of this service passes
-    /// through here.
-    ///
-    /// # Errors
-    /// The database. Some of the rows may be stored then; the same call again reports these as
-    /// repeated.
+    /// Stores rows as [`store::insert`] does, within a time limit. Every insert of this service
+    /// passes through here.
     pub(crate) async fn insert<R: StoredRow>(
         &self,
         timeout: Duration,

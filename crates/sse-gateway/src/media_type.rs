@@ -1,7 +1,8 @@
 //! Content negotiation: which media type a client gets.
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{Accept, Header, HeaderValue, Quality, QualityItem};
+use actix_web::http::header::{Accept, Header, HeaderValue, Quality};
+use mime::Mime;
 
 /// A media type that this service can send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,23 +43,14 @@ impl MediaType {
             return Ok(*first);
         }
         let accept = Accept::parse(request).map_err(|_| not_acceptable())?;
-        // An exact type takes precedence over a range, in any order (RFC 9110, section 12.5.1).
         let quality = |media_type: Self| {
-            let (kind, subtype) = media_type.parts();
-            let matches = |item: &QualityItem<mime::Mime>| {
-                let exact = item.item.type_() == kind && item.item.subtype() == subtype;
-                let kind_range = item.item.type_() == kind && item.item.subtype() == mime::STAR;
-                let any = item.item.type_() == mime::STAR;
-                [exact, kind_range, any]
-                    .iter()
-                    .position(|matched| *matched)
-                    .map(|rank| (rank, item.quality))
-            };
-            accept
-                .iter()
-                .filter_map(matches)
-                .min_by_key(|(rank, _)| *rank)
-                .map(|(_, quality)| quality)
+            let mime = media_type.mime();
+            let kind = format!("{}/*", mime.type_());
+            // An exact type takes precedence over a range, in any order (RFC 9110, section 12.5.1).
+            [mime.essence_str(), &kind, "*/*"].iter().find_map(|range| {
+                let item = accept.iter().find(|item| item.item.essence_str() == *range)?;
+                Some(item.quality)
+            })
         };
         let acceptable =
             offered.iter().filter_map(|media_type| Some((*media_type, quality(*media_type)?)));
@@ -67,16 +59,15 @@ impl MediaType {
         best.map(|(media_type, _)| media_type).ok_or_else(not_acceptable)
     }
 
-    const fn parts(self) -> (&'static str, &'static str) {
+    fn mime(self) -> Mime {
         match self {
-            Self::EventStream => ("text", "event-stream"),
-            Self::Json => ("application", "json"),
-            Self::Csv => ("text", "csv"),
+            Self::EventStream => mime::TEXT_EVENT_STREAM,
+            Self::Json => mime::APPLICATION_JSON,
+            Self::Csv => mime::TEXT_CSV,
         }
     }
 }
 
 fn list(offered: &[MediaType]) -> String {
-    let names = offered.iter().map(|media_type| media_type.parts());
-    names.map(|(kind, subtype)| format!("{kind}/{subtype}")).collect::<Vec<_>>().join(", ")
+    offered.iter().map(|media_type| media_type.mime().to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::{Api, IS_NDJSON};
+use crate::support::{Api, NDJSON};
 
 /// A line.
 fn item(id: Uuid, base_item: &str, time: &str) -> String {
@@ -121,7 +121,7 @@ async fn a_line_is_compared_with_the_earlier_lines_of_the_same_id() {
 #[tokio::test]
 async fn a_line_that_is_not_utf8_is_rejected_alone() {
     let api = Api::start().await;
-    let request = api.request("POST", "/users").header(IS_NDJSON.0, IS_NDJSON.1);
+    let request = api.request("POST", "/users").header("content-type", NDJSON);
     let answer = api.send(request.body(b"{}\n\"\xff\"\n{}".to_vec())).await;
     assert_eq!((answer.status, answer.counts()), (422, [2, 0, 1]));
 }

@@ -10,9 +10,7 @@ use serde_json::json;
 use service_kit::settings::NonZeroDuration;
 use uuid::Uuid;
 
-use crate::support::{Api, IS_JSON, IS_NDJSON, JSON};
-
-type Header = (&'static str, &'static str);
+use crate::support::{Api, JSON, NDJSON};
 
 /// Writes ids into a path or a body: BASE, USER and ITEM are stored, UNKNOWN is not.
 async fn with_ids(api: &Api) -> impl Fn(&str) -> String {
@@ -70,44 +68,45 @@ async fn a_wrong_path_query_header_or_media_type_is_named() {
     let api = Api::start().await;
     let with_ids = with_ids(&api).await;
     let before = api.rows().await;
-    let key = ("idempotency-key", "once");
-    let requests: &[(&str, &[Header], &str, u16, Option<&str>)] = &[
-        ("GET /items/seven", &[], "", 400, Some("id")),
-        ("GET /items/UNKNOWN", &[], "", 404, None),
-        ("GET /items/UNKNOWN/owner", &[], "", 404, None),
-        ("GET /items/UNKNOWN/transfers", &[], "", 404, None),
-        ("GET /users/UNKNOWN/items", &[], "", 404, None),
-        ("DELETE /transfers/UNKNOWN", &[], "", 404, None),
-        ("GET /nothing", &[], "", 404, None),
-        ("PATCH /items", &[], "", 405, None),
-        ("GET /items?limit=0", &[], "", 400, Some("limit")),
-        ("GET /items?limit=1001", &[], "", 400, Some("limit")),
-        ("GET /items?limit=99999999999999999999", &[], "", 400, Some("limit")),
-        ("GET /items?limit=1&limit=2", &[], "", 400, Some("limit")),
-        ("GET /items?after=x", &[], "", 400, Some("after")),
-        ("GET /items?sort=id", &[], "", 400, Some("sort")),
-        ("POST /users", &[], "{}", 415, None),
-        ("POST /users", &[("content-type", "text/plain")], "{}", 415, None),
-        ("POST /users", &[IS_JSON, key], "{}", 400, Some("Idempotency-Key")),
-        ("POST /users", &[IS_NDJSON, key], "{}", 400, Some("Idempotency-Key")),
-        ("PUT /items/UNKNOWN/ownership", &[IS_JSON], r#"{"to":"USER"}"#, 404, None),
-        ("PUT /items/ITEM/ownership", &[IS_JSON], r#"{"to":"UNKNOWN"}"#, 422, Some("to")),
-        ("PUT /items/ITEM/ownership", &[IS_JSON], "{}", 422, Some("to")),
+    let requests = [
+        ("GET /items/seven", "", "", 400, Some("id")),
+        ("GET /items/UNKNOWN", "", "", 404, None),
+        ("GET /items/UNKNOWN/owner", "", "", 404, None),
+        ("GET /items/UNKNOWN/transfers", "", "", 404, None),
+        ("GET /users/UNKNOWN/items", "", "", 404, None),
+        ("DELETE /transfers/UNKNOWN", "", "", 404, None),
+        ("GET /nothing", "", "", 404, None),
+        ("PATCH /items", "", "", 405, None),
+        ("GET /items?limit=0", "", "", 400, Some("limit")),
+        ("GET /items?limit=1001", "", "", 400, Some("limit")),
+        ("GET /items?limit=99999999999999999999", "", "", 400, Some("limit")),
+        ("GET /items?limit=1&limit=2", "", "", 400, Some("limit")),
+        ("GET /items?after=x", "", "", 400, Some("after")),
+        ("GET /items?sort=id", "", "", 400, Some("sort")),
+        ("POST /users", "", "{}", 415, None),
+        ("POST /users", "text/plain", "{}", 415, None),
+        ("PUT /items/UNKNOWN/ownership", JSON, r#"{"to":"USER"}"#, 404, None),
+        ("PUT /items/ITEM/ownership", JSON, r#"{"to":"UNKNOWN"}"#, 422, Some("to")),
+        ("PUT /items/ITEM/ownership", JSON, "{}", 422, Some("to")),
     ];
-    for (request_line, headers, body, status, field) in requests {
+    let requests = requests.map(|(request_line, content_type, body, status, field)| {
         let (method, path) = request_line.split_once(' ').unwrap();
-        let mut request = api.request(method, &with_ids(path));
-        for (name, value) in *headers {
-            request = request.header(*name, *value);
+        let mut request = api.request(method, &with_ids(path)).body(with_ids(body));
+        if !content_type.is_empty() {
+            request = request.header("content-type", content_type);
         }
-        if !body.is_empty() {
-            request = request.body(with_ids(body));
-        }
+        (format!("{request_line} {content_type} {body}"), request, status, field)
+    });
+    let with_key = [JSON, NDJSON].map(|content_type| {
+        let request = api.request("POST", "/users").header("content-type", content_type).body("{}");
+        let request = request.header("idempotency-key", "once");
+        (format!("a key and {content_type}"), request, 400, Some("Idempotency-Key"))
+    });
+    for (name, request, status, field) in requests.into_iter().chain(with_key) {
         let answer = api.send(request).await;
-        let request = format!("{request_line} {headers:?} {body}");
-        assert_eq!(answer.status, *status, "{request}: {}", answer.body);
-        assert_eq!(answer.headers["content-type"], "application/problem+json", "{request}");
-        assert_eq!(answer.body["field"].as_str(), *field, "{request}: {}", answer.body);
+        assert_eq!(answer.status, status, "{name}: {}", answer.body);
+        assert_eq!(answer.headers["content-type"], "application/problem+json", "{name}");
+        assert_eq!(answer.body["field"].as_str(), field, "{name}: {}", answer.body);
     }
     assert_eq!(api.rows().await, before);
 }

@@ -10,8 +10,7 @@ use time::macros::datetime;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) const JSON: &str = "application/json";
-pub(crate) const IS_JSON: (&str, &str) = ("content-type", JSON);
-pub(crate) const IS_NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
+pub(crate) const NDJSON: &str = "application/x-ndjson";
 
 /// An answer. The body is null if it is empty.
 pub(crate) struct Answer {
@@ -101,7 +100,7 @@ impl Api {
 
     /// Sends an upload of many rows.
     pub(crate) async fn upload(&self, path: &str, lines: &str) -> Answer {
-        self.post_text(path, IS_NDJSON.1, lines).await
+        self.post_text(path, NDJSON, lines).await
     }
 
     pub(crate) async fn post_text(&self, path: &str, content_type: &str, body: &str) -> Answer {

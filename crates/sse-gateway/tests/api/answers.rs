@@ -3,7 +3,7 @@
 use domain::Metric;
 use serde_json::Value;
 
-use crate::support::{Client, Gateway, Publisher, json};
+use crate::support::{Gateway, Publisher, json};
 
 async fn gateway() -> (Publisher, Gateway) {
     let publisher = Publisher::start(1);
@@ -124,8 +124,7 @@ async fn a_refusal_names_what_is_wrong() {
 #[tokio::test]
 async fn full_payloads_are_unnamed_messages_newest_bucket_first() {
     let (publisher, gateway) = gateway().await;
-    let url = format!("{}/statistics/transfers/minute?payload=full", gateway.url);
-    let mut client = Client::connect(&url, None).await;
+    let mut client = gateway.follow("/statistics/transfers/minute?payload=full").await;
     let message = client.next().await;
     assert_eq!(message.event, None);
     let newest_first =

@@ -15,8 +15,7 @@ use crate::support::{Client, DEADLINE, Gateway, Publisher, content, until};
 #[tokio::test]
 async fn before_there_are_counts_the_status_is_stale() {
     let gateway = Gateway::start("http://127.0.0.1:9");
-    let mut client =
-        Client::connect(&format!("{}/statistics/transfers/day", gateway.url), None).await;
+    let mut client = gateway.follow("/statistics/transfers/day").await;
     let status = client.next().await;
     assert_eq!(status.event.as_deref(), Some("status"));
     assert!(status.data.contains(r#""upstream":"stale""#), "{}", status.data);
@@ -40,8 +39,7 @@ async fn a_silent_upstream_is_stale_and_recovers_without_a_snapshot() {
     let near = Gateway::start_with(&publisher.url, quick);
     let far = Gateway::start_with(&near.internal_url, quick);
     far.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
-    let url = format!("{}/statistics?topic=transfers/day", far.url);
-    let mut client = Client::connect(&url, None).await;
+    let mut client = far.follow("/statistics?topic=transfers/day").await;
     client.until_status().await;
     let before = content(client.state.as_ref().unwrap());
     let until_status = async |client: &mut Client, upstream: &str| loop {
@@ -103,8 +101,7 @@ async fn a_client_can_ask_for_a_shorter_heartbeat() {
             }
         }
     });
-    let url = format!("{}/statistics?topic=transfers/day&heartbeat=1", gateway.url);
-    let mut client = Client::connect(&url, None).await;
+    let mut client = gateway.follow("/statistics?topic=transfers/day&heartbeat=1").await;
     client.until_status().await;
     let opened = std::time::Instant::now();
     for _ in 0..2 {

@@ -134,6 +134,11 @@ impl Gateway {
         format!("{}{}", self.url, all_topics())
     }
 
+    /// Connects a client that has no state.
+    pub(crate) async fn follow(&self, path: &str) -> Client {
+        Client::connect(&format!("{}{path}", self.url), None).await
+    }
+
     /// Waits until the gateway has a version.
     pub(crate) async fn until(&self, version: Version) {
         until("the gateway must have the version", || {
