@@ -41,7 +41,7 @@ export interface components {
          * @description The id of an item.
          */
         ItemId: string;
-        /** @description What became of the lines of an upload. */
+        /** @description The outcomes of the lines of an upload. */
         LineCounts: {
             /**
              * Format: int64
@@ -164,7 +164,7 @@ export interface components {
         TransferId: string;
         /** @description Some lines of an upload were rejected; the other lines are committed. */
         UploadProblem: components["schemas"]["Problem"] & components["schemas"]["UploadReport"];
-        /** @description What became of an upload that arrived completely. */
+        /** @description The outcome of an upload that arrived completely. */
         UploadReport: components["schemas"]["LineCounts"] & {
             /** @description The first rejected lines. */
             errors: components["schemas"]["LineError"][];
