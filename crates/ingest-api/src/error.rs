@@ -1,7 +1,7 @@
 //! Answers requests that fail, as RFC 9457 problem details.
 //!
-//! The layers below have errors of their own, which do not depend on HTTP. `ApiError::status_code` is
-//! the one place that decides whether an error becomes a 400, a 422 or a 503, and
+//! The layers below have errors of their own, which do not depend on HTTP. `ApiError::status_code`
+//! is the one place that decides whether an error becomes a 400, a 422 or a 503, and
 //! `ApiError::problem_type` gives it its type. A 5xx does not show what failed: this is logged
 //! here.
 

@@ -30,7 +30,8 @@ pub(crate) struct LastVerify {
     pub(crate) error: Option<String>,
 }
 
-/// Verifies once a day, while this replica leads, until `shutdown`. A verification that fails is logged and reported.
+/// Verifies once a day, while this replica leads, until `shutdown`. A verification that fails is
+/// logged and reported.
 pub(crate) async fn run(
     settings: Settings,
     roles: watch::Receiver<Role>,

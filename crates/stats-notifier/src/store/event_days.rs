@@ -1,7 +1,7 @@
 //! The days that have events, oldest first.
 //!
-//! A rebuild and a verification go through all events day by day. So it can report its progress, and a long history
-//! needs no more memory than a short one.
+//! A rebuild and a verification go through all events day by day. So both can report their
+//! progress, and a long history needs no more memory than a short one.
 
 use domain::{BucketTime, Metric, TimeUnit};
 use time::OffsetDateTime;
