@@ -1,36 +1,29 @@
 //! Puts the service together.
 
-use actix_web::middleware::{Compress, from_fn};
-use actix_web::{App, web};
-use actix_web_lab::middleware::CatchPanic;
+use actix_web::middleware::Compress;
+use actix_web::web;
 use service_kit::health::Readiness;
-use service_kit::observe;
 use service_kit::service::{About, Application, ServiceBuilder};
 use tokio_util::sync::CancellationToken;
 
 use crate::settings::Settings;
 use crate::{assets, routes};
 
-const ABOUT: About =
+/// What `/version` answers.
+pub const ABOUT: About =
     About { service: "dashboard", version: env!("CARGO_PKG_VERSION"), schema: None };
 
 /// Listens, and starts everything. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// A port cannot be listened on.
-pub fn build(settings: &Settings, shutdown: CancellationToken) -> anyhow::Result<Application> {
-    let mut builder = ServiceBuilder::new(ABOUT, settings.http.drain, shutdown)?;
-    let metrics = web::Data::new(builder.metrics().clone());
-    let services = web::Data::new(settings.services.clone());
-    let bounds = settings.http.bounds(settings.limits.connections_per_worker.get());
-    builder.serve_public(&settings.http, bounds, move || {
-        App::new()
-            .wrap(CatchPanic::default())
-            .wrap(Compress::default())
-            .wrap(from_fn(observe::requests))
-            .app_data(services.clone())
-            .app_data(metrics.clone())
-            .configure(routes::configure)
+pub fn build(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<Application> {
+    let mut builder = ServiceBuilder::new(ABOUT, settings.http.drain_timeout, shutdown)?;
+    let services = web::Data::new(settings.services);
+    let no_cors = || None;
+    builder.serve_public(&settings.http, settings.http.bounds(), no_cors, move |all| {
+        let compressed = web::scope("").wrap(Compress::default()).configure(routes::configure);
+        all.app_data(services.clone()).service(compressed);
     })?;
     Ok(builder.serve_internal(&settings.internal, readiness(), || (), |_| ())?)
 }

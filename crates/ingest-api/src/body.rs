@@ -104,7 +104,7 @@ impl MinimumRate {
 /// # Errors
 /// The body is too long, too late, or cannot be read.
 pub(crate) async fn whole(body: Payload, limits: &Limits) -> Result<Vec<u8>, BodyError> {
-    let max_bytes = limits.request_body_bytes;
+    let max_bytes = limits.max_request_body_bytes;
     let deadline = limits.request_body_timeout.get();
     let read = async {
         let mut parts = Box::pin(parts(body, limits.body_idle_timeout.get()));

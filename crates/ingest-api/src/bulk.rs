@@ -36,7 +36,7 @@ where
 {
     let _permit = service.uploads.try_acquire().map_err(|_| ApiError::TooManyUploads)?;
     let limits = &service.settings.bulk;
-    let mut lines = Lines::new(limits.line_bytes);
+    let mut lines = Lines::new(limits.max_line_bytes);
     let mut report = UploadReport::default();
     let mut chunk = Chunk { rows: Vec::new(), lines: Vec::new(), bytes: 0 };
     let mut ended = false;
@@ -60,9 +60,9 @@ where
                     chunk.rows.push(row);
                     chunk.lines.push(number);
                 }
-                Err(rejection) => report.reject(number, &rejection, limits.reported_errors),
+                Err(rejection) => report.reject(number, &rejection, limits.max_reported_errors),
             }
-            if chunk.rows.len() >= limits.chunk_lines.get()
+            if chunk.rows.len() >= limits.max_chunk_lines.get()
                 || chunk.bytes >= limits.chunk_bytes.get()
             {
                 commit(service, &mut chunk, &mut report).await?;
@@ -89,7 +89,7 @@ async fn commit<R: StoredRow>(
             InsertOutcome::Created(_) => report.counts.accepted += 1,
             InsertOutcome::Repeated(_) => report.counts.repeated += 1,
             InsertOutcome::Rejected(rejection) => {
-                report.reject(*line, rejection, limits.reported_errors);
+                report.reject(*line, rejection, limits.max_reported_errors);
             }
         }
     }

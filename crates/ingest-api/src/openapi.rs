@@ -43,7 +43,7 @@ pub fn document(settings: &Settings) -> OpenApi {
 
 fn schemas(settings: &Settings) -> Components {
     let report =
-        with_max_items(UploadReport::schema(), "errors", Some(settings.bulk.reported_errors));
+        with_max_items(UploadReport::schema(), "errors", Some(settings.bulk.max_reported_errors));
     let upload_problem = AllOfBuilder::new()
         .item(Ref::from_schema_name(PROBLEM))
         .item(schema_of::<UploadReport>())

@@ -57,12 +57,12 @@ pub(crate) fn with_page<R: Resource>(
     operation: OperationBuilder,
     limits: &Limits,
 ) -> OperationBuilder {
-    let max = limits.page_rows_max.get();
+    let max = limits.max_page_rows.get();
     let limit = ObjectBuilder::new()
         .schema_type(Type::Integer)
         .minimum(Some(1))
         .maximum(Some(max))
-        .default(Some(limits.page_rows_default.get().into()));
+        .default(Some(limits.default_page_rows.get().into()));
     let page = with_max_items(RowPage::<R>::schema(), "data", usize::try_from(max).ok());
     operation
         .parameter(parameter(
@@ -90,7 +90,7 @@ pub(crate) fn idempotency_key(description: &str) -> Parameter {
 
 /// The answer to a body that is too long.
 pub(crate) fn too_long(settings: &Settings) -> Response {
-    let max = settings.limits.request_body_bytes;
+    let max = settings.limits.max_request_body_bytes;
     refusal(&format!("The body of a single row is longer than {max} bytes.")).build()
 }
 

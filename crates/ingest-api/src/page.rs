@@ -35,8 +35,8 @@ impl PageQuery {
     /// # Errors
     /// [`QueryError`] with the name of the parameter that is wrong.
     pub fn parse(query: &str, limits: &Limits) -> Result<Self, QueryError> {
-        let max = limits.page_rows_max.get();
-        let mut page = Self { after: None, limit: limits.page_rows_default.get().into() };
+        let max = limits.max_page_rows.get();
+        let mut page = Self { after: None, limit: limits.default_page_rows.get().into() };
         let wrong = |name: &str, detail: String| QueryError { name: name.to_owned(), detail };
         let query = Query::<Vec<(String, String)>>::from_query(query)
             .map_err(|error| wrong("the query", error.to_string()))?;

@@ -30,7 +30,7 @@ impl IngestService {
     /// one.
     pub(crate) fn context(&self, key: Option<Uuid>) -> Context {
         let ahead =
-            time::Duration::try_from(self.settings.limits.ahead).unwrap_or(time::Duration::MAX);
+            time::Duration::try_from(self.settings.limits.max_ahead).unwrap_or(time::Duration::MAX);
         Context { now: (self.clock)(), ahead, key }
     }
 

@@ -4,26 +4,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_cors::Cors;
-use actix_web::middleware::from_fn;
-use actix_web::{App, web};
-use actix_web_lab::middleware::CatchPanic;
+use actix_web::web;
 use postgres_kit::database::Connections;
 use postgres_kit::schema::{self, SchemaError};
 use service_kit::health::Readiness;
 use service_kit::service::{About, Application, ServiceBuilder};
-use service_kit::settings::comma_separated;
-use service_kit::{observe, problem};
+use service_kit::settings::sections::CorsSettings;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::input::Clock;
 use crate::routes;
 use crate::service::IngestService;
-use crate::settings::{CorsSettings, Settings};
+use crate::settings::Settings;
 use crate::store::DatabaseError;
 use crate::{metrics, openapi};
 
-const ABOUT: About = About {
+/// What `/version` answers.
+pub const ABOUT: About = About {
     service: "ingest-api",
     version: env!("CARGO_PKG_VERSION"),
     schema: Some(schema::VERSION),
@@ -38,38 +36,35 @@ pub fn build(
     clock: Clock,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Application> {
-    let mut builder = ServiceBuilder::new(ABOUT, settings.http.drain, shutdown.clone())?;
+    let mut builder = ServiceBuilder::new(ABOUT, settings.http.drain_timeout, shutdown.clone())?;
     metrics::describe(builder.metrics());
     let http = settings.http.clone();
     let internal = settings.internal.clone();
-    let bounds = http.bounds(settings.limits.connections_per_worker.get());
     let store = Connections::new(&settings.database, &settings.pool, ABOUT.service)?;
-    let uploads = Semaphore::new(settings.bulk.concurrent_uploads.get());
+    let uploads = Semaphore::new(settings.bulk.max_concurrent_uploads.get());
     let metrics = builder.metrics().clone();
     let service = web::Data::new(IngestService { settings, store, clock, uploads, metrics });
 
     let docs = openapi_kit::routes(&openapi::document(&service.settings))?;
-    let metrics = web::Data::new(builder.metrics().clone());
     let shared = service.clone();
-    builder.serve_public(&http, bounds, move || {
-        App::new()
-            .wrap(CatchPanic::default())
-            .wrap(cors(&shared.settings.cors))
-            .wrap(from_fn(observe::requests))
-            .app_data(shared.clone())
-            .app_data(metrics.clone())
-            .configure(|routes| routes::configure(routes, &shared.settings))
-            .configure(docs.clone())
-            .default_service(web::to(problem::not_found))
-    })?;
+    let allowed = service.settings.cors.clone();
+    builder.serve_public(
+        &http,
+        http.bounds(),
+        move || Some(cors(&allowed)),
+        move |all| {
+            all.app_data(shared.clone()).configure(docs.clone());
+            routes::configure(all, &shared.settings);
+        },
+    )?;
 
     let service = service.into_inner();
     let checked = Arc::new(AtomicBool::new(false));
     let readiness = readiness(Arc::clone(&service), Arc::clone(&checked));
     let sampled = Arc::clone(&service);
     let sample = move || {
-        let uploads =
-            sampled.settings.bulk.concurrent_uploads.get() - sampled.uploads.available_permits();
+        let uploads = sampled.settings.bulk.max_concurrent_uploads.get()
+            - sampled.uploads.available_permits();
         metrics::sample(&sampled.metrics, sampled.store.pool_use(), uploads);
     };
     let mut application = builder.serve_internal(&internal, readiness, sample, |_| ())?;
@@ -103,7 +98,7 @@ async fn check_schema(
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(service.settings.schema.retry.get()) => {}
+            () = tokio::time::sleep(service.settings.schema.retry_delay.get()) => {}
             () = shutdown.cancelled() => return Ok(()),
         }
     }
@@ -118,7 +113,7 @@ fn cors(settings: &CorsSettings) -> Cors {
         .allowed_headers(["content-type", "idempotency-key"])
         .expose_headers(["location", "retry-after"])
         .max_age(600);
-    comma_separated(&settings.allowed_origins).fold(cors, Cors::allowed_origin)
+    settings.allowed_origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
 }
 
 /// Ready once the schema was checked, and while the database answers.

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use migrate::settings::{DEFAULTS, Settings};
+use migrate::settings::Settings;
 use service_kit::command::print_settings;
 use service_kit::failure::exit_code;
+use service_kit::settings::ProgramSettings;
 
 /// Migrates a database to the schema of this release, and exits.
 #[derive(Debug, Parser)]
@@ -34,7 +35,7 @@ async fn main() -> ExitCode {
 async fn execute(command: Command) -> Result<(), Box<dyn Error + Send + Sync>> {
     match command {
         Command::Run => Ok(run().await?),
-        Command::PrintSettings => print_settings(&DEFAULTS),
+        Command::PrintSettings => print_settings::<Settings>(),
     }
 }
 

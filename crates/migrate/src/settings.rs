@@ -5,19 +5,7 @@ use postgres_kit::settings::{DATABASE, DatabaseSettings};
 use secrecy::SecretString;
 use serde::Deserialize;
 use service_kit::settings::sections::{LOG, LogSettings};
-use service_kit::settings::{Defaults, SettingsError};
-
-pub const DEFAULTS: Defaults = Defaults {
-    own: include_str!("../config/default.toml"),
-    shared: &[("database", DATABASE), ("log", LOG)],
-    libpq: &[
-        ("PGHOST", "database.host"),
-        ("PGPORT", "database.port"),
-        ("PGDATABASE", "database.name"),
-        ("PGUSER", "database.user"),
-        ("PGPASSWORD", "database.password"),
-    ],
-};
+use service_kit::settings::{Defaults, ProgramSettings};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,12 +22,16 @@ pub struct RoleSettings {
     pub notifier_password: SecretString,
 }
 
-impl Settings {
-    /// Reads the settings of this process.
-    ///
-    /// # Errors
-    /// [`SettingsError`], which names the setting.
-    pub fn load() -> Result<Self, SettingsError> {
-        DEFAULTS.load()
-    }
+impl ProgramSettings for Settings {
+    const DEFAULTS: Defaults = Defaults {
+        own: include_str!("../config/default.toml"),
+        shared: &[DATABASE, LOG],
+        libpq: &[
+            ("PGHOST", "database.host"),
+            ("PGPORT", "database.port"),
+            ("PGDATABASE", "database.name"),
+            ("PGUSER", "database.user"),
+            ("PGPASSWORD", "database.password"),
+        ],
+    };
 }

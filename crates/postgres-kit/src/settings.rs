@@ -1,24 +1,21 @@
 //! The settings of programs that connect to Postgres. The files in `config/` describe each.
 #![expect(missing_docs, reason = "the files in config/ describe each setting")]
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use service_kit::settings::{Count, NonZeroDuration, duration};
+use service_kit::settings::{NonZeroDuration, Section, duration};
 
-/// The keys of [`DatabaseSettings`].
-pub const DATABASE: &str = include_str!("../config/database.toml");
-/// The keys of [`PoolSettings`].
-pub const POOL: &str = include_str!("../config/pool.toml");
+/// [`DatabaseSettings`].
+pub const DATABASE: Section = ("database", include_str!("../config/database.toml"));
+/// [`PoolSettings`].
+pub const POOL: Section = ("pool", include_str!("../config/pool.toml"));
 
 /// The variables of libpq that set a service's `database` section.
 pub const LIBPQ: &[(&str, &str)] =
     &[("PGHOST", "database.host"), ("PGPORT", "database.port"), ("PGDATABASE", "database.name")];
-
-/// The most connections that a pool can have, which is more than one Postgres server handles well.
-/// The pool allocates memory for all of them at startup.
-const CONNECTIONS_MAX: usize = 10_000;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,7 +51,7 @@ impl DatabaseSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolSettings {
-    pub connections: Count<CONNECTIONS_MAX>,
+    pub max_connections: NonZeroU16,
     #[serde(deserialize_with = "duration")]
     pub wait_timeout: Duration,
     pub connection_lifetime: NonZeroDuration,
@@ -76,21 +73,5 @@ impl PoolSettings {
             "-c TimeZone=UTC -c client_connection_check_interval=500 -c statement_timeout={timeout} \
              -c idle_in_transaction_session_timeout={timeout} -c tcp_user_timeout={timeout}"
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pool_has_from_1_to_10000_connections() {
-        for possible in [1, 10_000] {
-            assert!(Count::<CONNECTIONS_MAX>::try_from(possible).is_ok());
-        }
-        for refused in [0, 10_001, 1 << 53] {
-            let error = Count::<CONNECTIONS_MAX>::try_from(refused).unwrap_err();
-            assert_eq!(error, format!("{refused} is not from 1 to 10000"));
-        }
     }
 }

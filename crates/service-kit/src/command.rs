@@ -2,13 +2,17 @@
 
 use std::error::Error;
 use std::io::Write;
+use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::{CommandFactory, FromArgMatches};
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::service::Application;
+use crate::failure::exit_code;
+use crate::service::{About, Application};
+use crate::settings::ProgramSettings;
 use crate::settings::sections::{InternalSettings, LogSettings};
-use crate::settings::{Defaults, SettingsError};
 use crate::{limits, shutdown, telemetry};
 
 /// How long the service may take to answer a health check.
@@ -27,12 +31,29 @@ pub enum Command {
     PrintSettings,
 }
 
-/// The sections that [`Command::execute`] reads.
-pub trait ServiceSettings {
-    /// The section `internal`.
-    fn internal(&self) -> &InternalSettings;
-    /// The section `log`.
-    fn log(&self) -> &LogSettings;
+#[derive(Debug, clap::Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// The sections that every service has.
+#[derive(Debug, Deserialize)]
+struct CommonSettings {
+    internal: InternalSettings,
+    log: LogSettings,
+}
+
+/// The `main` of a service that has only the common commands, and that `build` puts together.
+pub async fn main<S: ProgramSettings, E: Into<Box<dyn Error + Send + Sync>>>(
+    about: &About,
+    purpose: &'static str,
+    build: impl FnOnce(S, CancellationToken) -> Result<Application, E>,
+) -> ExitCode {
+    let program = Arguments::command().name(about.service).version(about.version).about(purpose);
+    let arguments = Arguments::from_arg_matches(&program.get_matches());
+    let command = arguments.unwrap_or_else(|error| error.exit()).command.unwrap_or_default();
+    exit_code(command.execute(build).await)
 }
 
 impl Command {
@@ -40,22 +61,22 @@ impl Command {
     ///
     /// # Errors
     /// The settings cannot be used, the service failed, or it is not healthy.
-    pub async fn execute<S: ServiceSettings, E: Into<Box<dyn Error + Send + Sync>>>(
+    pub async fn execute<S: ProgramSettings, E: Into<Box<dyn Error + Send + Sync>>>(
         self,
-        defaults: &Defaults,
-        load: impl FnOnce() -> Result<S, SettingsError>,
         build: impl FnOnce(S, CancellationToken) -> Result<Application, E>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         match self {
             Self::Run => {
-                let settings = load()?;
-                telemetry::start(settings.log())?;
+                let settings = S::load()?;
+                telemetry::start(&S::DEFAULTS.load::<CommonSettings>()?.log)?;
                 limits::raise_open_files();
                 let application = build(settings, shutdown::on_signal()?).map_err(Into::into)?;
                 application.run_until_stopped().await?;
             }
-            Self::Healthcheck => healthcheck(load()?.internal()).await?,
-            Self::PrintSettings => print_settings(defaults)?,
+            Self::Healthcheck => {
+                healthcheck(&S::DEFAULTS.load::<CommonSettings>()?.internal).await?;
+            }
+            Self::PrintSettings => print_settings::<S>()?,
         }
         Ok(())
     }
@@ -65,8 +86,8 @@ impl Command {
 ///
 /// # Errors
 /// The settings cannot be read, or standard output is closed.
-pub fn print_settings(defaults: &Defaults) -> Result<(), Box<dyn Error + Send + Sync>> {
-    Ok(std::io::stdout().write_all(defaults.print()?.as_bytes())?)
+pub fn print_settings<S: ProgramSettings>() -> Result<(), Box<dyn Error + Send + Sync>> {
+    Ok(std::io::stdout().write_all(S::DEFAULTS.print()?.as_bytes())?)
 }
 
 /// Why a health check failed.

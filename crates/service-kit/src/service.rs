@@ -4,19 +4,16 @@
 //! The internal port serves `/livez`, `/readyz`, `/metrics` and `/version`, and what only other
 //! services may request.
 
-use std::fmt::Debug;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::body::MessageBody;
-use actix_http::{Request, Response};
-use actix_service::{IntoServiceFactory, Service, ServiceFactory};
-use actix_web::dev::AppConfig;
+use actix_cors::Cors;
 use actix_web::http::header::CACHE_CONTROL;
-use actix_web::middleware::from_fn;
+use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpResponse, web};
+use actix_web_lab::middleware::CatchPanic;
 use metrics_exporter_prometheus::BuildError;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -95,32 +92,20 @@ impl ServiceBuilder {
         &self.metrics
     }
 
-    /// Serves `application` on the public port.
+    /// Serves `routes` on the public port, to the pages that `cors` allows.
     ///
     /// # Errors
     /// The port cannot be listened on.
-    pub fn serve_public<F, I, S, B>(
+    pub fn serve_public(
         &mut self,
         settings: &HttpSettings,
         bounds: Bounds,
-        application: F,
-    ) -> Result<(), ListenError>
-    where
-        F: Fn() -> I + Send + Clone + 'static,
-        I: IntoServiceFactory<S, Request>,
-        S: ServiceFactory<Request, Config = AppConfig> + 'static,
-        S::Error: Into<actix_web::Error> + 'static,
-        S::InitError: Debug,
-        S::Response: Into<Response<B>> + 'static,
-        S::Service: 'static,
-        <S::Service as Service<Request>>::Future: 'static,
-        B: MessageBody + 'static,
-    {
-        let (listener, port) = listen(&settings.host, settings.port, "http.port")?;
-        let server = server::serve(listener, bounds, application);
-        let server = server.map_err(listen_error(&settings.host, port, "http.port"))?;
+        cors: impl Fn() -> Option<Cors> + Clone + Send + 'static,
+        routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
+    ) -> Result<(), ListenError> {
+        let address = (settings.host.as_str(), settings.port, "http.port");
+        let port = self.serve("http server", address, bounds, cors, routes)?;
         tracing::info!(http.port = port, "listening");
-        self.supervisor.serve("http server", server);
         self.public_port = Some(port);
         Ok(())
     }
@@ -137,30 +122,53 @@ impl ServiceBuilder {
         sample: impl Fn() + Send + Sync + 'static,
         routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
     ) -> Result<Application, ListenError> {
-        let (listener, port) = listen(&settings.host, settings.port, "internal.port")?;
         let internal = Internal {
             about: self.about,
-            shutdown: self.shutdown,
+            shutdown: self.shutdown.clone(),
             readiness,
-            metrics: self.metrics,
+            metrics: self.metrics.clone(),
             sample: Arc::new(sample),
         };
-        let server = server::serve(listener, settings.bounds(self.drain), move || {
-            App::new()
-                .wrap(from_fn(observe::requests))
-                .app_data(web::Data::new(internal.metrics.clone()))
-                .configure(routes.clone())
-                .configure(|routes| internal.routes(routes))
-                .default_service(web::to(problem::not_found))
-        });
-        let server = server.map_err(listen_error(&settings.host, port, "internal.port"))?;
+        let address = (settings.host.as_str(), settings.port, "internal.port");
+        let bounds = settings.bounds(self.drain);
+        let no_cors = || None;
+        let port = self.serve("internal server", address, bounds, no_cors, move |all| {
+            routes(all);
+            internal.routes(all);
+        })?;
         tracing::info!(internal.port = port, "serving health and metrics");
-        self.supervisor.serve("internal server", server);
         Ok(Application {
             public_port: self.public_port,
             internal_port: port,
             supervisor: self.supervisor,
         })
+    }
+
+    /// Serves an address, given with the setting of its port, and returns the port.
+    fn serve(
+        &mut self,
+        name: &'static str,
+        (host, port, setting): (&str, u16, &'static str),
+        bounds: Bounds,
+        cors: impl Fn() -> Option<Cors> + Clone + Send + 'static,
+        routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
+    ) -> Result<u16, ListenError> {
+        let failed = |source| ListenError { host: host.to_owned(), port, setting, source };
+        let listener = TcpListener::bind((host, port)).map_err(failed)?;
+        let port = listener.local_addr().map_err(failed)?.port();
+        let metrics = web::Data::new(self.metrics.clone());
+        let server = server::serve(listener, bounds, move || {
+            let cors = cors();
+            App::new()
+                .wrap(CatchPanic::default())
+                .wrap(Condition::new(cors.is_some(), cors.unwrap_or_default()))
+                .wrap(from_fn(observe::requests))
+                .app_data(metrics.clone())
+                .configure(routes.clone())
+                .default_service(web::to(problem::not_found))
+        });
+        self.supervisor.serve(name, server.map_err(failed)?);
+        Ok(port)
     }
 }
 
@@ -236,22 +244,4 @@ impl Internal {
         };
         routes.route("/metrics", web::get().to(rendered)).route("/version", web::get().to(about));
     }
-}
-
-fn listen(host: &str, port: u16, setting: &'static str) -> Result<(TcpListener, u16), ListenError> {
-    let bound = || {
-        let listener = TcpListener::bind((host, port))?;
-        let port = listener.local_addr()?.port();
-        Ok((listener, port))
-    };
-    bound().map_err(listen_error(host, port, setting))
-}
-
-fn listen_error(
-    host: &str,
-    port: u16,
-    setting: &'static str,
-) -> impl FnOnce(io::Error) -> ListenError {
-    let host = host.to_owned();
-    move |source| ListenError { host, port, setting, source }
 }

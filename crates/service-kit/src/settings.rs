@@ -10,22 +10,21 @@
 //! is refused. Variables without the prefix are ignored, so that what an orchestrator sets by
 //! itself (such as Kubernetes' `DASHBOARD_PORT=tcp://10.0.0.1:80`) cannot reach a program.
 //!
-//! The layers are merged here and not by the `config` crate, whose origins are "the environment"
-//! and a relative path, and whose errors quote values, which may be passwords.
+//! The layers are merged here and not by the `config` crate: the merge is a loop over keys, and
+//! that crate would read `port = true` as port 1, and would report a port of 65536 without its
+//! origin.
 
-mod reference;
 pub mod sections;
 mod values;
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::fmt::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-pub use values::{Count, NonZeroDuration, comma_separated, duration};
+pub use values::{NonZeroDuration, comma_separated, duration};
 
 /// Names the file of the second layer.
 const FILE_VARIABLE: &str = "NEWCYCLE_CONFIG";
@@ -33,73 +32,87 @@ const FILE_VARIABLE: &str = "NEWCYCLE_CONFIG";
 /// The prefix of the variables that reach every setting.
 const PREFIX: &str = "NEWCYCLE__";
 
-/// The largest integer that a setting accepts. Larger ones are mistakes, and would overflow in
-/// sums.
-const INTEGER_MAX: i64 = 1 << 53;
-
-/// What `print-settings` prints instead of a password.
-const REDACTED: &str = "<redacted>";
-
 /// Why the settings could not be read. `origin` is a file or a variable. No message quotes a value
-/// of unknown meaning or a line of the file, which may be a password.
+/// that could be a password, or a line of the file.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages explain the fields")]
 pub enum SettingsError {
     #[error("NEWCYCLE_CONFIG names {}, which cannot be read", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
+    Unreadable { path: PathBuf, source: io::Error },
     #[error("{} is not valid TOML: line {line}: {message}", path.display())]
     Malformed { path: PathBuf, line: usize, message: String },
-    #[error("the environment variable {0} is not UTF-8")]
-    NotUtf8(String),
     #[error("{origin} sets {key}, but there is no such setting; {hint}")]
     Unknown { origin: String, key: String, hint: String },
     #[error("{origin} sets {key}, which must be {expected}")]
     WrongType { origin: String, key: String, expected: &'static str },
     #[error("{origin} sets {key} to a value that cannot be used: {reason}")]
     Refused { origin: String, key: String, reason: String },
-    #[error("{smaller} must be at most half of {larger}, but is {} of {}: {why}", .values.0, .values.1)]
-    NotTogether {
-        smaller: &'static str,
-        larger: &'static str,
-        values: (NonZeroDuration, NonZeroDuration),
-        why: &'static str,
-    },
+    #[error("{0}")]
+    Conflict(String),
 }
 
 impl SettingsError {
     /// Refuses two settings of which the first is more than half of the second.
     ///
     /// # Errors
-    /// [`SettingsError::NotTogether`], which says why by `why`: what would happen otherwise.
+    /// [`SettingsError::Conflict`], which says why by `why`: what would happen otherwise.
     pub fn unless_at_most_half(
-        (smaller, short): (&'static str, NonZeroDuration),
-        (larger, long): (&'static str, NonZeroDuration),
-        why: &'static str,
+        (smaller, short): (&str, NonZeroDuration),
+        (larger, long): (&str, NonZeroDuration),
+        why: &str,
     ) -> Result<(), Self> {
         if short.get() <= long.get() / 2 {
             return Ok(());
         }
-        Err(Self::NotTogether { smaller, larger, values: (short, long), why })
+        Err(Self::Conflict(format!(
+            "{smaller} must be at most half of {larger}, but is {short} of {long}: {why}"
+        )))
     }
 }
+
+/// A name, and the keys below it as TOML.
+pub type Section = (&'static str, &'static str);
 
 /// Every setting of one program, with its default and its description.
 #[derive(Debug, Clone, Copy)]
 pub struct Defaults {
     /// The text of the program's `config/default.toml`. It has a header for each section.
     pub own: &'static str,
-    /// Sections that several programs have: a name, and the keys below it. `own` overrides their
-    /// values and descriptions.
-    pub shared: &'static [(&'static str, &'static str)],
+    /// Sections that several programs have. `own` overrides their values and descriptions.
+    pub shared: &'static [Section],
     /// The variables of libpq that the program reads, each with the key that it sets.
     pub libpq: &'static [(&'static str, &'static str)],
+}
+
+/// The settings of a program.
+pub trait ProgramSettings: DeserializeOwned {
+    /// Every setting, with its default and its description.
+    const DEFAULTS: Defaults;
+
+    /// Refuses settings that do not go together.
+    ///
+    /// # Errors
+    /// [`SettingsError::Conflict`].
+    fn check(&self) -> Result<(), SettingsError> {
+        Ok(())
+    }
+
+    /// Reads the settings of this process.
+    ///
+    /// # Errors
+    /// [`SettingsError`], which names the setting.
+    fn load() -> Result<Self, SettingsError> {
+        let settings: Self = Self::DEFAULTS.load()?;
+        settings.check()?;
+        Ok(settings)
+    }
 }
 
 /// What a process reads in addition to its defaults.
 #[derive(Debug, Default)]
 struct Overrides {
     file: Option<(PathBuf, String)>,
-    variables: BTreeMap<OsString, OsString>,
+    variables: BTreeMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -112,11 +125,7 @@ struct Setting {
 type Settings = BTreeMap<String, Setting>;
 
 impl Defaults {
-    /// Reads the settings of this process.
-    ///
-    /// # Errors
-    /// [`SettingsError`], which names the file or variable and the key.
-    pub fn load<T: DeserializeOwned>(&self) -> Result<T, SettingsError> {
+    pub(crate) fn load<T: DeserializeOwned>(&self) -> Result<T, SettingsError> {
         self.load_with(&Overrides::from_process()?)
     }
 
@@ -129,137 +138,98 @@ impl Defaults {
     }
 
     fn load_with<T: DeserializeOwned>(&self, overrides: &Overrides) -> Result<T, SettingsError> {
-        let settings = self.effective(overrides)?;
-        let text = write(&settings, |_, setting| setting.value.clone());
-        let refused = |key: String, message: &str| {
-            let origin =
-                settings.get(&key).map_or("default.toml", |setting| &setting.origin).to_owned();
-            SettingsError::Refused { origin, key, reason: message.to_owned() }
-        };
-        let document = toml::Deserializer::parse(&text)
-            .map_err(|error| refused(String::new(), error.message()))?;
-        serde_path_to_error::deserialize(document)
-            .map_err(|error| refused(error.path().to_string(), error.inner().message()))
+        let settings = self.merge(overrides)?;
+        let table = parse(Path::new("the merged settings"), &write(&settings))?;
+        serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+            let key = error.path().to_string();
+            let origin = settings.get(&key).map_or("default", |setting| &setting.origin).to_owned();
+            SettingsError::Refused { origin, key, reason: error.inner().message().to_owned() }
+        })
     }
 
     fn print_with(&self, overrides: &Overrides) -> Result<String, SettingsError> {
-        Ok(write(&self.effective(overrides)?, |name, setting| match &setting.value {
-            Value::String(text) if name.ends_with("password") && !text.is_empty() => {
-                REDACTED.into()
+        let mut settings = self.merge(overrides)?;
+        for (key, setting) in &mut settings {
+            if key.ends_with("password") && setting.value.as_str() != Some("") {
+                setting.value = "<redacted>".into();
             }
-            value => value.clone(),
-        }))
+        }
+        Ok(write(&settings))
     }
 
-    /// Merges the layers.
-    fn effective(&self, overrides: &Overrides) -> Result<Settings, SettingsError> {
-        let mut settings = self.parse()?;
+    fn merge(&self, overrides: &Overrides) -> Result<Settings, SettingsError> {
+        let mut settings = Settings::new();
+        for (section, text) in self.shared.iter().chain(&[("", self.own)]) {
+            for (key, value) in flatten(section, parse(Path::new("default.toml"), text)?) {
+                settings.insert(key, Setting { value, origin: "default".to_owned() });
+            }
+        }
         if let Some((path, text)) = &overrides.file {
-            for (key, value) in flatten(parse(path, text)?) {
+            for (key, value) in flatten("", parse(path, text)?) {
                 replace(&mut settings, key, &value, path.display().to_string())?;
             }
         }
-        for (variable, key) in self.libpq {
-            if let Some(value) = overrides.variables.get(OsStr::new(variable)) {
-                replace(
-                    &mut settings,
-                    (*key).to_owned(),
-                    &text(variable, value)?,
-                    (*variable).to_owned(),
-                )?;
-            }
-        }
-        for (variable, value) in &overrides.variables {
-            let Some(variable) = variable.to_str() else { continue };
-            let Some(key) = variable.strip_prefix(PREFIX) else { continue };
-            let key = key.to_lowercase().replace("__", ".");
-            replace(&mut settings, key, &text(variable, value)?, variable.to_owned())?;
+        let libpq = self.libpq.iter().filter_map(|(variable, key)| {
+            let (variable, text) = overrides.variables.get_key_value(*variable)?;
+            Some((variable, (*key).to_owned(), text))
+        });
+        let own = overrides.variables.iter().filter_map(|(variable, text)| {
+            let key = variable.strip_prefix(PREFIX)?;
+            Some((variable, key.to_lowercase().replace("__", "."), text))
+        });
+        for (variable, key, text) in libpq.chain(own) {
+            replace(&mut settings, key, &text.as_str().into(), variable.clone())?;
         }
         Ok(settings)
-    }
-
-    /// Parses the defaults.
-    fn parse(&self) -> Result<Settings, SettingsError> {
-        let parse = |text| Ok(flatten(parse(Path::new("default.toml"), text)?).into_iter());
-        let mut values = BTreeMap::new();
-        for (section, text) in self.shared {
-            values.extend(parse(text)?.map(|(key, value)| (format!("{section}.{key}"), value)));
-        }
-        values.extend(parse(self.own)?.filter(|(_, value)| !value.is_table()));
-        let setting = |(key, value)| (key, Setting { value, origin: "default".to_owned() });
-        Ok(values.into_iter().map(setting).collect())
     }
 }
 
 impl Overrides {
     fn from_process() -> Result<Self, SettingsError> {
-        let file = match std::env::var_os(FILE_VARIABLE).map(PathBuf::from) {
+        let variables: BTreeMap<_, _> = std::env::vars_os()
+            .map(|(name, value)| [name, value].map(|text| text.to_string_lossy().into_owned()))
+            .map(|[name, value]| (name, value))
+            .collect();
+        let file = match variables.get(FILE_VARIABLE).map(PathBuf::from) {
             None => None,
             Some(path) => match std::fs::read_to_string(&path) {
                 Ok(text) => Some((path, text)),
                 Err(source) => return Err(SettingsError::Unreadable { path, source }),
             },
         };
-        Ok(Self { file, variables: std::env::vars_os().collect() })
+        Ok(Self { file, variables })
     }
-}
-
-fn text(variable: &str, value: &OsStr) -> Result<Value, SettingsError> {
-    value.to_str().map(Value::from).ok_or_else(|| SettingsError::NotUtf8(variable.to_owned()))
 }
 
 fn parse(path: &Path, text: &str) -> Result<Table, SettingsError> {
     toml::from_str(text).map_err(|error| {
         let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or_default();
-        let line = 1 + before.matches('\n').count();
         SettingsError::Malformed {
             path: path.to_owned(),
-            line,
+            line: 1 + before.matches('\n').count(),
             message: error.message().to_owned(),
         }
     })
 }
 
-/// The values of a table by dotted key. An empty table counts as a value, so that a misspelt
-/// section is noticed.
-fn flatten(table: Table) -> BTreeMap<String, Value> {
-    let mut values = BTreeMap::new();
-    for (name, value) in table {
+/// The values of a table by dotted key.
+fn flatten(section: &str, table: Table) -> Vec<(String, Value)> {
+    let values = table.into_iter().flat_map(|(name, value)| {
+        let key = if section.is_empty() { name } else { format!("{section}.{name}") };
         match value {
-            Value::Table(table) if !table.is_empty() => {
-                let below = flatten(table).into_iter();
-                values.extend(below.map(|(key, value)| (format!("{name}.{key}"), value)));
-            }
-            value => {
-                values.insert(name, value);
-            }
+            Value::Table(table) => flatten(&key, table),
+            value => vec![(key, value)],
         }
-    }
-    values
+    });
+    values.collect()
 }
 
 /// Settings as TOML, each with its origin as a comment.
-fn write(settings: &Settings, value: impl Fn(&str, &Setting) -> Value) -> String {
-    // By section, because TOML allows each table to be opened only once.
-    let mut lines: Vec<(&str, &str, &Setting)> = settings
+fn write(settings: &Settings) -> String {
+    let lines = settings
         .iter()
-        .filter_map(|(key, setting)| {
-            key.rsplit_once('.').map(|(section, name)| (section, name, setting))
-        })
-        .collect();
-    lines.sort_unstable_by_key(|(section, name, _)| (*section, *name));
-    let mut text = String::new();
-    let mut open = "";
-    for (section, name, setting) in lines {
-        if open != section {
-            let gap = if open.is_empty() { "" } else { "\n" };
-            // Writing to a string cannot fail.
-            let _infallible = writeln!(text, "{gap}[{section}]");
-            open = section;
-        }
-        let _infallible = writeln!(text, "{name} = {}  # {}", value(name, setting), setting.origin);
-    }
-    text
+        .map(|(key, Setting { value, origin })| format!("{key} = {value}  # {origin}\n"));
+    lines.collect()
 }
 
 /// Overrides one setting.
@@ -269,29 +239,21 @@ fn replace(
     value: &Value,
     origin: String,
 ) -> Result<(), SettingsError> {
-    if let Some(setting) = settings.get_mut(&key) {
-        return match convert(&setting.value, value) {
-            Ok(value) => {
-                *setting = Setting { value, origin };
-                Ok(())
-            }
-            Err(expected) => Err(SettingsError::WrongType { origin, key, expected }),
-        };
+    let Some(setting) = settings.get_mut(&key) else {
+        // Jaro-Winkler favours a common beginning, as in `http.drain_seconds` for `http.drain`.
+        let likeness = |known: &&String| strsim::jaro_winkler(&key, known);
+        let nearest = settings.keys().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        let hint = nearest.map_or_else(String::new, |nearest| {
+            let variable = format!("{PREFIX}{}", nearest.replace('.', "__").to_uppercase());
+            format!("did you mean {nearest} ({variable})? `print-settings` lists all settings")
+        });
+        return Err(SettingsError::Unknown { origin, key, hint });
+    };
+    match convert(&setting.value, value) {
+        Ok(value) => *setting = Setting { value, origin },
+        Err(expected) => return Err(SettingsError::WrongType { origin, key, expected }),
     }
-    let below = format!("{key}.");
-    if value.as_table().is_some_and(Table::is_empty)
-        && settings.keys().any(|known| known.starts_with(&below))
-    {
-        return Ok(()); // The header of a section, with nothing below it.
-    }
-    // Jaro-Winkler favours a common beginning, as in `http.drain_seconds` for `http.drain`.
-    let likeness = |known: &&String| strsim::jaro_winkler(&key, known);
-    let nearest = settings.keys().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let hint = nearest.map_or_else(String::new, |nearest| {
-        let variable = format!("{PREFIX}{}", nearest.replace('.', "__").to_uppercase());
-        format!("did you mean {nearest} ({variable})? `print-settings` lists all settings")
-    });
-    Err(SettingsError::Unknown { origin, key, hint })
+    Ok(())
 }
 
 /// The value in the type of the default, or a description of that type. Variables are always text.
@@ -304,8 +266,7 @@ fn convert(default: &Value, value: &Value) -> Result<Value, &'static str> {
         }
         Value::Integer(_) => {
             let number = value.as_integer().or_else(|| text?.parse().ok());
-            let number = number.filter(|number| (0..=INTEGER_MAX).contains(number));
-            number.map(Value::from).ok_or("a whole number from 0 to 9007199254740992")
+            number.map(Value::from).ok_or("a whole number")
         }
         Value::String(default) if humantime::parse_duration(default).is_ok() => {
             text.map(Value::from).ok_or("a duration with its unit, such as \"250ms\" or \"5s\"")

@@ -7,12 +7,12 @@ use bytes::BytesMut;
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 use service_kit::observe::REQUEST_ID;
-use service_kit::settings::comma_separated;
+use statistics_stream::UpstreamSettings;
 use statistics_stream::history::{HistoryPage, HistoryQuery, NOT_KEPT};
 use tokio::sync::Semaphore;
 
 use crate::error::RequestError;
-use crate::settings::{HistorySettings, UpstreamSettings};
+use crate::settings::HistoryClientSettings;
 
 /// Requests pages of history from one upstream after another, until one answers.
 #[derive(Debug)]
@@ -53,15 +53,13 @@ impl HistoryClient {
     /// The HTTP client cannot be built.
     pub fn new(
         upstream: &UpstreamSettings,
-        settings: &HistorySettings,
+        settings: &HistoryClientSettings,
     ) -> Result<Self, reqwest::Error> {
         let connect_timeout = upstream.connect_timeout.get();
         Ok(Self {
             client: Client::builder().connect_timeout(connect_timeout).build()?,
-            addresses: comma_separated(&upstream.addresses)
-                .map(|address| address.trim_end_matches('/').to_owned())
-                .collect(),
-            permits: Semaphore::new(settings.concurrent_requests.get()),
+            addresses: upstream.addresses.clone(),
+            permits: Semaphore::new(settings.max_concurrent_requests.get()),
             timeout: settings.timeout.get(),
             max_page_bytes: settings.max_page_bytes,
         })

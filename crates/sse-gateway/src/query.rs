@@ -12,7 +12,7 @@ use statistics_stream::history::HistoryQuery;
 use statistics_stream::{Payload, Selection};
 
 use crate::error::RequestError;
-use crate::settings::HistorySettings;
+use crate::settings::HistoryClientSettings;
 
 /// The maximum of `last`: the largest window of any unit.
 pub const LAST_MAX: usize = 3_600;
@@ -28,9 +28,9 @@ pub struct PageLimits {
     pub max: NonZeroUsize,
 }
 
-impl From<&HistorySettings> for PageLimits {
-    fn from(settings: &HistorySettings) -> Self {
-        Self { default: settings.page_buckets_default, max: settings.page_buckets_max }
+impl From<&HistoryClientSettings> for PageLimits {
+    fn from(settings: &HistoryClientSettings) -> Self {
+        Self { default: settings.default_page_buckets, max: settings.max_page_buckets }
     }
 }
 

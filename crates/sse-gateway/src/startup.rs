@@ -3,15 +3,12 @@
 use std::sync::Arc;
 
 use actix_cors::Cors;
-use actix_web::middleware::from_fn;
-use actix_web::{App, web};
-use actix_web_lab::middleware::CatchPanic;
+use actix_web::web;
 use service_kit::health::Readiness;
 use service_kit::limits::open_files;
 use service_kit::server::Bounds;
 use service_kit::service::{About, Application, ServiceBuilder};
-use service_kit::settings::comma_separated;
-use service_kit::{observe, problem};
+use service_kit::settings::sections::CorsSettings;
 use statistics_stream::{Hub, upstream};
 use tokio_util::sync::CancellationToken;
 
@@ -20,12 +17,18 @@ use crate::history::HistoryClient;
 use crate::settings::Settings;
 use crate::{metrics, routes};
 
-const ABOUT: About =
+/// What `/version` answers.
+pub const ABOUT: About =
     About { service: "sse-gateway", version: env!("CARGO_PKG_VERSION"), schema: None };
 
 /// The share of the drain time within which the hub ends the streams; the rest is for their last
 /// bytes.
 const STREAMS_SHARE: f64 = 0.8;
+
+/// How many unsent bytes of a stream the operating system buffers (Linux only). A slow client lags
+/// behind by this buffer and by its own receive buffer, so it must be small; a fast client is not
+/// slowed down.
+const UNSENT_BYTES: u32 = 16_384;
 
 /// Listens, and starts everything. The clients' streams come from `hub`. Must be called within a
 /// tokio runtime.
@@ -37,8 +40,8 @@ pub fn build(
     hub: Arc<Hub>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Application> {
-    warn_about_few_open_files(settings.stream.max_clients);
-    let drain = settings.http.drain;
+    warn_about_few_open_files(settings.stream.max_subscribers);
+    let drain = settings.http.drain_timeout;
     // The hub drains the streams first, and then the server drains what is left.
     let mut builder = ServiceBuilder::new(ABOUT, drain, shutdown.clone())?.drain_all(drain * 2);
     metrics::describe(builder.metrics());
@@ -48,23 +51,17 @@ pub fn build(
         history: HistoryClient::new(&settings.upstream, &settings.history)?,
         page_limits: (&settings.history).into(),
     });
-    let metrics = web::Data::new(builder.metrics().clone());
     let public = routes::public(gateway.clone())?;
+    let bounds = settings.http.bounds();
     let bounds = Bounds {
-        unsent_bytes: Some(settings.stream.unsent_bytes.get()),
+        unsent_bytes: Some(UNSENT_BYTES),
         answers_half_closed: false,
-        ..settings.http.bounds(settings.stream.max_clients)
+        // A gateway that is full answers 503, instead of leaving clients unanswered.
+        connections_per_worker: bounds.connections_per_worker.max(settings.stream.max_subscribers),
+        ..bounds
     };
-    let origins = settings.cors.allowed_origins.clone();
-    builder.serve_public(&settings.http, bounds, move || {
-        App::new()
-            .wrap(CatchPanic::default())
-            .wrap(cors(&origins))
-            .wrap(from_fn(observe::requests))
-            .app_data(metrics.clone())
-            .configure(public.clone())
-            .default_service(web::to(problem::not_found))
-    })?;
+    let allowed = settings.cors.clone();
+    builder.serve_public(&settings.http, bounds, move || Some(cors(&allowed)), public)?;
 
     let readiness = readiness(Arc::clone(&hub));
     let metrics = builder.metrics().clone();
@@ -74,7 +71,7 @@ pub fn build(
     let mut application =
         builder.serve_internal(&settings.internal, readiness, sample, internal)?;
 
-    let follow = upstream::follow(Arc::clone(&hub), settings.upstream(), shutdown.clone());
+    let follow = upstream::follow(Arc::clone(&hub), settings.upstream.clone(), shutdown.clone());
     application.spawn("upstream", follow);
     application.spawn("drain", async move {
         shutdown.cancelled().await;
@@ -90,19 +87,19 @@ fn warn_about_few_open_files(clients: usize) {
     if files.is_some_and(|files| usize::try_from(files).is_ok_and(|files| files <= clients)) {
         tracing::warn!(
             limit.open_files = files,
-            stream.max_clients = clients,
+            stream.max_subscribers = clients,
             "each client is an open file, but fewer open files than clients are allowed: raise the hard limit"
         );
     }
 }
 
 /// Allows only reads, and never cookies.
-fn cors(origins: &str) -> Cors {
+fn cors(settings: &CorsSettings) -> Cors {
     let cors = Cors::default()
         .allowed_methods(["GET"])
         .allowed_headers(["accept", "cache-control", "last-event-id"])
         .max_age(600);
-    comma_separated(origins).fold(cors, |cors, origin| match origin {
+    settings.allowed_origins.iter().fold(cors, |cors, origin| match origin.as_str() {
         "*" => cors.allow_any_origin().send_wildcard(),
         origin => cors.allowed_origin(origin),
     })

@@ -316,10 +316,10 @@ impl Hub {
 async fn send_heartbeats(hub: Weak<Hub>, audience: Audience, closed: CancellationToken) {
     let interval = match (hub.upgrade(), audience) {
         (None, _) => return,
-        (Some(hub), Audience::Clients) => hub.settings.heartbeat,
-        (Some(hub), Audience::Gateways) => hub.settings.internal_heartbeat,
+        (Some(hub), Audience::Clients) => hub.settings.heartbeat.get(),
+        (Some(hub), Audience::Gateways) => hub.settings.internal_heartbeat.get(),
     };
-    let mut heartbeat = tokio::time::interval(interval.max(Duration::from_millis(1)));
+    let mut heartbeat = tokio::time::interval(interval);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {

@@ -28,6 +28,6 @@ pub mod upstream;
 pub use deliveries::Deliveries;
 pub use hub::Hub;
 pub use selection::{InvalidSelection, Payload, Selection};
-pub use settings::HubSettings;
+pub use settings::{HubSettings, STREAM, UPSTREAM, UpstreamSettings};
 pub use status::{Status, UpstreamStatus};
 pub use subscriber::{StreamError, internal_stream_response, last_event_id, stream_response};

@@ -1,34 +1,61 @@
-//! The limits and intervals of a hub.
+//! The settings of a hub and of the client that follows an upstream. The files in `config/`
+//! describe each.
+#![expect(missing_docs, reason = "the files in config/ describe each setting")]
 
 use std::time::Duration;
 
-/// The limits and intervals of a [`Hub`](crate::Hub).
-#[derive(Debug, Clone)]
+use serde::{Deserialize, Deserializer};
+use service_kit::settings::{NonZeroDuration, Section, comma_separated, duration};
+
+/// [`HubSettings`].
+pub const STREAM: Section = ("stream", include_str!("../config/stream.toml"));
+/// [`UpstreamSettings`].
+pub const UPSTREAM: Section = ("upstream", include_str!("../config/upstream.toml"));
+
+/// The limits and intervals of a [`Hub`](crate::Hub). A pace of zero announces every change.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HubSettings {
-    /// The minimum time between two announcements. Zero announces every change.
+    #[serde(deserialize_with = "duration")]
     pub pace: Duration,
-    /// The interval of the `status` events to clients.
-    pub heartbeat: Duration,
-    /// The interval of the `status` events to gateways, which is the shortest that a client can ask
-    /// for.
-    pub internal_heartbeat: Duration,
-    /// The maximum number of subscribers. More are refused.
+    pub heartbeat: NonZeroDuration,
+    pub internal_heartbeat: NonZeroDuration,
     pub max_subscribers: usize,
-    /// The minimum of the random delay after which subscribers are asked to reconnect.
-    pub retry_min: Duration,
-    /// The maximum of that delay.
-    pub retry_max: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub min_retry_delay: Duration,
+    #[serde(deserialize_with = "duration")]
+    pub max_retry_delay: Duration,
 }
 
 impl Default for HubSettings {
+    /// Settings of a hub that other services follow. They pace the frames that they send to
+    /// clients, so pacing here would only add latency.
     fn default() -> Self {
         Self {
             pace: Duration::ZERO,
-            heartbeat: Duration::from_secs(15),
-            internal_heartbeat: Duration::from_secs(1),
+            heartbeat: NonZeroDuration::from_millis(15_000),
+            internal_heartbeat: NonZeroDuration::from_millis(1_000),
             max_subscribers: 10_000,
-            retry_min: Duration::from_millis(500),
-            retry_max: Duration::from_millis(2_500),
+            min_retry_delay: Duration::from_millis(500),
+            max_retry_delay: Duration::from_millis(2_500),
         }
     }
+}
+
+/// Which upstreams to [follow](crate::upstream::follow), and when to give one up.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamSettings {
+    #[serde(deserialize_with = "addresses")]
+    pub addresses: Vec<String>,
+    pub read_timeout: NonZeroDuration,
+    pub connect_timeout: NonZeroDuration,
+    pub retry_delay: NonZeroDuration,
+    pub max_event_bytes: usize,
+}
+
+/// Addresses without the slash at the end, because paths are appended to them.
+fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let addresses = comma_separated(from)?;
+    Ok(addresses.iter().map(|address| address.trim_end_matches('/').to_owned()).collect())
 }

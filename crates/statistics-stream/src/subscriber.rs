@@ -49,7 +49,7 @@ pub fn stream_response(
     heartbeat: Option<Duration>,
 ) -> Result<HttpResponse, StreamError> {
     let beats = |heartbeat: Duration| {
-        let beat = hub.settings.internal_heartbeat.as_millis().max(1);
+        let beat = hub.settings.internal_heartbeat.get().as_millis();
         u64::try_from(heartbeat.as_millis() / beat).unwrap_or(u64::MAX).max(1)
     };
     respond(hub, selection, last_event_id, heartbeat.map_or(u64::MAX, beats))
@@ -186,7 +186,8 @@ impl Subscriber {
     /// reconnect at once.
     fn retry(&self) -> Option<Bytes> {
         let settings = &self.place.0.settings;
-        encode_event(Event::Retry(rand::random_range(settings.retry_min..=settings.retry_max)))
+        let (min, max) = (settings.min_retry_delay, settings.max_retry_delay);
+        encode_event(Event::Retry(rand::random_range(min.min(max)..=max)))
     }
 
     fn status(&self) -> Option<Bytes> {
@@ -226,12 +227,14 @@ mod tests {
     use actix_web::body::MessageBody;
     use domain::{Bucket, BucketTime, Frame, FrameKind, Nonce, Statistics, Topic, TopicFrame};
 
+    use service_kit::settings::NonZeroDuration;
+
     use super::*;
     use crate::settings::HubSettings;
 
     #[tokio::test]
     async fn a_client_that_always_finds_a_newer_version_gets_the_status_too() {
-        let beat = Duration::from_millis(10);
+        let beat = NonZeroDuration::from_millis(10);
         let hub = Hub::new(HubSettings {
             pace: Duration::ZERO,
             internal_heartbeat: beat,

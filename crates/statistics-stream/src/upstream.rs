@@ -1,40 +1,24 @@
 //! Follows the statistics stream of an upstream into a hub.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use domain::{ApplyError, Version};
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::header::ACCEPT;
 use reqwest::{Client, StatusCode};
+use service_kit::settings::NonZeroDuration;
 use tokio_util::codec::FramedRead;
 use tokio_util::io::StreamReader;
 use tokio_util::sync::CancellationToken;
 
 use crate::decoder::{DecodeError, EventDecoder, StreamEvent};
 use crate::hub::Hub;
+use crate::settings::UpstreamSettings;
 use crate::status::UpstreamStatus;
 
 /// The path of the stream of all topics.
 pub const PATH: &str = "/internal/v1/stream";
-
-/// Which upstreams to follow, and when to give one up.
-#[derive(Debug, Clone)]
-pub struct FollowSettings {
-    /// Addresses of possible upstreams, such as `http://127.0.0.1:8083`, tried in turn.
-    pub addresses: Vec<String>,
-    /// The read timeout. An upstream that sends no byte for this long is lost, and the counts are
-    /// stale.
-    pub silence: Duration,
-    /// The timeout for the response head. A frozen upstream accepts connections, but never
-    /// responds.
-    pub connect_timeout: Duration,
-    /// The delay before the next address is tried. It doubles, up to eight times this, whenever all
-    /// addresses have failed.
-    pub retry: Duration,
-    /// The maximum size of an event, in bytes.
-    pub max_event_bytes: usize,
-}
 
 /// Why an upstream was given up. The next address is tried.
 #[derive(Debug, thiserror::Error)]
@@ -49,8 +33,8 @@ enum UpstreamError {
     DoesNotFit(#[from] ApplyError),
     #[error("the stream ended")]
     Ended,
-    #[error("no answer within {} ms", .0.as_millis())]
-    Silent(Duration),
+    #[error("no answer within {0}")]
+    Silent(NonZeroDuration),
 }
 
 /// Follows one address after another into `hub`, until `shutdown`.
@@ -59,15 +43,16 @@ enum UpstreamError {
 /// The HTTP client cannot be built.
 pub async fn follow(
     hub: Arc<Hub>,
-    settings: FollowSettings,
+    settings: UpstreamSettings,
     shutdown: CancellationToken,
 ) -> Result<(), reqwest::Error> {
     let client = Client::builder()
-        .connect_timeout(settings.connect_timeout)
-        .read_timeout(settings.silence)
+        .connect_timeout(settings.connect_timeout.get())
+        .read_timeout(settings.read_timeout.get())
         .build()?;
     let mut position = Position { version: None, last_event: Instant::now() };
-    let mut wait = settings.retry;
+    let retry_delay = settings.retry_delay.get();
+    let mut wait = retry_delay;
     for (index, address) in settings.addresses.iter().enumerate().cycle() {
         let connected = Instant::now();
         let error = tokio::select! {
@@ -83,14 +68,14 @@ pub async fn follow(
         }
         // A handover to another leader within that time does not make the counts stale. (The hub's
         // own heartbeats may have marked them stale before.)
-        if position.last_event.elapsed() >= settings.silence {
+        if position.last_event.elapsed() >= settings.read_timeout.get() {
             hub.mark_stale();
         }
         tracing::warn!(upstream.address = address, error = %error, "lost the upstream; trying the next address");
         if position.last_event > connected {
-            wait = settings.retry;
+            wait = retry_delay;
         } else if index + 1 == settings.addresses.len() {
-            wait = (wait * 2).min(settings.retry * 8);
+            wait = (wait * 2).min(retry_delay * 8);
         }
         let jittered = wait.mul_f64(rand::random_range(0.5..1.0));
         tokio::select! {
@@ -111,15 +96,16 @@ async fn follow_one(
     hub: &Arc<Hub>,
     client: &Client,
     address: &str,
-    settings: &FollowSettings,
+    settings: &UpstreamSettings,
     position: &mut Position,
 ) -> Result<std::convert::Infallible, UpstreamError> {
     let mut request = client.get(format!("{address}{PATH}")).header(ACCEPT, "text/event-stream");
     if let Some(version) = position.version {
         request = request.header("last-event-id", version.to_string());
     }
-    let answer = tokio::time::timeout(settings.connect_timeout, request.send()).await;
-    let response = answer.map_err(|_| UpstreamError::Silent(settings.connect_timeout))??;
+    let timeout = settings.connect_timeout;
+    let answer = tokio::time::timeout(timeout.get(), request.send()).await;
+    let response = answer.map_err(|_| UpstreamError::Silent(timeout))??;
     if response.status() != StatusCode::OK {
         return Err(UpstreamError::Refused(response.status()));
     }

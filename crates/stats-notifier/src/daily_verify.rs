@@ -40,7 +40,7 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Infallible> {
     let daily = async {
-        let Some(at) = settings.verify.at_utc.0 else { return std::future::pending().await };
+        let Some(at) = settings.verify.at_utc else { return std::future::pending().await };
         loop {
             wait_until(at).await;
             if !matches!(*roles.borrow(), Role::Leader(_)) {
@@ -63,7 +63,7 @@ pub(crate) async fn run(
 
 async fn verify(settings: &Settings) -> Result<VerifyReport, StoreError> {
     let Settings { database, leader, verify, .. } = settings;
-    let mode = VerifyMode::DayByDay { load_percent: verify.load_percent.get() };
+    let mode = VerifyMode::DayByDay { load_percent: verify.max_load_percent.get() };
     let verifier = Verifier::connect(database, leader.address_check_interval.get()).await?;
     verifier.verify(mode, &mut |_| ()).await
 }

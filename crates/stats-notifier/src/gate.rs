@@ -92,7 +92,8 @@ impl Gate {
         if self.shut {
             return self.shortest;
         }
-        (since_open / SLOWDOWN).clamp(self.shortest, self.settings.floor.get().max(self.shortest))
+        (since_open / SLOWDOWN)
+            .clamp(self.shortest, self.settings.max_poll_interval.get().max(self.shortest))
     }
 }
 
@@ -108,7 +109,7 @@ mod tests {
         let gate = GateSettings {
             shut_after_ticks: 4,
             open_after_ticks: 20,
-            floor: NonZeroDuration::from_millis(1_000),
+            max_poll_interval: NonZeroDuration::from_millis(1_000),
         };
         Gate::new(&tick, &gate)
     }

@@ -50,7 +50,7 @@ impl HistoryReader {
         Ok(Self {
             connections: Connections::new(database, &settings.pool, "stats-notifier history")?,
             timeout: settings.timeout.get(),
-            page_buckets: usize::try_from(settings.page_buckets.get()).unwrap_or(usize::MAX),
+            page_buckets: usize::try_from(settings.max_page_buckets.get()).unwrap_or(usize::MAX),
         })
     }
 

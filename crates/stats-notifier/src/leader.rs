@@ -171,13 +171,13 @@ impl Candidate {
             // The flush follows a tick and the purge follows both, so that both have counted what
             // is purged.
             if flushed.elapsed() >= flush_interval {
-                self.flush_and_purge(store, term, flush.purge_rows.get()).await?;
+                self.flush_and_purge(store, term, flush.max_purge_rows.get()).await?;
                 if last_expire.is_none_or(|last| last.elapsed() >= expire_interval) {
                     deleting |= term.expire(store, retention).await?;
                     last_expire = Some(Instant::now());
                 }
                 if deleting {
-                    deleting = term.delete_expired(store, retention.delete_rows.get()).await?;
+                    deleting = term.delete_expired(store, retention.max_delete_rows.get()).await?;
                 }
                 flushed = Instant::now();
             }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use service_kit::command::Command as CommonCommand;
 use service_kit::failure::exit_code;
-use stats_notifier::settings::{DEFAULTS, Settings};
+use service_kit::settings::ProgramSettings;
+use stats_notifier::settings::Settings;
 use stats_notifier::{commands, startup};
 
 /// Counts the change log exactly, and publishes each version of the counts.
@@ -45,7 +46,7 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     match command {
         Command::Common(command) => {
-            command.execute(&DEFAULTS, Settings::load, startup::build).await?;
+            command.execute(startup::build).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Rebuild { json } => Ok(commands::rebuild(&Settings::load()?, json).await?),

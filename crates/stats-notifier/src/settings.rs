@@ -6,18 +6,12 @@ use std::time::Duration;
 
 use domain::TimeUnit;
 use postgres_kit::settings::{DATABASE, DatabaseSettings, POOL, PoolSettings};
-use serde::Deserialize;
-use service_kit::command::ServiceSettings;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use service_kit::settings::sections::{INTERNAL, InternalSettings, LOG, LogSettings};
-use service_kit::settings::{Defaults, NonZeroDuration, SettingsError, duration};
+use service_kit::settings::{Defaults, NonZeroDuration, ProgramSettings, SettingsError, duration};
 use time::Time;
 use time::macros::format_description;
-
-pub const DEFAULTS: Defaults = Defaults {
-    own: include_str!("../config/default.toml"),
-    shared: &[("internal", INTERNAL), ("database", DATABASE), ("history.pool", POOL), ("log", LOG)],
-    libpq: postgres_kit::settings::LIBPQ,
-};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,7 +51,7 @@ pub struct TickSettings {
 pub struct GateSettings {
     pub shut_after_ticks: u32,
     pub open_after_ticks: u32,
-    pub floor: NonZeroDuration,
+    pub max_poll_interval: NonZeroDuration,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -65,7 +59,7 @@ pub struct GateSettings {
 pub struct FlushSettings {
     pub interval: NonZeroDuration,
     pub long_log_bytes: i64,
-    pub purge_rows: NonZeroU32,
+    pub max_purge_rows: NonZeroU32,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -75,7 +69,7 @@ pub struct RetentionSettings {
     pub minute_days: u16,
     pub hour_days: u16,
     pub interval: NonZeroDuration,
-    pub delete_rows: NonZeroU32,
+    pub max_delete_rows: NonZeroU32,
 }
 
 impl RetentionSettings {
@@ -95,33 +89,26 @@ impl RetentionSettings {
 pub struct HistorySettings {
     pub pool: PoolSettings,
     pub timeout: NonZeroDuration,
-    pub page_buckets: NonZeroU32,
+    pub max_page_buckets: NonZeroU32,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerifySettings {
-    pub at_utc: TimeOfDay,
-    pub load_percent: NonZeroU32,
+    #[serde(deserialize_with = "time_of_day")]
+    pub at_utc: Option<Time>,
+    pub max_load_percent: NonZeroU32,
 }
 
 /// A time of day, such as `03:30` or `03:30:15`, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct TimeOfDay(pub Option<Time>);
-
-impl TryFrom<String> for TimeOfDay {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if text.is_empty() {
-            return Ok(Self(None));
-        }
-        let format = format_description!("[hour]:[minute][optional [:[second]]]");
-        let time = Time::parse(&text, format);
-        time.map(|time| Self(Some(time)))
-            .map_err(|_| format!("{text:?} is not a time of day such as 03:30"))
+fn time_of_day<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Time>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text.is_empty() {
+        return Ok(None);
     }
+    let format = format_description!("[hour]:[minute][optional [:[second]]]");
+    let time = Time::parse(&text, format).map(Some);
+    time.map_err(|_| D::Error::custom(format!("{text:?} is not a time of day such as 03:30")))
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -130,27 +117,23 @@ pub struct StreamSettings {
     pub heartbeat: NonZeroDuration,
     pub max_subscribers: usize,
     #[serde(deserialize_with = "duration")]
-    pub drain: Duration,
+    pub drain_timeout: Duration,
 }
 
-impl Settings {
-    /// Reads the settings of this process.
-    ///
-    /// # Errors
-    /// [`SettingsError`], which names the setting, or the two that do not go together.
-    pub fn load() -> Result<Self, SettingsError> {
-        let settings: Self = DEFAULTS.load()?;
-        settings.check()?;
-        Ok(settings)
-    }
+impl ProgramSettings for Settings {
+    const DEFAULTS: Defaults = Defaults {
+        own: include_str!("../config/default.toml"),
+        shared: &[INTERNAL, DATABASE, ("history.pool", POOL.1), LOG],
+        libpq: postgres_kit::settings::LIBPQ,
+    };
 
     /// The server ends a session that is silent for the session timeout, so a replica must use its
     /// session more often: a standby when it tries to become the leader, a leader when it polls and
     /// flushes.
     fn check(&self) -> Result<(), SettingsError> {
         let standby = ("leader.attempt_interval", self.leader.attempt_interval);
-        let leader = if self.gate.floor.get() < self.flush.interval.get() {
-            ("gate.floor", self.gate.floor)
+        let leader = if self.gate.max_poll_interval.get() < self.flush.interval.get() {
+            ("gate.max_poll_interval", self.gate.max_poll_interval)
         } else {
             ("flush.interval", self.flush.interval)
         };
@@ -165,16 +148,6 @@ impl Settings {
     }
 }
 
-impl ServiceSettings for Settings {
-    fn internal(&self) -> &InternalSettings {
-        &self.internal
-    }
-
-    fn log(&self) -> &LogSettings {
-        &self.log
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,17 +155,17 @@ mod tests {
     #[test]
     fn a_session_timeout_shorter_than_two_intervals_is_refused() {
         let mut settings = Settings::load().unwrap();
-        settings.leader.session_timeout = Duration::from_millis(1_999).try_into().unwrap();
+        settings.leader.session_timeout = NonZeroDuration::from_millis(1_999);
         // The shorter of the two counts, because either keeps the session alive.
-        settings.flush.interval = Duration::from_secs(5).try_into().unwrap();
+        settings.flush.interval = NonZeroDuration::from_millis(5_000);
         assert_eq!(
             settings.check().unwrap_err().to_string(),
-            "gate.floor must be at most half of leader.session_timeout, but is 1s of 1s 999ms: \
+            "gate.max_poll_interval must be at most half of leader.session_timeout, but is 1s of 1s 999ms: \
              the server would end the session of a healthy replica, again and again"
         );
-        settings.gate.floor = Duration::from_millis(999).try_into().unwrap();
+        settings.gate.max_poll_interval = NonZeroDuration::from_millis(999);
         settings.check().unwrap();
-        settings.leader.attempt_interval = Duration::from_secs(1).try_into().unwrap();
+        settings.leader.attempt_interval = NonZeroDuration::from_millis(1_000);
         let error = settings.check().unwrap_err().to_string();
         assert!(error.starts_with("leader.attempt_interval must be"), "{error}");
     }

@@ -1,7 +1,6 @@
 //! Puts the service together.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::web;
 use service_kit::health::{Readiness, ReadinessReport};
@@ -41,7 +40,7 @@ pub fn build_with(
     shutdown: CancellationToken,
     statements: Statements,
 ) -> anyhow::Result<Application> {
-    let builder = ServiceBuilder::new(ABOUT, settings.stream.drain, shutdown.clone())?;
+    let builder = ServiceBuilder::new(ABOUT, settings.stream.drain_timeout, shutdown.clone())?;
     let (role, roles) = watch::channel(Role::default());
     let (last_verify, verified) = watch::channel(None::<LastVerify>);
     let history = HistoryReader::new(&settings.database, &settings.history)?;
@@ -85,9 +84,7 @@ pub fn build_with(
 
 fn hub_settings(settings: &Settings) -> HubSettings {
     HubSettings {
-        // Gateways pace the frames they send to clients. Pacing here would only add latency.
-        pace: Duration::ZERO,
-        internal_heartbeat: settings.stream.heartbeat.get(),
+        internal_heartbeat: settings.stream.heartbeat,
         max_subscribers: settings.stream.max_subscribers,
         ..HubSettings::default()
     }

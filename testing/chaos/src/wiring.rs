@@ -57,10 +57,10 @@ impl Wiring {
                 (gateway, "NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.join(",")),
                 (notifier, "NEWCYCLE__LOG__FILTER", debug),
                 (notifier, "NEWCYCLE__LOG__FORMAT", "json".to_owned()),
-                (gateway, "NEWCYCLE__STREAM__MAX_CLIENTS", MAX_CLIENTS.to_string()),
+                (gateway, "NEWCYCLE__STREAM__MAX_SUBSCRIBERS", MAX_CLIENTS.to_string()),
                 // A gateway spreads the end of its streams over this time, which few clients do not
                 // need.
-                (gateway, "NEWCYCLE__HTTP__DRAIN", "1s".to_owned()),
+                (gateway, "NEWCYCLE__HTTP__DRAIN_TIMEOUT", "1s".to_owned()),
             ]);
             for service in [api, notifier, gateway] {
                 for (variable, value) in clocks

@@ -31,8 +31,10 @@ fn default(kind: ServiceKind, section: &str, name: &str) -> Option<u64> {
         Some(value.trim_matches(['"', 's']).parse().unwrap())
     };
     value(section_text).or_else(|| {
-        let shared = root().join(format!("crates/service-kit/config/{section}.toml"));
-        value(&std::fs::read_to_string(shared).ok()?)
+        let shared = ["service-kit", "statistics-stream"].map(|library| {
+            std::fs::read_to_string(root().join(format!("crates/{library}/config/{section}.toml")))
+        });
+        shared.into_iter().flatten().find_map(|text| value(&text))
     })
 }
 
@@ -134,7 +136,8 @@ fn the_containers_have_the_ports_of_the_defaults() {
 fn a_container_may_take_longer_to_stop_than_its_program_does() {
     let compose = read("docker-compose.yml");
     for kind in ServiceKind::ALL {
-        let drain = default(kind, "http", "drain").or_else(|| default(kind, "stream", "drain"));
+        let drain = default(kind, "http", "drain_timeout")
+            .or_else(|| default(kind, "stream", "drain_timeout"));
         // The gateway ends its streams first, and then lets its servers stop.
         let times = if kind == ServiceKind::SseGateway { 2 } else { 1 };
         let needed = Duration::from_secs(drain.unwrap() * times + 1);
@@ -152,5 +155,8 @@ fn a_container_may_have_as_many_files_open_as_the_gateway_has_clients() {
     let compose = read("docker-compose.yml");
     let files = compose.lines().find_map(|line| line.trim().strip_prefix("nofile: ")).unwrap();
     let files: u64 = files.parse().unwrap();
-    assert!(files > default(ServiceKind::SseGateway, "stream", "max_clients").unwrap(), "{files}");
+    assert!(
+        files > default(ServiceKind::SseGateway, "stream", "max_subscribers").unwrap(),
+        "{files}"
+    );
 }

@@ -52,7 +52,7 @@ where
         }
         Some(NDJSON) => {
             let idle_timeout = service.settings.limits.body_idle_timeout.get();
-            let min_bytes_per_second = service.settings.bulk.least_bytes_per_second;
+            let min_bytes_per_second = service.settings.bulk.min_bytes_per_second;
             let parts = body::parts(body, idle_timeout);
             let body = body::with_minimum_rate(parts, min_bytes_per_second, idle_timeout);
             let report = bulk::upload::<I>(&service, Box::pin(body)).await?;
@@ -115,7 +115,7 @@ fn one_or_many<I: Input>(settings: &Settings) -> RequestBody {
         "One JSON object per line, any number of lines. A line has at most {} bytes. Lines are \
          committed in chunks of {} while more arrive. An upload that broke off can be sent again: \
          this is harmless if its lines have ids.",
-        limits.line_bytes, limits.chunk_lines
+        limits.max_line_bytes, limits.max_chunk_lines
     );
     let lines = ContentBuilder::new()
         .description(Some(lines))

@@ -2,6 +2,7 @@
 
 use ingest_api::openapi::document;
 use ingest_api::settings::Settings;
+use service_kit::settings::ProgramSettings as _;
 
 use crate::support::Api;
 
@@ -15,7 +16,7 @@ fn the_description_in_the_repository_is_up_to_date() {
 #[tokio::test]
 async fn the_description_that_is_served_has_the_limits_of_the_settings() {
     let api =
-        Api::start_with(|settings| settings.limits.page_rows_max = 7.try_into().unwrap()).await;
+        Api::start_with(|settings| settings.limits.max_page_rows = 7.try_into().unwrap()).await;
     let description = api.get("/openapi.json").await;
     assert_eq!((description.status, &description.body["openapi"]), (200, &"3.2.0".into()));
     let parameters = description.body["paths"]["/items"]["get"]["parameters"].as_array().unwrap();

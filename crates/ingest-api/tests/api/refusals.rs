@@ -7,7 +7,7 @@ use ingest_api::settings::Settings;
 use local_stack::test_database::TestDatabase;
 use postgres_kit::database::Connections;
 use serde_json::json;
-use service_kit::settings::NonZeroDuration;
+use service_kit::settings::{NonZeroDuration, ProgramSettings as _};
 use uuid::Uuid;
 
 use crate::support::{Api, JSON, NDJSON};
@@ -117,11 +117,11 @@ async fn a_wrong_path_query_header_or_media_type_is_named() {
 async fn without_a_database_the_answer_is_503_within_the_time_limit() {
     let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     for port in [9, silent.local_addr().unwrap().port()] {
-        let hour = Duration::from_secs(3_600);
+        let hour = NonZeroDuration::from_millis(3_600_000);
         let api = Api::start_with(|settings| {
             settings.database.port = port;
-            settings.database.connect_timeout = hour.try_into().unwrap();
-            settings.pool.wait_timeout = hour;
+            settings.database.connect_timeout = hour;
+            settings.pool.wait_timeout = hour.get();
         })
         .await;
         let answer = api.post("/users", &json!({})).await;
@@ -162,7 +162,7 @@ async fn a_connection_whose_statement_was_dropped_is_not_reused() {
     const SOON: Duration = Duration::from_secs(10);
     let database = TestDatabase::create().await;
     let mut pool = Settings::load().unwrap().pool;
-    pool.connections = 1.try_into().unwrap();
+    pool.max_connections = 1.try_into().unwrap();
     let connections = Connections::new(&database.ingest(), &pool, "test").unwrap();
     let session = async |client: &Client| -> anyhow::Result<i32> {
         Ok(client.query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?)

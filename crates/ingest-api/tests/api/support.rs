@@ -6,6 +6,7 @@ use ingest_api::settings::Settings;
 use ingest_api::startup;
 use local_stack::test_database::TestDatabase;
 use serde_json::{Value, json};
+use service_kit::settings::ProgramSettings as _;
 use time::macros::datetime;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -53,7 +54,7 @@ impl Api {
         settings.database = database.ingest();
         settings.http.port = 0;
         settings.internal.port = 0;
-        settings.cors.allowed_origins = "http://dashboard.example".to_owned();
+        settings.cors.allowed_origins = vec!["http://dashboard.example".to_owned()];
         change(&mut settings);
         let stop = CancellationToken::new();
         let clock = || datetime!(2026-11-23 9:37:00.123456789 UTC);

@@ -1,49 +1,56 @@
 //! The sections that several programs have. The files in `config/` describe each setting.
 #![expect(missing_docs, reason = "the files in config/ describe each setting")]
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Count, NonZeroDuration, duration};
+use super::{NonZeroDuration, Section, comma_separated, duration};
 use crate::server::Bounds;
 
-/// The keys of [`HttpSettings`].
-pub const HTTP: &str = include_str!("../../config/http.toml");
-/// The keys of [`InternalSettings`].
-pub const INTERNAL: &str = include_str!("../../config/internal.toml");
-/// The keys of [`LogSettings`].
-pub const LOG: &str = include_str!("../../config/log.toml");
+/// [`CorsSettings`].
+pub const CORS: Section = ("cors", include_str!("../../config/cors.toml"));
+/// [`HttpSettings`].
+pub const HTTP: Section = ("http", include_str!("../../config/http.toml"));
+/// [`InternalSettings`].
+pub const INTERNAL: Section = ("internal", include_str!("../../config/internal.toml"));
+/// [`LogSettings`].
+pub const LOG: Section = ("log", include_str!("../../config/log.toml"));
 
-/// The most threads that a server can have, which is a limit of actix-server.
-const WORKERS_MAX: usize = 512;
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorsSettings {
+    #[serde(deserialize_with = "comma_separated")]
+    pub allowed_origins: Vec<String>,
+}
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
     pub host: String,
     pub port: u16,
-    pub workers: Count<WORKERS_MAX>,
+    pub workers: NonZeroU8,
+    pub max_connections_per_worker: NonZeroUsize,
     #[serde(deserialize_with = "duration")]
-    pub drain: Duration,
+    pub drain_timeout: Duration,
     pub idle_timeout: NonZeroDuration,
     pub unread_timeout: NonZeroDuration,
 }
 
 impl HttpSettings {
-    /// The bounds of a server with at most this many connections per worker. It answers half-closed
-    /// clients, and leaves the size of send buffers to the operating system.
+    /// The bounds of a server that answers half-closed clients, and leaves the size of send buffers
+    /// to the operating system.
     #[must_use]
-    pub fn bounds(&self, connections_per_worker: usize) -> Bounds {
+    pub fn bounds(&self) -> Bounds {
         Bounds {
-            workers: self.workers.get(),
-            connections_per_worker,
+            workers: self.workers.get().into(),
+            connections_per_worker: self.max_connections_per_worker.get(),
             idle: self.idle_timeout.get(),
             unread: self.unread_timeout.get(),
             unsent_bytes: None,
             answers_half_closed: true,
-            drain: self.drain,
+            drain: self.drain_timeout,
         }
     }
 }
@@ -53,7 +60,7 @@ impl HttpSettings {
 pub struct InternalSettings {
     pub host: String,
     pub port: u16,
-    pub connections: NonZeroUsize,
+    pub max_connections: NonZeroUsize,
     pub idle_timeout: NonZeroDuration,
     pub unread_timeout: NonZeroDuration,
 }
@@ -63,7 +70,7 @@ impl InternalSettings {
         Bounds {
             // Only health checks, metrics scrapers and other services use this port.
             workers: 1,
-            connections_per_worker: self.connections.get(),
+            connections_per_worker: self.max_connections.get(),
             idle: self.idle_timeout.get(),
             unread: self.unread_timeout.get(),
             unsent_bytes: None,

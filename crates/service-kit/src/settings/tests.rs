@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use expect_test::expect;
 use serde::Deserialize;
 
 use super::sections::{HTTP, HttpSettings};
@@ -20,9 +21,9 @@ struct Database {
 }
 
 const DEFAULTS: Defaults = Defaults {
-    own: "# The header of the file.\n\n# Where requests are served.\n[http]\nport = 1\n# Short.\n\
-          drain = \"3s\"\n\n[database]\n# The server.\nhost = \"127.0.0.1\"\npassword = \"secret\"\n",
-    shared: &[("http", HTTP)],
+    own: "[http]\nport = 1\ndrain_timeout = \"3s\"\n\n\
+          [database]\nhost = \"127.0.0.1\"\npassword = \"secret\"\n",
+    shared: &[HTTP],
     libpq: &[("PGHOST", "database.host")],
 };
 
@@ -46,7 +47,7 @@ fn error(overrides: &Overrides) -> String {
 #[test]
 fn later_layers_override_earlier_ones() {
     let settings = load(&Overrides::default());
-    assert_eq!((settings.http.port, settings.http.drain), (1, Duration::from_secs(3)));
+    assert_eq!((settings.http.port, settings.http.drain_timeout), (1, Duration::from_secs(3)));
     assert_eq!(
         (settings.http.workers.get(), settings.http.idle_timeout.get()),
         (2, Duration::from_secs(5))
@@ -64,17 +65,22 @@ fn later_layers_override_earlier_ones() {
 
 #[test]
 fn every_setting_is_printed_with_its_origin_and_passwords_are_redacted() {
-    let text = DEFAULTS
-        .print_with(&with_variables([("PGHOST", "db"), ("NEWCYCLE__HTTP__WORKERS", "3")]))
-        .unwrap();
-    let expected = "[database]\nhost = \"db\"  # PGHOST\npassword = \"<redacted>\"  # default\n\n\
-                    [http]\ndrain = \"3s\"  # default\nhost = \"127.0.0.1\"  # default\n\
-                    idle_timeout = \"5s\"  # default\nport = 1  # default\nunread_timeout = \"30s\"  # default\n\
-                    workers = 3  # NEWCYCLE__HTTP__WORKERS\n";
-    assert_eq!(text, expected);
+    let variables = with_variables([("PGHOST", "db"), ("NEWCYCLE__HTTP__WORKERS", "3")]);
+    expect![[r#"
+        database.host = "db"  # PGHOST
+        database.password = "<redacted>"  # default
+        http.drain_timeout = "3s"  # default
+        http.host = "127.0.0.1"  # default
+        http.idle_timeout = "5s"  # default
+        http.max_connections_per_worker = 10000  # default
+        http.port = 1  # default
+        http.unread_timeout = "30s"  # default
+        http.workers = 3  # NEWCYCLE__HTTP__WORKERS
+    "#]]
+    .assert_eq(&DEFAULTS.print_with(&variables).unwrap());
     let nested = Defaults { own: "[a]\nz = 1\n[a.b]\nc = 2\n", shared: &[], libpq: &[] };
     let text = nested.print_with(&Overrides::default()).unwrap();
-    assert_eq!(text, "[a]\nz = 1  # default\n\n[a.b]\nc = 2  # default\n");
+    assert_eq!(text, "a.b.c = 2  # default\na.z = 1  # default\n");
 }
 
 #[test]
@@ -86,14 +92,14 @@ fn an_unknown_key_is_refused_with_its_origin_and_the_nearest_setting() {
     );
     assert!(error(&with_variables([("NEWCYCLE__HTTP", "1")])).contains("no such setting"));
     assert!(error(&with_file("http = 3\n")).starts_with("a.toml sets http, but"));
-    assert!(error(&with_file("[htpp]\n")).starts_with("a.toml sets htpp, but"));
+    assert!(error(&with_file("[htpp]\nport = 1\n")).starts_with("a.toml sets htpp.port, but"));
     load(&with_file("[http]\n"));
 }
 
 #[test]
 fn a_value_of_the_wrong_type_is_refused_with_its_origin() {
     let names = "NEWCYCLE__HTTP__PORT sets http.port, which must be a whole number";
-    for wrong in ["abc", "yes", "-1", "1.5", "", "9223372036854775807"] {
+    for wrong in ["abc", "yes", "1.5", "", "9223372036854775808"] {
         let error = error(&with_variables([("NEWCYCLE__HTTP__PORT", wrong)]));
         assert!(error.starts_with(names), "{wrong:?}: {error}");
     }
@@ -101,7 +107,10 @@ fn a_value_of_the_wrong_type_is_refused_with_its_origin() {
         error(&with_file("[http]\nport = true\n"))
             .starts_with("a.toml sets http.port, which must be")
     );
-    assert!(error(&with_file("[http.port]\n")).starts_with("a.toml sets http.port, which must be"));
+    assert!(
+        error(&with_file("[database]\npassword = 123\n"))
+            .ends_with("sets database.password, which must be text")
+    );
     assert_eq!(
         error(&with_file("[http]\nidle_timeout = 5\n")),
         "a.toml sets http.idle_timeout, which must be a duration with its unit, such as \"250ms\" or \"5s\""
@@ -110,48 +119,24 @@ fn a_value_of_the_wrong_type_is_refused_with_its_origin() {
 
 #[test]
 fn a_value_out_of_range_is_refused_with_its_origin_and_the_range() {
-    for workers in ["1", "512"] {
+    for workers in ["1", "255"] {
         load(&with_variables([("NEWCYCLE__HTTP__WORKERS", workers)]));
     }
     for (variable, value, message) in [
-        (
-            "NEWCYCLE__HTTP__WORKERS",
-            "0",
-            "http.workers to a value that cannot be used: 0 is not from 1 to 512",
-        ),
-        (
-            "NEWCYCLE__HTTP__WORKERS",
-            "513",
-            "http.workers to a value that cannot be used: 513 is not from 1 to 512",
-        ),
-        ("NEWCYCLE__HTTP__WORKERS", "9007199254740992", "9007199254740992 is not from 1 to 512"),
-        (
-            "NEWCYCLE__HTTP__PORT",
-            "65536",
-            "http.port to a value that cannot be used: invalid value: integer `65536`",
-        ),
+        ("NEWCYCLE__HTTP__WORKERS", "0", "invalid value: integer `0`, expected a nonzero u8"),
+        ("NEWCYCLE__HTTP__WORKERS", "256", "invalid value: integer `256`, expected a nonzero u8"),
+        ("NEWCYCLE__HTTP__PORT", "-1", "invalid value: integer `-1`, expected u16"),
+        ("NEWCYCLE__HTTP__PORT", "65536", "invalid value: integer `65536`, expected u16"),
         ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "5", "time unit needed, for example 5sec or 5ms"),
-        (
-            "NEWCYCLE__HTTP__IDLE_TIMEOUT",
-            "0s",
-            "0s is not from 1ms to 24days in whole milliseconds",
-        ),
-        (
-            "NEWCYCLE__HTTP__IDLE_TIMEOUT",
-            "1500us",
-            "1ms 500us is not from 1ms to 24days in whole milliseconds",
-        ),
-        (
-            "NEWCYCLE__HTTP__DRAIN",
-            "25days",
-            "25days is not from 0s to 24days in whole milliseconds",
-        ),
+        ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "0s", "0s is not from 1ms to 24days"),
+        ("NEWCYCLE__HTTP__DRAIN_TIMEOUT", "25days", "25days is not from 0s to 24days"),
     ] {
         let error = error(&with_variables([(variable, value)]));
-        assert!(error.starts_with(variable) && error.contains(message), "{value}: {error}");
+        assert!(error.starts_with(variable) && error.ends_with(message), "{value}: {error}");
+        assert!(error.contains("to a value that cannot be used: "), "{error}");
     }
     load(&with_variables([
-        ("NEWCYCLE__HTTP__DRAIN", "0s"),
+        ("NEWCYCLE__HTTP__DRAIN_TIMEOUT", "0s"),
         ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "24days"),
     ]));
 }
@@ -172,25 +157,5 @@ fn printed_settings_can_be_read_again() {
     assert_eq!(load(&with_file(&printed)).database.host, odd);
     let switch = Defaults { own: "[a]\nb = true\n", shared: &[], libpq: &[] };
     let printed = switch.print_with(&with_variables([("NEWCYCLE__A__B", "false")])).unwrap();
-    assert_eq!(printed, "[a]\nb = false  # NEWCYCLE__A__B\n");
-}
-
-#[test]
-fn the_reference_has_every_setting() {
-    let text = DEFAULTS.reference();
-    assert!(
-        text.starts_with(
-            "### `http`\n\nWhere requests are served.\n\n| setting | default | meaning |\n"
-        ),
-        "{text}"
-    );
-    for line in [
-        "| `http.port` | `1` | The port to listen on; 0 picks a free one. |",
-        "| `http.drain` | `\"3s\"` | Short. |",
-        "| `database.host` | `\"127.0.0.1\"` | The server. `PGHOST` sets it, too. |",
-    ] {
-        assert!(text.lines().any(|found| found == line), "{line} in {text}");
-    }
-    let printed = DEFAULTS.print_with(&Overrides::default()).unwrap();
-    assert_eq!(text.matches("\n| `").count(), printed.matches(" = ").count(), "{text}");
+    assert_eq!(printed, "a.b = false  # NEWCYCLE__A__B\n");
 }

@@ -1,5 +1,6 @@
 //! The OpenAPI document and its pages.
 
+use service_kit::settings::ProgramSettings as _;
 use sse_gateway::routes::document;
 use sse_gateway::settings::Settings;
 

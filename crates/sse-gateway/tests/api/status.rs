@@ -33,7 +33,7 @@ async fn before_there_are_counts_the_status_is_stale() {
 async fn a_silent_upstream_is_stale_and_recovers_without_a_snapshot() {
     let publisher = Publisher::start(1);
     let quick = |settings: &mut Settings| {
-        settings.upstream.silence = NonZeroDuration::from_millis(500);
+        settings.upstream.read_timeout = NonZeroDuration::from_millis(500);
         settings.stream.internal_heartbeat = NonZeroDuration::from_millis(100);
     };
     let near = Gateway::start_with(&publisher.url, quick);
@@ -63,7 +63,7 @@ async fn an_upstream_that_does_not_answer_is_skipped() {
     let addresses = format!("http://{},{}", silent.local_addr().unwrap(), publisher.url);
     let gateway = Gateway::start_with(&addresses, |settings| {
         settings.upstream.connect_timeout = NonZeroDuration::from_millis(200);
-        settings.upstream.silence = NonZeroDuration::from_millis(60_000);
+        settings.upstream.read_timeout = NonZeroDuration::from_millis(60_000);
     });
     gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
 }
@@ -116,7 +116,7 @@ async fn a_client_can_ask_for_a_shorter_heartbeat() {
 async fn on_shutdown_streams_end_within_the_drain_time_without_an_error() {
     let publisher = Publisher::start(1);
     let mut gateway = Gateway::start_with(&publisher.url, |settings| {
-        settings.http.drain = Duration::from_secs(2);
+        settings.http.drain_timeout = Duration::from_secs(2);
     });
     gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
     let url = format!("{}/statistics?topic=transfers/day", gateway.url);
@@ -131,7 +131,7 @@ async fn on_shutdown_streams_end_within_the_drain_time_without_an_error() {
     assert_eq!(gateway.hub.subscribers(), 0, "no subscriber may be left");
 }
 
-/// On a slow line, a snapshot of all topics may take longer than `upstream.silence`.
+/// On a slow line, a snapshot of all topics may take longer than `upstream.read_timeout`.
 #[tokio::test]
 async fn a_slow_upstream_is_not_silent() {
     let publisher = Publisher::start(1);
@@ -164,7 +164,7 @@ async fn a_slow_upstream_is_not_silent() {
         }
     };
     let gateway = Gateway::start_with(&url, |settings| {
-        settings.upstream.silence = NonZeroDuration::from_millis(500);
+        settings.upstream.read_timeout = NonZeroDuration::from_millis(500);
     });
     tokio::select! {
         () = gateway.until(version) => {}

@@ -14,6 +14,7 @@ use futures_util::stream::BoxStream;
 use russe::reqwest_0_13::ReqwestExt;
 use russe::{Event, Message};
 use service_kit::problem::Problem;
+use service_kit::settings::{NonZeroDuration, ProgramSettings as _};
 use sse_gateway::settings::Settings;
 use sse_gateway::startup;
 use statistics_stream::{Hub, HubSettings, history, internal_stream_response, upstream};
@@ -32,7 +33,7 @@ pub(crate) struct Publisher {
 impl Publisher {
     /// Begins the term `nonce`. Sends heartbeats ten times a second.
     pub(crate) fn start(nonce: u64) -> Self {
-        let internal_heartbeat = Duration::from_millis(100);
+        let internal_heartbeat = NonZeroDuration::from_millis(100);
         let hub = Hub::new(HubSettings { internal_heartbeat, ..HubSettings::default() });
         hub.start(Statistics::new(Version { nonce: Nonce::new(nonce), tick: 0 }));
         hub.mark_live();
@@ -112,16 +113,16 @@ impl Gateway {
         Self::start_with(upstream, |_| ())
     }
 
-    /// Follows `upstream`, with changed settings.
+    /// Follows `upstream`, which may be several addresses with commas, with changed settings.
     pub(crate) fn start_with(upstream: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::load().unwrap();
         settings.http.port = 0;
         settings.internal.port = 0;
-        settings.upstream.addresses = upstream.to_owned();
+        settings.upstream.addresses = upstream.split(',').map(str::to_owned).collect();
         settings.stream.pace = Duration::from_millis(1);
         change(&mut settings);
         let stop = CancellationToken::new();
-        let hub = Hub::new(settings.hub());
+        let hub = Hub::new(settings.stream.clone());
         let application = startup::build(&settings, Arc::clone(&hub), stop.clone()).unwrap();
         let url = format!("http://127.0.0.1:{}", application.port());
         let internal_url = format!("http://127.0.0.1:{}", application.internal_port());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::{BucketTime, Metric, TimeUnit, Topic, TopicFrame};
 use local_stack::test_database::TestDatabase;
+use service_kit::settings::ProgramSettings as _;
 use statistics_stream::{Hub, HubSettings};
 use stats_notifier::settings::Settings;
 use stats_notifier::store::{Statements, Store, StoreError};

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use chaos::planted::{Planted, VARIABLE};
 use service_kit::failure::exit_code;
+use service_kit::settings::ProgramSettings as _;
 use stats_notifier::settings::Settings;
 use stats_notifier::startup;
 

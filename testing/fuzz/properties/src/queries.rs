@@ -196,13 +196,12 @@ fn history_limits() -> PageLimits {
 
 fn page_limits() -> Limits {
     Limits {
-        connections_per_worker: NonZeroUsize::MIN,
-        request_body_bytes: 1,
+        max_request_body_bytes: 1,
         body_idle_timeout: NonZeroDuration::from_millis(1),
         request_body_timeout: NonZeroDuration::from_millis(1),
         query_timeout: NonZeroDuration::from_millis(1),
-        page_rows_default: NonZeroU32::MIN,
-        page_rows_max: NonZeroU32::MIN.saturating_add(999),
-        ahead: std::time::Duration::ZERO,
+        default_page_rows: NonZeroU32::MIN,
+        max_page_rows: NonZeroU32::MIN.saturating_add(999),
+        max_ahead: std::time::Duration::ZERO,
     }
 }

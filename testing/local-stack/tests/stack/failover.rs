@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use postgres_kit::database::DatabaseSettings;
 use serde_json::{Value, json};
 use service_kit::settings::NonZeroDuration;
+use service_kit::settings::ProgramSettings as _;
 use stats_notifier::rebuild::take_over_and_rebuild;
 use stats_notifier::store::StoreError;
 use stats_notifier::verify::{Verifier, VerifyMode};

@@ -270,7 +270,7 @@ async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
 fn print_settings_names_each_source_and_unknown_settings_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("gateway.toml");
-    std::fs::write(&file, "[stream]\npace = \"100ms\"\nmax_clients = 7\n").unwrap();
+    std::fs::write(&file, "[stream]\npace = \"100ms\"\nmax_subscribers = 7\n").unwrap();
     let gateway = |variables: &[(&str, &str)]| {
         let mut command = Command::new(service_programs().join("sse-gateway"));
         command.arg("print-settings").env("NEWCYCLE_CONFIG", &file).envs(variables.iter().copied());
@@ -282,16 +282,16 @@ fn print_settings_names_each_source_and_unknown_settings_are_refused() {
     };
     let (printed, text) = gateway(&[
         ("NEWCYCLE__HTTP__PORT", "8001"),
-        ("NEWCYCLE__STREAM__MAX_CLIENTS", "9"),
+        ("NEWCYCLE__STREAM__MAX_SUBSCRIBERS", "9"),
         ("NEWCYCLE__HTTP__WORKERS", "3"),
     ]);
     assert!(printed, "{text}");
     for line in [
-        "port = 8001  # NEWCYCLE__HTTP__PORT".to_owned(),
-        "max_clients = 9  # NEWCYCLE__STREAM__MAX_CLIENTS".to_owned(),
-        "workers = 3  # NEWCYCLE__HTTP__WORKERS".to_owned(),
-        format!("pace = \"100ms\"  # {}", file.display()),
-        "heartbeat = \"15s\"  # default".to_owned(),
+        "http.port = 8001  # NEWCYCLE__HTTP__PORT".to_owned(),
+        "stream.max_subscribers = 9  # NEWCYCLE__STREAM__MAX_SUBSCRIBERS".to_owned(),
+        "http.workers = 3  # NEWCYCLE__HTTP__WORKERS".to_owned(),
+        format!("stream.pace = \"100ms\"  # {}", file.display()),
+        "stream.heartbeat = \"15s\"  # default".to_owned(),
     ] {
         assert!(text.lines().any(|printed| printed == line), "{line} must be in {text}");
     }

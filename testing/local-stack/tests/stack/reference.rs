@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::process::Command;
 
 use local_stack::test_database::service_programs;
-use service_kit::settings::Defaults;
+use service_kit::settings::{Defaults, ProgramSettings};
 
 const HEAD: &str = "# Configuration
 
@@ -28,11 +28,11 @@ This page is generated from the defaults, and a test compares the two.
 ";
 
 const PROGRAMS: [(&str, Defaults); 5] = [
-    ("ingest-api", ingest_api::settings::DEFAULTS),
-    ("stats-notifier", stats_notifier::settings::DEFAULTS),
-    ("sse-gateway", sse_gateway::settings::DEFAULTS),
-    ("dashboard", dashboard::settings::DEFAULTS),
-    ("migrate", migrate::settings::DEFAULTS),
+    ("ingest-api", ingest_api::settings::Settings::DEFAULTS),
+    ("stats-notifier", stats_notifier::settings::Settings::DEFAULTS),
+    ("sse-gateway", sse_gateway::settings::Settings::DEFAULTS),
+    ("dashboard", dashboard::settings::Settings::DEFAULTS),
+    ("migrate", migrate::settings::Settings::DEFAULTS),
 ];
 
 /// Variables that Kubernetes sets for services with our names, or `.env` for `cargo xtask up`.
@@ -52,11 +52,86 @@ const FOREIGN_VARIABLES: [&str; 13] = [
     "DASHBOARD_GATEWAY_URL",
 ];
 
+struct Section {
+    name: &'static str,
+    description: String,
+    settings: Vec<Setting>,
+}
+
+struct Setting {
+    name: &'static str,
+    default: &'static str,
+    description: String,
+}
+
+/// The lines of a TOML file that begin a section or set something, each with the comment above it.
+fn commented(text: &'static str) -> Vec<(Vec<&'static str>, &'static str)> {
+    let (mut lines, mut comment) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        match line.strip_prefix("# ") {
+            Some(words) => comment.push(words),
+            None if line.is_empty() => comment.clear(),
+            None => lines.push((std::mem::take(&mut comment), line)),
+        }
+    }
+    lines
+}
+
+fn setting((comment, line): (Vec<&str>, &'static str)) -> Setting {
+    let (name, default) = line.split_once(" = ").unwrap();
+    Setting { name, default, description: comment.join(" ").replace('|', "\\|") }
+}
+
+/// The sections of a program, each with the shared settings first.
+fn sections(defaults: &Defaults) -> Vec<Section> {
+    let mut sections: Vec<Section> = Vec::new();
+    for (comment, line) in commented(defaults.own) {
+        if let Some(name) = line.strip_prefix('[') {
+            let name = name.trim_end_matches(']');
+            let shared = defaults.shared.iter().filter(|(shared, _)| *shared == name);
+            let settings = shared.flat_map(|(_, text)| commented(text)).map(setting).collect();
+            sections.push(Section { name, description: comment.join("\n"), settings });
+            continue;
+        }
+        let own = setting((comment, line));
+        let settings = &mut sections.last_mut().unwrap().settings;
+        match settings.iter_mut().find(|shared| shared.name == own.name) {
+            Some(shared) if own.description.is_empty() => shared.default = own.default,
+            Some(shared) => *shared = own,
+            None => settings.push(own),
+        }
+    }
+    sections
+}
+
+/// Every setting of a program with its default and its description, a table for each section.
+fn tables(defaults: &Defaults) -> String {
+    let tables = sections(defaults).into_iter().map(|section| {
+        let mut table = format!("### `{}`\n\n", section.name);
+        if !section.description.is_empty() {
+            write!(table, "{}\n\n", section.description).unwrap();
+        }
+        table.push_str("| setting | default | meaning |\n|---|---|---|\n");
+        for Setting { name, default, description } in section.settings {
+            let key = format!("{}.{name}", section.name);
+            let libpq = defaults.libpq.iter().find(|(_, of)| *of == key);
+            let libpq = libpq
+                .map_or_else(String::new, |(variable, _)| format!(" `{variable}` sets it, too."));
+            writeln!(table, "| `{key}` | `{default}` | {description}{libpq} |").unwrap();
+        }
+        table
+    });
+    tables.collect::<Vec<_>>().join("\n")
+}
+
 #[test]
 fn the_reference_is_generated_from_the_defaults() {
     let mut text = HEAD.to_owned();
     for (name, defaults) in PROGRAMS {
-        write!(text, "\n## {name}\n\n{}", defaults.reference()).unwrap();
+        let tables = tables(&defaults);
+        let printed = defaults.print().unwrap();
+        assert_eq!(tables.matches("\n| `").count(), printed.lines().count(), "{name}: {tables}");
+        write!(text, "\n## {name}\n\n{tables}").unwrap();
     }
     let unexplained: Vec<&str> = text.lines().filter(|line| line.ends_with("|  |")).collect();
     assert!(unexplained.is_empty(), "settings without a comment above them: {unexplained:#?}");

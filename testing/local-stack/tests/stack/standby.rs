@@ -39,7 +39,7 @@ async fn start_without_timeouts(before: &str) -> Services {
     let variables = [
         (ServiceKind::StatsNotifier, "NEWCYCLE__LEADER__SESSION_TIMEOUT", NEVER_REACHED),
         (ServiceKind::SseGateway, "NEWCYCLE__STREAM__INTERNAL_HEARTBEAT", NEVER_REACHED),
-        (ServiceKind::SseGateway, "NEWCYCLE__UPSTREAM__SILENCE", SILENCE_NEVER_REACHED),
+        (ServiceKind::SseGateway, "NEWCYCLE__UPSTREAM__READ_TIMEOUT", SILENCE_NEVER_REACHED),
     ];
     let mut services = Services::start_with(PAIR, before, &variables).await;
     services.until_ready().await;
