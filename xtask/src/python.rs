@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::command::{in_checkout, target_folder};
 use crate::install::{Installer, run};
@@ -98,9 +98,26 @@ fn interpreter(installer: Installer) -> anyhow::Result<&'static str> {
 }
 
 fn find() -> Option<&'static str> {
-    let able = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))";
     INTERPRETERS.into_iter().find(|interpreter| {
-        let status = Command::new(interpreter).args(["-c", able]).stderr(Stdio::null()).status();
-        status.is_ok_and(|status| status.success())
+        is_new_enough(interpreter) && succeeds(interpreter, "import ensurepip, venv")
     })
+}
+
+/// Checks the `python3` on PATH, with which the tests run the examples of the documentation.
+pub(crate) fn check_on_path() -> anyhow::Result<()> {
+    if !is_new_enough("python3") {
+        bail!(
+            "the examples of the documentation need Python 3.10 or newer: install it, then try again"
+        );
+    }
+    Ok(())
+}
+
+fn is_new_enough(interpreter: &str) -> bool {
+    succeeds(interpreter, "import sys; sys.exit(sys.version_info < (3, 10))")
+}
+
+fn succeeds(interpreter: &str, script: &str) -> bool {
+    let status = Command::new(interpreter).args(["-c", script]).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }

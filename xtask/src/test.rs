@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use crate::command::{cargo, step};
 use crate::install::Installer;
 use crate::node::Npm;
-use crate::{check, page, postgres, programs};
+use crate::{check, page, postgres, programs, python};
 
 /// The programs that tests call, and their Debian packages.
 const PROGRAMS: [(&str, &str); 3] = [("curl", "curl"), ("ps", "procps"), ("python3", "python3")];
@@ -31,6 +31,7 @@ pub(crate) async fn run(arguments: &[String], installer: Installer) -> anyhow::R
     step("building the tests", cargo(&["test", "--workspace", "--locked", "--no-run"])).await?;
     check_ignored().await?;
     installer.programs(&PROGRAMS)?;
+    python::check_on_path()?;
     // The examples' TypeScript compiler.
     Npm::ensure("docs/examples", installer).await?;
     let installation = postgres::ensure(installer)?;
