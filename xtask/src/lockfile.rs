@@ -22,9 +22,6 @@ use crate::settings::Settings;
 /// The longest time for a whole stack to stop.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The end of an internal URL's name.
-const INTERNAL: &str = "_internal";
-
 /// A stack, as `status --json` prints it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StackDescription {
@@ -34,11 +31,19 @@ pub(crate) struct StackDescription {
     pub(crate) process_id: u32,
     pub(crate) data_folder: PathBuf,
     pub(crate) postgres_folder: PathBuf,
-    /// By service, such as `sse_gateway` and `sse_gateway_internal`, and `postgres` without the
-    /// password.
-    pub(crate) urls: BTreeMap<String, String>,
+    pub(crate) urls: Urls,
     ports: StackPorts,
     pub(crate) processes: Vec<StackProcess>,
+}
+
+/// The URLs for `status --json`. Those of services follow from the ports as well.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Urls {
+    /// By service, such as `sse_gateway` and `sse_gateway_internal`.
+    #[serde(flatten)]
+    services: BTreeMap<String, String>,
+    /// Without the password.
+    pub(crate) postgres: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -65,33 +70,32 @@ impl StackDescription {
     /// A stack that this process is starting.
     pub(crate) fn starting(settings: &Settings) -> Self {
         let Settings { folder, database, ports, .. } = settings;
-        let url = |port| format!("http://127.0.0.1:{port}");
-        let mut urls = BTreeMap::new();
+        let mut services = BTreeMap::new();
         for service in ServiceKind::ALL {
-            urls.insert(key(service), url(ports.public(service)));
-            urls.insert(key(service) + INTERNAL, url(ports.internal(service)));
+            let name = service.name().replace('-', "_");
+            services.insert(format!("{name}_internal"), local_url(ports.internal(service)));
+            services.insert(name, local_url(ports.public(service)));
         }
         let postgres =
             format!("postgres://{}@127.0.0.1:{}/{}", database.user, database.port, database.name);
-        urls.insert("postgres".to_owned(), postgres);
         Self {
             ready: false,
             process_id: std::process::id(),
             data_folder: folder.clone(),
             postgres_folder: settings.postgres_folder().0,
-            urls,
+            urls: Urls { services, postgres },
             ports: StackPorts { services: *ports, postgres: database.port },
             processes: Vec::new(),
         }
     }
 
-    pub(crate) fn url(&self, service: ServiceKind) -> &str {
-        &self.urls[&key(service)]
+    pub(crate) fn url(&self, service: ServiceKind) -> String {
+        local_url(self.ports.services.public(service))
     }
 
     /// The URL of a service's health and metrics.
-    pub(crate) fn internal_url(&self, service: ServiceKind) -> &str {
-        &self.urls[&(key(service) + INTERNAL)]
+    pub(crate) fn internal_url(&self, service: ServiceKind) -> String {
+        local_url(self.ports.services.internal(service))
     }
 
     pub(crate) fn add_process(&mut self, name: &str, process_id: u32) {
@@ -204,9 +208,8 @@ pub(crate) fn stop(folder: &Path) -> anyhow::Result<Vec<String>> {
     }
 }
 
-/// A service's name in JSON.
-fn key(service: ServiceKind) -> String {
-    service.name().replace('-', "_")
+fn local_url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
 }
 
 fn description_path(folder: &Path) -> PathBuf {

@@ -38,7 +38,7 @@ pub(crate) async fn status(with: Backend, as_json: bool) -> anyhow::Result<()> {
     let runs = |name: &str| running.processes.iter().any(|process| process.name == name);
     for service in ServiceKind::ALL {
         if !running.ready || runs(service.name()) {
-            let is_ready = running.ready && is_ready(running.internal_url(service)).await;
+            let is_ready = running.ready && is_ready(&running.internal_url(service)).await;
             services.push((service, is_ready));
         }
     }
@@ -50,7 +50,7 @@ pub(crate) async fn status(with: Backend, as_json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     println!("{:<14}   {}", "data", running.data_folder.display());
-    println!("{:<14}   {}", "postgres", running.urls["postgres"]);
+    println!("{:<14}   {}", "postgres", running.urls.postgres);
     for (service, is_ready) in services {
         let ready = if is_ready { "ready" } else { "not ready" };
         println!("{service:<14}   {}   {ready}", running.url(service));
