@@ -28,12 +28,12 @@ pub(crate) enum Backend {
     Native,
 }
 
-/// Whether to start in containers. Prints a choice that was not the user's.
-pub(crate) async fn is_chosen(with: Backend) -> anyhow::Result<bool> {
+/// Chooses whether to start in containers. Prints a choice that was not the user's.
+pub(crate) async fn choose(with: Backend) -> anyhow::Result<bool> {
     if with != Backend::Auto {
         return is_reachable(with).await;
     }
-    let found = find().await;
+    let found = check_engine().await;
     if let Err(error) = &found {
         println!("== starting on this machine ({error:#}); --with compose requires containers");
     } else {
@@ -49,8 +49,8 @@ pub(crate) async fn is_chosen(with: Backend) -> anyhow::Result<bool> {
 pub(crate) async fn is_reachable(with: Backend) -> anyhow::Result<bool> {
     match with {
         Backend::Native => Ok(false),
-        Backend::Compose => find().await.map(|()| true),
-        Backend::Auto => Ok(find().await.is_ok()),
+        Backend::Compose => check_engine().await.map(|()| true),
+        Backend::Auto => Ok(check_engine().await.is_ok()),
     }
 }
 
@@ -105,9 +105,11 @@ fn compose(arguments: &[&str]) -> Command {
     command
 }
 
+/// Checks that containers can be started.
+///
 /// # Errors
 /// No engine answers, or the client has no Compose.
-async fn find() -> anyhow::Result<()> {
+async fn check_engine() -> anyhow::Result<()> {
     query(&["info", "--format", "{{.ServerVersion}}"]).await.context("no Docker engine answers")?;
     query(&["compose", "version"]).await.context("there is no Docker Compose")
 }

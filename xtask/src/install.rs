@@ -4,6 +4,7 @@
 //! it, and nothing at all with `--no-install`. Python and npm packages are no installation in this
 //! sense: they stay below `target/` and `node_modules/`.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -69,9 +70,12 @@ pub(crate) fn as_root(words: &[&str]) -> anyhow::Result<()> {
 
 /// Runs a command that must succeed.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
-    let status = command.status().with_context(|| format!("{command:?} could not be run"))?;
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
+    let words = words.join(" ");
+    let status = command.status().with_context(|| format!("`{words}` could not be run"))?;
     if !status.success() {
-        bail!("{command:?} failed; see above");
+        bail!("`{words}` failed; see above");
     }
     Ok(())
 }

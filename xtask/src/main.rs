@@ -151,7 +151,7 @@ async fn run(Arguments { no_install, command }: Arguments) -> anyhow::Result<()>
     let installer = Installer { is_refused: no_install };
     match command {
         Command::Up { with, detach } => {
-            if compose::is_chosen(with).await? {
+            if compose::choose(with).await? {
                 compose::up(detach)
             } else {
                 up::run(detach, installer).await
