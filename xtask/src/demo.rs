@@ -75,7 +75,8 @@ async fn simulate(options: &Options, producer: &mut Producer) -> anyhow::Result<
     producer.upload("users", &company::users()).await?;
     let now = OffsetDateTime::now_utc();
     let history = options.backfill.unwrap_or_default().try_into()?;
-    let mut company = Company::new(now.checked_sub(history).context("--backfill is too long")?);
+    let start = now.checked_sub(history).context("--backfill is too long")?;
+    let mut company = Company::new(start, rand::make_rng());
     while company.now < now {
         if producer.interrupts.received().now_or_never().is_some() {
             return Ok(());

@@ -2,6 +2,8 @@
 
 use std::f64::consts::TAU;
 
+use rand::RngExt;
+use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
@@ -39,6 +41,7 @@ pub(crate) struct Company {
     pub(crate) now: OffsetDateTime,
     /// Recent items, which can be transferred.
     stock: Vec<Uuid>,
+    random: StdRng,
 }
 
 /// New rows of ingest-api.
@@ -63,8 +66,8 @@ pub(crate) fn users() -> Vec<Value> {
 }
 
 impl Company {
-    pub(crate) const fn new(now: OffsetDateTime) -> Self {
-        Self { now, stock: Vec::new() }
+    pub(crate) const fn new(now: OffsetDateTime, random: StdRng) -> Self {
+        Self { now, stock: Vec::new(), random }
     }
 
     /// The next events: those until `until`, but at most `max`. On average over a day there are
@@ -72,7 +75,7 @@ impl Company {
     pub(crate) fn events(&mut self, rate: f64, until: OffsetDateTime, max: usize) -> Events {
         let mut events = Events::default();
         while events.items.len() + events.transfers.len() < max {
-            self.now += time_to_next(self.now, rate);
+            self.now += time_to_next(self.now, rate, &mut self.random);
             if self.now > until {
                 // The time to the next event does not depend on when the last one was.
                 self.now = until;
@@ -80,17 +83,17 @@ impl Company {
             }
             let time = self.now.format(&Rfc3339).unwrap_or_default();
             let id = Uuid::now_v7();
-            if self.stock.is_empty() || rand::random_bool(CREATIONS) {
+            if self.stock.is_empty() || self.random.random_bool(CREATIONS) {
                 // The smaller of two random numbers makes the first base items the most popular.
-                let number = || rand::random_range(0..CATALOGUE.len());
+                let mut number = || self.random.random_range(0..CATALOGUE.len());
                 let base_item = fixed_id(number().min(number()));
                 events
                     .items
                     .push(json!({ "id": id, "base_item_id": base_item, "created_at": time }));
                 self.add_to_stock(id);
             } else {
-                let item = self.stock[rand::random_range(0..self.stock.len())];
-                let owner = fixed_id(rand::random_range(0..USERS));
+                let item = self.stock[self.random.random_range(0..self.stock.len())];
+                let owner = fixed_id(self.random.random_range(0..USERS));
                 events.transfers.push(
                     json!({ "id": id, "item_id": item, "owner_id": owner, "timestamp": time }),
                 );
@@ -104,32 +107,38 @@ impl Company {
         if self.stock.len() < STOCK {
             self.stock.push(item);
         } else {
-            self.stock[rand::random_range(0..STOCK)] = item;
+            self.stock[self.random.random_range(0..STOCK)] = item;
         }
     }
 }
 
 /// A random time until the next event: by day there are more than `rate` a second, at night fewer.
-fn time_to_next(now: OffsetDateTime, rate: f64) -> Duration {
+fn time_to_next(now: OffsetDateTime, rate: f64, random: &mut StdRng) -> Duration {
     let hour = (now - now.replace_time(time::Time::MIDNIGHT)).as_seconds_f64() / 3_600.0;
     let busyness = 1.0 + SWING * (TAU * (hour - BUSIEST_HOUR) / 24.0).cos();
     // The intervals of independent events are exponentially distributed.
-    Duration::seconds_f64(-(1.0 - rand::random::<f64>()).ln() / (rate * busyness))
+    Duration::seconds_f64(-(1.0 - random.random::<f64>()).ln() / (rate * busyness))
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
+    use rand::SeedableRng;
     use time::macros::datetime;
 
     use super::*;
 
     const MIDNIGHT: OffsetDateTime = datetime!(2026-11-23 0:00 UTC);
 
+    /// A company with the same events in each run.
+    fn company() -> Company {
+        Company::new(MIDNIGHT, StdRng::seed_from_u64(1))
+    }
+
     #[test]
     fn only_items_of_the_company_are_transferred() {
-        let mut company = Company::new(MIDNIGHT);
+        let mut company = company();
         let events = company.events(1.0, MIDNIGHT + Duration::DAY, 1_000);
         assert!((600..800).contains(&events.transfers.len()), "{}", events.transfers.len());
         assert_eq!(events.items.len() + events.transfers.len(), 1_000);
@@ -139,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_stock_is_bounded() {
-        let mut company = Company::new(MIDNIGHT);
+        let mut company = company();
         for _ in 0..2 * STOCK {
             company.add_to_stock(Uuid::now_v7());
         }
@@ -148,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_rate_is_the_average_of_a_day_that_is_busier_at_noon() {
-        let mut company = Company::new(MIDNIGHT);
+        let mut company = company();
         let hours = [(); 24].map(|()| {
             let events = company.events(0.5, company.now + Duration::HOUR, usize::MAX);
             events.items.len() + events.transfers.len()
