@@ -6,13 +6,14 @@
 mod company;
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use futures_util::FutureExt;
+use anyhow::Context;
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 
 use self::company::{Company, Events};
 use crate::import::{self, UploadResult};
@@ -27,11 +28,14 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// The maximum number of events in an upload.
 const MAX_EVENTS: usize = 10_000;
 
-/// The longest time for the response to an upload. Ctrl-C waits for it as well.
+/// The longest time for the response to an upload.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The time between two attempts of an upload.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// The time between two attempts of an upload: what ingest-api asks for in `Retry-After`.
+const RETRY_DELAY: Duration = Duration::from_secs(2);
+
+/// The longest time for the response to the last upload after Ctrl-C.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -60,9 +64,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         )
     })?;
     println!("== simulating a company at {url}; Ctrl-C ends it");
-    let mut producer =
-        Producer { client, url, interrupts: Interrupts::new()?, results: BTreeMap::new() };
-    let outcome = simulate(&options, &mut producer).await;
+    let mut producer = Producer { client, url, results: BTreeMap::new() };
+    let outcome = simulate_until_interrupted(&options, &mut producer).await;
     import::print_header();
     for kind in import::KINDS {
         producer.results.remove(kind).unwrap_or_default().print(kind);
@@ -70,7 +73,31 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     outcome
 }
 
-async fn simulate(options: &Options, producer: &mut Producer) -> anyhow::Result<()> {
+async fn simulate_until_interrupted(
+    options: &Options,
+    producer: &mut Producer,
+) -> anyhow::Result<()> {
+    let mut interrupts = Interrupts::new()?;
+    let stop = CancellationToken::new();
+    let mut simulation = pin!(simulate(options, producer, &stop));
+    tokio::select! {
+        outcome = &mut simulation => return outcome,
+        () = interrupts.received() => stop.cancel(),
+    }
+    // The rows on their way are counted if they are answered soon.
+    tokio::time::timeout(DRAIN_TIMEOUT, simulation).await.unwrap_or_else(|_| {
+        println!("the last upload was not answered: it may be stored or not");
+        Ok(())
+    })
+}
+
+/// Sends events until there are enough, or until `stop` is cancelled, which it checks between
+/// uploads.
+async fn simulate(
+    options: &Options,
+    producer: &mut Producer,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
     producer.upload("base-items", &company::base_items()).await?;
     producer.upload("users", &company::users()).await?;
     let now = OffsetDateTime::now_utc();
@@ -78,7 +105,7 @@ async fn simulate(options: &Options, producer: &mut Producer) -> anyhow::Result<
     let start = now.checked_sub(history).context("--backfill is too long")?;
     let mut company = Company::new(start, rand::make_rng());
     while company.now < now {
-        if producer.interrupts.received().now_or_never().is_some() {
+        if stop.is_cancelled() {
             return Ok(());
         }
         producer.send(&company.events(HISTORY_RATE, now, MAX_EVENTS)).await?;
@@ -91,7 +118,7 @@ async fn simulate(options: &Options, producer: &mut Producer) -> anyhow::Result<
     while left > 0 {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
-            () = producer.interrupts.received() => return Ok(()),
+            () = stop.cancelled() => return Ok(()),
         }
         let now = OffsetDateTime::now_utc();
         let events = company.events(f64::from(options.rate), now, left.min(MAX_EVENTS));
@@ -104,7 +131,6 @@ async fn simulate(options: &Options, producer: &mut Producer) -> anyhow::Result<
 struct Producer {
     client: Client,
     url: String,
-    interrupts: Interrupts,
     /// What became of all rows, by kind.
     results: BTreeMap<&'static str, UploadResult>,
 }
@@ -135,12 +161,7 @@ impl Producer {
                 println!("{error}: trying again");
             }
             is_repeated = true;
-            tokio::select! {
-                () = tokio::time::sleep(RETRY_DELAY) => {}
-                () = self.interrupts.received() => {
-                    bail!("interrupted: the last upload of {kind} may be stored or not")
-                }
-            }
+            tokio::time::sleep(RETRY_DELAY).await;
         };
         let answered =
             || format!("{}/{kind} answered {status}: {text}: is that an ingest-api?", self.url);

@@ -1,10 +1,10 @@
 //! The demo: the gateway shows exactly what it reports as sent.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::proxy::{Fault, FaultyProxy};
-use crate::support::{TestStack, row};
+use crate::support::{TestStack, row, signal};
 
 #[test]
 fn the_gateway_shows_what_the_demo_sent() {
@@ -52,6 +52,46 @@ fn a_demo_repeats_an_upload_until_it_is_answered_and_prints_the_reason_once() {
 }
 
 #[test]
+fn a_demo_counts_rejected_rows_and_prints_the_first_of_each_kind() {
+    // Two days are 17,280 events on average, so two uploads of items and two of transfers.
+    const FAULTS: [(u32, Fault); 7] = [
+        (0, Fault::Unavailable),
+        (1, Fault::Rejected),
+        (2, Fault::Rejected),
+        (3, Fault::Rejected),
+        (4, Fault::Rejected),
+        (5, Fault::Rejected),
+        (6, Fault::Rejected),
+    ];
+    let stack = TestStack::new("demo-rejected");
+    let proxy = FaultyProxy::before(stack.value("INGEST_PORT"), &FAULTS);
+    let text = stack.run(&["demo", "--backfill", "2d", "--events", "0", "--url", &proxy.url]);
+    for (kind, uploads) in [("base-items", 1), ("users", 1), ("items", 2), ("transfers", 2)] {
+        let message = format!("a row of {kind} was rejected: is grey");
+        assert_eq!(text.matches(&message).count(), 1, "{text}");
+        assert_eq!(row(&text, kind), [uploads, 0, uploads], "{text}");
+    }
+}
+
+#[test]
+fn a_demo_can_be_interrupted_while_an_upload_hangs() {
+    const FAULTS: [(u32, Fault); 2] = [(0, Fault::Unavailable), (1, Fault::Hanging)];
+    let stack = TestStack::new("demo-hanging");
+    let proxy = FaultyProxy::before(stack.value("INGEST_PORT"), &FAULTS);
+    let mut command = stack.command(&["demo", "--url", &proxy.url]);
+    let demo = command.stdout(Stdio::piped()).spawn().unwrap();
+    for request in ["the search for ingest-api", "the upload of base items"] {
+        proxy.requests.recv().expect(request);
+    }
+    signal("-INT", &demo.id().into());
+    let output = demo.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("it may be stored or not"), "{text}");
+    assert!(!text.contains("trying again"), "an interrupt must not wait for the timeout: {text}");
+    assert_eq!(row(&text, "base-items"), [0, 0, 0]);
+}
+
+#[test]
 fn an_interrupted_demo_prints_what_it_sent() {
     let stack = TestStack::new("demo-interrupted");
     let text = stack.refused(&["demo"]);
@@ -68,8 +108,7 @@ fn an_interrupted_demo_prints_what_it_sent() {
         assert_ne!(output.read_line(&mut text).unwrap(), 0, "the demo has ended: {text}");
     }
     stack.until_counts("some", |(items, _)| items > 10);
-    let interrupted = Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap();
-    assert!(interrupted.success());
+    signal("-INT", &demo.id().into());
     output.read_to_string(&mut text).unwrap();
     assert!(demo.wait().unwrap().success(), "{text}");
     let [items, 0, 0] = row(&text, "items") else { panic!("{text}") };

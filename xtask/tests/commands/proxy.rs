@@ -20,6 +20,10 @@ pub(crate) enum Fault {
     Unavailable,
     /// The request is forwarded, but the response is lost.
     Unanswered,
+    /// There is no response until the client closes the connection.
+    Hanging,
+    /// The response to an upload says that one row is accepted and one rejected.
+    Rejected,
 }
 
 /// The `Retry-After` of a 503 response, in seconds.
@@ -75,12 +79,25 @@ fn answer(
         reader.read_until(b'\n', &mut body)?;
     }
     let _test_is_over = seen.send((Instant::now(), body.clone()));
-    if fault == Some(Fault::Unavailable) {
-        return write!(
-            client,
-            "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: {RETRY_AFTER}\r\n\
-             content-length: 0\r\n\r\n"
-        );
+    match fault {
+        Some(Fault::Unavailable) => {
+            return write!(
+                client,
+                "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: {RETRY_AFTER}\r\n\
+                 content-length: 0\r\n\r\n"
+            );
+        }
+        Some(Fault::Hanging) => return io::copy(&mut reader, &mut io::sink()).map(drop),
+        Some(Fault::Rejected) => {
+            let errors = r#"[{"line":2,"field":"colour","detail":"is grey"}]"#;
+            let body = format!(r#"{{"accepted":1,"repeated":0,"rejected":1,"errors":{errors}}}"#);
+            return write!(
+                client,
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+        }
+        Some(Fault::Unanswered) | None => {}
     }
     let mut service = TcpStream::connect(address)?;
     service.write_all((head + "connection: close\r\n\r\n").as_bytes())?;

@@ -151,7 +151,7 @@ pub(crate) fn row(text: &str, kind: &str) -> [u64; 3] {
     numbers.collect::<Vec<u64>>().try_into().unwrap()
 }
 
-/// Sends a signal to a process of [`TestStack::status`].
+/// Sends a signal to a process. The id is as in [`TestStack::status`].
 pub(crate) fn signal(name: &str, process_id: &Value) {
     assert!(Command::new("kill").args([name, &process_id.to_string()]).status().unwrap().success());
 }
