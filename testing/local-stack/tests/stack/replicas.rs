@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::own_postgres::connect;
 use crate::subscriber::{Received, Subscriber};
-use crate::support::{DEADLINE, settings, until, until_ready};
+use crate::support::{DEADLINE, settings, until, until_ready, within};
 
 /// How long a stats-notifier may take to report its role. A frozen one does not respond.
 const ROLE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -144,28 +144,10 @@ impl Services {
         .await
     }
 
-    /// Opens a session that the server ends after it has been idle for this time. Returns its
-    /// backend too.
-    pub(crate) async fn idle_session(&self, timeout: Duration) -> (Client, i32) {
-        let client = self.connect().await;
-        let backend = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
-        let set = format!("SET idle_session_timeout = {}", timeout.as_millis());
-        client.batch_execute(&set).await.unwrap();
-        (client, backend)
-    }
-
-    /// Waits until the server has ended the session of one backend. It must not end that of
-    /// `other` first.
-    pub(crate) async fn until_ended_before(&self, backend: i32, other: i32) {
-        let wait = format!(
-            "DO $$ BEGIN
-                WHILE EXISTS (SELECT FROM pg_stat_activity WHERE pid = {backend}) LOOP
-                    ASSERT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {other}), 'the session has not ended in time';
-                    PERFORM pg_sleep(0.01);
-                    PERFORM pg_stat_clear_snapshot();
-                END LOOP; END $$"
-        );
-        self.client.batch_execute(&wait).await.unwrap();
+    /// Waits until a session other than `former` leads, for at most `limit` [in steps](within).
+    pub(crate) async fn until_replaced(&self, former: i32, limit: Duration) {
+        let replaced = within(limit, self.leading_backend(Some(former))).await;
+        assert!(replaced.is_some(), "another session must lead within {limit:?}");
     }
 
     /// Waits until a backend is in a state, such as `wait_event = 'ClientRead'`.

@@ -10,11 +10,16 @@ use tokio::net::TcpStream;
 use crate::replicas::{Observed, Services, observed, role, until_leads};
 use crate::support::{DEADLINE, until};
 
-/// The longest time for which the server may keep the session of a frozen leader. It is more than
-/// `leader.lock_timeout` and `leader.session_timeout` together. The tests do not measure it: the
-/// server must end the leader's session before one that may be idle for this time. So a busy
-/// machine, which delays both, makes no difference.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// How soon the standby must hold the lead of a frozen leader, [in steps](crate::support::within).
+/// By default, the server ends the session of a silent leader after 3 s
+/// (`leader.session_timeout`), and the standby tries to lead every 250 ms. What is left is for the
+/// few times that one of the processes waits for the processor. It is too short for any other
+/// timeout, such as those of TCP.
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `leader.lock_timeout` in the test of a leader that waits for a lock. It is longer than the
+/// default of 500 ms, because the test must freeze the leader within this time.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The session timeout and the gateway's heartbeat in the tests of a leader that ends. They are
 /// longer than [`DEADLINE`], within which the standby must lead, so a takeover that had to wait for
@@ -79,9 +84,8 @@ async fn a_frozen_leader_is_replaced_and_thaws_as_a_standby() {
     let before = services.leading_backend(None).await;
 
     let producer = services.produce();
-    let (_idle, reference) = services.idle_session(SILENCE_MAX).await;
     let frozen = services.stack.freeze(leader).await.unwrap();
-    services.until_ended_before(before, reference).await;
+    services.until_replaced(before, TAKEOVER_TIMEOUT).await;
     services.until_leads(standby).await;
     producer.finish().await;
     services.until_exact(&subscriber, "while the old leader is frozen").await;
@@ -153,12 +157,10 @@ async fn a_leader_frozen_inside_a_flush_commits_nothing() {
     services.client.execute(HOLD, &[]).await.unwrap();
     services.post(20).await;
     services.until_backend(backend, "wait_event = 'PgSleep'").await;
-    let (_idle, reference) = services.idle_session(SILENCE_MAX).await;
     let frozen = services.stack.freeze(leader).await.unwrap();
     services.client.execute(RELEASE, &[]).await.unwrap();
     services.until_backend(backend, "state = 'idle in transaction'").await;
-    services.post(20).await;
-    services.until_ended_before(backend, reference).await;
+    tokio::join!(services.post(20), services.until_replaced(backend, TAKEOVER_TIMEOUT));
     services.until_leads(standby).await;
     services.until_exact(&subscriber, "while the old leader is frozen").await;
 
@@ -174,7 +176,10 @@ async fn a_leader_frozen_inside_a_flush_commits_nothing() {
 /// would keep the lead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_frozen_while_it_waits_for_a_lock_is_replaced() {
-    let services = Services::start(PAIR).await;
+    let timeout = format!("{}s", LOCK_TIMEOUT.as_secs());
+    let lock = (ServiceKind::StatsNotifier, "NEWCYCLE__LEADER__LOCK_TIMEOUT", timeout.as_str());
+    let mut services = Services::start_with(PAIR, "", &[lock]).await;
+    services.until_ready().await;
     let (leader, standby) = services.leader_and_standby().await;
     let subscriber = services.subscribe(ServiceKind::SseGateway).await;
     services.post(1).await;
@@ -188,10 +193,9 @@ async fn a_leader_frozen_while_it_waits_for_a_lock_is_replaced() {
         .unwrap();
     services.post(20).await;
     services.until_backend(backend, "wait_event_type = 'Lock'").await;
-    let (_idle, reference) = services.idle_session(SILENCE_MAX).await;
     let frozen = services.stack.freeze(leader).await.unwrap();
     services.until_backend(backend, "wait_event_type = 'Lock'").await;
-    services.until_ended_before(backend, reference).await;
+    services.until_replaced(backend, LOCK_TIMEOUT + TAKEOVER_TIMEOUT).await;
     services.until_leads(standby).await;
     blocker.batch_execute("ROLLBACK").await.unwrap();
 
@@ -224,11 +228,10 @@ async fn a_leader_frozen_while_rows_are_sent_to_it_is_replaced() {
          FROM items, generate_series(-100000, 100000) AS n WHERE n <> 0";
     services.client.batch_execute(many).await.unwrap();
     services.until_backend(backend, "wait_event = 'PgSleep'").await;
-    let (_idle, reference) = services.idle_session(SILENCE_MAX).await;
     let frozen = services.stack.freeze(leader).await.unwrap();
     services.client.execute(RELEASE, &[]).await.unwrap();
     services.until_backend(backend, "wait_event = 'ClientWrite'").await;
-    services.until_ended_before(backend, reference).await;
+    services.until_replaced(backend, TAKEOVER_TIMEOUT).await;
     services.until_leads(standby).await;
 
     frozen.thaw();

@@ -11,6 +11,9 @@ use postgres_kit::database::DatabaseSettings;
 /// the tests must pass on a busy one.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
+/// The step of [`within`].
+const STEP: Duration = Duration::from_millis(10);
+
 /// The settings of any number of replicas, on ports of their own.
 pub(crate) fn settings(database: DatabaseSettings, replicas: Replicas) -> StackSettings {
     let most = ServiceKind::ALL.map(|service| replicas.count(service)).into_iter().max().unwrap();
@@ -53,5 +56,30 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
         assert!(started.elapsed() < DEADLINE, "{what}");
         // Leaves the processor to the services.
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits for `work` until `limit` has passed in steps of [`STEP`]. Returns `None` if the work is not
+/// done by then.
+///
+/// For the few tests that must say how soon something happens. By the clock, a busy machine would
+/// fail them by chance. The steps are a clock that a busy machine slows down:
+/// - A step is never shorter than [`STEP`], so `limit` is the least time.
+/// - A step ends when this process gets the processor. If it has to wait for that, as the services
+///   have to, the limit becomes longer.
+/// - A machine that stands still for any time makes one step longer, and no other.
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let steps = async {
+        let mut left = limit;
+        while !left.is_zero() {
+            tokio::time::sleep(STEP).await;
+            left = left.saturating_sub(STEP);
+        }
+    };
+    tokio::select! {
+        // If both are done, the work was in time.
+        biased;
+        done = work => Some(done),
+        () = steps => None,
     }
 }
