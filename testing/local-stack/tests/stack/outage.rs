@@ -1,5 +1,7 @@
 //! Postgres stops, and starts again.
 
+use std::time::Duration;
+
 use domain::{Statistics, Topic};
 use futures_util::StreamExt;
 use local_stack::stack::{Replicas, ServiceKind, Stack, Variable};
@@ -9,10 +11,13 @@ use serde_json::{Value, json};
 
 use crate::own_postgres::OwnPostgres;
 use crate::subscriber::Subscriber;
-use crate::support::{DEADLINE, settings, start_with, until};
+use crate::support::{DEADLINE, settings, start_with, until, within};
 
-/// The timeouts of ingest-api are longer than [`DEADLINE`], within which it must refuse a request
-/// while Postgres cannot be reached, so a refusal that had to wait for one of them fails the test.
+/// How soon ingest-api must refuse a request while Postgres cannot be reached.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Timeouts of ingest-api that are far longer than [`REFUSAL_TIMEOUT`]. A refusal that had to wait
+/// for one of them fails the test.
 const NEVER_REACHED: [Variable<'_>; 4] = [
     (ServiceKind::IngestApi, "NEWCYCLE__DATABASE__CONNECT_TIMEOUT", "120s"),
     (ServiceKind::IngestApi, "NEWCYCLE__POOL__WAIT_TIMEOUT", "120s"),
@@ -25,6 +30,17 @@ async fn post(stack: &Stack, path: &str, body: &Value) -> reqwest::Response {
         reqwest::Client::new().post(format!("{}{path}", stack.url(ServiceKind::IngestApi)));
     let request = request.header("content-type", "application/json").body(body.to_string());
     request.send().await.unwrap()
+}
+
+/// Posts while Postgres cannot be reached. The request must be refused [in time](within).
+async fn assert_refused(stack: &Stack, path: &str, body: &Value) {
+    let refused = within(REFUSAL_TIMEOUT, post(stack, path, body)).await;
+    let refused =
+        refused.unwrap_or_else(|| panic!("the refusal must come within {REFUSAL_TIMEOUT:?}"));
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+    let problem: Value = serde_json::from_str(&refused.text().await.unwrap()).unwrap();
+    assert_eq!(problem["status"], 503, "{problem}");
 }
 
 /// Reads a stream until its status is `wanted`.
@@ -58,9 +74,7 @@ fn counted(state: Option<&Statistics>) -> Option<i64> {
 async fn without_postgres_writes_are_refused_and_numbers_are_stale_until_it_returns() {
     let postgres = OwnPostgres::new(installation(), "outage");
     let mut cluster = postgres.start_migrated().await;
-    let mut settings = settings(postgres.database(), Replicas::ONE);
-    settings.set(&NEVER_REACHED);
-    let stack = start_with(settings).await;
+    let stack = start_with(settings(postgres.database(), Replicas::ONE)).await;
     let base_item =
         json!({ "id": "0192d3a4-0000-7000-8000-000000000001", "description": "a thing" });
     assert_eq!(post(&stack, "/base-items", &base_item).await.status(), 201);
@@ -77,13 +91,7 @@ async fn without_postgres_writes_are_refused_and_numbers_are_stale_until_it_retu
     until_counted(&subscriber, 1).await;
 
     cluster.stop();
-    let refused = tokio::time::timeout(DEADLINE, post(&stack, "/items", &item))
-        .await
-        .expect("the refusal must not wait for a timeout");
-    assert_eq!(refused.status(), 503);
-    assert!(refused.headers().contains_key("retry-after"));
-    let problem: Value = serde_json::from_str(&refused.text().await.unwrap()).unwrap();
-    assert_eq!(problem["status"], 503, "{problem}");
+    assert_refused(&stack, "/items", &item).await;
     until_status(&mut events, "stale").await;
     assert_eq!(counted(subscriber.state().as_ref()), Some(1), "the numbers must not change");
 
@@ -96,6 +104,24 @@ async fn without_postgres_writes_are_refused_and_numbers_are_stale_until_it_retu
     // The refused item was not stored.
     until_counted(&subscriber, 2).await;
     assert!(stack.stop(DEADLINE).await.is_empty(), "all services must stop without an error");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_postgres_writes_are_refused_without_waiting_for_a_timeout() {
+    let postgres = OwnPostgres::new(installation(), "refusal");
+    let mut cluster = postgres.start_migrated().await;
+    let ingest_api = Replicas { ingest_api: 1, ..Replicas::NONE };
+    let mut settings = settings(postgres.database(), ingest_api);
+    settings.set(&NEVER_REACHED);
+    let stack = start_with(settings).await;
+    let user = json!({});
+    // The pool then has a connection, which breaks.
+    assert_eq!(post(&stack, "/users", &user).await.status(), 201);
+    cluster.stop();
+    // The first request may find the broken connection, and the second one cannot connect.
+    for _ in 0..2 {
+        assert_refused(&stack, "/users", &user).await;
+    }
 }
 
 async fn until_counted(subscriber: &Subscriber, count: i64) {
