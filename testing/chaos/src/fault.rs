@@ -105,7 +105,10 @@ async fn inject_alone(
     world: &TestWorld,
     random: &mut StdRng,
 ) -> anyhow::Result<Option<FaultEffect>> {
-    until_in_flight(&world.history).await?;
+    // These two have preparations, and wait for a write after them.
+    if !matches!(kind, FaultKind::FreezeInFlush | FaultKind::TerminateBackend) {
+        until_in_flight(&world.history).await?;
+    }
     match kind {
         FaultKind::KillIngest | FaultKind::KillNotifier | FaultKind::KillGateway => {
             let process = system.stack.process_ids().find(|(of, _)| *of == instance);
@@ -128,8 +131,8 @@ async fn inject_alone(
             freeze(system, instance, random).await
         }
         FaultKind::FreezeNotifier => freeze_leader(system, instance, random).await,
-        FaultKind::FreezeInFlush => freeze_in_flush(system, instance, random).await,
-        FaultKind::TerminateBackend => terminate_backend(system, random).await,
+        FaultKind::FreezeInFlush => freeze_in_flush(system, world, instance, random).await,
+        FaultKind::TerminateBackend => terminate_backend(system, world, random).await,
         FaultKind::StopPostgres => restart_postgres(system, world, StopMode::Immediate).await,
         FaultKind::KillPostgres => restart_postgres(system, world, StopMode::Kill).await,
         FaultKind::LinkCut => disturb_link(system, LinkMode::Cut, random).await,

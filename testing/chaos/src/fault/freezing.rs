@@ -7,10 +7,11 @@ use local_stack::stack::Instance;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use super::effect::{EFFECT_TIMEOUT, FaultEffect, Violation, linger};
+use super::effect::{EFFECT_TIMEOUT, FaultEffect, Violation, linger, until_in_flight};
 use crate::database::{HOLD_FLUSHES, RELEASE_FLUSHES};
 use crate::system::System;
 use crate::wait::until;
+use crate::world::TestWorld;
 
 /// How long it may take until a frozen leader is replaced.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -64,11 +65,13 @@ async fn until_replaced(system: &System, leader: Instance) -> anyhow::Result<Opt
 
 pub(super) async fn freeze_in_flush(
     system: &mut System,
+    world: &TestWorld,
     leader: Instance,
     random: &mut StdRng,
 ) -> anyhow::Result<Option<FaultEffect>> {
     let holder = system.database.open_session().await?;
     let Some(backend) = system.database.leading_backend().await? else { return Ok(None) };
+    until_in_flight(&world.history).await?;
     holder.execute(HOLD_FLUSHES, &[]).await?;
     let database = &mut system.database;
     let waits = "wait_event = 'PgSleep'";

@@ -5,7 +5,7 @@ use local_stack::postgres::StopMode;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
-use super::effect::{EFFECT_TIMEOUT, FaultEffect, linger};
+use super::effect::{EFFECT_TIMEOUT, FaultEffect, linger, until_in_flight};
 use crate::history::{ExpectedState, Table};
 use crate::system::{SERVICE_TIMEOUT, System};
 use crate::wait::until;
@@ -13,6 +13,7 @@ use crate::world::TestWorld;
 
 pub(super) async fn terminate_backend(
     system: &mut System,
+    world: &TestWorld,
     random: &mut StdRng,
 ) -> anyhow::Result<Option<FaultEffect>> {
     let others = "\
@@ -24,6 +25,7 @@ pub(super) async fn terminate_backend(
     let pid: i32 = row.get(0);
     let application: String = row.get(1);
     let user: String = row.get(2);
+    until_in_flight(&world.history).await?;
     // Returns when the session has ended. The second argument is the timeout in milliseconds.
     let terminate = "SELECT pg_terminate_backend($1, 5000)";
     let ended: bool = system.database.client().await?.query_one(terminate, &[&pid]).await?.get(0);
