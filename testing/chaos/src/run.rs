@@ -55,18 +55,17 @@ pub struct Plan {
 impl Plan {
     /// The kinds of fault to inject.
     fn kinds(&self) -> &[FaultKind] {
-        match self.planted {
-            _ if !self.only.is_empty() => &self.only,
-            Some(planted) => planted.faults(),
-            None => FaultKind::ALL,
+        if !self.only.is_empty() {
+            &self.only
+        } else if let Some(planted) = self.planted {
+            planted.faults()
+        } else {
+            FaultKind::ALL
         }
     }
 
-    /// How long recovery may take after a fault, and how long it may take at a pause until every
-    /// subscriber shows every event. With a planted error some numbers never become right, so
-    /// waiting longer does not help.
     fn recovery_timeout(&self) -> Duration {
-        Duration::from_secs(if self.planted.is_some() { 15 } else { 60 })
+        if self.planted.is_some() { PLANTED_RECOVERY_TIMEOUT } else { RECOVERY_TIMEOUT }
     }
 }
 
@@ -80,6 +79,14 @@ pub struct RunOutcome {
     /// The file of the services' logs. It is kept only after a violation.
     pub logs: Option<PathBuf>,
 }
+
+/// How long recovery may take after a fault, and how long it may take at a pause until every
+/// subscriber shows every event.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// As [`RECOVERY_TIMEOUT`], with a planted error. Some numbers then never become right, so waiting
+/// longer does not help.
+const PLANTED_RECOVERY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The number of faults between two pauses.
 const FAULTS_BETWEEN_PAUSES: usize = 12;

@@ -103,7 +103,8 @@ impl System {
         };
         let ports = vec![Ports::reserve()?, Ports::reserve()?];
         let clocks = Clocks::make(&folder);
-        let mut wiring = Wiring::create(&ports, settings.port, clocks.as_ref()).await?;
+        let (wiring, link_variables) =
+            Wiring::create(&ports, settings.port, clocks.as_ref()).await?;
         let findings = LogFindings::default();
         let mut stack = StackSettings {
             programs,
@@ -111,7 +112,7 @@ impl System {
             roles: TestDatabase::roles(),
             replicas: Replicas::TWO,
             ports,
-            variables: std::mem::take(&mut wiring.variables),
+            variables: link_variables,
         };
         stack.set(variables);
         for (variable, value) in planted.into_iter().flat_map(Planted::variables) {

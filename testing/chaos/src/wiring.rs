@@ -21,25 +21,28 @@ pub(crate) struct Wiring {
     pub(crate) gateways: Vec<String>,
     /// The port of the producers' link to Postgres.
     pub(crate) sql: u16,
-    /// The environment variables of the services.
-    pub(crate) variables: Vec<(Instance, &'static str, String)>,
 }
 
+/// Environment variables of the services.
+type Variables = Vec<(Instance, &'static str, String)>;
+
 impl Wiring {
-    /// Creates the links.
+    /// Creates the links. Also returns the variables that make the services use the links and their
+    /// clocks.
     pub(crate) async fn create(
         ports: &[Ports],
         postgres: u16,
         clocks: Option<&Clocks>,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<(Self, Variables)> {
         let mut wiring = Self::default();
+        let mut variables = Variables::new();
         for (number, own) in (1..).zip(ports) {
             let [api, notifier, gateway] =
                 [ServiceKind::IngestApi, ServiceKind::StatsNotifier, ServiceKind::SseGateway]
                     .map(|service| service.replica(number));
             for service in [api, notifier] {
                 let link = wiring.add(format!("{service} to Postgres"), postgres).await?;
-                wiring.variables.push((service, "PGPORT", link.port().to_string()));
+                variables.push((service, "PGPORT", link.port().to_string()));
             }
             let mut upstreams = Vec::new();
             for (other, of) in (1..).zip(ports) {
@@ -53,7 +56,7 @@ impl Wiring {
             let link = wiring.add(format!("subscribers to {gateway}"), own.sse_gateway).await?;
             wiring.gateways.push(link.url());
             let debug = "info,actix_server=warn,stats_notifier=debug".to_owned();
-            wiring.variables.extend([
+            variables.extend([
                 (gateway, "NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.join(",")),
                 (notifier, "NEWCYCLE__LOG__FILTER", debug),
                 (notifier, "NEWCYCLE__LOG__FORMAT", "json".to_owned()),
@@ -62,19 +65,15 @@ impl Wiring {
                 // need.
                 (gateway, "NEWCYCLE__HTTP__DRAIN_TIMEOUT", "1s".to_owned()),
             ]);
-            for service in [api, notifier, gateway] {
-                for (variable, value) in clocks
-                    .map(|clocks| clocks.variables(service))
-                    .transpose()?
-                    .into_iter()
-                    .flatten()
-                {
-                    wiring.variables.push((service, variable, value));
+            if let Some(clocks) = clocks {
+                for service in [api, notifier, gateway] {
+                    let clock = clocks.variables(service)?.into_iter();
+                    variables.extend(clock.map(|(variable, value)| (service, variable, value)));
                 }
             }
         }
         wiring.sql = wiring.add("producers to Postgres".to_owned(), postgres).await?.port();
-        Ok(wiring)
+        Ok((wiring, variables))
     }
 
     async fn add(&mut self, name: String, port: u16) -> anyhow::Result<Arc<Link>> {
