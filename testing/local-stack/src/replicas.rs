@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ports::reserve_port;
 
-/// One of the four services, in the order in which they start.
+/// One of the four services. Their order is the one in which they start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ServiceKind {
     /// Counts events and publishes the counts to gateways.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use local_stack::stack::{Replicas, ServiceKind, Stack};
-use local_stack::test_database::{TestDatabase, service_programs};
+use local_stack::test_database::{TestDatabase, installation, service_programs};
 use parking_lot::Mutex;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::ExposeSecret;
@@ -16,6 +16,7 @@ use time::macros::format_description;
 use uuid::Uuid;
 
 use crate::flights::{self, until_exact};
+use crate::own_postgres::OwnPostgres;
 use crate::support::{settings, start, until};
 
 /// Runs stats-notifier on a database, and waits until it ends.
@@ -215,10 +216,10 @@ async fn the_daily_verification_reports_its_result() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
-    // Nothing listens there.
-    let nowhere = DatabaseSettings { port: 9, ..TestDatabase::create().await.superuser() };
+    // It is never started.
+    let stopped = OwnPostgres::new(installation(), "stopped");
     let variables = [("NEWCYCLE__LOG__FORMAT", "json")];
-    let (stack, log) = start_one(nowhere, ServiceKind::IngestApi, &variables).await;
+    let (stack, log) = start_one(stopped.database(), ServiceKind::IngestApi, &variables).await;
     let client = reqwest::Client::new();
     let item = format!("{}/items/{}", stack.url(ServiceKind::IngestApi), Uuid::now_v7());
     let answer = client.get(&item).header("x-request-id", "order-4711").send().await.unwrap();
@@ -226,7 +227,10 @@ async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
         (answer.status().as_u16(), &answer.headers()["x-request-id"]),
         (503, &"order-4711".parse().unwrap())
     );
-    let logged = until("the request must be logged with its id and route", async || {
+    let expected = std::fmt::from_fn(|message| {
+        write!(message, "the request must be logged with its id and route: {:?}", log.lock())
+    });
+    let logged = until(expected, async || {
         let lines = log.lock().clone();
         lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()).find(|line| {
             line["span"]["request.id"] == "order-4711"
@@ -256,12 +260,13 @@ async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
         serde_json::from_str(&get("/version").await.text().await.unwrap()).unwrap();
     assert_eq!(version["service"], "ingest-api");
     assert_eq!(get("/readyz").await.status(), 503);
-    let healthcheck = |port: &str| {
+    let healthcheck = |port: u16| {
         let mut command = Command::new(service_programs().join("ingest-api"));
-        command.arg("healthcheck").env("NEWCYCLE__INTERNAL__PORT", port).output().unwrap()
+        command.arg("healthcheck").env("NEWCYCLE__INTERNAL__PORT", port.to_string());
+        command.output().unwrap()
     };
-    let unready = healthcheck(internal.rsplit_once(':').unwrap().1);
-    let absent = healthcheck("9");
+    let unready = healthcheck(reqwest::Url::parse(&internal).unwrap().port().unwrap());
+    let absent = healthcheck(9);
     assert_eq!((unready.status.code(), absent.status.code()), (Some(1), Some(1)));
     assert!(String::from_utf8_lossy(&unready.stderr).contains("does not answer"), "{unready:?}");
 }

@@ -87,14 +87,15 @@ impl Services {
         Self::go_on(client, database, wanted, variables).await
     }
 
-    /// Starts services on a database that already has events, such as a restored one.
+    /// Starts services on a database that already has a base item and a user, such as a restored
+    /// one.
     pub(crate) async fn go_on(
         client: Client,
         database: DatabaseSettings,
         wanted: Replicas,
         variables: &[Variable<'_>],
     ) -> Self {
-        let find = "SELECT base_items.id, users.id FROM base_items, users LIMIT 1";
+        let find = "SELECT base_items.id, users.id FROM base_items, users ORDER BY 1, 2 LIMIT 1";
         let row = client.query_one(find, &[]).await.unwrap();
         let parents = Parents { base_item: row.get(0), user: row.get(1) };
         let mut settings = settings(database.clone(), wanted);
