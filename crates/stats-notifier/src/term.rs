@@ -16,7 +16,10 @@ use crate::store::{LoadedState, Store, StoreError};
 
 /// One term, from its load on. The leader drives it by the clock; tests drive it step by step.
 ///
-/// If a method fails, the term is over, and what failed has published and written nothing.
+/// If a method fails, the term is over, and the caller must end the session. A tick that fails has
+/// published nothing. A write that fails may be committed nevertheless, if only the answer to its
+/// COMMIT is missing, and [`Term::expire`] commits each unit separately. Both are harmless, because
+/// the next term loads what is stored.
 pub struct Term {
     number: i64,
     hub: Arc<Hub>,
