@@ -25,7 +25,7 @@ pub use changes::Changes;
 pub use frame::{Bucket, Frame, FrameKind, TopicFrame};
 pub use metric::{Metric, UnknownMetric};
 pub use retention::Retention;
-pub use statistics::{ApplyError, FrameBase, Statistics};
+pub use statistics::{ApplyError, FrameBase, Resume, Statistics};
 pub use time_unit::{TimeUnit, UnknownTimeUnit};
 pub use topic::{Topic, UnknownTopic};
 pub use version::{InvalidVersion, Nonce, Version};

@@ -60,6 +60,29 @@ pub enum ApplyError {
     },
 }
 
+/// How a receiver that holds some version gets to the current one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// By the changes since this tick, which is the tick of its version.
+    Patch(u64),
+    /// By snapshots: it has no version, or its version is of another term or too old.
+    Snapshot,
+    /// It waits: it holds a later version of this term, and this state has to catch up first.
+    Ahead,
+}
+
+impl Resume {
+    /// The state that the receiver's next frame builds on. `None` if the receiver is
+    /// [ahead](Resume::Ahead), and so gets no frame.
+    pub const fn base(self) -> Option<FrameBase> {
+        match self {
+            Self::Patch(tick) => Some(FrameBase::Tick(tick)),
+            Self::Snapshot => Some(FrameBase::Empty),
+            Self::Ahead => None,
+        }
+    }
+}
+
 /// The state that a frame builds on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FrameBase {
@@ -142,16 +165,16 @@ impl Statistics {
         Ok(())
     }
 
-    /// The state that the next frame for a receiver of version `from` builds on: that version, or
-    /// none if it is of another term or too old. `None` if the receiver is ahead: it holds a later
-    /// version of this term, and gets no frame until this state has caught up.
-    pub fn base(&self, from: Option<Version>) -> Option<FrameBase> {
+    /// How a receiver that holds version `from`, or no version, gets to this version.
+    pub fn resume(&self, from: Option<Version>) -> Resume {
         match from {
-            Some(from) if from.nonce == self.version.nonce && from.tick > self.version.tick => None,
-            Some(from) if from.nonce == self.version.nonce && from.tick >= self.resume_floor => {
-                Some(FrameBase::Tick(from.tick))
+            Some(from) if from.nonce == self.version.nonce && from.tick > self.version.tick => {
+                Resume::Ahead
             }
-            _ => Some(FrameBase::Empty),
+            Some(from) if from.nonce == self.version.nonce && from.tick >= self.resume_floor => {
+                Resume::Patch(from.tick)
+            }
+            _ => Resume::Snapshot,
         }
     }
 
@@ -169,7 +192,7 @@ impl Statistics {
 
     /// Those of the newest `window` buckets of `topic` that a tick after `since` named.
     ///
-    /// Complete only for a receiver whose [base](Statistics::base) is that tick.
+    /// Complete only for a receiver that [resumes](Resume::Patch) from that tick.
     pub fn changes_since(&self, since: u64, topic: Topic, window: usize) -> TopicFrame {
         let held = &self.topics[topic.index()];
         let window = window.min(held.capacity());
@@ -184,9 +207,9 @@ impl Statistics {
     }
 
     /// The frame that brings a receiver of `topics` from version `from` to this version. `None` if
-    /// nothing changed for the receiver, or if it is [ahead](Statistics::base).
+    /// nothing changed for the receiver, or if it is [ahead](Resume::Ahead).
     pub fn frame_since(&self, from: Option<Version>, topics: &[Topic]) -> Option<Frame> {
-        let base = self.base(from)?;
+        let base = self.resume(from).base()?;
         let parts = topics.iter().filter_map(|&topic| self.topic_since(base, topic, usize::MAX));
         let topics: Vec<TopicFrame> = parts.collect();
         (!topics.is_empty()).then_some(Frame { kind: base.kind(), version: self.version, topics })

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    ApplyError, Bucket, BucketTime, Changes, Frame, FrameBase, FrameKind, Metric, Nonce,
-    Statistics, TimeUnit, Topic, TopicFrame, Version,
+    ApplyError, Bucket, BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Resume, Statistics,
+    TimeUnit, Topic, TopicFrame, Version,
 };
 use proptest::prelude::*;
 
@@ -251,13 +251,14 @@ fn a_frame_that_does_not_fit_changes_nothing() {
 #[test]
 fn the_version_of_a_receiver_decides_how_it_resumes() {
     let state = Statistics::new(version(1, 5));
-    for (nonce, tick, base) in [
-        (1, 5, Some(FrameBase::Tick(5))),
-        (1, 4, Some(FrameBase::Empty)),
-        (1, 6, None),
-        (2, 5, Some(FrameBase::Empty)),
+    for (from, resume) in [
+        (Some(version(1, 5)), Resume::Patch(5)),
+        (Some(version(1, 4)), Resume::Snapshot),
+        (Some(version(1, 6)), Resume::Ahead),
+        (Some(version(2, 5)), Resume::Snapshot),
+        (None, Resume::Snapshot),
     ] {
-        assert_eq!(state.base(Some(version(nonce, tick))), base);
+        assert_eq!(state.resume(from), resume, "{from:?}");
     }
 }
 

@@ -39,7 +39,7 @@ impl EventEncoder {
     ) -> Option<Bytes> {
         // All subscribers that need a snapshot have the same base, whatever id they sent. A
         // thousand unknown or invented ids must not cost a thousand snapshots.
-        let base = statistics.base(from)?;
+        let base = statistics.resume(from).base()?;
         let key = (selection.clone(), base);
         if let Some(event) = self.events.get(&key) {
             return event.clone();

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use actix_web::http::header::HeaderValue;
 use actix_web::test::TestRequest;
 use domain::{
-    Bucket, BucketTime, Frame, FrameBase, FrameKind, Metric, Nonce, Statistics, TimeUnit, Topic,
+    Bucket, BucketTime, Frame, FrameKind, Metric, Nonce, Resume, Statistics, TimeUnit, Topic,
     TopicFrame, Version,
 };
 use statistics_stream::decoder::StreamEvent;
@@ -142,14 +142,13 @@ fn check_resumed(
 /// The decision for any id, also one that no gateway has sent.
 fn check_decision(gateway: &Statistics, id: Version) {
     let present = gateway.version();
-    let base = gateway.base(Some(id));
     let frame = gateway.frame_since(Some(id), &TOPICS);
-    match base {
-        None => {
+    match gateway.resume(Some(id)) {
+        Resume::Ahead => {
             assert!(id.nonce == present.nonce && id.tick > present.tick);
             assert_eq!(frame, None, "a client that is ahead must wait");
         }
-        Some(FrameBase::Tick(_)) => {
+        Resume::Patch(_) => {
             assert!(id.nonce == present.nonce && id.tick <= present.tick);
             assert!(frame.as_ref().is_none_or(|frame| frame.kind == FrameKind::Patch));
             assert!(
@@ -157,7 +156,7 @@ fn check_decision(gateway: &Statistics, id: Version) {
                 "{id} is the current version, but gets {frame:?}"
             );
         }
-        Some(FrameBase::Empty) => {
+        Resume::Snapshot => {
             assert!(id != present, "the current version needs no snapshot");
             let snapshot = frame.as_ref().is_some_and(|frame| frame.kind == FrameKind::Snapshot);
             assert!(snapshot, "{id} is of another term, or too old");
