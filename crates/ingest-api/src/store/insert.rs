@@ -17,7 +17,7 @@ use crate::model::NewRow;
 use crate::rejection::Rejection;
 use crate::store::error::DatabaseError;
 use crate::store::queries::find_rows;
-use crate::store::rows::{Parent, StoredRow, column};
+use crate::store::rows::{Parent, ParentTable, StoredRow, column};
 
 /// The maximum number of consecutive rounds that leave a row without an outcome although it was
 /// sent. After that many, other requests must be changing the same rows all the time.
@@ -181,13 +181,13 @@ async fn missing_parents(
     parents: impl Iterator<Item = Parent>,
 ) -> Result<HashSet<Parent>, DatabaseError> {
     let mut missing: HashSet<Parent> = parents.collect();
-    let statements: HashSet<&str> = missing.iter().map(|parent| parent.existing).collect();
-    for existing in statements {
-        let of_table = missing.iter().filter(|parent| parent.existing == existing);
+    let tables: HashSet<ParentTable> = missing.iter().map(|parent| parent.table).collect();
+    for table in tables {
+        let of_table = missing.iter().filter(|parent| parent.table == table);
         let wanted: Vec<Uuid> = of_table.map(|parent| parent.id).collect();
-        let statement = client.prepare_cached(existing).await?;
+        let statement = client.prepare_cached(table.select_existing()).await?;
         for id in ids(&client.query(&statement, &[&wanted]).await?)? {
-            missing.remove(&Parent { existing, id });
+            missing.remove(&Parent { table, id });
         }
     }
     Ok(missing)

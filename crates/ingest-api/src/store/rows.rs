@@ -14,11 +14,29 @@ use crate::store::sql::{self, RowStatements};
 /// A parameter of a statement.
 pub(crate) type Parameter = Box<dyn ToSql + Sync + Send>;
 
+/// A table that rows of other tables refer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ParentTable {
+    BaseItems,
+    Users,
+    Items,
+}
+
+impl ParentTable {
+    /// The statement that selects which of the ids `$1` exist.
+    pub(crate) const fn select_existing(self) -> &'static str {
+        match self {
+            Self::BaseItems => sql::EXISTING_BASE_ITEMS,
+            Self::Users => sql::EXISTING_USERS,
+            Self::Items => sql::EXISTING_ITEMS,
+        }
+    }
+}
+
 /// A row of another table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Parent {
-    /// Selects which of the ids `$1` exist in the table.
-    pub(crate) existing: &'static str,
+    pub(crate) table: ParentTable,
     pub(crate) id: Uuid,
 }
 
@@ -30,8 +48,8 @@ pub(crate) struct Reference {
 }
 
 impl Reference {
-    const fn new(field: &'static str, existing: &'static str, id: Uuid) -> Self {
-        Self { field, parent: Parent { existing, id } }
+    const fn new(field: &'static str, table: ParentTable, id: Uuid) -> Self {
+        Self { field, parent: Parent { table, id } }
     }
 }
 
@@ -130,7 +148,7 @@ impl StoredRow for Item {
     const SQL: RowStatements = sql::ITEMS;
 
     fn references(&self) -> Vec<Reference> {
-        vec![Reference::new("base_item_id", sql::EXISTING_BASE_ITEMS, self.base_item_id.0)]
+        vec![Reference::new("base_item_id", ParentTable::BaseItems, self.base_item_id.0)]
     }
 
     fn same_content(new: &NewRow<Self>, stored: &Self) -> bool {
@@ -165,8 +183,8 @@ impl StoredRow for Transfer {
 
     fn references(&self) -> Vec<Reference> {
         vec![
-            Reference::new("item_id", sql::EXISTING_ITEMS, self.item_id.0),
-            Reference::new("owner_id", sql::EXISTING_USERS, self.owner_id.0),
+            Reference::new("item_id", ParentTable::Items, self.item_id.0),
+            Reference::new("owner_id", ParentTable::Users, self.owner_id.0),
         ]
     }
 
