@@ -8,13 +8,24 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 
 use crate::body::BodyError;
-use crate::error::ApiError;
 use crate::input::{Input, parse};
 use crate::lines::{Line, Lines};
 use crate::model::NewRow;
 use crate::report::UploadReport;
 use crate::service::IngestService;
 use crate::store::{DatabaseError, InsertOutcome, StoredRow};
+
+/// Why an upload ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UploadError {
+    /// The maximum number of concurrent uploads is reached.
+    #[error("too many uploads are in progress")]
+    TooMany,
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error(transparent)]
+    Store(#[from] DatabaseError),
+}
 
 /// Rows that wait to be committed, and the numbers of their lines.
 struct Chunk<R> {
@@ -26,15 +37,15 @@ struct Chunk<R> {
 /// Reads an upload to its end and stores its rows.
 ///
 /// # Errors
-/// The body cannot be read, or the database fails. The chunks committed before stay.
+/// [`UploadError`]. The chunks committed before stay.
 pub(crate) async fn upload<I>(
     service: &IngestService,
     mut body: impl Stream<Item = Result<Bytes, BodyError>> + Unpin,
-) -> Result<UploadReport, ApiError>
+) -> Result<UploadReport, UploadError>
 where
     I: Input<Row: StoredRow>,
 {
-    let _permit = service.uploads.try_acquire().map_err(|_| ApiError::TooManyUploads)?;
+    let _permit = service.uploads.try_acquire().map_err(|_| UploadError::TooMany)?;
     let limits = &service.settings.bulk;
     let mut lines = Lines::new(limits.max_line_bytes);
     let mut report = UploadReport::default();

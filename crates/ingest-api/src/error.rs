@@ -11,6 +11,7 @@ use serde_json::Value;
 use service_kit::problem::Problem;
 
 use crate::body::BodyError;
+use crate::bulk::UploadError;
 use crate::page::QueryError;
 use crate::rejection::Rejection;
 use crate::report::UploadReport;
@@ -57,6 +58,16 @@ pub enum ApiError {
     /// The database did not do what it was asked.
     #[error(transparent)]
     Store(#[from] DatabaseError),
+}
+
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::TooMany => Self::TooManyUploads,
+            UploadError::Body(error) => Self::Body(error),
+            UploadError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 /// What kind of problem it is, as clients see it.

@@ -18,7 +18,7 @@
 //! harm.
 
 mod body;
-pub mod bulk;
+mod bulk;
 pub mod error;
 pub mod input;
 pub mod lines;

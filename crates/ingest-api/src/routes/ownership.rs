@@ -49,7 +49,9 @@ pub(crate) async fn list_transfers_of_item(
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
-    let transfers = async |client: &_| store::list_transfers_of_item(client, id, page).await;
+    let transfers = async |client: &_| {
+        store::list_transfers_of_item(client, id, page.after, page.rows_to_read()).await
+    };
     Ok(HttpResponse::Ok().json(RowPage::new(page, service.query(transfers).await?)))
 }
 
@@ -67,7 +69,9 @@ pub(crate) async fn list_items_of_user(
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
-    let items = async |client: &_| store::list_items_of_user(client, id, page).await;
+    let items = async |client: &_| {
+        store::list_items_of_user(client, id, page.after, page.rows_to_read()).await
+    };
     Ok(HttpResponse::Ok().json(RowPage::new(page, service.query(items).await?)))
 }
 

@@ -154,7 +154,8 @@ pub(crate) async fn list<R: StoredRow>(
     service: Data<IngestService>,
 ) -> Result<HttpResponse, ApiError> {
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
-    let rows = async |client: &_| store::list_rows::<R>(client, page).await;
+    let rows =
+        async |client: &_| store::list_rows::<R>(client, page.after, page.rows_to_read()).await;
     Ok(HttpResponse::Ok().json(RowPage::new(page, service.query(rows).await?)))
 }
 

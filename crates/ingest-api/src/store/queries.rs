@@ -6,7 +6,6 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::model::{Item, Owner, Transfer, User};
-use crate::page::PageQuery;
 use crate::store::error::DatabaseError;
 use crate::store::rows::{DeletableRow, StoredRow};
 use crate::store::sql;
@@ -34,34 +33,37 @@ pub(crate) async fn find_row<R: StoredRow>(client: &Client, id: Uuid) -> Result<
     find_rows(client, &[id]).await?.pop().ok_or(DatabaseError::NotFound(R::NAME))
 }
 
-/// A page of all rows, in the order of their ids.
+/// At most `limit` rows in the order of their ids, starting after the id `after`.
 pub(crate) async fn list_rows<R: StoredRow>(
     client: &Client,
-    page: PageQuery,
+    after: Option<Uuid>,
+    limit: i64,
 ) -> Result<Vec<R>, DatabaseError> {
-    select(client, R::SQL.list, &[&page.after, &page.rows_to_read()]).await
+    select(client, R::SQL.list, &[&after, &limit]).await
 }
 
-/// A page of the transfers of an item, in the order of their times. Fails with
-/// [`DatabaseError::NotFound`] if there is no such item.
+/// At most `limit` transfers of an item in the order of their times, starting after the transfer
+/// `after`. Fails with [`DatabaseError::NotFound`] if there is no such item.
 pub(crate) async fn list_transfers_of_item(
     client: &Client,
     item: Uuid,
-    page: PageQuery,
+    after: Option<Uuid>,
+    limit: i64,
 ) -> Result<Vec<Transfer>, DatabaseError> {
     find_row::<Item>(client, item).await?;
-    select(client, sql::TRANSFERS_OF_ITEM, &[&item, &page.after, &page.rows_to_read()]).await
+    select(client, sql::TRANSFERS_OF_ITEM, &[&item, &after, &limit]).await
 }
 
-/// A page of the items that a user owns now, in the order of their ids. Fails with
-/// [`DatabaseError::NotFound`] if there is no such user.
+/// At most `limit` items that a user owns now, in the order of their ids, starting after the id
+/// `after`. Fails with [`DatabaseError::NotFound`] if there is no such user.
 pub(crate) async fn list_items_of_user(
     client: &Client,
     user: Uuid,
-    page: PageQuery,
+    after: Option<Uuid>,
+    limit: i64,
 ) -> Result<Vec<Item>, DatabaseError> {
     find_row::<User>(client, user).await?;
-    select(client, sql::ITEMS_OF_USER, &[&user, &page.after, &page.rows_to_read()]).await
+    select(client, sql::ITEMS_OF_USER, &[&user, &after, &limit]).await
 }
 
 /// The current owner of an item. Fails with [`DatabaseError::NotFound`] if there is no such item.
