@@ -60,8 +60,8 @@ pub(crate) async fn until<T>(what: impl Display, mut look: impl AsyncFnMut() -> 
     }
 }
 
-/// Waits for `work` until `limit` has passed in steps of [`STEP`]. Returns `None` if the work is not
-/// done by then.
+/// Waits for `work` until `limit` has passed in steps of [`STEP`]. Returns `None` if the work is
+/// not done by then.
 ///
 /// For the few tests that must say how soon something happens. By the clock, a busy machine would
 /// fail them by chance. The steps are a clock that a busy machine slows down:
