@@ -1,5 +1,8 @@
 //! The settings of sse-gateway.
-#![expect(missing_docs, reason = "config/default.toml describes each setting")]
+#![expect(
+    missing_docs,
+    reason = "config/default.toml and the shared sections describe each setting"
+)]
 
 use std::num::NonZeroUsize;
 

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn polls_slow_down_to_the_floor() {
+    fn polls_slow_down_to_the_longest_interval() {
         let gate = gate();
         let interval =
             |milliseconds| gate.poll_interval(Duration::from_millis(milliseconds)).as_millis();

@@ -159,7 +159,7 @@ async fn a_commit_of_age_t_that_did_not_notify_is_seen_within_a_sixteenth_of_t()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn counts_arrive_within_the_floor_without_a_listener() {
+async fn counts_arrive_within_the_longest_interval_without_a_listener() {
     let mut fixture = Fixture::create().await;
     fixture.settings.tick.listen = false;
     let probe = PauseProbe::start(fixture.database.connect().await);
