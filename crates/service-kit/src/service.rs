@@ -41,12 +41,21 @@ pub struct About {
 
 /// A port cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {host}:{port}, which {setting} sets: {source}")]
+#[error(
+    "cannot listen on {}:{}, which {} sets: {source}",
+    .address.host, .address.port, .address.setting
+)]
 pub struct ListenError {
+    address: Address,
+    source: io::Error,
+}
+
+/// Where a server listens, and the setting of its port.
+#[derive(Debug, Clone)]
+struct Address {
     host: String,
     port: u16,
     setting: &'static str,
-    source: io::Error,
 }
 
 /// A service that is being put together: first its public port if it has one, then its internal
@@ -103,8 +112,9 @@ impl ServiceBuilder {
         cors: impl Fn() -> Option<Cors> + Clone + Send + 'static,
         routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
     ) -> Result<(), ListenError> {
-        let address = (settings.host.as_str(), settings.port, "http.port");
-        let port = self.serve("http server", address, bounds, cors, routes)?;
+        let address =
+            Address { host: settings.host.clone(), port: settings.port, setting: "http.port" };
+        let port = self.serve("http server", &address, bounds, cors, routes)?;
         tracing::info!(http.port = port, "listening");
         self.public_port = Some(port);
         Ok(())
@@ -129,10 +139,11 @@ impl ServiceBuilder {
             metrics: self.metrics.clone(),
             sample: Arc::new(sample),
         };
-        let address = (settings.host.as_str(), settings.port, "internal.port");
+        let address =
+            Address { host: settings.host.clone(), port: settings.port, setting: "internal.port" };
         let bounds = settings.bounds(self.drain);
         let no_cors = || None;
-        let port = self.serve("internal server", address, bounds, no_cors, move |all| {
+        let port = self.serve("internal server", &address, bounds, no_cors, move |all| {
             routes(all);
             internal.routes(all);
         })?;
@@ -144,17 +155,17 @@ impl ServiceBuilder {
         })
     }
 
-    /// Serves an address, given with the setting of its port, and returns the port.
+    /// Serves an address, and returns its port.
     fn serve(
         &mut self,
         name: &'static str,
-        (host, port, setting): (&str, u16, &'static str),
+        address: &Address,
         bounds: Bounds,
         cors: impl Fn() -> Option<Cors> + Clone + Send + 'static,
         routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
     ) -> Result<u16, ListenError> {
-        let failed = |source| ListenError { host: host.to_owned(), port, setting, source };
-        let listener = TcpListener::bind((host, port)).map_err(failed)?;
+        let failed = |source| ListenError { address: address.clone(), source };
+        let listener = TcpListener::bind((address.host.as_str(), address.port)).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         let metrics = web::Data::new(self.metrics.clone());
         let server = server::serve(listener, bounds, move || {
