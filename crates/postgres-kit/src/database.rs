@@ -99,7 +99,7 @@ impl Connections {
         connection.target_session_attrs(TargetSessionAttrs::ReadWrite);
         let manager = Manager::from_config(connection, NoTls, recycling);
         let pool = Pool::builder(manager)
-            .max_size(pool.max_connections.get().into())
+            .max_size(pool.max_connections.get())
             .wait_timeout(Some(pool.wait_timeout))
             // tokio-postgres' own timeout covers the socket only; this one includes authentication.
             .create_timeout(Some(database.connect_timeout.get()))

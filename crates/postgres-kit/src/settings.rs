@@ -1,17 +1,22 @@
 //! The settings of programs that connect to Postgres. The files in `config/` describe each.
 #![expect(missing_docs, reason = "the files in config/ describe each setting")]
 
-use std::num::NonZeroU16;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use service_kit::settings::{NonZeroDuration, Section, duration};
+use service_kit::settings::{NonZeroDuration, Section, duration, from_1_to};
+
+/// The most connections that a pool can have, which is more than one Postgres server handles well.
+/// The pool allocates memory for all of them at startup.
+const MAX_CONNECTIONS: usize = 10_000;
 
 /// [`DatabaseSettings`].
-pub const DATABASE: Section = ("database", include_str!("../config/database.toml"));
+pub const DATABASE: Section =
+    Section { name: "database", keys: include_str!("../config/database.toml") };
 /// [`PoolSettings`].
-pub const POOL: Section = ("pool", include_str!("../config/pool.toml"));
+pub const POOL: Section = Section { name: "pool", keys: include_str!("../config/pool.toml") };
 
 /// The variables of libpq that set a service's `database` section.
 pub const LIBPQ: &[(&str, &str)] =
@@ -51,7 +56,8 @@ impl DatabaseSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolSettings {
-    pub max_connections: NonZeroU16,
+    #[serde(deserialize_with = "from_1_to::<MAX_CONNECTIONS, _>")]
+    pub max_connections: NonZeroUsize,
     #[serde(deserialize_with = "duration")]
     pub wait_timeout: Duration,
     pub connection_lifetime: NonZeroDuration,
@@ -73,5 +79,26 @@ impl PoolSettings {
             "-c TimeZone=UTC -c client_connection_check_interval=500 -c statement_timeout={timeout} \
              -c idle_in_transaction_session_timeout={timeout} -c tcp_user_timeout={timeout}"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_has_from_1_to_10000_connections() {
+        let pool = |connections: u64| -> Result<PoolSettings, _> {
+            let max_connections = format!("max_connections = {connections}");
+            toml::from_str(&POOL.keys.replace("max_connections = 16", &max_connections))
+        };
+        for possible in [1, 10_000] {
+            let settings = pool(possible).unwrap();
+            assert_eq!(settings.max_connections.get().to_string(), possible.to_string());
+        }
+        for refused in [0, 10_001, 1 << 53] {
+            let error = pool(refused).unwrap_err();
+            assert_eq!(error.message(), format!("{refused} is not from 1 to 10000"));
+        }
     }
 }

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::exit_code;
 use crate::service::{About, Application};
-use crate::settings::ProgramSettings;
 use crate::settings::sections::{InternalSettings, LogSettings};
+use crate::settings::{Overrides, ProgramSettings};
 use crate::{limits, shutdown, telemetry};
 
 /// How long the service may take to answer a health check.
@@ -67,14 +67,19 @@ impl Command {
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         match self {
             Self::Run => {
-                let settings = S::load()?;
-                telemetry::start(&S::DEFAULTS.load::<CommonSettings>()?.log)?;
+                let overrides = Overrides::from_process()?;
+                let settings: S = S::DEFAULTS.load_with(&overrides)?;
+                settings.check()?;
+                let common: CommonSettings = S::DEFAULTS.load_with(&overrides)?;
+                telemetry::start(&common.log)?;
                 limits::raise_open_files();
                 let application = build(settings, shutdown::on_signal()?).map_err(Into::into)?;
                 application.run_until_stopped().await?;
             }
             Self::Healthcheck => {
-                healthcheck(&S::DEFAULTS.load::<CommonSettings>()?.internal).await?;
+                let overrides = Overrides::from_process()?;
+                let common: CommonSettings = S::DEFAULTS.load_with(&overrides)?;
+                healthcheck(&common.internal).await?;
             }
             Self::PrintSettings => print_settings::<S>()?,
         }

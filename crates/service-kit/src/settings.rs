@@ -18,19 +18,24 @@ pub mod sections;
 mod values;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-pub use values::{NonZeroDuration, comma_separated, duration};
+pub use values::{NonZeroDuration, comma_separated, duration, from_1_to};
 
 /// Names the file of the second layer.
 const FILE_VARIABLE: &str = "NEWCYCLE_CONFIG";
 
 /// The prefix of the variables that reach every setting.
 const PREFIX: &str = "NEWCYCLE__";
+
+/// The largest integer that a setting accepts. Larger ones are mistakes. They would overflow in
+/// sums, or make tokio's semaphores panic without naming the setting.
+const INTEGER_MAX: i64 = 1 << 53;
 
 /// Why the settings could not be read. `origin` is a file or a variable. No message quotes a value
 /// that could be a password, or a line of the file.
@@ -41,6 +46,8 @@ pub enum SettingsError {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{} is not valid TOML: line {line}: {message}", path.display())]
     Malformed { path: PathBuf, line: usize, message: String },
+    #[error("the environment variable {0} is not UTF-8")]
+    NotUtf8(String),
     #[error("{origin} sets {key}, but there is no such setting; {hint}")]
     Unknown { origin: String, key: String, hint: String },
     #[error("{origin} sets {key}, which must be {expected}")]
@@ -70,8 +77,22 @@ impl SettingsError {
     }
 }
 
-/// A name, and the keys below it as TOML.
-pub type Section = (&'static str, &'static str);
+/// A section that several programs have.
+#[derive(Debug, Clone, Copy)]
+pub struct Section {
+    /// The header of the section, without brackets.
+    pub name: &'static str,
+    /// The keys below the header as TOML, each with its default and its description.
+    pub keys: &'static str,
+}
+
+impl Section {
+    /// The same keys below another header.
+    #[must_use]
+    pub const fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+}
 
 /// Every setting of one program, with its default and its description.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +123,7 @@ pub trait ProgramSettings: DeserializeOwned {
     /// # Errors
     /// [`SettingsError`], which names the setting.
     fn load() -> Result<Self, SettingsError> {
-        let settings: Self = Self::DEFAULTS.load()?;
+        let settings: Self = Self::DEFAULTS.load_with(&Overrides::from_process()?)?;
         settings.check()?;
         Ok(settings)
     }
@@ -110,9 +131,9 @@ pub trait ProgramSettings: DeserializeOwned {
 
 /// What a process reads in addition to its defaults.
 #[derive(Debug, Default)]
-struct Overrides {
+pub(crate) struct Overrides {
     file: Option<(PathBuf, String)>,
-    variables: BTreeMap<String, String>,
+    variables: BTreeMap<String, OsString>,
 }
 
 #[derive(Debug)]
@@ -125,10 +146,6 @@ struct Setting {
 type Settings = BTreeMap<String, Setting>;
 
 impl Defaults {
-    pub(crate) fn load<T: DeserializeOwned>(&self) -> Result<T, SettingsError> {
-        self.load_with(&Overrides::from_process()?)
-    }
-
     /// The settings of this process as TOML, each with its origin. Passwords are redacted.
     ///
     /// # Errors
@@ -137,7 +154,10 @@ impl Defaults {
         self.print_with(&Overrides::from_process()?)
     }
 
-    fn load_with<T: DeserializeOwned>(&self, overrides: &Overrides) -> Result<T, SettingsError> {
+    pub(crate) fn load_with<T: DeserializeOwned>(
+        &self,
+        overrides: &Overrides,
+    ) -> Result<T, SettingsError> {
         let settings = self.merge(overrides)?;
         let table = parse(Path::new("the merged settings"), &write(&settings))?;
         serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
@@ -159,8 +179,11 @@ impl Defaults {
 
     fn merge(&self, overrides: &Overrides) -> Result<Settings, SettingsError> {
         let mut settings = Settings::new();
-        for (section, text) in self.shared.iter().chain(&[("", self.own)]) {
-            for (key, value) in flatten(section, parse(Path::new("default.toml"), text)?) {
+        for Section { name, keys } in
+            self.shared.iter().chain(&[Section { name: "", keys: self.own }])
+        {
+            let values = flatten(name, parse(Path::new("default.toml"), keys)?);
+            for (key, value) in values.into_iter().filter(|(_, value)| !value.is_table()) {
                 settings.insert(key, Setting { value, origin: "default".to_owned() });
             }
         }
@@ -170,33 +193,36 @@ impl Defaults {
             }
         }
         let libpq = self.libpq.iter().filter_map(|(variable, key)| {
-            let (variable, text) = overrides.variables.get_key_value(*variable)?;
-            Some((variable, (*key).to_owned(), text))
+            let (variable, value) = overrides.variables.get_key_value(*variable)?;
+            Some((variable, (*key).to_owned(), value))
         });
-        let own = overrides.variables.iter().filter_map(|(variable, text)| {
+        let own = overrides.variables.iter().filter_map(|(variable, value)| {
             let key = variable.strip_prefix(PREFIX)?;
-            Some((variable, key.to_lowercase().replace("__", "."), text))
+            Some((variable, key.to_lowercase().replace("__", "."), value))
         });
-        for (variable, key, text) in libpq.chain(own) {
-            replace(&mut settings, key, &text.as_str().into(), variable.clone())?;
+        for (variable, key, value) in libpq.chain(own) {
+            let text = value.to_str().ok_or_else(|| SettingsError::NotUtf8(variable.clone()))?;
+            replace(&mut settings, key, &text.into(), variable.clone())?;
         }
         Ok(settings)
     }
 }
 
 impl Overrides {
-    fn from_process() -> Result<Self, SettingsError> {
-        let variables: BTreeMap<_, _> = std::env::vars_os()
-            .map(|(name, value)| [name, value].map(|text| text.to_string_lossy().into_owned()))
-            .map(|[name, value]| (name, value))
-            .collect();
-        let file = match variables.get(FILE_VARIABLE).map(PathBuf::from) {
+    /// Reads the file and the variables of this process. Call it once: the file may be a pipe,
+    /// which is empty the second time.
+    pub(crate) fn from_process() -> Result<Self, SettingsError> {
+        let file = match std::env::var_os(FILE_VARIABLE).map(PathBuf::from) {
             None => None,
             Some(path) => match std::fs::read_to_string(&path) {
                 Ok(text) => Some((path, text)),
                 Err(source) => return Err(SettingsError::Unreadable { path, source }),
             },
         };
+        // The names of settings are ASCII, so a name that is not UTF-8 cannot become one.
+        let variables = std::env::vars_os()
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
+            .collect();
         Ok(Self { file, variables })
     }
 }
@@ -212,12 +238,13 @@ fn parse(path: &Path, text: &str) -> Result<Table, SettingsError> {
     })
 }
 
-/// The values of a table by dotted key.
+/// The values of a table by dotted key. An empty table counts as a value, so that a misspelt
+/// section is noticed.
 fn flatten(section: &str, table: Table) -> Vec<(String, Value)> {
     let values = table.into_iter().flat_map(|(name, value)| {
         let key = if section.is_empty() { name } else { format!("{section}.{name}") };
         match value {
-            Value::Table(table) => flatten(&key, table),
+            Value::Table(table) if !table.is_empty() => flatten(&key, table),
             value => vec![(key, value)],
         }
     });
@@ -239,8 +266,12 @@ fn replace(
     value: &Value,
     origin: String,
 ) -> Result<(), SettingsError> {
+    let below = format!("{key}.");
+    if value.is_table() && settings.keys().any(|known| known.starts_with(&below)) {
+        return Ok(()); // The header of a section, with nothing below it.
+    }
     let Some(setting) = settings.get_mut(&key) else {
-        // Jaro-Winkler favours a common beginning, as in `http.drain_seconds` for `http.drain`.
+        // Jaro-Winkler favours a common beginning, as in `http.drain` for `http.drain_timeout`.
         let likeness = |known: &&String| strsim::jaro_winkler(&key, known);
         let nearest = settings.keys().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
         let hint = nearest.map_or_else(String::new, |nearest| {
@@ -266,7 +297,8 @@ fn convert(default: &Value, value: &Value) -> Result<Value, &'static str> {
         }
         Value::Integer(_) => {
             let number = value.as_integer().or_else(|| text?.parse().ok());
-            number.map(Value::from).ok_or("a whole number")
+            let number = number.filter(|number| (0..=INTEGER_MAX).contains(number));
+            number.map(Value::from).ok_or("a whole number from 0 to 9007199254740992")
         }
         Value::String(default) if humantime::parse_duration(default).is_ok() => {
             text.map(Value::from).ok_or("a duration with its unit, such as \"250ms\" or \"5s\"")

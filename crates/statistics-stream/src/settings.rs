@@ -8,9 +8,10 @@ use serde::{Deserialize, Deserializer};
 use service_kit::settings::{NonZeroDuration, Section, comma_separated, duration};
 
 /// [`HubSettings`].
-pub const STREAM: Section = ("stream", include_str!("../config/stream.toml"));
+pub const STREAM: Section = Section { name: "stream", keys: include_str!("../config/stream.toml") };
 /// [`UpstreamSettings`].
-pub const UPSTREAM: Section = ("upstream", include_str!("../config/upstream.toml"));
+pub const UPSTREAM: Section =
+    Section { name: "upstream", keys: include_str!("../config/upstream.toml") };
 
 /// The limits and intervals of a [`Hub`](crate::Hub). A pace of zero announces every change.
 #[derive(Debug, Clone, Deserialize)]

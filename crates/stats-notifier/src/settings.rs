@@ -123,7 +123,7 @@ pub struct StreamSettings {
 impl ProgramSettings for Settings {
     const DEFAULTS: Defaults = Defaults {
         own: include_str!("../config/default.toml"),
-        shared: &[INTERNAL, DATABASE, ("history.pool", POOL.1), LOG],
+        shared: &[INTERNAL, DATABASE, POOL.named("history.pool"), LOG],
         libpq: postgres_kit::settings::LIBPQ,
     };
 

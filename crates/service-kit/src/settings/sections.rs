@@ -1,22 +1,26 @@
 //! The sections that several programs have. The files in `config/` describe each setting.
 #![expect(missing_docs, reason = "the files in config/ describe each setting")]
 
-use std::num::{NonZeroU8, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{NonZeroDuration, Section, comma_separated, duration};
+use super::{NonZeroDuration, Section, comma_separated, duration, from_1_to};
 use crate::server::Bounds;
 
+/// The most threads that a server can have, which is a limit of actix-server.
+const MAX_WORKERS: usize = 512;
+
 /// [`CorsSettings`].
-pub const CORS: Section = ("cors", include_str!("../../config/cors.toml"));
+pub const CORS: Section = Section { name: "cors", keys: include_str!("../../config/cors.toml") };
 /// [`HttpSettings`].
-pub const HTTP: Section = ("http", include_str!("../../config/http.toml"));
+pub const HTTP: Section = Section { name: "http", keys: include_str!("../../config/http.toml") };
 /// [`InternalSettings`].
-pub const INTERNAL: Section = ("internal", include_str!("../../config/internal.toml"));
+pub const INTERNAL: Section =
+    Section { name: "internal", keys: include_str!("../../config/internal.toml") };
 /// [`LogSettings`].
-pub const LOG: Section = ("log", include_str!("../../config/log.toml"));
+pub const LOG: Section = Section { name: "log", keys: include_str!("../../config/log.toml") };
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,7 +34,8 @@ pub struct CorsSettings {
 pub struct HttpSettings {
     pub host: String,
     pub port: u16,
-    pub workers: NonZeroU8,
+    #[serde(deserialize_with = "from_1_to::<MAX_WORKERS, _>")]
+    pub workers: NonZeroUsize,
     pub max_connections_per_worker: NonZeroUsize,
     #[serde(deserialize_with = "duration")]
     pub drain_timeout: Duration,
@@ -44,7 +49,7 @@ impl HttpSettings {
     #[must_use]
     pub fn bounds(&self) -> Bounds {
         Bounds {
-            workers: self.workers.get().into(),
+            workers: self.workers.get(),
             connections_per_worker: self.max_connections_per_worker.get(),
             idle: self.idle_timeout.get(),
             unread: self.unread_timeout.get(),

@@ -93,13 +93,16 @@ fn an_unknown_key_is_refused_with_its_origin_and_the_nearest_setting() {
     assert!(error(&with_variables([("NEWCYCLE__HTTP", "1")])).contains("no such setting"));
     assert!(error(&with_file("http = 3\n")).starts_with("a.toml sets http, but"));
     assert!(error(&with_file("[htpp]\nport = 1\n")).starts_with("a.toml sets htpp.port, but"));
+    assert!(error(&with_file("[htpp]\n")).starts_with("a.toml sets htpp, but"));
     load(&with_file("[http]\n"));
 }
 
 #[test]
 fn a_value_of_the_wrong_type_is_refused_with_its_origin() {
-    let names = "NEWCYCLE__HTTP__PORT sets http.port, which must be a whole number";
-    for wrong in ["abc", "yes", "1.5", "", "9223372036854775808"] {
+    let names = "NEWCYCLE__HTTP__PORT sets http.port, which must be a whole number from 0 to \
+                 9007199254740992";
+    let too_large = ["9007199254740993", "9223372036854775807", "9223372036854775808"];
+    for wrong in ["abc", "yes", "-1", "1.5", ""].into_iter().chain(too_large) {
         let error = error(&with_variables([("NEWCYCLE__HTTP__PORT", wrong)]));
         assert!(error.starts_with(names), "{wrong:?}: {error}");
     }
@@ -107,6 +110,7 @@ fn a_value_of_the_wrong_type_is_refused_with_its_origin() {
         error(&with_file("[http]\nport = true\n"))
             .starts_with("a.toml sets http.port, which must be")
     );
+    assert!(error(&with_file("[http.port]\n")).starts_with("a.toml sets http.port, which must be"));
     assert!(
         error(&with_file("[database]\npassword = 123\n"))
             .ends_with("sets database.password, which must be text")
@@ -119,13 +123,13 @@ fn a_value_of_the_wrong_type_is_refused_with_its_origin() {
 
 #[test]
 fn a_value_out_of_range_is_refused_with_its_origin_and_the_range() {
-    for workers in ["1", "255"] {
+    for workers in ["1", "512"] {
         load(&with_variables([("NEWCYCLE__HTTP__WORKERS", workers)]));
     }
     for (variable, value, message) in [
-        ("NEWCYCLE__HTTP__WORKERS", "0", "invalid value: integer `0`, expected a nonzero u8"),
-        ("NEWCYCLE__HTTP__WORKERS", "256", "invalid value: integer `256`, expected a nonzero u8"),
-        ("NEWCYCLE__HTTP__PORT", "-1", "invalid value: integer `-1`, expected u16"),
+        ("NEWCYCLE__HTTP__WORKERS", "0", "0 is not from 1 to 512"),
+        ("NEWCYCLE__HTTP__WORKERS", "513", "513 is not from 1 to 512"),
+        ("NEWCYCLE__HTTP__WORKERS", "9007199254740992", "9007199254740992 is not from 1 to 512"),
         ("NEWCYCLE__HTTP__PORT", "65536", "invalid value: integer `65536`, expected u16"),
         ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "5", "time unit needed, for example 5sec or 5ms"),
         ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "0s", "0s is not from 1ms to 24days"),
@@ -139,6 +143,18 @@ fn a_value_out_of_range_is_refused_with_its_origin_and_the_range() {
         ("NEWCYCLE__HTTP__DRAIN_TIMEOUT", "0s"),
         ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "24days"),
     ]));
+}
+
+#[test]
+fn a_variable_that_is_not_utf_8_is_refused_and_not_changed() {
+    use std::os::unix::ffi::OsStringExt;
+    for name in ["PGHOST", "NEWCYCLE__DATABASE__PASSWORD"] {
+        let mut overrides = Overrides::default();
+        overrides.variables.insert("OTHER".into(), OsString::from_vec(vec![0xff]));
+        load(&overrides);
+        overrides.variables.insert(name.into(), OsString::from_vec(b"hunter2\xff".to_vec()));
+        assert_eq!(error(&overrides), format!("the environment variable {name} is not UTF-8"));
+    }
 }
 
 #[test]

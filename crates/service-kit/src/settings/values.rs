@@ -1,6 +1,7 @@
 //! Types of single settings.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use serde::de::Error;
@@ -63,6 +64,20 @@ fn at_least<'de, D: Deserializer<'de>>(least: Duration, from: D) -> Result<Durat
     }
     let [least, most] = [least, DURATION_MAX].map(humantime::format_duration);
     Err(D::Error::custom(format!("{text} is not from {least} to {most}")))
+}
+
+/// Deserializes a number of things for which the program allocates memory or threads at startup.
+/// With more than `MAX`, it could crash without naming the setting.
+///
+/// # Errors
+/// It is not from 1 to `MAX`.
+pub fn from_1_to<'de, const MAX: usize, D: Deserializer<'de>>(
+    from: D,
+) -> Result<NonZeroUsize, D::Error> {
+    let number = u64::deserialize(from)?;
+    let count = usize::try_from(number).ok().filter(|count| *count <= MAX);
+    let count = count.and_then(NonZeroUsize::new);
+    count.ok_or_else(|| D::Error::custom(format!("{number} is not from 1 to {MAX}")))
 }
 
 /// Deserializes the items of a comma-separated setting. Such a setting is one string, so that one

@@ -88,8 +88,8 @@ fn sections(defaults: &Defaults) -> Vec<Section> {
     for (comment, line) in commented(defaults.own) {
         if let Some(name) = line.strip_prefix('[') {
             let name = name.trim_end_matches(']');
-            let shared = defaults.shared.iter().filter(|(shared, _)| *shared == name);
-            let settings = shared.flat_map(|(_, text)| commented(text)).map(setting).collect();
+            let shared = defaults.shared.iter().filter(|shared| shared.name == name);
+            let settings = shared.flat_map(|shared| commented(shared.keys)).map(setting).collect();
             sections.push(Section { name, description: comment.join("\n"), settings });
             continue;
         }
