@@ -32,14 +32,10 @@ impl Default for HubSettings {
     /// Settings of a hub that other services follow. They pace the frames that they send to
     /// clients, so pacing here would only add latency.
     fn default() -> Self {
-        Self {
-            pace: Duration::ZERO,
-            heartbeat: NonZeroDuration::from_millis(15_000),
-            internal_heartbeat: NonZeroDuration::from_millis(1_000),
-            max_subscribers: 10_000,
-            min_retry_delay: Duration::from_millis(500),
-            max_retry_delay: Duration::from_millis(2_500),
-        }
+        #[expect(clippy::expect_used, reason = "the text is a constant, which the tests read")]
+        let stream: Self =
+            toml::from_str(STREAM.keys).expect("config/stream.toml has every setting of a hub");
+        Self { pace: Duration::ZERO, ..stream }
     }
 }
 
