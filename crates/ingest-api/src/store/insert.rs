@@ -18,6 +18,7 @@ use crate::rejection::Rejection;
 use crate::store::error::DatabaseError;
 use crate::store::queries::find_rows;
 use crate::store::rows::{Parent, ParentTable, StoredRow, column};
+use crate::store::sql;
 
 /// The maximum number of consecutive rounds that leave a row without an outcome although it was
 /// sent. After that many, other requests must be changing the same rows all the time.
@@ -67,7 +68,16 @@ pub(crate) async fn insert<R: StoredRow>(
             }
         }
     }
-    Ok(insert.outcomes.into_iter().flatten().collect())
+    let outcomes: Vec<_> = insert.outcomes.into_iter().flatten().collect();
+    if outcomes.iter().any(|outcome| matches!(outcome, InsertOutcome::Repeated(_))) {
+        // A row that can be read is not always replicated: if the commit that stored it stopped
+        // waiting for a synchronous standby, because it was cancelled or because the server is
+        // dying, the row is visible, and a failover loses it. Only its own commit waits, and no
+        // read does. This commit is later in the log, so when it is replicated, so is the row.
+        let statement = client.prepare_cached(sql::WRITE_TO_LOG).await?;
+        client.execute(&statement, &[]).await?;
+    }
+    Ok(outcomes)
 }
 
 /// An insert in progress. Rows are named by their index.

@@ -160,6 +160,11 @@ WHERE    item_id = $1
 ORDER BY "timestamp" DESC, id DESC
 LIMIT    1"#;
 
+/// Writes an empty message to the write-ahead log, so that the commit waits for what
+/// `synchronous_commit` and `synchronous_standby_names` require. Nothing reads the message.
+pub(crate) const WRITE_TO_LOG: &str = "
+SELECT pg_catalog.pg_logical_emit_message(true, 'newcycle', '')";
+
 pub(crate) const DELETE_ITEM: &str = "
 DELETE FROM public.items
 WHERE  id = $1";
