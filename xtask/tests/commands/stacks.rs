@@ -74,14 +74,12 @@ fn a_port_in_use_is_named_with_the_variable_to_set() {
 #[test]
 fn the_next_stack_stops_what_a_killed_one_left_behind() {
     let stack = TestStack::started("killed");
-    let before = stack.status();
-    signal("-KILL", &before["process_id"]);
+    stack.kill();
     // Its services and its Postgres still run, and occupy the ports.
     let text = stack.run(&["up", "--detach"]);
     assert!(text.contains("postgres, which was left behind"), "{text}");
-    let after = stack.status();
-    assert_eq!(after["ready"], true);
-    signal("-KILL", &after["process_id"]);
+    assert_eq!(stack.status()["ready"], true);
+    stack.kill();
     assert!(stack.run(&["down"]).contains("left behind"));
     assert_eq!(stack.status()["running"], false);
 }

@@ -76,6 +76,16 @@ impl TestStack {
         serde_json::from_str(&self.run(&["status", "--json"])).unwrap()
     }
 
+    /// Kills the stack's own process, and waits until it has ended: on a busy machine, it holds its
+    /// lock for a moment after the signal.
+    pub(crate) fn kill(&self) {
+        signal("-KILL", &self.status()["process_id"]);
+        let started = std::time::Instant::now();
+        while self.status()["running"] == true {
+            assert!(started.elapsed().as_secs() < 60, "a killed stack must end");
+        }
+    }
+
     /// The id of a service's process, as JSON.
     pub(crate) fn process_id(&self, service: &str) -> Value {
         let status = self.status();
