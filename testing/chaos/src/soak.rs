@@ -60,6 +60,9 @@ const EXPIRED_ROLLUPS: &str = "
     FROM rollup
     WHERE unit IN ('second', 'minute') AND bucket < now() - interval '2 days'";
 
+/// Dead rows in the rollups, as of the last vacuum and what was written since.
+const DEAD_ROLLUPS: &str = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'rollup'";
+
 const DELETED_ROLLUPS: &str = "SELECT n_tup_del FROM pg_stat_user_tables WHERE relname = 'rollup'";
 
 /// The faults, in turn: takeovers that do not end a process, so that each process can be measured
@@ -211,8 +214,13 @@ impl Rebuilds {
         });
         ensure!(expired.await?, "expired rollups were not deleted within a minute");
         // In production, autovacuum has days for this before the next rebuild. Here a busy machine
-        // could put it off until then, and the table would have to grow.
-        system.database.client().await?.batch_execute("VACUUM rollup").await?;
+        // could put it off until then, or a writer's open transaction could still need the dead
+        // rows, and the table would have to grow.
+        let vacuumed = until(SERVICE_TIMEOUT, async || {
+            system.database.client().await?.batch_execute("VACUUM rollup").await?;
+            Ok(system.database.number(DEAD_ROLLUPS).await? < OLD_SECONDS / 2)
+        });
+        ensure!(vacuumed.await?, "the rollups of a rebuild were not vacuumed within a minute");
         self.number += 1;
         self.deleted += deleted;
         Ok(())
