@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::failure::exit_code;
 use crate::service::{About, Application};
 use crate::settings::sections::{InternalSettings, LogSettings};
-use crate::settings::{Overrides, ProgramSettings};
+use crate::settings::{Overrides, ProgramSettings, load_checked};
 use crate::{limits, shutdown, telemetry};
 
 /// How long the service may take to answer a health check.
@@ -68,8 +68,7 @@ impl Command {
         match self {
             Self::Run => {
                 let overrides = Overrides::from_process()?;
-                let settings: S = S::DEFAULTS.load_with(&overrides)?;
-                settings.check()?;
+                let settings: S = load_checked(&overrides)?;
                 let common: CommonSettings = S::DEFAULTS.load_with(&overrides)?;
                 telemetry::start(&common.log)?;
                 limits::raise_open_files();

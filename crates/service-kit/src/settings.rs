@@ -123,10 +123,14 @@ pub trait ProgramSettings: DeserializeOwned {
     /// # Errors
     /// [`SettingsError`], which names the setting.
     fn load() -> Result<Self, SettingsError> {
-        let settings: Self = Self::DEFAULTS.load_with(&Overrides::from_process()?)?;
-        settings.check()?;
-        Ok(settings)
+        load_checked(&Overrides::from_process()?)
     }
+}
+
+pub(crate) fn load_checked<S: ProgramSettings>(overrides: &Overrides) -> Result<S, SettingsError> {
+    let settings: S = S::DEFAULTS.load_with(overrides)?;
+    settings.check()?;
+    Ok(settings)
 }
 
 /// What a process reads in addition to its defaults.
