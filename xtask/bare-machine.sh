@@ -30,7 +30,7 @@ debootstrap --variant=minbase --include=ca-certificates,gcc,libc6-dev "$release"
 for file in /etc/resolv.conf /etc/ssl/certs/ca-certificates.crt; do
     cp --dereference "$file" "$folder$file"
 done
-mkdir -p "$folder"/root/.cargo/bin "$folder"/root/.rustup "$folder"/srv/newcycle
+mkdir -p "$folder/srv/home/.cargo/bin" "$folder/srv/home/.rustup" "$folder/srv/newcycle"
 git -C "$checkout" archive HEAD | tar -x -C "$folder/srv/newcycle"
 
 cat >"$folder/srv/run" <<'SCRIPT'
@@ -52,14 +52,14 @@ chmod +x "$folder/srv/run"
 chroot "$folder" dpkg-query -W -f '${Package}\n' | sort >"$folder/srv/before"
 
 # Only what the commands may see is passed on: certificates and ports.
-variables=(PATH=/root/.cargo/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 CI=true)
+variables=(PATH=/srv/home/.cargo/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/srv/home LANG=C.UTF-8 CI=true)
 while IFS= read -r variable; do variables+=("$variable"); done < <(
     env | grep -E '^(PIP_CERT|SSL_CERT_FILE|NODE_EXTRA_CA_CERTS|RUSTUP_AUTO_INSTALL|[A-Z_]*PORT)=' || true
 )
 export folder cargo_home rustup_home
 unshare --mount --pid --fork --mount-proc bash -euc '
-    mount --bind "$cargo_home/bin" "$folder/root/.cargo/bin"
-    mount --bind "$rustup_home" "$folder/root/.rustup"
+    mount --bind "$cargo_home/bin" "$folder/srv/home/.cargo/bin"
+    mount --bind "$rustup_home" "$folder/srv/home/.rustup"
     mount -t proc proc "$folder/proc"
     mount -t sysfs sysfs "$folder/sys"
     mount --rbind /dev "$folder/dev"
