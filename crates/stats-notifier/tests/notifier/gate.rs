@@ -50,9 +50,9 @@ impl Running {
         self.hub.with_state(sum).unwrap()
     }
 
-    /// The time until `count` items are shown.
-    async fn until_items(&self, count: i64) -> Duration {
-        let started = Instant::now();
+    /// The time until `count` items are shown, by a clock of steps.
+    async fn until_items(&self, count: i64, clock: &StepClock) -> Duration {
+        let (started, began) = (Instant::now(), clock.now());
         while self.items() != count {
             assert!(
                 started.elapsed() < DEADLINE,
@@ -61,43 +61,38 @@ impl Running {
             );
             tokio::task::yield_now().await;
         }
-        started.elapsed()
+        clock.now() - began
     }
 }
 
-/// Measures how long a busy machine holds up what is due, so that the bounds of these tests hold
-/// for the notifier and not for the scheduler.
-struct PauseProbe {
-    longest_microseconds: Arc<AtomicU64>,
+/// A clock that a busy machine slows down, so that the bounds of these tests hold for the notifier
+/// and not for the scheduler: a step waits for a timer and for a query, as a tick does.
+struct StepClock {
+    steps: Arc<AtomicU64>,
     _task: AbortOnDropHandle<()>,
 }
 
-impl PauseProbe {
-    /// Does what a tick does: waits for a timer, then for a query.
+impl StepClock {
+    /// The least time that a step takes.
+    const STEP: Duration = Duration::from_millis(1);
+
     fn start(client: Client) -> Self {
-        const TIMER: Duration = Duration::from_millis(1);
-        let longest_microseconds = Arc::new(AtomicU64::new(0));
-        let longest = Arc::clone(&longest_microseconds);
+        let steps = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&steps);
         let task = tokio::spawn(async move {
             loop {
-                let started = Instant::now();
-                tokio::time::sleep(TIMER).await;
+                tokio::time::sleep(Self::STEP).await;
                 client.query_one("SELECT 1", &[]).await.unwrap();
-                let pause = started.elapsed().saturating_sub(TIMER).as_micros();
-                longest.fetch_max(pause.try_into().unwrap(), Ordering::Relaxed);
+                counted.fetch_add(1, Ordering::Relaxed);
             }
         });
-        Self { longest_microseconds, _task: AbortOnDropHandle::new(task) }
+        Self { steps, _task: AbortOnDropHandle::new(task) }
     }
 
-    /// Forgets earlier pauses, at the beginning of what is measured.
-    fn reset(&self) {
-        self.longest_microseconds.store(0, Ordering::Relaxed);
-    }
-
-    /// The longest pause since [`Self::reset`]: a few milliseconds on an idle machine.
-    fn longest(&self) -> Duration {
-        Duration::from_micros(self.longest_microseconds.load(Ordering::Relaxed))
+    /// The time by this clock: at most the time by others.
+    fn now(&self) -> Duration {
+        let steps = self.steps.load(Ordering::Relaxed);
+        Self::STEP * u32::try_from(steps).unwrap()
     }
 }
 
@@ -133,7 +128,7 @@ async fn a_commit_of_age_t_that_did_not_notify_is_seen_within_a_sixteenth_of_t()
     let fixture = Fixture::create().await;
     let (insert, producer) = (fixture.insert_item(), &fixture.producer);
     let holder = fixture.database.connect().await;
-    let probe = PauseProbe::start(fixture.database.connect().await);
+    let clock = StepClock::start(fixture.database.connect().await);
     let running = run(fixture.settings.clone()).await;
     let mut expected = 1;
     for age in [50, 300, 1_000, 3_000, 8_000].map(Duration::from_millis) {
@@ -146,11 +141,10 @@ async fn a_commit_of_age_t_that_did_not_notify_is_seen_within_a_sixteenth_of_t()
         until_gate(producer, false).await;
         tokio::time::sleep_until((begun + age).into()).await;
         let age = begun.elapsed();
-        probe.reset();
         holder.batch_execute("COMMIT").await.unwrap();
         expected += 1;
-        let seen = running.until_items(expected).await;
-        let bound = age / 16 + Duration::from_millis(50) + probe.longest();
+        let seen = running.until_items(expected, &clock).await;
+        let bound = age / 16 + Duration::from_millis(50);
         assert!(
             seen <= bound,
             "committed at age {age:?}, seen after {seen:?}, which is more than {bound:?}"
@@ -162,13 +156,12 @@ async fn a_commit_of_age_t_that_did_not_notify_is_seen_within_a_sixteenth_of_t()
 async fn counts_arrive_within_the_longest_interval_without_a_listener() {
     let mut fixture = Fixture::create().await;
     fixture.settings.tick.listen = false;
-    let probe = PauseProbe::start(fixture.database.connect().await);
+    let clock = StepClock::start(fixture.database.connect().await);
     let running = run(fixture.settings.clone()).await;
     for count in 2..6 {
-        probe.reset();
         fixture.execute(&fixture.insert_item()).await;
-        let seen = running.until_items(count).await;
-        let bound = Duration::from_millis(1_100) + probe.longest();
+        let seen = running.until_items(count, &clock).await;
+        let bound = Duration::from_millis(1_100);
         assert!(seen <= bound, "seen after {seen:?}, which is more than {bound:?}");
     }
 }
