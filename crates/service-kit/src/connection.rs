@@ -104,14 +104,19 @@ pub(crate) struct Connection {
     requests: Requests,
     /// How many requests had ended when the timer was set.
     ended: u64,
+    /// Whether bytes came since then. They are a part of the next request, or the rest of the last
+    /// one.
+    receiving: bool,
     idle_timeout: Duration,
+    head_timeout: Duration,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Connection {
-    /// `idle_timeout` is how long the connection may have no request. `unread` is how long the
-    /// client may accept none of the data sent to it, and `unsent_bytes` is how much of it the
-    /// operating system buffers before sending.
+    /// `idle_timeout` is how long the connection may have no request, and `head_timeout` how long it
+    /// may take to receive the next one, or the first. `unread` is how long the client may accept
+    /// none of the data sent to it, and `unsent_bytes` is how much of it the operating system
+    /// buffers before sending.
     ///
     /// Without the last two, Linux buffers some megabytes for a slow client, for as long as the
     /// client likes. No setting would bound that memory, and a stream's buffer would hold minutes
@@ -122,14 +127,22 @@ impl Connection {
     pub(crate) fn new(
         stream: TcpStream,
         idle_timeout: Duration,
+        head_timeout: Duration,
         unread: Duration,
         unsent_bytes: Option<u32>,
     ) -> Self {
         if let Err(error) = bound(&stream, unread, unsent_bytes) {
             tracing::debug!(error.message = %error, "cannot bound the buffers of a connection");
         }
-        let timer = Box::pin(tokio::time::sleep(idle_timeout));
-        Self { stream, requests: Requests::default(), ended: 0, idle_timeout, timer }
+        Self {
+            stream,
+            requests: Requests::default(),
+            ended: 0,
+            receiving: true,
+            idle_timeout,
+            head_timeout,
+            timer: Box::pin(tokio::time::sleep(head_timeout)),
+        }
     }
 
     /// The counter of its requests.
@@ -147,6 +160,7 @@ impl Connection {
         }
         if self.ended != counts.ended.get() {
             self.ended = counts.ended.get();
+            self.receiving = false;
             self.timer.as_mut().reset(Instant::now() + self.idle_timeout);
         }
         match self.timer.as_mut().poll(context) {
@@ -162,7 +176,15 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
+        let connection = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut connection.stream).poll_read(context, buffer))?;
+        let received = buffer.filled().len() > before;
+        if received && !connection.receiving && connection.requests.0.active.get() == 0 {
+            connection.receiving = true;
+            connection.timer.as_mut().reset(Instant::now() + connection.head_timeout);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -6,8 +6,9 @@
 //! it likes.
 //!
 //! Invariant: a connection on which no request is being processed is closed within [`Bounds::idle`]
-//! plus `CLOSE_TIMEOUT`, even if the client keeps sending, unless the client is still receiving
-//! an answer. A connection whose client accepts no data is closed within [`Bounds::unread`].
+//! plus `CLOSE_TIMEOUT`, and once the client sends anything, within [`Bounds::head`] plus
+//! `CLOSE_TIMEOUT`, even if it keeps sending, unless the client is still receiving an answer. A
+//! connection whose client accepts no data is closed within [`Bounds::unread`].
 
 use std::fmt::Debug;
 use std::future::ready;
@@ -15,8 +16,8 @@ use std::io;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use actix_http::body::MessageBody;
-use actix_http::{HttpService, Method, Request, Response};
+use actix_http::body::{BodySize, MessageBody};
+use actix_http::{ConnectionType, HttpService, Method, Request, Response, Version};
 use actix_service::{
     IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service,
     map_config,
@@ -41,9 +42,11 @@ pub struct Bounds {
     pub workers: usize,
     /// The maximum number of connections per thread; further ones wait to be accepted.
     pub connections_per_worker: usize,
-    /// Idle timeout: closes a connection on which no request is being processed. Slow request
-    /// heads, and the rest of a body whose request was answered early, count as idle.
+    /// Idle timeout: closes a connection that waits for its next request.
     pub idle: Duration,
+    /// How long the head of a request may take, or the rest of a body whose request was answered
+    /// early.
+    pub head: Duration,
     /// How long a client may accept none of the data sent to it (Linux only).
     pub unread: Duration,
     /// How many unsent bytes the operating system buffers (Linux only); `None` leaves that to the
@@ -101,9 +104,15 @@ where
                 request.head_mut().method = Method::GET;
             }
             let guard = request.conn_data::<Requests>().map(Requests::begin);
+            let knows_chunks = request.version() > Version::HTTP_10;
             let answer = Service::call(service, request);
             async move {
-                let answer: Response<B> = answer.await?.into();
+                let mut answer: Response<B> = answer.await?.into();
+                if !knows_chunks && matches!(answer.body().size(), BodySize::Stream) {
+                    // Then the body ends with the connection.
+                    answer.head_mut().no_chunking(true);
+                    answer.head_mut().set_connection_type(ConnectionType::Close);
+                }
                 Ok(answer.map_body(|_, body| CountedBody::new(body.boxed(), omitted, guard)))
             }
         });
@@ -115,7 +124,7 @@ where
                 async move { stopping.notified().await }
             })
             .keep_alive(bounds.idle)
-            .client_request_timeout(bounds.idle)
+            .client_request_timeout(bounds.head)
             .client_disconnect_timeout(CLOSE_TIMEOUT)
             .h1_allow_half_closed(bounds.answers_half_closed)
             .on_connect_ext(|connection: &Connection, data| {
@@ -124,9 +133,10 @@ where
             .h1(counted);
         let accepted = move |stream: TcpStream| {
             let peer = stream.peer_addr().ok();
-            // A little later than actix-http's own timeout, which closes with an answer.
-            let idle = bounds.idle + CLOSE_TIMEOUT;
-            ready(Ok((Connection::new(stream, idle, bounds.unread, bounds.unsent_bytes), peer)))
+            // A little later than actix-http's own timeouts, which close with an answer.
+            let [idle, head] = [bounds.idle, bounds.head].map(|timeout| timeout + CLOSE_TIMEOUT);
+            let Bounds { unread, unsent_bytes, .. } = bounds;
+            ready(Ok((Connection::new(stream, idle, head, unread, unsent_bytes), peer)))
         };
         fn_service(accepted).and_then(http)
     })?;

@@ -40,6 +40,7 @@ pub struct HttpSettings {
     #[serde(deserialize_with = "duration")]
     pub drain_timeout: Duration,
     pub idle_timeout: NonZeroDuration,
+    pub head_timeout: NonZeroDuration,
     pub unread_timeout: NonZeroDuration,
 }
 
@@ -52,6 +53,7 @@ impl HttpSettings {
             workers: self.workers.get(),
             connections_per_worker: self.max_connections_per_worker.get(),
             idle: self.idle_timeout.get(),
+            head: self.head_timeout.get(),
             unread: self.unread_timeout.get(),
             unsent_bytes: None,
             answers_half_closed: true,
@@ -77,6 +79,7 @@ impl InternalSettings {
             workers: 1,
             connections_per_worker: self.max_connections.get(),
             idle: self.idle_timeout.get(),
+            head: self.idle_timeout.get(),
             unread: self.unread_timeout.get(),
             unsent_bytes: None,
             answers_half_closed: false,

@@ -50,7 +50,7 @@ fn later_layers_override_earlier_ones() {
     assert_eq!((settings.http.port, settings.http.drain_timeout), (1, Duration::from_secs(3)));
     assert_eq!(
         (settings.http.workers.get(), settings.http.idle_timeout.get()),
-        (2, Duration::from_secs(5))
+        (2, Duration::from_secs(75))
     );
     assert!(!format!("{:?}", settings.database.password).contains("secret"));
     let mut overrides =
@@ -70,8 +70,9 @@ fn every_setting_is_printed_with_its_origin_and_passwords_are_redacted() {
         database.host = "db"  # PGHOST
         database.password = "<redacted>"  # default
         http.drain_timeout = "3s"  # default
+        http.head_timeout = "5s"  # default
         http.host = "127.0.0.1"  # default
-        http.idle_timeout = "5s"  # default
+        http.idle_timeout = "75s"  # default
         http.max_connections_per_worker = 10000  # default
         http.port = 1  # default
         http.unread_timeout = "30s"  # default

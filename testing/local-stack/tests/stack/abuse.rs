@@ -26,8 +26,11 @@ use crate::wire::{Exchange, connect, exchange};
 /// Short limits, so that no test takes minutes.
 const INTERNAL_LIMITS: [(&str, &str); 2] =
     [("NEWCYCLE__INTERNAL__IDLE_TIMEOUT", "1s"), ("NEWCYCLE__INTERNAL__MAX_CONNECTIONS", "500")];
-const PUBLIC_LIMITS: [(&str, &str); 2] =
-    [("NEWCYCLE__HTTP__IDLE_TIMEOUT", "1s"), ("NEWCYCLE__HTTP__UNREAD_TIMEOUT", "2s")];
+const PUBLIC_LIMITS: [(&str, &str); 3] = [
+    ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "1s"),
+    ("NEWCYCLE__HTTP__HEAD_TIMEOUT", "1s"),
+    ("NEWCYCLE__HTTP__UNREAD_TIMEOUT", "2s"),
+];
 const UPLOAD_LIMITS: [(&str, &str); 3] = [
     ("NEWCYCLE__LIMITS__BODY_IDLE_TIMEOUT", "1s"),
     ("NEWCYCLE__LIMITS__REQUEST_BODY_TIMEOUT", "2s"),
