@@ -107,11 +107,12 @@ async fn check_schema(
     Ok(())
 }
 
+/// Any header may be sent: tracing tools add theirs to every request of a page.
 fn cors(settings: &CorsSettings) -> Cors {
     let cors = Cors::default()
         .allowed_methods(["GET", "POST", "PUT", "DELETE"])
-        .allowed_headers(["content-type", "idempotency-key"])
-        .expose_headers(["location", "retry-after"])
+        .allow_any_header()
+        .expose_headers(["link", "location", "retry-after", "x-request-id"])
         .max_age(600);
     settings.allowed_origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
 }

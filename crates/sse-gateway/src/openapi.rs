@@ -21,8 +21,9 @@ const DESCRIPTION: &str = "\
 Counts how many items are created and how many transfers occur. Live counts are streamed as \
 server-sent events. Counts of any period can be queried as history.
 
-`Accept` selects the media type. `text/event-stream` and `*/*` open a stream, which stays open until \
-either side closes it. `application/json` and `text/csv` return the current counts once.
+`Accept` selects the media type: the one with the highest quality, then the one that is named most \
+precisely. `text/event-stream` and `*/*` open a stream, which stays open until either side closes it. \
+`application/json` and `text/csv` return the current counts once.
 
 Errors are RFC 9457 problem details. A method that a path does not support gets a 405, and `Allow` \
 lists the supported ones. Every response has an `X-Request-Id`. A request can set it, with up to 128 \
@@ -40,7 +41,8 @@ oldest.
 - `status`: whether the counts are live. It has no id.
 
 `id` is opaque. To reconnect, wait for the time in `retry`, and send the last `id` as `Last-Event-ID`. \
-Browsers do both automatically.";
+Browsers do both automatically. Clients that cannot send headers may send it as the query parameter \
+`lastEventId`, in any case; the header takes precedence.";
 
 const PERIOD: &str = "\
 Without `from` and `to`, this returns the live window, and `last`, `payload` and `heartbeat` apply. \
@@ -145,8 +147,9 @@ fn operation(
     let counts = answer("The current counts. A stream also sends each later change.").header(
         "Cache-Control",
         header(
-            text().enum_values(Some(["no-store"])),
-            "Counts change, so they must not be cached.",
+            text().enum_values(Some(["no-store", "no-store, no-transform"])),
+            "Counts change, so they must not be cached. A stream must not be compressed on its way, \
+             because that would hold events back.",
         ),
     );
     let counts = match link {
@@ -163,7 +166,8 @@ fn operation(
         .summary(Some(summary))
         .parameter(last)
         .parameter(heartbeat)
-        .parameter(last_event_id())
+        .parameter(last_event_id(ParameterIn::Header, "Last-Event-ID"))
+        .parameter(last_event_id(ParameterIn::Query, "lastEventId"))
         .response("200", counts)
         .response("400", refusal("A query parameter is unknown, not valid, or repeated."))
         .response("406", refusal("The path offers none of the media types in `Accept`."))
@@ -175,10 +179,11 @@ fn operation(
         )
 }
 
-fn last_event_id() -> Parameter {
-    let description = "For a stream: the `id` of the last event that the client has applied. Any other \
-                       value gets a snapshot.";
-    parameter(ParameterIn::Header, "Last-Event-ID", text(), description)
+fn last_event_id(place: ParameterIn, name: &str) -> Parameter {
+    let description = "For a stream: the `id` of the last event that the client has applied, of a \
+                       request for the same topics, `last` and `payload`. Any other value gets a \
+                       snapshot.";
+    parameter(place, name, text(), description)
 }
 
 /// An event whose data is JSON. Readers call an event without a name `message`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix_web::web::Query;
 use domain::{BucketTime, Topic};
 use statistics_stream::history::HistoryQuery;
-use statistics_stream::{Payload, Selection};
+use statistics_stream::{Payload, Selection, is_last_event_id};
 
 use crate::error::RequestError;
 use crate::settings::HistoryClientSettings;
@@ -128,9 +128,11 @@ pub fn parse_topics_query(query: &str) -> Result<WindowQuery, RequestError> {
     Ok(WindowQuery { selection: narrowed(Selection::many(topics)?, last), heartbeat })
 }
 
-fn parameters(query: &str) -> Result<Vec<(String, String)>, RequestError> {
+/// The parameters but for a last event id, which every path ignores unless it streams.
+fn parameters(query: &str) -> Result<impl Iterator<Item = (String, String)>, RequestError> {
     let query = Query::<Vec<(String, String)>>::from_query(query);
-    query.map(Query::into_inner).map_err(|error| RequestError::Query(error.to_string()))
+    let parameters = query.map_err(|error| RequestError::Query(error.to_string()))?.into_inner();
+    Ok(parameters.into_iter().filter(|(name, _)| !is_last_event_id(name)))
 }
 
 fn narrowed(selection: Selection, last: Option<NonZeroUsize>) -> Selection {

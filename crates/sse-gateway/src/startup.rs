@@ -71,8 +71,7 @@ pub fn build(
     let mut application =
         builder.serve_internal(&settings.internal, readiness, sample, internal)?;
 
-    let follow = upstream::follow(Arc::clone(&hub), settings.upstream.clone(), shutdown.clone());
-    application.spawn("upstream", follow);
+    application.spawn("upstream", upstream::follow(Arc::clone(&hub), settings.upstream.clone()));
     application.spawn("drain", async move {
         shutdown.cancelled().await;
         hub.drain(drain.mul_f64(STREAMS_SHARE)).await;
@@ -93,11 +92,13 @@ fn warn_about_few_open_files(clients: usize) {
     }
 }
 
-/// Allows only reads, and never cookies.
+/// Allows only reads, and never cookies. Any header may be sent: tracing tools add theirs to every
+/// request of a page.
 fn cors(settings: &CorsSettings) -> Cors {
     let cors = Cors::default()
         .allowed_methods(["GET"])
-        .allowed_headers(["accept", "cache-control", "last-event-id"])
+        .allow_any_header()
+        .expose_headers(["link", "retry-after", "x-request-id"])
         .max_age(600);
     settings.allowed_origins.iter().fold(cors, |cors, origin| match origin.as_str() {
         "*" => cors.allow_any_origin().send_wildcard(),

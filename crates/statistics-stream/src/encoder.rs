@@ -10,6 +10,7 @@ use bytes::Bytes;
 use domain::{FrameBase, Statistics, Topic, TopicFrame, Version};
 use russe::{Event, Message};
 
+use crate::event_id::EventId;
 use crate::selection::{Payload, Selection};
 
 /// The maximum number of events, and of fragments, cached for one version. Beyond it, each
@@ -18,6 +19,10 @@ const CACHED: usize = 512;
 
 /// The maximum size of all cached events and fragments together, in bytes.
 const CACHED_BYTES: usize = 16_777_216;
+
+/// The length, in bytes, after which a line of JSON ends at the next bucket. Many clients read line
+/// by line, and refuse lines of 64 KiB and more (Python's asyncio, Go's `bufio.Scanner`).
+const LINE_BYTES: usize = 16_384;
 
 /// Encodes the events of one published version, and caches them.
 #[derive(Debug, Default)]
@@ -78,7 +83,7 @@ impl EventEncoder {
                 (None, windows.collect::<Vec<_>>().join("\n"))
             }
         };
-        let id = Some(statistics.version().to_string().into());
+        let id = Some(EventId::new(statistics.version(), selection).to_string().into());
         encode_event(Event::Message(Message { id, event, retry: None, data: data.into() }))
     }
 
@@ -130,7 +135,7 @@ pub(crate) fn encode_event(event: Event) -> Option<Bytes> {
     event.into_bytestring().ok().map(|text| Bytes::from(String::from(text)))
 }
 
-/// Joins fragments, each on a line of its own. russe writes each line as a `data:` line. A reader
+/// Joins fragments, each on lines of its own. russe writes each line as a `data:` line. A reader
 /// joins these by newlines, which are white space between JSON tokens.
 fn join(fragments: &[Bytes], array: bool) -> String {
     let length = fragments.iter().map(|fragment| fragment.len() + 2).sum::<usize>() + 2;
@@ -151,17 +156,34 @@ fn join(fragments: &[Bytes], array: bool) -> String {
 
 fn json(topic: &TopicFrame) -> Bytes {
     // Names, times and numbers can always be serialized.
-    Bytes::from(serde_json::to_vec(topic).unwrap_or_default())
+    Bytes::from(in_lines(&serde_json::to_string(topic).unwrap_or_default()))
 }
 
 fn newest_first(mut window: TopicFrame) -> String {
     window.buckets.reverse();
-    serde_json::to_string(&window.buckets).unwrap_or_default()
+    in_lines(&serde_json::to_string(&window.buckets).unwrap_or_default())
+}
+
+/// Breaks JSON between buckets, so that no line is much longer than [`LINE_BYTES`].
+fn in_lines(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() + json.len() / LINE_BYTES);
+    let mut line_start = 0;
+    // No name and no time contains these characters, so they are always between two buckets.
+    for (bucket_end, _) in json.match_indices("},{") {
+        let line_end = bucket_end + "},".len();
+        if line_end - line_start >= LINE_BYTES {
+            text.push_str(&json[line_start..line_end]);
+            text.push('\n');
+            line_start = line_end;
+        }
+    }
+    text.push_str(&json[line_start..]);
+    text
 }
 
 #[cfg(test)]
 mod tests {
-    use domain::Nonce;
+    use domain::{Bucket, BucketTime, Frame, FrameKind, Nonce};
 
     use super::*;
 
@@ -174,6 +196,34 @@ mod tests {
         let first = event(None);
         for unknown in [version(2, 7), version(2, 8), version(1, 6)] {
             assert_eq!(event(Some(unknown)).as_ptr(), first.as_ptr());
+        }
+    }
+
+    #[test]
+    fn no_line_is_as_long_as_64_kib() {
+        let version = Version { nonce: Nonce::new(1), tick: u64::MAX };
+        let topics = Topic::all().map(|topic| {
+            let mut time = topic.unit.truncate(BucketTime::MAX);
+            let buckets = std::iter::repeat_with(|| {
+                let bucket = Bucket { time, count: i64::MIN };
+                let before = BucketTime::from_unix_milliseconds(time.unix_milliseconds() - 1);
+                time = topic.unit.truncate(before.unwrap());
+                bucket
+            });
+            let window = topic.unit.window();
+            TopicFrame { topic, window, buckets: buckets.take(window).collect() }
+        });
+        let frame = Frame { kind: FrameKind::Snapshot, version, topics: topics.collect() };
+        let mut statistics = Statistics::new(version);
+        statistics.apply(&frame).unwrap();
+        let mut encoder = EventEncoder::default();
+        for topic in Topic::all() {
+            let full = Selection::one(topic).with_payload(Payload::Full);
+            for selection in [Selection::all(), Selection::one(topic), full] {
+                let event = encoder.event(&statistics, &selection, None).unwrap();
+                let longest = event.split(|byte| *byte == b'\n').map(<[u8]>::len).max();
+                assert!(longest < Some(32_768), "{longest:?} in {selection:?}");
+            }
         }
     }
 }

@@ -171,6 +171,11 @@ impl Hub {
         self.close();
     }
 
+    /// Whether the streams are ending.
+    pub fn is_draining(&self) -> bool {
+        self.drain.borrow().is_some()
+    }
+
     /// Whether there are counts to show.
     pub fn has_data(&self) -> bool {
         self.state.read().published.is_some()

@@ -16,6 +16,7 @@
 pub mod decoder;
 mod deliveries;
 mod encoder;
+mod event_id;
 pub mod history;
 mod hub;
 mod liveness;
@@ -26,8 +27,9 @@ mod subscriber;
 pub mod upstream;
 
 pub use deliveries::Deliveries;
+pub use event_id::{EventId, is_last_event_id, last_event_id};
 pub use hub::Hub;
 pub use selection::{InvalidSelection, Payload, Selection};
 pub use settings::{HubSettings, STREAM, UPSTREAM, UpstreamSettings};
 pub use status::{Status, UpstreamStatus};
-pub use subscriber::{StreamError, internal_stream_response, last_event_id, stream_response};
+pub use subscriber::{StreamError, internal_stream_response, stream_response};

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
 use tokio::time::Instant;
 
 use crate::status::{Status, UpstreamStatus};
@@ -112,8 +112,23 @@ impl Liveness {
     }
 }
 
-/// In whole milliseconds.
+/// RFC 3339, always with three decimals, so that all times are texts of one length.
 fn rfc_3339(time: OffsetDateTime) -> String {
-    let time = time.replace_millisecond(time.millisecond()).unwrap_or(time);
-    time.format(&Rfc3339).unwrap_or_default()
+    let format =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    time.format(format).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn times_have_three_decimals() {
+        assert_eq!(rfc_3339(datetime!(2026-11-26 09:37:00 UTC)), "2026-11-26T09:37:00.000Z");
+        let time = datetime!(2026-11-26 09:37:00.0829 UTC);
+        assert_eq!(rfc_3339(time), "2026-11-26T09:37:00.082Z");
+    }
 }

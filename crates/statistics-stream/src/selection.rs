@@ -20,6 +20,8 @@ pub struct Selection {
     last: usize,
     payload: Payload,
     array: bool,
+    /// Whether the subscriber is another gateway.
+    internal: bool,
 }
 
 /// Why topics cannot be selected together.
@@ -36,7 +38,7 @@ pub enum InvalidSelection {
 impl Selection {
     /// One topic. The data of its events is one object.
     pub fn one(topic: Topic) -> Self {
-        Self { topics: vec![topic], last: usize::MAX, payload: Payload::Changes, array: false }
+        Self { array: false, ..Self::array(vec![topic]) }
     }
 
     /// Several topics. The data of their events is an array, in this order.
@@ -56,12 +58,12 @@ impl Selection {
     }
 
     const fn array(topics: Vec<Topic>) -> Self {
-        Self { topics, last: usize::MAX, payload: Payload::Changes, array: true }
+        Self { topics, last: usize::MAX, payload: Payload::Changes, array: true, internal: false }
     }
 
-    /// Every topic.
+    /// Every topic, for another gateway.
     pub fn all() -> Self {
-        Self::array(Topic::all().collect())
+        Self { internal: true, ..Self::array(Topic::all().collect()) }
     }
 
     /// Only the newest `last` buckets of each topic.
@@ -89,6 +91,19 @@ impl Selection {
     /// How much each event carries.
     pub const fn payload(&self) -> Payload {
         self.payload
+    }
+
+    /// A digest of what the subscriber has after a frame: equal selections have the same digest on
+    /// every gateway. `None` for another gateway.
+    pub(crate) fn digest(&self) -> Option<u32> {
+        let mut digest = crc32fast::Hasher::new();
+        for topic in &self.topics {
+            digest.update(topic.to_string().as_bytes());
+            digest.update(b" ");
+        }
+        digest.update(&u64::try_from(self.last).unwrap_or(u64::MAX).to_be_bytes());
+        digest.update(&[u8::from(self.payload == Payload::Full)]);
+        (!self.internal).then(|| digest.finalize())
     }
 
     /// Whether data is an array of topics, or one topic by itself.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, HeaderName};
-use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use domain::Version;
 use futures_util::Stream;
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::encoder::encode_event;
+use crate::event_id::EventId;
 use crate::hub::{Announcement, Drain, Hub};
 use crate::selection::Selection;
 
@@ -28,14 +29,8 @@ pub enum StreamError {
     Closed,
 }
 
-/// The version that the client already has, from its `Last-Event-ID` header. An id that no hub has
-/// written is no error: the client gets snapshots.
-pub fn last_event_id(request: &HttpRequest) -> Option<Version> {
-    request.headers().get("last-event-id")?.to_str().ok()?.parse().ok()
-}
-
-/// Streams a selection to a client: from the version of `last_event_id` if possible, otherwise from
-/// snapshots.
+/// Streams a selection to a client: from the version of `last_event_id` if that is an id of the
+/// same selection, otherwise from snapshots.
 ///
 /// A client can ask for a shorter `heartbeat`, to notice sooner when the stream falls silent. It is
 /// rounded down to a multiple of the heartbeat for gateways, so no client needs a timer of its own.
@@ -45,7 +40,7 @@ pub fn last_event_id(request: &HttpRequest) -> Option<Version> {
 pub fn stream_response(
     hub: &Arc<Hub>,
     selection: Selection,
-    last_event_id: Option<Version>,
+    last_event_id: Option<EventId>,
     heartbeat: Option<Duration>,
 ) -> Result<HttpResponse, StreamError> {
     let beats = |heartbeat: Duration| {
@@ -61,7 +56,7 @@ pub fn stream_response(
 /// [`StreamError`] if the hub accepts no more subscribers.
 pub fn internal_stream_response(
     hub: &Arc<Hub>,
-    last_event_id: Option<Version>,
+    last_event_id: Option<EventId>,
 ) -> Result<HttpResponse, StreamError> {
     respond(hub, Selection::all(), last_event_id, 1)
 }
@@ -69,7 +64,7 @@ pub fn internal_stream_response(
 fn respond(
     hub: &Arc<Hub>,
     selection: Selection,
-    last_event_id: Option<Version>,
+    last_event_id: Option<EventId>,
     beats: u64,
 ) -> Result<HttpResponse, StreamError> {
     if hub.closed.is_cancelled() {
@@ -85,8 +80,8 @@ fn respond(
         drain_position: rand::random(),
         beats,
         place,
+        version: last_event_id.and_then(|id| id.version_of(&selection)),
         selection,
-        version: last_event_id,
         seen_version: None,
         sent_status: None,
         sent_frame_last: false,
@@ -94,7 +89,8 @@ fn respond(
     };
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
-        .insert_header((CACHE_CONTROL, "no-store"))
+        // A proxy that compresses would hold events back.
+        .insert_header((CACHE_CONTROL, "no-store, no-transform"))
         // nginx and its relatives would buffer the events otherwise.
         .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
         .streaming(subscriber.events()))
@@ -144,7 +140,7 @@ impl Subscriber {
     async fn next(&mut self) -> Option<Bytes> {
         if !self.opened {
             self.opened = true;
-            return self.retry();
+            return Some(self.retry());
         }
         loop {
             if self.place.0.closed.is_cancelled() {
@@ -184,10 +180,14 @@ impl Subscriber {
 
     /// A random delay for the next attempt: clients that lose their server together must not all
     /// reconnect at once.
-    fn retry(&self) -> Option<Bytes> {
+    ///
+    /// Only a line, which belongs to the block of the first event. Some clients take a block without
+    /// data for an empty message.
+    fn retry(&self) -> Bytes {
         let settings = &self.place.0.settings;
         let (min, max) = (settings.min_retry_delay, settings.max_retry_delay);
-        encode_event(Event::Retry(rand::random_range(min.min(max)..=max)))
+        let delay = rand::random_range(min.min(max)..=max);
+        Bytes::from(format!("retry: {}\n", delay.as_millis()))
     }
 
     fn status(&self) -> Option<Bytes> {

@@ -10,7 +10,6 @@ use reqwest::{Client, StatusCode};
 use service_kit::settings::NonZeroDuration;
 use tokio_util::codec::FramedRead;
 use tokio_util::io::StreamReader;
-use tokio_util::sync::CancellationToken;
 
 use crate::decoder::{DecodeError, EventDecoder, StreamEvent};
 use crate::hub::Hub;
@@ -37,15 +36,12 @@ enum UpstreamError {
     Silent(NonZeroDuration),
 }
 
-/// Follows one address after another into `hub`, until `shutdown`.
+/// Follows one address after another into `hub`, until that is closed: a hub that drains goes on
+/// publishing until its last stream has ended.
 ///
 /// # Errors
 /// The HTTP client cannot be built.
-pub async fn follow(
-    hub: Arc<Hub>,
-    settings: UpstreamSettings,
-    shutdown: CancellationToken,
-) -> Result<(), reqwest::Error> {
+pub async fn follow(hub: Arc<Hub>, settings: UpstreamSettings) -> Result<(), reqwest::Error> {
     let client = Client::builder()
         .connect_timeout(settings.connect_timeout.get())
         .read_timeout(settings.read_timeout.get())
@@ -57,7 +53,7 @@ pub async fn follow(
         let connected = Instant::now();
         let error = tokio::select! {
             Err(error) = follow_one(&hub, &client, address, &settings, &mut position) => error,
-            () = shutdown.cancelled() => return Ok(()),
+            () = hub.closed.cancelled() => return Ok(()),
         };
         if matches!(
             error,
@@ -80,7 +76,7 @@ pub async fn follow(
         let jittered = wait.mul_f64(rand::random_range(0.5..1.0));
         tokio::select! {
             () = tokio::time::sleep(jittered) => {}
-            () = shutdown.cancelled() => return Ok(()),
+            () = hub.closed.cancelled() => return Ok(()),
         }
     }
     Ok(())

@@ -37,6 +37,8 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     state: Option<Statistics>,
+    /// The id of the last frame.
+    id: Option<String>,
     frames: Vec<Frame>,
     /// What no gateway may send, in words.
     errors: Vec<String>,
@@ -141,9 +143,9 @@ impl Client {
         // The timeout is per read, not per event, because a snapshot takes long on a slow link.
         let client = reqwest::Client::builder().read_timeout(SILENCE_TIMEOUT).build()?;
         let mut request = client.get(url).header("accept", "text/event-stream");
-        let last = self.received.lock().state.as_ref().map(Statistics::version);
-        if let Some(version) = last {
-            request = request.header("last-event-id", version.to_string());
+        let last = self.received.lock().id.clone();
+        if let Some(id) = last {
+            request = request.header("last-event-id", id);
         }
         let response =
             tokio::time::timeout(SILENCE_TIMEOUT, request.send()).await??.error_for_status()?;
@@ -181,7 +183,9 @@ impl Client {
         };
         let id =
             message.id.as_ref().ok_or_else(|| Violation("a frame without an id".to_owned()))?;
-        let version: Version = id.parse().map_err(|_| Violation(format!("an id {id:?}")))?;
+        // The version, and a digest of what was asked for.
+        let version = id.rsplit_once('.').and_then(|(version, _)| version.parse::<Version>().ok());
+        let version = version.ok_or_else(|| Violation(format!("an id {id:?}")))?;
         let topics: Vec<TopicFrame> = serde_json::from_str(&message.data)
             .map_err(|error| Violation(format!("a frame {version}: {error}")))?;
         let mut received = self.received.lock();
@@ -203,6 +207,7 @@ impl Client {
             received.errors.push(format!("{version} came after {before}"));
         }
         received.frames.push(frame);
+        received.id = Some(id.to_string());
         Ok(())
     }
 }

@@ -1,9 +1,14 @@
 //! Single responses, and refusals.
 
+use std::time::Duration;
+
 use domain::Metric;
 use serde_json::Value;
+use service_kit::settings::NonZeroDuration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::support::{Gateway, Publisher, json};
+use crate::support::{DEADLINE, Gateway, Publisher, json};
 
 async fn gateway() -> (Publisher, Gateway) {
     let publisher = Publisher::start(1);
@@ -50,6 +55,122 @@ async fn a_live_window_as_json_and_csv() {
         assert_eq!(response.status(), 200, "{path} {accept}");
         assert_eq!(response.text().await.unwrap(), expected, "{path} {accept}");
     }
+}
+
+/// What clients in the field send.
+#[tokio::test]
+async fn the_most_precise_media_type_is_preferred() {
+    let (_publisher, gateway) = gateway().await;
+    const STREAM: &str = "text/event-stream";
+    const JSON: &str = "application/json";
+    const CSV: &str = "text/csv; charset=utf-8";
+    let cases = [
+        // axios, Angular
+        ("application/json, text/plain, */*", JSON),
+        // browsers
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", STREAM),
+        // Java's HttpURLConnection
+        ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", STREAM),
+        ("*", STREAM),
+        ("", STREAM),
+        (" , ", STREAM),
+        ("json", STREAM),
+        ("application/json;q=1.0000", JSON),
+        ("application/json;q=high", JSON),
+        ("APPLICATION/JSON; Q=1", JSON),
+        ("application/json;profile=\"a\"", JSON),
+        ("text/csv;q=0.9, application/json;q=0.8, */*;q=0.9", CSV),
+        ("text/*, */*", STREAM),
+        ("text/*;q=0.5, text/csv;q=0.4, application/json;q=0.45", STREAM),
+        ("*/*, text/event-stream;q=0", JSON),
+        ("application/*, text/csv;q=0.9", JSON),
+    ];
+    for (accept, expected) in cases {
+        let response = gateway.get("/statistics/transfers/day", accept).await;
+        assert_eq!(response.status(), 200, "{accept}");
+        assert_eq!(response.headers()["content-type"], expected, "{accept}");
+    }
+    // Two lines are one list.
+    let request = reqwest::Client::new().get(format!("{}/statistics/transfers/day", gateway.url));
+    let request = request.header("accept", "*/*;q=0.1").header("accept", "text/csv");
+    assert_eq!(request.send().await.unwrap().headers()["content-type"], CSV);
+}
+
+/// Old proxies, nginx's default among them, speak HTTP/1.0, which has no chunks.
+#[tokio::test]
+async fn an_answer_over_http_1_0_ends_with_the_connection() {
+    let (_publisher, gateway) = gateway().await;
+    let mut connection =
+        TcpStream::connect(gateway.url.trim_start_matches("http://")).await.unwrap();
+    let request = b"GET /statistics/transfers/year HTTP/1.0\r\nconnection: keep-alive\r\n\r\n";
+    connection.write_all(request).await.unwrap();
+    let mut text = String::new();
+    while !text.contains("event: status") {
+        let mut bytes = [0; 4_096];
+        let length = connection.read(&mut bytes).await.unwrap();
+        assert_ne!(length, 0, "the stream must stay open: {text}");
+        text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+    }
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    assert!(!head.to_lowercase().contains("chunked"), "{head}");
+    assert!(!head.to_lowercase().contains("keep-alive"), "{head}");
+    assert!(body.starts_with("retry: ") && body.contains("\nevent: snapshot\n"), "{body}");
+}
+
+/// A balancer keeps connections for a minute or so, and may use one at any moment. A client that
+/// sends the next head byte by byte must not have that long.
+#[tokio::test]
+async fn a_connection_may_wait_for_its_next_request_but_not_send_it_slowly() {
+    let publisher = Publisher::start(1);
+    let gateway = Gateway::start_with(&publisher.url, |settings| {
+        settings.http.idle_timeout = NonZeroDuration::from_millis(600_000);
+        settings.http.head_timeout = NonZeroDuration::from_millis(1_000);
+    });
+    let address = gateway.url.trim_start_matches("http://").to_owned();
+    let request = b"GET /none HTTP/1.1\r\nhost: x\r\n\r\n";
+    let answer = async |connection: &mut TcpStream| {
+        connection.write_all(request).await.unwrap();
+        let mut bytes = [0; 4_096];
+        let length = connection.read(&mut bytes).await.unwrap();
+        assert!(bytes[..length].starts_with(b"HTTP/1.1 404 "));
+    };
+    let mut waiting = TcpStream::connect(&address).await.unwrap();
+    let mut slow = TcpStream::connect(&address).await.unwrap();
+    answer(&mut waiting).await;
+    answer(&mut slow).await;
+    let closed = async {
+        // A write fails once the connection is closed.
+        while slow.write_all(b"G").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, closed).await.expect("a slow head must be cut off");
+    answer(&mut waiting).await;
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_can_send_any_header_and_read_those_that_help() {
+    let (_publisher, gateway) = gateway().await;
+    let client = reqwest::Client::new();
+    let url = format!("{}/statistics/transfers/day", gateway.url);
+    let sent = "cache-control, last-event-id, pragma, sentry-trace, traceparent, x-request-id";
+    let preflight = client
+        .request(reqwest::Method::OPTIONS, &url)
+        .header("origin", "https://example.org")
+        .header("access-control-request-method", "GET")
+        .header("access-control-request-headers", sent);
+    let answer = preflight.send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let allowed = answer.headers()["access-control-allow-headers"].to_str().unwrap();
+    for header in sent.split(", ") {
+        assert!(allowed.contains(header), "{header} in {allowed}");
+    }
+    let answer = client.get(&url).header("origin", "https://example.org").send().await.unwrap();
+    let exposed = answer.headers()["access-control-expose-headers"].to_str().unwrap();
+    for header in ["link", "retry-after", "x-request-id"] {
+        assert!(exposed.to_lowercase().contains(header), "{header} in {exposed}");
+    }
+    assert_eq!(answer.headers()["cache-control"], "no-store, no-transform");
 }
 
 /// Sends a GET that must be refused. The detail must contain `word`.

@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use russe::Event;
 use tokio_util::codec::Decoder;
 
-use crate::support::{Client, Gateway, Publisher, apply, content};
+use crate::support::{Client, Gateway, Publisher, apply, content, event_id};
 
 #[tokio::test]
 async fn a_stream_is_a_snapshot_and_then_patches() {
@@ -18,7 +18,7 @@ async fn a_stream_is_a_snapshot_and_then_patches() {
     let second = publisher.count(Metric::ItemCreation, "2026-11-23T09:37:12.345Z");
     let message = client.next().await;
     assert_eq!(message.event.as_deref(), Some("patch"));
-    assert_eq!(message.id.as_deref(), Some(second.to_string().as_str()));
+    assert_eq!(message.id.as_deref(), Some(event_id(&gateway.all_topics(), second).as_str()));
     let data = &message.data;
     assert!(!data.contains("transfers"), "a patch must name only changed topics: {data}");
     apply(&mut client.state, &message);
@@ -37,7 +37,7 @@ async fn a_client_that_is_cut_off_at_any_byte_ends_in_the_same_state() {
     for second in 0..6 {
         let metric = if second % 2 == 0 { Metric::Transfers } else { Metric::ItemCreation };
         let version = publisher.count(metric, &format!("2026-11-23T09:37:0{second}Z"));
-        let id = format!("id: {version}\n");
+        let id = format!("id: {}\n", event_id(&url, version));
         while !String::from_utf8_lossy(&received).contains(&id) || !received.ends_with(b"\n\n") {
             received.extend_from_slice(&body.next().await.unwrap().unwrap());
         }
@@ -84,6 +84,56 @@ async fn a_client_of_another_term_gets_snapshots_and_one_that_is_ahead_waits() {
     publisher.count(Metric::Transfers, "2026-11-23T09:39:00Z");
     let third = publisher.count(Metric::Transfers, "2026-11-23T09:40:00Z");
     ahead.until(third).await;
+}
+
+/// Replacements of `EventSource` that cannot send headers put the id into the address.
+#[tokio::test]
+async fn the_last_event_id_may_be_a_query_parameter() {
+    let publisher = Publisher::start(1);
+    let gateway = Gateway::start(&publisher.url);
+    let version = publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z");
+    gateway.until(version).await;
+    let day = format!("{}/statistics?topic=transfers/day", gateway.url);
+    let year = format!("{}/statistics/transfers/year", gateway.url);
+    let of_day = event_id(&day, version);
+    for name in ["lastEventId", "lastEventID", "Last-Event-ID", "LASTEVENTID"] {
+        let mut client = Client::connect(&format!("{day}&{name}={of_day}"), None).await;
+        assert!(client.until_status().await.is_empty(), "{name}: the client has this version");
+        let mut client = Client::connect(&format!("{year}?{name}=1"), None).await;
+        assert_eq!(client.next().await.event.as_deref(), Some("snapshot"), "{name}");
+    }
+    // The header wins.
+    let request = reqwest::Client::new().get(format!("{day}&lastEventId={of_day}"));
+    let response = request.header("last-event-id", "unknown").send().await.unwrap();
+    let mut client = Client::from(response);
+    assert_eq!(client.next().await.event.as_deref(), Some("snapshot"));
+}
+
+/// Otherwise the client would get only changes to counts that it does not have.
+#[tokio::test]
+async fn an_id_of_another_selection_gets_a_snapshot() {
+    let publisher = Publisher::start(1);
+    let gateway = Gateway::start(&publisher.url);
+    gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
+    let address = |query: &str| format!("{}/statistics{query}", gateway.url);
+    let queries = [
+        "?topic=transfers/day",
+        "?topic=transfers/hour",
+        "?topic=transfers/day&topic=transfers/hour",
+        "?topic=transfers/day&last=5",
+        "?topic=transfers/day&last=6",
+        "/transfers/day?payload=full",
+    ];
+    for from in queries {
+        let id = Client::connect(&address(from), None).await.next().await.id.unwrap();
+        for to in queries {
+            let request = reqwest::Client::new().get(address(to)).header("last-event-id", &*id);
+            let mut client = Client::from(request.send().await.unwrap());
+            let first = client.next().await;
+            let is_frame = first.event.as_deref() != Some("status");
+            assert_eq!(is_frame, from != to, "{from} and then {to}: {first:?}");
+        }
+    }
 }
 
 #[tokio::test]

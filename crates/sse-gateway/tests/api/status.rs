@@ -10,7 +10,7 @@ use statistics_stream::{UpstreamStatus, upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::{Client, DEADLINE, Gateway, Publisher, content, until};
+use crate::support::{Client, DEADLINE, Gateway, Publisher, content, event_id, until};
 
 #[tokio::test]
 async fn before_there_are_counts_the_status_is_stale() {
@@ -129,6 +129,34 @@ async fn on_shutdown_streams_end_within_the_drain_time_without_an_error() {
     drop(gateway.stop.take());
     tokio::time::timeout(DEADLINE, gateway.running).await.unwrap().unwrap().unwrap();
     assert_eq!(gateway.hub.subscribers(), 0, "no subscriber may be left");
+}
+
+/// The streams end over the drain time, and until then their clients must not see old numbers.
+#[tokio::test]
+async fn a_gateway_that_stops_publishes_until_its_last_stream_has_ended() {
+    let publisher = Publisher::start(1);
+    let mut gateway = Gateway::start_with(&publisher.url, |settings| {
+        settings.http.drain_timeout = Duration::from_secs(600);
+        // Longer than the test, so that only the follower could mark the counts as stale.
+        settings.stream.internal_heartbeat = NonZeroDuration::from_millis(600_000);
+    });
+    gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
+    let url = format!("{}/statistics?topic=transfers/day", gateway.url);
+    let mut clients = Vec::new();
+    // The stream of a single client could be the first to end.
+    for _ in 0..20 {
+        let mut client = Client::connect(&url, None).await;
+        client.until_status().await;
+        clients.push(client);
+    }
+    drop(gateway.stop.take());
+    until("the gateway must stop", || gateway.hub.is_draining()).await;
+    let version = publisher.count(Metric::Transfers, "2026-11-23T09:38:00Z");
+    let events = clients.iter_mut().map(|client| Box::pin(client.next()));
+    let (message, ..) = futures_util::future::select_all(events).await;
+    assert_eq!(message.event.as_deref(), Some("patch"));
+    assert_eq!(message.id.as_deref(), Some(event_id(&url, version).as_str()));
+    gateway.running.abort();
 }
 
 /// On a slow line, a snapshot of all topics may take longer than `upstream.read_timeout`.

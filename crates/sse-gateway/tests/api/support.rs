@@ -17,7 +17,9 @@ use service_kit::problem::Problem;
 use service_kit::settings::{NonZeroDuration, ProgramSettings as _};
 use sse_gateway::settings::Settings;
 use sse_gateway::startup;
-use statistics_stream::{Hub, HubSettings, history, internal_stream_response, upstream};
+use statistics_stream::{
+    EventId, Hub, HubSettings, Selection, history, internal_stream_response, upstream,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long a test waits for any condition.
@@ -185,11 +187,9 @@ impl Client {
     pub(crate) async fn connect(url: &str, state: Option<Statistics>) -> Self {
         let mut request = reqwest::Client::new().get(url);
         if let Some(state) = &state {
-            request = request.header("last-event-id", state.version().to_string());
+            request = request.header("last-event-id", event_id(url, state.version()));
         }
-        let response = request.send().await.unwrap().error_for_status().unwrap();
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { events: response.sse_stream(), state }
+        Self { state, ..Self::from(request.send().await.unwrap()) }
     }
 
     /// The next message.
@@ -226,6 +226,21 @@ impl Client {
     }
 }
 
+impl From<reqwest::Response> for Client {
+    fn from(response: reqwest::Response) -> Self {
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { events: response.sse_stream(), state: None }
+    }
+}
+
+/// The id of a version's frame at an address that names topics.
+pub(crate) fn event_id(url: &str, version: Version) -> String {
+    let topics = url.split(['?', '&']).filter_map(|part| part.strip_prefix("topic="));
+    let selection = Selection::many(topics.map(|topic| topic.parse().unwrap()).collect()).unwrap();
+    EventId::new(version, &selection).to_string()
+}
+
 /// Applies a message to the state of a client.
 pub(crate) fn apply(state: &mut Option<Statistics>, message: &Message) {
     let kind = match message.event.as_deref() {
@@ -234,7 +249,7 @@ pub(crate) fn apply(state: &mut Option<Statistics>, message: &Message) {
         _ => return,
     };
     let topics: Vec<TopicFrame> = serde_json::from_str(&message.data).unwrap();
-    let version: Version = message.id.as_ref().unwrap().parse().unwrap();
+    let EventId { version, .. } = message.id.as_ref().unwrap().parse().unwrap();
     let state = state.get_or_insert_with(|| Statistics::new(version));
     state.apply(&Frame { kind, version, topics }).unwrap();
 }

@@ -6,7 +6,7 @@ use domain::{Frame, FrameKind, Nonce, Statistics, Topic, TopicFrame, Version};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use russe::reqwest_0_13::ReqwestExt;
-use statistics_stream::{Status, UpstreamStatus};
+use statistics_stream::{EventId, Selection, Status, UpstreamStatus};
 use tokio_util::task::AbortOnDropHandle;
 
 /// A state that a subscriber had.
@@ -76,7 +76,8 @@ async fn stream(
     let mut request = reqwest::Client::new().get(url).header("accept", "text/event-stream");
     let version = shared.lock().as_ref().map(Statistics::version);
     if let Some(version) = version {
-        request = request.header("last-event-id", version.to_string());
+        let selection = Selection::many(topics.to_vec()).unwrap();
+        request = request.header("last-event-id", EventId::new(version, &selection).to_string());
     }
     let Ok(response) = request.send().await.and_then(reqwest::Response::error_for_status) else {
         return;
@@ -96,7 +97,7 @@ async fn stream(
             _ => continue,
         };
         let parts: Vec<TopicFrame> = serde_json::from_str(&message.data).unwrap();
-        let version: Version = message.id.unwrap().parse().unwrap();
+        let EventId { version, .. } = message.id.unwrap().parse().unwrap();
         let mut state = shared.lock();
         let state =
             state.get_or_insert_with(|| Statistics::new(Version { nonce: Nonce::new(0), tick: 0 }));
