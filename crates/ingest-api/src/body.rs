@@ -34,6 +34,19 @@ pub enum BodyError {
     TooSlow(u32),
 }
 
+impl BodyError {
+    /// Whether the body was stopped on its way, so that the client may well send it again.
+    pub(crate) const fn is_in_transit(&self) -> bool {
+        match self {
+            Self::Idle(_) | Self::Late(_) | Self::TooSlow(_) => true,
+            Self::Broken(error) => {
+                matches!(error, PayloadError::Incomplete(_) | PayloadError::Io(_))
+            }
+            Self::TooLong(_) => false,
+        }
+    }
+}
+
 /// The parts of a body as they arrive. Ends with an error if no part arrives within `idle_timeout`.
 pub(crate) fn parts(
     body: Payload,

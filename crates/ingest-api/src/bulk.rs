@@ -11,7 +11,7 @@ use crate::body::BodyError;
 use crate::input::{Input, parse};
 use crate::lines::{Line, Lines};
 use crate::model::NewRow;
-use crate::report::UploadReport;
+use crate::report::{LineCounts, UploadReport};
 use crate::service::IngestService;
 use crate::store::{DatabaseError, InsertOutcome, StoredRow};
 
@@ -21,8 +21,9 @@ pub(crate) enum UploadError {
     /// The maximum number of concurrent uploads is reached.
     #[error("too many uploads are in progress")]
     TooMany,
-    #[error(transparent)]
-    Body(#[from] BodyError),
+    /// The body could not be read to its end. The lines that are counted are done with.
+    #[error("{error}")]
+    Body { error: BodyError, counts: LineCounts },
     #[error(transparent)]
     Store(#[from] DatabaseError),
 }
@@ -53,7 +54,10 @@ where
     let mut ended = false;
     while !ended {
         match body.next().await {
-            Some(part) => lines.add(&part?),
+            Some(Ok(part)) => lines.add(&part),
+            Some(Err(error)) => {
+                return Err(UploadError::Body { error, counts: report.counts });
+            }
             None => {
                 lines.end();
                 ended = true;

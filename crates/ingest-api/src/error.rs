@@ -5,7 +5,7 @@
 //! `ApiError::problem_type` gives it its type. A 5xx does not show what failed: this is logged
 //! here.
 
-use actix_web::http::StatusCode;
+use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::Value;
 use service_kit::problem::Problem;
@@ -14,7 +14,7 @@ use crate::body::BodyError;
 use crate::bulk::UploadError;
 use crate::page::QueryError;
 use crate::rejection::Rejection;
-use crate::report::UploadReport;
+use crate::report::{LineCounts, UploadReport};
 use crate::store::DatabaseError;
 
 /// Clients are asked to wait this long before they repeat a request that was answered with 503.
@@ -52,6 +52,14 @@ pub enum ApiError {
     /// The body could not be read.
     #[error(transparent)]
     Body(#[from] BodyError),
+    /// An upload could not be read to its end. The lines that are counted are done with.
+    #[error("{error}; {} new and {} repeated lines are committed", .counts.accepted, .counts.repeated)]
+    BrokenUpload {
+        /// Why.
+        error: BodyError,
+        /// The outcomes of the lines before.
+        counts: LineCounts,
+    },
     /// The maximum number of concurrent uploads is reached.
     #[error("too many uploads are in progress")]
     TooManyUploads,
@@ -64,7 +72,7 @@ impl From<UploadError> for ApiError {
     fn from(error: UploadError) -> Self {
         match error {
             UploadError::TooMany => Self::TooManyUploads,
-            UploadError::Body(error) => Self::Body(error),
+            UploadError::Body { error, counts } => Self::BrokenUpload { error, counts },
             UploadError::Store(error) => Self::Store(error),
         }
     }
@@ -87,13 +95,15 @@ impl ProblemType {
 impl ApiError {
     const fn problem_type(&self) -> ProblemType {
         match self {
-            Self::Rejected(Rejection::Malformed(_))
-            | Self::Body(
-                BodyError::Broken(_)
-                | BodyError::Idle(_)
-                | BodyError::Late(_)
-                | BodyError::TooSlow(_),
-            ) => ProblemType::new("/problems/malformed-body", "The body cannot be read"),
+            Self::Body(BodyError::TooLong(_)) => {
+                ProblemType::new("/problems/too-large", "The body is too long")
+            }
+            Self::Body(error) | Self::BrokenUpload { error, .. } if error.is_in_transit() => {
+                ProblemType::new("/problems/incomplete-body", "The body did not arrive")
+            }
+            Self::Rejected(Rejection::Malformed(_)) | Self::Body(_) | Self::BrokenUpload { .. } => {
+                ProblemType::new("/problems/malformed-body", "The body cannot be read")
+            }
             Self::PathId(_) => ProblemType::new("/problems/invalid-path", "The path is wrong"),
             Self::Query(_) => {
                 ProblemType::new("/problems/invalid-query", "A query parameter is wrong")
@@ -109,9 +119,6 @@ impl ApiError {
             }
             Self::Store(DatabaseError::HasTransfers) => {
                 ProblemType::new("/problems/has-transfers", "The item has transfers")
-            }
-            Self::Body(BodyError::TooLong(_)) => {
-                ProblemType::new("/problems/too-large", "The body is too long")
             }
             Self::MediaType(_) => ProblemType::new(
                 "/problems/unsupported-media-type",
@@ -147,6 +154,7 @@ impl ApiError {
             Self::RejectedLines(_)
             | Self::MediaType(_)
             | Self::Body(_)
+            | Self::BrokenUpload { .. }
             | Self::TooManyUploads
             | Self::Store(_) => None,
         }
@@ -172,25 +180,25 @@ impl ApiError {
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         match self {
+            // 413
+            Self::Body(BodyError::TooLong(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+            // 408: a retry may succeed.
+            Self::Body(error) | Self::BrokenUpload { error, .. } if error.is_in_transit() => {
+                StatusCode::REQUEST_TIMEOUT
+            }
             // 400
             Self::Rejected(Rejection::Malformed(_))
             | Self::PathId(_)
             | Self::Query(_)
             | Self::Header { .. }
-            | Self::Body(
-                BodyError::Broken(_)
-                | BodyError::Idle(_)
-                | BodyError::Late(_)
-                | BodyError::TooSlow(_),
-            ) => StatusCode::BAD_REQUEST,
+            | Self::Body(_)
+            | Self::BrokenUpload { .. } => StatusCode::BAD_REQUEST,
             // 404
             Self::Store(DatabaseError::NotFound(_)) => StatusCode::NOT_FOUND,
             // 409
             Self::Rejected(Rejection::Conflict) | Self::Store(DatabaseError::HasTransfers) => {
                 StatusCode::CONFLICT
             }
-            // 413
-            Self::Body(BodyError::TooLong(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             // 415
             Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             // 422
@@ -219,9 +227,12 @@ impl ResponseError for ApiError {
         if let Some(field) = self.field() {
             problem = problem.field(field);
         }
-        if let Self::RejectedLines(report) = self
-            && let Ok(Value::Object(members)) = serde_json::to_value(report)
-        {
+        let members = match self {
+            Self::RejectedLines(report) => serde_json::to_value(report),
+            Self::BrokenUpload { counts, .. } => serde_json::to_value(counts),
+            _ => Ok(Value::Null),
+        };
+        if let Ok(Value::Object(members)) = members {
             problem = members
                 .into_iter()
                 .fold(problem, |problem, (name, value)| problem.member(&name, value));
@@ -229,6 +240,11 @@ impl ResponseError for ApiError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             problem = problem.retry_after(RETRY_AFTER_SECONDS);
         }
-        problem.response()
+        let mut response = problem.response();
+        if status == StatusCode::REQUEST_TIMEOUT {
+            // The rest of the body may still come (RFC 9110, section 15.5.9).
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        response
     }
 }

@@ -1,7 +1,7 @@
 //! Parses what clients send into rows.
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use time::{Duration, OffsetDateTime};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -49,6 +49,8 @@ impl Context {
 #[serde(deny_unknown_fields)]
 pub struct NewBaseItem {
     /// The id of the base item. If it is left out, the service generates one.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     id: Option<Uuid>,
     /// Describes the base item.
     description: Description,
@@ -59,6 +61,8 @@ pub struct NewBaseItem {
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// The id of the user. If it is left out, the service generates one.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     id: Option<Uuid>,
 }
 
@@ -67,6 +71,8 @@ pub struct NewUser {
 #[serde(deny_unknown_fields)]
 pub struct NewItem {
     /// The id of the item. If it is left out, the service generates one.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     id: Option<Uuid>,
     /// The base item that this item is an instance of.
     base_item_id: BaseItemId,
@@ -79,6 +85,8 @@ pub struct NewItem {
 #[serde(deny_unknown_fields)]
 pub struct NewTransfer {
     /// The id of the transfer. If it is left out, the service generates one.
+    #[serde(default, deserialize_with = "not_null")]
+    #[schema(nullable = false)]
     id: Option<Uuid>,
     /// The item that is transferred.
     item_id: ItemId,
@@ -101,6 +109,12 @@ impl NewTransfer {
 pub struct NewOwner {
     /// The user who receives the item.
     pub to: UserId,
+}
+
+/// Refuses null. A producer that sends it has an id in mind, and has lost it: with a generated id, a
+/// retry would count twice.
+fn not_null<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Uuid>, D::Error> {
+    Uuid::deserialize(from).map(Some)
 }
 
 /// A JSON object that describes a new row.
@@ -163,6 +177,8 @@ impl Input for NewTransfer {
 /// # Errors
 /// [`Rejection::Malformed`], or [`Rejection::Field`] with the name of the field that is wrong.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
+    // Some programs put a byte order mark before UTF-8. It means nothing.
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     // serde would accept an array as the values of the fields in order of declaration.
     if body.trim_ascii_start().starts_with(b"[")
         && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()

@@ -10,6 +10,12 @@ use tokio_util::codec::{Decoder, LinesCodec, LinesCodecError};
 
 use crate::rejection::Rejection;
 
+/// A byte order mark counts as white space: some programs put one before UTF-8.
+fn is_blank(line: &str) -> bool {
+    line.trim_matches(|character: char| character.is_whitespace() || character == '\u{feff}')
+        .is_empty()
+}
+
 /// A line that is not blank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
@@ -71,7 +77,7 @@ impl Lines {
                 Err(LinesCodecError::Io(error)) => Err(Rejection::Malformed(error.to_string())),
             };
             self.number += 1;
-            if text.as_ref().is_ok_and(|text| text.trim().is_empty()) {
+            if text.as_ref().is_ok_and(|text| is_blank(text)) {
                 continue;
             }
             return Some(Line { number: self.number, text });

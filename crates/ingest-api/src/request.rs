@@ -10,18 +10,20 @@ use crate::error::ApiError;
 /// The media type of a body with one row.
 pub(crate) const JSON: &str = "application/json";
 
-/// The media type of a body with many rows.
+/// The media type of a body with many rows. It is not registered, so there are three names for it.
 pub(crate) const NDJSON: &str = "application/x-ndjson";
+pub(crate) const NDJSON_TOO: [&str; 2] = ["application/ndjson", "application/jsonl"];
 
 /// The id in the path.
 pub(crate) fn path_id(id: &Path<String>) -> Result<Uuid, ApiError> {
     id.parse().map_err(|_| ApiError::PathId(id.to_string()))
 }
 
-/// The media type of the body, without its parameters and in lower case.
+/// The media type of the body, without its parameters, in lower case, and with one name for each.
 pub(crate) fn media_type(request: &HttpRequest) -> Option<String> {
     let header = request.headers().get(CONTENT_TYPE)?.to_str().ok()?;
-    Some(header.split(';').next()?.trim().to_ascii_lowercase())
+    let name = header.split(';').next()?.trim().to_ascii_lowercase();
+    Some(if NDJSON_TOO.contains(&name.as_str()) { NDJSON.to_owned() } else { name })
 }
 
 /// The value of `Idempotency-Key`, if the request has this header.
