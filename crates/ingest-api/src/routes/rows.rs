@@ -8,8 +8,10 @@ use service_kit::problem;
 use utoipa::openapi::link::LinkBuilder;
 use utoipa::openapi::path::OperationBuilder;
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
-use utoipa::openapi::schema::AnyOfBuilder;
-use utoipa::openapi::{ArrayBuilder, ContentBuilder, Ref, RefOr, Required, Schema, SchemaFormat};
+use utoipa::openapi::schema::{AllOfBuilder, AnyOfBuilder};
+use utoipa::openapi::{
+    ArrayBuilder, ContentBuilder, Ref, RefOr, Required, ResponseBuilder, Schema, SchemaFormat,
+};
 
 use crate::body;
 use crate::bulk;
@@ -102,11 +104,23 @@ pub(crate) fn describe_create<I: Input<Row: Resource>>(settings: &Settings) -> O
         .response("201", created)
         .response("200", stored)
         .response("400", refusal("The body cannot be read, or a header is wrong."))
+        .response("408", not_arrived())
         .response("409", refusal("The id is taken by a row with other content."))
         .response("413", too_long(settings))
         .response("415", unsupported_media_type())
         .response("422", rejected)
         .response("503", unavailable)
+}
+
+fn not_arrived() -> ResponseBuilder {
+    let of_upload =
+        AllOfBuilder::new().item(Ref::from_schema_name(PROBLEM)).item(schema_of::<LineCounts>());
+    let problem = either(Ref::from_schema_name(PROBLEM), of_upload);
+    answer(
+        "The body stopped on its way, or arrived too slowly: send it again. Nothing of a single \
+         row is stored. Of an upload, the lines that are counted are done with.",
+    )
+    .content(problem::CONTENT_TYPE, content(problem))
 }
 
 fn one_or_many<I: Input>(settings: &Settings) -> RequestBody {

@@ -1,9 +1,11 @@
 //! Uploads of many rows.
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
-use crate::support::{Api, NDJSON};
+use crate::support::{Api, JSON, NDJSON};
 
 /// A line.
 fn item(id: Uuid, base_item: &str, time: &str) -> String {
@@ -124,4 +126,43 @@ async fn a_line_that_is_not_utf8_is_rejected_alone() {
     let request = api.request("POST", "/users").header("content-type", NDJSON);
     let answer = api.send(request.body(b"{}\n\"\xff\"\n{}".to_vec())).await;
     assert_eq!((answer.status, answer.counts()), (422, [2, 0, 1]));
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_and_other_names_of_the_media_type_are_accepted() {
+    let api = Api::start().await;
+    for media_type in [NDJSON, "application/ndjson", "application/jsonl; charset=utf-8"] {
+        let answer = api.post_text("/users", media_type, "\u{feff}{}\n{}\n").await;
+        assert_eq!((answer.status, answer.counts()), (200, [2, 0, 0]), "{media_type}");
+    }
+    let answer = api.post_text("/users", NDJSON, "\u{feff}\n{}").await;
+    assert_eq!((answer.status, answer.counts()), (200, [1, 0, 0]));
+    let answer = api.post_text("/users", JSON, "\u{feff}{}").await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+}
+
+/// A connection that breaks on its way, as seen through a proxy: the body ends early.
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_408_and_an_upload_says_what_is_stored() {
+    let api = Api::start().await;
+    let lines = "{}\n".repeat(2_500);
+    for (media_type, body, accepted) in [(JSON, "{", None), (NDJSON, lines.as_str(), Some(2_000))] {
+        let mut connection =
+            TcpStream::connect(api.url.trim_start_matches("http://")).await.unwrap();
+        let head = format!(
+            "POST /users HTTP/1.1\r\nhost: x\r\ncontent-type: {media_type}\r\ncontent-length: 9999\r\n\r\n"
+        );
+        connection.write_all(head.as_bytes()).await.unwrap();
+        connection.write_all(body.as_bytes()).await.unwrap();
+        connection.shutdown().await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 408 "), "{answer}");
+        assert!(head.to_lowercase().contains("\r\nconnection: close"), "{answer}");
+        let problem: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(problem["type"], "/problems/incomplete-body");
+        assert_eq!(problem.get("accepted").and_then(Value::as_u64), accepted, "{problem}");
+    }
+    assert_eq!(api.rows().await, [0, 2_000, 0, 0]);
 }

@@ -38,6 +38,9 @@ async fn a_wrong_body_names_the_field_and_stores_nothing() {
         ("/items", r#"{"base_item_id":"seven"}"#, 422, Some("base_item_id")),
         ("/items", r#"{"base_item_id":"BASE","colour":"red"}"#, 422, Some("colour")),
         ("/items", r#"{"base_item_id":"BASE","id":"x"}"#, 422, Some("id")),
+        // A producer that sends null has lost the id that would make a retry harmless.
+        ("/items", r#"{"base_item_id":"BASE","id":null}"#, 422, Some("id")),
+        ("/users", r#"{"id":null}"#, 422, Some("id")),
         ("/items", r#"{"base_item_id":"UNKNOWN"}"#, 422, Some("base_item_id")),
         ("/items", r#"{"base_item_id":"BASE","created_at":"soon"}"#, 422, Some("created_at")),
         ("/transfers", r#"{"item_id":"UNKNOWN","owner_id":"USER"}"#, 422, Some("item_id")),

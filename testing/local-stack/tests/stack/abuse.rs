@@ -266,7 +266,7 @@ async fn slow_clients_are_cut_off_in_time() {
     let extension = [post("json", chunks), b"1;".to_vec()].concat();
     let much = [b"f4240\r\n".to_vec(), b"\n".repeat(1_000_000), b"\r\n".to_vec()].concat();
     let becomes_slow = [post("x-ndjson", chunks), much].concat();
-    // The same with the limit instead of the status, which is 400.
+    // The same with the limit instead of the status, which is 408.
     let bodies: [(_, _, &'static [u8], _); 6] = [
         ("a body that does not come", post("json", length), b"", idle),
         ("a slow body", post("json", length), b" ", whole),
@@ -281,7 +281,7 @@ async fn slow_clients_are_cut_off_in_time() {
         bytes,
         repeated,
         limit,
-        status: 400,
+        status: 408,
     });
     let ingest = abused.port("ingest-api");
     let slow =
