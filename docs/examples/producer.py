@@ -16,6 +16,8 @@ from datetime import datetime, timezone
 
 TIMEOUT_SECONDS = 30
 GIVE_UP_SECONDS = 300
+# The answers that ask for another attempt, in addition to 5xx.
+TRY_AGAIN = (408, 425, 429)
 
 
 def new_id() -> str:
@@ -24,6 +26,17 @@ def new_id() -> str:
     bits = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64
     bits |= 0b10 << 62 | secrets.randbits(62)
     return str(uuid.UUID(int=bits))
+
+
+def problem_of(error: urllib.error.HTTPError) -> dict:
+    """What is wrong. A proxy between this program and ingest-api may answer something else."""
+    try:
+        text = error.read().decode(errors="replace")
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return {"detail": text[:200]}
+    except (OSError, http.client.HTTPException) as unread:
+        return {"detail": str(unread)}
 
 
 class Refused(Exception):
@@ -51,21 +64,21 @@ class Producer:
         raise Refused(f"POST {path}: {status}: {answer.get('detail')}")
 
     def post(self, path: str, content_type: str, body: str) -> tuple[int, dict]:
-        """Posts a body, and retries while there is no answer or a 5xx. The body and its ids stay
-        the same, so an attempt without an answer may have been carried out or not."""
+        """Posts a body, and retries while there is no answer, or one that asks for that. The body
+        and its ids stay the same, so an attempt without an answer may have been carried out."""
         headers = {"content-type": content_type}
         request = urllib.request.Request(self.url + path, body.encode(), headers, method="POST")
         give_up = time.monotonic() + GIVE_UP_SECONDS
         wait = 0.25
         while True:
-            asked = None
+            asked = ""
             try:
                 with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
                     return response.status, json.load(response)
             except urllib.error.HTTPError as error:
-                if error.code < 500:
-                    return error.code, json.load(error)
-                asked, trouble = error.headers.get("retry-after"), error
+                if error.code < 500 and error.code not in TRY_AGAIN:
+                    return error.code, problem_of(error)
+                asked, trouble = error.headers.get("retry-after", ""), error
             except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
                 trouble = error
             if time.monotonic() > give_up:
@@ -73,7 +86,7 @@ class Producer:
             # At least the time in Retry-After, or else a random part of a wait that doubles:
             # producers that lost the service at the same moment must not all return at once.
             jitter = random.uniform(0.5, 1)
-            time.sleep(float(asked) * (0.5 + jitter) if asked else wait * jitter)
+            time.sleep(int(asked) * (0.5 + jitter) if asked.isdigit() else wait * jitter)
             wait = min(wait * 2, 15)
 
 

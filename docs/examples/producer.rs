@@ -46,8 +46,8 @@ impl Producer {
         }
     }
 
-    /// Posts a body, and retries while there is no answer or a 5xx. The body and its ids stay the
-    /// same, so an attempt without an answer may have been carried out or not.
+    /// Posts a body, and retries while there is no answer, or one that asks for that. The body and
+    /// its ids stay the same, so an attempt without an answer may have been carried out.
     async fn post(&self, path: &str, media_type: &str, body: String) -> Result<Answer> {
         let started = Instant::now();
         let mut wait = Duration::from_millis(250);
@@ -55,13 +55,21 @@ impl Producer {
             let request = self.client.post(format!("{}{path}", self.url)).timeout(TIMEOUT);
             let (asked, trouble) =
                 match request.header("content-type", media_type).body(body.clone()).send().await {
-                    Ok(response) if response.status().is_server_error() => {
+                    Ok(response) if asks_for_another_attempt(response.status()) => {
                         (retry_after(&response), anyhow::anyhow!("{}", response.status()))
                     }
                     Ok(response) => {
                         let status = response.status();
                         match response.text().await {
-                            Ok(text) => return Ok((status, serde_json::from_str(&text)?)),
+                            Ok(text) => match serde_json::from_str(&text) {
+                                Ok(answer) => return Ok((status, answer)),
+                                // A proxy between this program and ingest-api may answer something
+                                // else. If that is a refusal, it is final.
+                                Err(_) if !status.is_success() => {
+                                    return Ok((status, json!({ "detail": text })));
+                                }
+                                Err(error) => (None, error.into()),
+                            },
                             Err(error) => (None, error.into()),
                         }
                     }
@@ -78,6 +86,10 @@ impl Producer {
             wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
+}
+
+fn asks_for_another_attempt(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
 }
 
 fn retry_after(response: &Response) -> Option<Duration> {

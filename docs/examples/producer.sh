@@ -15,14 +15,18 @@ new_id() {
     echo "${time:0:8}-${time:8:4}-7${random:0:3}-$variant${random:4:3}-${random:7:12}"
 }
 
-# Posts standard input, and retries while there is no answer or a 5xx: curl waits as Retry-After
-# says, or 1, 2, 4 … seconds. The body and its ids stay the same, so retrying is harmless. The
-# status goes to $status, the answer to the file "answer".
+# Posts standard input, and retries while there is no answer, or a 408, 429 or 5xx: curl waits as
+# Retry-After says, or 1, 2, 4 … seconds. The body and its ids stay the same, so retrying is
+# harmless. The status goes to $status, the answer to the file "answer".
 post() {
     cat > "$work/body"
-    status=$(curl --silent --show-error --max-time 30 --retry 8 --retry-all-errors \
-        --header "content-type: $2" --upload-file "$work/body" --request POST \
-        --output "$work/answer" --write-out '%{http_code}' "$url$1")
+    for wait in 1 2 4 8 16; do
+        status=$(curl --silent --show-error --max-time 30 --retry 8 --retry-all-errors \
+            --header "content-type: $2" --upload-file "$work/body" --request POST \
+            --output "$work/answer" --write-out '%{http_code}' "$url$1")
+        [[ $status == 425 ]] || return 0 # which curl does not repeat
+        sleep "$wait"
+    done
 }
 
 # Posts one row. 201: stored; 200: it was stored before.

@@ -7,6 +7,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 const TIMEOUT_MILLISECONDS = 30_000;
 const GIVE_UP_MILLISECONDS = 300_000;
+/** The answers that ask for another attempt, in addition to 5xx. */
+const TRY_AGAIN = [408, 425, 429];
 
 interface Row {
   id: string;
@@ -28,6 +30,15 @@ function newId(): string {
   const time = Date.now().toString(16).padStart(12, "0");
   const random = randomUUID().slice(15);
   return `${time.slice(0, 8)}-${time.slice(8)}-7${random}`;
+}
+
+/** What is wrong. A proxy between this program and ingest-api may answer something else. */
+function problemOf(text: string): Answer {
+  try {
+    return JSON.parse(text) as Answer;
+  } catch {
+    return { detail: text.slice(0, 200) };
+  }
 }
 
 /** The request is wrong. Retrying it will not help. */
@@ -63,8 +74,8 @@ class Producer {
   }
 
   /**
-   * Posts a body, and retries while there is no answer or a 5xx. The body and its ids stay the
-   * same, so an attempt without an answer may have been carried out or not.
+   * Posts a body, and retries while there is no answer, or one that asks for that. The body and its
+   * ids stay the same, so an attempt without an answer may have been carried out.
    */
   async post(path: string, contentType: string, body: string): Promise<Answered> {
     const giveUp = Date.now() + GIVE_UP_MILLISECONDS;
@@ -75,8 +86,13 @@ class Producer {
         const signal = AbortSignal.timeout(TIMEOUT_MILLISECONDS);
         const headers = { "content-type": contentType };
         const response = await fetch(this.url + path, { method: "POST", headers, body, signal });
-        if (response.status < 500) {
-          return { status: response.status, answer: (await response.json()) as Answer };
+        const { status } = response;
+        const text = await response.text();
+        if (response.ok) {
+          return { status, answer: JSON.parse(text) as Answer };
+        }
+        if (status < 500 && !TRY_AGAIN.includes(status)) {
+          return { status, answer: problemOf(text) };
         }
         asked = response.headers.get("retry-after");
         trouble = new Error(`POST ${path}: ${response.status}`);
@@ -89,7 +105,8 @@ class Producer {
       // At least the time in Retry-After, or else a random part of a wait that doubles: producers
       // that lost the service at the same moment must not all return at once.
       const jitter = 0.5 + Math.random() / 2;
-      await sleep(asked === null ? wait * jitter : Number(asked) * 1_000 * (0.5 + jitter));
+      const seconds = /^\d+$/.test(asked ?? "") ? Number(asked) : null;
+      await sleep(seconds === null ? wait * jitter : seconds * 1_000 * (0.5 + jitter));
     }
   }
 }
