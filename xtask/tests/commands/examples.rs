@@ -21,7 +21,14 @@ use crate::support::{TestStack, get, node, output, root, row, signal};
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The errors of a producer's first attempts.
-const FAULTS: [(u32, Fault); 2] = [(0, Fault::Unavailable), (1, Fault::Unanswered)];
+const FAULTS: [(u32, Fault); 6] = [
+    (0, Fault::Unavailable),
+    (1, Fault::Unanswered),
+    (2, Fault::Html(408)),
+    (3, Fault::Html(425)),
+    (4, Fault::Html(429)),
+    (5, Fault::CutOff),
+];
 
 fn example(name: &str) -> PathBuf {
     root().join("docs/examples").join(name)
@@ -74,9 +81,10 @@ fn every_producer_stores_its_events_exactly_once() {
         assert!(succeeded, "{interpreter} {}: {text}", producer.display());
 
         let requests: Vec<_> = proxy.requests.try_iter().collect();
-        assert_eq!(requests.len(), 7, "five requests, the first of them three times: {text}");
-        assert_eq!(requests[0].1, requests[1].1, "{interpreter}: repetitions must be equal");
-        assert_eq!(requests[1].1, requests[2].1, "{interpreter}: repetitions must be equal");
+        assert_eq!(requests.len(), 11, "five requests, the first of them seven times: {text}");
+        for (_, repeated) in &requests[1..7] {
+            assert_eq!(*repeated, requests[0].1, "{interpreter}: repetitions must be equal");
+        }
         let waited = requests[1].0 - requests[0].0;
         assert!(waited >= Duration::from_secs(RETRY_AFTER), "{interpreter} waited {waited:?}");
 
@@ -111,9 +119,13 @@ fn every_producer_stores_its_events_exactly_once() {
 fn a_producer_prints_what_was_refused() {
     let stack = TestStack::started("refused-producers");
     for (interpreter, producer) in producers(&stack) {
+        // A proxy's refusal is final, too, although it is no JSON.
+        let proxy = FaultyProxy::before(stack.value("INGEST_PORT"), &[(0, Fault::Html(403))]);
+        let (succeeded, text) = output(Command::new(&interpreter).arg(&producer).arg(&proxy.url));
+        assert!(!succeeded && text.contains("403") && text.contains("Not now"), "{text}");
         // The gateway accepts no events.
         let url = stack.url("GATEWAY_PORT");
-        let (succeeded, text) = output(Command::new(&interpreter).arg(producer).arg(&url));
+        let (succeeded, text) = output(Command::new(&interpreter).arg(&producer).arg(&url));
         assert!(
             !succeeded && text.contains("404") && text.contains("There is nothing at"),
             "{text}"

@@ -18,8 +18,12 @@ pub(crate) struct FaultyProxy {
 pub(crate) enum Fault {
     /// The response is 503.
     Unavailable,
+    /// The response has this status, and is an HTML page of the proxy's own.
+    Html(u16),
     /// The request is forwarded, but the response is lost.
     Unanswered,
+    /// The request is forwarded, but the response breaks off.
+    CutOff,
     /// There is no response until the client closes the connection.
     Hanging,
     /// The response to an upload says that one row is accepted and one rejected.
@@ -87,6 +91,15 @@ fn answer(
                  content-length: 0\r\n\r\n"
             );
         }
+        Some(Fault::Html(status)) => {
+            let page = "<html><h1>Not now</h1></html>";
+            return write!(
+                client,
+                "HTTP/1.1 {status} Not now\r\nconnection: close\r\ncontent-type: text/html\r\n\
+                 content-length: {}\r\n\r\n{page}",
+                page.len()
+            );
+        }
         Some(Fault::Hanging) => return io::copy(&mut reader, &mut io::sink()).map(drop),
         Some(Fault::Rejected) => {
             let errors = r#"[{"line":2,"field":"colour","detail":"is grey"}]"#;
@@ -97,12 +110,16 @@ fn answer(
                 body.len()
             );
         }
-        Some(Fault::Unanswered) | None => {}
+        Some(Fault::Unanswered | Fault::CutOff) | None => {}
     }
     let mut service = TcpStream::connect(address)?;
     service.write_all((head + "connection: close\r\n\r\n").as_bytes())?;
     service.write_all(&body)?;
     let mut answer = Vec::new();
     service.read_to_end(&mut answer)?;
-    if fault == Some(Fault::Unanswered) { Ok(()) } else { client.write_all(&answer) }
+    match fault {
+        Some(Fault::Unanswered) => Ok(()),
+        Some(Fault::CutOff) => client.write_all(&answer[..answer.len() - 1]),
+        _ => client.write_all(&answer),
+    }
 }
