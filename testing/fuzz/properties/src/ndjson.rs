@@ -97,7 +97,7 @@ where
     I: Input<Row: Debug + PartialEq + Serialize>,
 {
     let context = Context { now: NOW, ahead: AHEAD, key: None };
-    let json = serde_json::from_str::<Value>(text);
+    let json = serde_json::from_str::<Value>(text.strip_prefix('\u{feff}').unwrap_or(text));
     let input = match parse::<I>(text.as_bytes()) {
         Ok(input) => input,
         Err(rejection) => {
