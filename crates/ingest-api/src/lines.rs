@@ -10,7 +10,8 @@ use tokio_util::codec::{Decoder, LinesCodec, LinesCodecError};
 
 use crate::rejection::Rejection;
 
-/// A byte order mark counts as white space: some programs put one before UTF-8.
+/// A byte order mark counts as white space: some programs put one before UTF-8, and files that were
+/// joined have several.
 fn is_blank(line: &str) -> bool {
     line.trim_matches(|character: char| character.is_whitespace() || character == '\u{feff}')
         .is_empty()

@@ -82,7 +82,7 @@ fn reference_lines(bytes: &[u8]) -> Vec<Line> {
             Err(Rejection::Field { field: "the line".to_owned(), detail })
         } else {
             match std::str::from_utf8(text) {
-                Ok(text) if text.trim().is_empty() => continue,
+                Ok(text) if text.replace('\u{feff}', " ").trim().is_empty() => continue,
                 Ok(text) => Ok(text.to_owned()),
                 Err(_) => Err(Rejection::Malformed("Unable to decode input as UTF8".to_owned())),
             }

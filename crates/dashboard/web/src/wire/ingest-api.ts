@@ -79,7 +79,7 @@ export interface components {
              * Format: uuid
              * @description The id of the base item. If it is left out, the service generates one.
              */
-            id?: string | null;
+            id?: string;
         };
         /** @description An item to store. */
         NewItem: {
@@ -90,7 +90,7 @@ export interface components {
              * Format: uuid
              * @description The id of the item. If it is left out, the service generates one.
              */
-            id?: string | null;
+            id?: string;
         };
         /** @description The new owner of an item. */
         NewOwner: {
@@ -103,7 +103,7 @@ export interface components {
              * Format: uuid
              * @description The id of the transfer. If it is left out, the service generates one.
              */
-            id?: string | null;
+            id?: string;
             /** @description The item that is transferred. */
             item_id: components["schemas"]["ItemId"];
             /** @description The user who receives the item. */
@@ -116,7 +116,7 @@ export interface components {
              * Format: uuid
              * @description The id of the user. If it is left out, the service generates one.
              */
-            id?: string | null;
+            id?: string;
         };
         /**
          * @description The current owner of an item. All fields but `item_id` are null if the item was never
