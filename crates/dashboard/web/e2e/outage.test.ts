@@ -1,16 +1,14 @@
 // What the page shows when a service stops, freezes and comes back. The test starts a gateway of
-// its own: GATEWAY_PROGRAM is the sse-gateway binary, and NEWCYCLE__UPSTREAM__ADDRESSES its
-// upstreams. NOTIFIER_PID and POSTGRES_PID are the other processes to freeze. Tests whose variables
+// its own. NOTIFIER_PID and POSTGRES_PID are the other processes to freeze. Tests whose variables
 // are missing are skipped.
 
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { type Dashboard, barriers, live, post, shown, start } from "./browser";
+import { PORT, PROGRAM, startGateway } from "./gateway";
 
-const PROGRAM = process.env["GATEWAY_PROGRAM"];
-const PORT = Number(process.env["TEST_GATEWAY_PORT"] ?? 18_090);
 /** The page must not say "live" any more after this many seconds. */
 const STALE_SECONDS = 5;
 
@@ -18,20 +16,9 @@ let gateway: ChildProcess;
 let dashboard: Dashboard | undefined;
 let baseItem: string;
 
-async function run(): Promise<void> {
-  const env = { ...process.env, NEWCYCLE__HTTP__PORT: String(PORT), NEWCYCLE__INTERNAL__PORT: String(PORT + 1) };
-  gateway = spawn(PROGRAM ?? "", [], { env, stdio: "ignore" });
-  const ready = () => fetch(`http://127.0.0.1:${PORT + 1}/readyz`).then((answer) => answer.ok, () => false);
-  const deadline = performance.now() + 20_000;
-  while (!(await ready())) {
-    if (performance.now() > deadline) throw new Error("the gateway is not ready");
-    await sleep(50);
-  }
-}
-
 beforeAll(async () => {
   if (PROGRAM === undefined) return;
-  await run();
+  gateway = await startGateway();
   dashboard = await start(`http://127.0.0.1:${PORT}`);
   baseItem = (await post("base-items", { description: "an outage test" })).id;
 });
@@ -112,7 +99,7 @@ it.skipIf(PROGRAM === undefined)("the gateway dies and restarts", async () => {
   await post("items", { base_item_id: baseItem });
   await sleep(500);
   expect(await shown(page, "item-creation"), "the count stays the same meanwhile").toBe(before);
-  await run();
+  gateway = await startGateway();
   await live(page);
   await expect.poll(() => shown(page, "item-creation"), { timeout: 15_000 }).toBe(before + 1);
   await page.context().close();
