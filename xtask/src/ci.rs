@@ -7,7 +7,7 @@ use clap::Args;
 use crate::command::{cargo, step};
 use crate::install::Installer;
 use crate::node::Npm;
-use crate::{browser, chaos, contract, page, postgres, programs, python, second_postgres, test};
+use crate::{browser, chaos, clients, contract, page, postgres, programs, python, second_postgres, test};
 
 /// How many requests the services answer in a contract test of `--long`.
 const LONG_CONTRACT_REQUESTS: u64 = 10_000;
@@ -23,8 +23,8 @@ pub(crate) struct Options {
     long: bool,
 }
 
-/// `cargo xtask test`, then dependencies, workflows, the API contract, the page in a browser,
-/// faults, planted errors, and a second version of Postgres.
+/// `cargo xtask test`, then dependencies, workflows, the API contract, other people's clients, the
+/// page in a browser, faults, planted errors, and a second version of Postgres.
 pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Result<()> {
     let started = Instant::now();
     if !options.after_test {
@@ -39,6 +39,7 @@ pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Resul
     postgres::with_cluster(&installation, &settings, async |cluster| {
         let requests = if options.long { LONG_CONTRACT_REQUESTS } else { 0 };
         contract::run(&settings, requests, installer).await?;
+        clients::test(&settings, installer).await?;
         browser::test(cluster, &settings, installer).await
     })
     .await?;

@@ -7,6 +7,7 @@ mod browser;
 mod chaos;
 mod check;
 mod ci;
+mod clients;
 mod command;
 mod compose;
 mod contract;

