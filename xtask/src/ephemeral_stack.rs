@@ -45,6 +45,7 @@ pub(crate) async fn start(
         user: cluster.user.clone(),
         password: SecretString::from(cluster.password.as_str()),
         connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
+        pooler: false,
     };
     let roles = TestDatabase::roles();
     migrate::migrate(&database, &roles).await?;

@@ -35,6 +35,7 @@ impl Settings {
             user: text("PGUSER", "newcycle"),
             password: SecretString::from(text("PGPASSWORD", "newcycle")),
             connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
+            pooler: false,
         };
         let roles = RoleSettings {
             ingest_password: SecretString::from(text(

@@ -15,6 +15,7 @@ const DATABASE_ERRORS: &str = "ingest_database_errors_total";
 const UPLOADS: &str = "ingest_uploads";
 const CONNECTIONS: &str = "ingest_pool_connections";
 const WAITING: &str = "ingest_pool_waiting_requests";
+const REPLANNED: &str = "ingest_replanned_statements_total";
 
 /// Registers the help texts, and the counters that are to start at zero.
 pub(crate) fn describe(metrics: &Metrics) {
@@ -30,8 +31,15 @@ pub(crate) fn describe(metrics: &Metrics) {
             "Requests that failed in the database, by kind: away, refused or unreadable."
         );
         describe_gauge!(UPLOADS, "Uploads of many rows in progress.");
-        describe_gauge!(CONNECTIONS, "Connections to the database, by state: idle or in use.");
-        describe_gauge!(WAITING, "Requests that wait for a connection to the database.");
+        describe_gauge!(
+            CONNECTIONS,
+            "Connections to the database, by pool (read or write) and state (idle or in use)."
+        );
+        describe_gauge!(WAITING, "Requests that wait for a connection to the database, by pool.");
+        describe_counter!(
+            REPLANNED,
+            "Statements that were prepared again because a table had changed, by pool."
+        );
         for kind in ["away", "refused", "unreadable"] {
             counter!(DATABASE_ERRORS, "kind" => kind).increment(0);
         }
@@ -71,13 +79,16 @@ pub(crate) fn record_failure(metrics: &Metrics, error: &DatabaseError) {
     metrics.with(|| counter!(DATABASE_ERRORS, "kind" => kind).increment(1));
 }
 
-/// Sets the gauges, which are sampled when the metrics are read.
+/// Sets what is sampled when the metrics are read. Each of `pools` has the label of its pool.
 #[expect(clippy::cast_precision_loss, reason = "connections and uploads are few")]
-pub(crate) fn sample(metrics: &Metrics, pool: PoolUse, uploads: usize) {
+pub(crate) fn sample(metrics: &Metrics, pools: [(&'static str, PoolUse); 2], uploads: usize) {
     metrics.with(|| {
-        gauge!(CONNECTIONS, "state" => "idle").set(pool.idle as f64);
-        gauge!(CONNECTIONS, "state" => "in_use").set(pool.in_use as f64);
-        gauge!(WAITING).set(pool.waiting as f64);
+        for (pool, PoolUse { idle, in_use, waiting, replanned }) in pools {
+            gauge!(CONNECTIONS, "pool" => pool, "state" => "idle").set(idle as f64);
+            gauge!(CONNECTIONS, "pool" => pool, "state" => "in_use").set(in_use as f64);
+            gauge!(WAITING, "pool" => pool).set(waiting as f64);
+            counter!(REPLANNED, "pool" => pool).absolute(replanned);
+        }
         gauge!(UPLOADS).set(uploads as f64);
     });
 }

@@ -86,6 +86,13 @@ pub(crate) struct RowPage<R> {
 }
 
 impl<R: Resource> RowPage<R> {
+    /// As [`RowPage::new`], if the search for rows may have ended early: at the id `ended_at`, after
+    /// which the next page continues.
+    pub(crate) fn ended_at(query: PageQuery, rows: Vec<R>, ended_at: Option<Uuid>) -> Self {
+        let page = Self::new(query, rows);
+        Self { next: page.next.or(ended_at), ..page }
+    }
+
     /// The page that `query` asks for, made of up to [`PageQuery::rows_to_read`] rows.
     pub(crate) fn new(query: PageQuery, mut rows: Vec<R>) -> Self {
         let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use postgres_kit::database::Connections;
+use postgres_kit::database::{Connections, Session};
 use service_kit::metrics::Metrics;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -18,7 +18,10 @@ use crate::store::{self, DatabaseError, InsertOutcome, StoredRow};
 /// The state of the service. Each handler gets it from the application's data.
 pub(crate) struct IngestService {
     pub(crate) settings: Settings,
-    pub(crate) store: Connections,
+    /// Apart from [`IngestService::writes`], so that slow reads never keep a write waiting.
+    pub(crate) reads: Connections,
+    /// Also used by the readiness check, because a service that can only read is of no use.
+    pub(crate) writes: Connections,
     pub(crate) clock: Clock,
     /// One permit for each upload that may still start.
     pub(crate) uploads: Semaphore,
@@ -34,12 +37,21 @@ impl IngestService {
         Context { now: (self.clock)(), ahead, key }
     }
 
-    /// Runs a query or a deletion within the time limit of a request.
-    pub(crate) async fn query<T>(
+    /// Reads within the time limit of a request.
+    pub(crate) async fn read<T>(
         &self,
-        work: impl AsyncFnOnce(&deadpool_postgres::Client) -> Result<T, DatabaseError>,
+        work: impl AsyncFnOnce(&Session) -> Result<T, DatabaseError>,
     ) -> Result<T, DatabaseError> {
-        let result = self.store.run(self.settings.limits.query_timeout.get(), work).await;
+        let result = self.reads.run(self.settings.limits.query_timeout.get(), work).await;
+        result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
+    }
+
+    /// Deletes within the time limit of a request.
+    pub(crate) async fn delete<T>(
+        &self,
+        work: impl AsyncFnOnce(&Session) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let result = self.writes.run(self.settings.limits.query_timeout.get(), work).await;
         result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
     }
 
@@ -52,7 +64,7 @@ impl IngestService {
     ) -> Result<Vec<InsertOutcome<R>>, DatabaseError> {
         let start = Instant::now();
         let result =
-            self.store.run(timeout, async |client| store::insert(client, rows).await).await;
+            self.writes.run(timeout, async |session| store::insert(session, rows).await).await;
         metrics::record_insert(&self.metrics, rows.len(), start.elapsed(), &result);
         result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
     }

@@ -18,6 +18,7 @@ pub struct Settings {
     pub internal: InternalSettings,
     pub database: DatabaseSettings,
     pub pool: PoolSettings,
+    pub read_pool: PoolSettings,
     pub limits: Limits,
     pub bulk: BulkLimits,
     pub schema: SchemaSettings,
@@ -59,7 +60,7 @@ pub struct SchemaSettings {
 impl ProgramSettings for Settings {
     const DEFAULTS: Defaults = Defaults {
         own: include_str!("../config/default.toml"),
-        shared: &[HTTP, INTERNAL, DATABASE, POOL, CORS, LOG],
+        shared: &[HTTP, INTERNAL, DATABASE, POOL, POOL.named("read_pool"), CORS, LOG],
         libpq: postgres_kit::settings::LIBPQ,
     };
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_cors::Cors;
 use actix_web::web;
-use postgres_kit::database::Connections;
+use postgres_kit::database::{Connections, Session};
 use postgres_kit::schema::{self, SchemaError};
 use service_kit::health::Readiness;
 use service_kit::service::{About, Application, ServiceBuilder};
@@ -40,10 +40,12 @@ pub fn build(
     metrics::describe(builder.metrics());
     let http = settings.http.clone();
     let internal = settings.internal.clone();
-    let store = Connections::new(&settings.database, &settings.pool, ABOUT.service)?;
+    let writes = Connections::new(&settings.database, &settings.pool, ABOUT.service)?;
+    let reads = Connections::new(&settings.database, &settings.read_pool, "ingest-api reads")?;
     let uploads = Semaphore::new(settings.bulk.max_concurrent_uploads.get());
     let metrics = builder.metrics().clone();
-    let service = web::Data::new(IngestService { settings, store, clock, uploads, metrics });
+    let service =
+        web::Data::new(IngestService { settings, reads, writes, clock, uploads, metrics });
 
     let docs = openapi_kit::routes(&openapi::document(&service.settings))?;
     let shared = service.clone();
@@ -65,7 +67,8 @@ pub fn build(
     let sample = move || {
         let uploads = sampled.settings.bulk.max_concurrent_uploads.get()
             - sampled.uploads.available_permits();
-        metrics::sample(&sampled.metrics, sampled.store.pool_use(), uploads);
+        let pools = [("read", sampled.reads.pool_use()), ("write", sampled.writes.pool_use())];
+        metrics::sample(&sampled.metrics, pools, uploads);
     };
     let mut application = builder.serve_internal(&internal, readiness, sample, |_| ())?;
     application.spawn("schema check", check_schema(service, checked, shutdown));
@@ -81,8 +84,8 @@ async fn check_schema(
 ) -> Result<(), SchemaError> {
     let timeout = service.settings.limits.query_timeout.get();
     loop {
-        let check = async |client: &deadpool_postgres::Client| Ok(schema::check(client).await);
-        let answer: Result<_, DatabaseError> = service.store.run(timeout, check).await;
+        let check = async |session: &Session| Ok(session.check_schema().await);
+        let answer: Result<_, DatabaseError> = service.writes.run(timeout, check).await;
         match answer {
             Ok(Ok(())) => break,
             Ok(Err(
@@ -94,7 +97,10 @@ async fn check_schema(
                 tracing::warn!(error = %error, "cannot read the schema version; trying again");
             }
             Err(error) => {
-                tracing::warn!(error = %error, "cannot read the schema version; trying again");
+                tracing::warn!(
+                    error = error.with_report(),
+                    "cannot read the schema version; trying again"
+                );
             }
         }
         tokio::select! {
@@ -128,12 +134,10 @@ fn readiness(service: Arc<IngestService>, checked: Arc<AtomicBool>) -> Readiness
                 reasons.push("the schema version has not been checked yet".to_owned());
             }
             let timeout = service.settings.limits.query_timeout.get();
-            let ping = async |client: &deadpool_postgres::Client| {
-                Ok(client.batch_execute("SELECT 1").await?)
-            };
-            let answer: Result<(), DatabaseError> = service.store.run(timeout, ping).await;
+            let ping = async |session: &Session| Ok(session.ping().await?);
+            let answer: Result<_, DatabaseError> = service.writes.run(timeout, ping).await;
             if let Err(error) = answer {
-                reasons.push(error.to_string());
+                reasons.push(error.with_report());
             }
             reasons
         }

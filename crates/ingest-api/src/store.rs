@@ -16,6 +16,6 @@ mod sql;
 pub(crate) use error::DatabaseError;
 pub(crate) use insert::{InsertOutcome, insert};
 pub(crate) use queries::{
-    delete, find_owner, find_row, list_items_of_user, list_rows, list_transfers_of_item,
+    OwnedItems, delete, find_owner, find_row, list_items_of_user, list_rows, list_transfers_of_item,
 };
 pub(crate) use rows::{DeletableRow, StoredRow};

@@ -10,7 +10,7 @@
 pub mod roles;
 pub mod settings;
 
-use postgres_kit::database::DatabaseSettings;
+use postgres_kit::database::{DatabaseSettings, describe};
 use postgres_kit::locks::MIGRATE;
 use postgres_kit::schema;
 use tokio_postgres::error::SqlState;
@@ -139,7 +139,7 @@ async fn connect(database: &DatabaseSettings, name: &str) -> Result<Client, toki
     let (client, connection) = config.dbname(name).connect(NoTls).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(error = %error, "the connection to Postgres ended");
+            tracing::debug!(error = describe(&error), "the connection to Postgres ended");
         }
     });
     Ok(client)

@@ -5,7 +5,7 @@ use postgres_kit::settings::{DATABASE, DatabaseSettings};
 use secrecy::SecretString;
 use serde::Deserialize;
 use service_kit::settings::sections::{LOG, LogSettings};
-use service_kit::settings::{Defaults, ProgramSettings};
+use service_kit::settings::{Defaults, ProgramSettings, SettingsError};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,4 +34,8 @@ impl ProgramSettings for Settings {
             ("PGPASSWORD", "database.password"),
         ],
     };
+
+    fn check(&self) -> Result<(), SettingsError> {
+        self.database.refuse_pooler("a lock of the session keeps two migrations apart")
+    }
 }

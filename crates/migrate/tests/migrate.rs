@@ -47,6 +47,7 @@ impl Fresh {
             user: user.to_owned(),
             password: SecretString::from(password),
             connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
+            pooler: false,
         }
     }
 }

@@ -1,54 +1,22 @@
 //! A pool of connections to Postgres, with a time limit on each use.
 
-use std::error::Error;
-use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use deadpool_postgres::BuildError;
 use deadpool_postgres::{
-    BuildError, Client, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError,
-    RecyclingMethod, Runtime,
+    Connect, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime,
 };
-use tokio_postgres::NoTls;
+use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
 use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::{Config, NoTls};
 
+pub use crate::error::{Unavailable, describe, is_away};
+use crate::session::StatementKind;
+pub use crate::session::{Parameter, Session};
 pub use crate::settings::{DatabaseSettings, PoolSettings};
-
-/// The database did not answer in time.
-#[derive(Debug, thiserror::Error)]
-pub enum Unavailable {
-    /// No connection could be established, or none was free in time.
-    #[error("no connection to the database: {0}")]
-    NoConnection(#[from] PoolError),
-    /// The work did not end in time.
-    #[error("no answer from the database within {} ms", .0.as_millis())]
-    NoAnswer(Duration),
-}
-
-/// Whether the same work may succeed a little later: the server is gone, full, stopping or not yet
-/// promoted, or transactions got in each other's way. Other errors will repeat: a statement that
-/// was refused, and an answer that cannot be read.
-#[must_use]
-pub fn is_away(error: &tokio_postgres::Error) -> bool {
-    match error.code() {
-        // Classes 08, 53 and 57: the server is going away, full or stopping. 40: deadlock or
-        // serialization failure. 25006: a standby
-        // (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-        Some(code) => {
-            ["08", "40", "53", "57", "25006"].iter().any(|class| code.code().starts_with(class))
-        }
-        // Without an answer of the server: the connection is lost, or the client cannot read the
-        // answer.
-        None => error.is_closed() || error.source().is_some_and(is_connection_failure),
-    }
-}
-
-/// tokio-postgres and its decoders report unreadable bytes as `io::Error`, too, of these kinds.
-fn is_connection_failure(source: &(dyn Error + 'static)) -> bool {
-    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
-    source
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| !matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof))
-}
 
 /// The use of a pool at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -59,15 +27,46 @@ pub struct PoolUse {
     pub in_use: usize,
     /// Requests that wait for a connection.
     pub waiting: usize,
+    /// Statements since the start that were prepared again, because a table had changed.
+    pub replanned: u64,
 }
 
 /// Closes its connection when dropped, instead of returning it to the pool. The next user would
 /// have to wait for the statement that this one left running.
-struct ClosedUnlessTaken(Option<Object>);
+struct ClosedUnlessTaken(Option<Session>);
 
 impl Drop for ClosedUnlessTaken {
     fn drop(&mut self) {
-        drop(self.0.take().map(Object::take));
+        if let Some(session) = self.0.take() {
+            session.close();
+        }
+    }
+}
+
+/// Connects, and logs why a connection ended: the pool only notices that it is closed.
+struct LoggedConnections;
+
+impl Connect for LoggedConnections {
+    fn connect(
+        &self,
+        config: &Config,
+    ) -> BoxFuture<'_, Result<(tokio_postgres::Client, JoinHandle<()>), tokio_postgres::Error>>
+    {
+        let config = config.clone();
+        Box::pin(async move {
+            let (client, connection) = config.connect(NoTls).await?;
+            let driver = tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    let name = config.get_application_name().unwrap_or_default();
+                    tracing::warn!(
+                        error = describe(&error),
+                        connection.name = name,
+                        "a connection to Postgres ended"
+                    );
+                }
+            });
+            Ok((client, driver))
+        })
     }
 }
 
@@ -76,6 +75,8 @@ impl Drop for ClosedUnlessTaken {
 #[derive(Debug, Clone)]
 pub struct Connections {
     pool: Pool,
+    kind: StatementKind,
+    replanned: Arc<AtomicU64>,
 }
 
 impl Connections {
@@ -94,10 +95,12 @@ impl Connections {
         });
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let mut connection = database.connection(application_name);
-        connection.options(pool.session_options());
+        if !database.pooler {
+            connection.options(pool.session_options());
+        }
         // A standby's data may be old, and a failover may lose it.
         connection.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        let manager = Manager::from_config(connection, NoTls, recycling);
+        let manager = Manager::from_connect(connection, LoggedConnections, recycling);
         let pool = Pool::builder(manager)
             .max_size(pool.max_connections.get())
             .wait_timeout(Some(pool.wait_timeout))
@@ -107,7 +110,8 @@ impl Connections {
             .pre_recycle(not_too_old)
             .runtime(Runtime::Tokio1)
             .build()?;
-        Ok(Self { pool })
+        let kind = if database.pooler { StatementKind::Unnamed } else { StatementKind::Prepared };
+        Ok(Self { pool, kind, replanned: Arc::default() })
     }
 
     /// Runs `work` on a connection. If it does not end in time, or the caller drops it before, the
@@ -119,12 +123,13 @@ impl Connections {
     pub async fn run<T, E: From<Unavailable>>(
         &self,
         timeout: Duration,
-        work: impl AsyncFnOnce(&Client) -> Result<T, E>,
+        work: impl AsyncFnOnce(&Session) -> Result<T, E>,
     ) -> Result<T, E> {
         let ended = tokio::time::timeout(timeout, async {
             let mut held = ClosedUnlessTaken(None);
-            let result =
-                work(held.0.insert(self.pool.get().await.map_err(Unavailable::from)?)).await;
+            let client = self.pool.get().await.map_err(Unavailable::from)?;
+            let session = Session::new(client, self.kind, Arc::clone(&self.replanned));
+            let result = work(held.0.insert(session)).await;
             drop(held.0.take());
             result
         });
@@ -136,52 +141,11 @@ impl Connections {
     pub fn pool_use(&self) -> PoolUse {
         let status = self.pool.status();
         let idle = status.available;
-        PoolUse { idle, in_use: status.size.saturating_sub(idle), waiting: status.waiting }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::*;
-
-    /// The error of a connection to a server that reads the startup message, and answers with these
-    /// bytes.
-    async fn error_after(answer: &[u8]) -> tokio_postgres::Error {
-        let (client, mut server) = tokio::io::duplex(1_024);
-        let mut config = tokio_postgres::Config::new();
-        let connecting = config.user("someone").connect_raw(client, NoTls);
-        let serving = async {
-            server.read_u8().await.unwrap();
-            server.write_all(answer).await.unwrap();
-            drop(server);
-        };
-        tokio::join!(connecting, serving).0.err().unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_server_that_is_gone_is_away() {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut config = tokio_postgres::Config::new();
-        let refused =
-            config.host("127.0.0.1").port(port).user("someone").connect(NoTls).await.err().unwrap();
-        assert!(is_away(&refused), "{refused:?}");
-        let closed = error_after(b"").await;
-        assert!(is_away(&closed), "{closed:?}");
-        let stopping = error_after(b"E\0\0\0\x1dSFATAL\0C57P03\0Mstarting\0\0").await;
-        assert!(is_away(&stopping), "{stopping:?}");
-    }
-
-    #[tokio::test]
-    async fn an_answer_that_cannot_be_read_is_not_away() {
-        let unreadable = error_after(b"R\0\0\0\x05x").await;
-        assert!(!is_away(&unreadable), "{unreadable:?}");
-        let unexpected = error_after(b"I\0\0\0\x04").await;
-        assert!(!is_away(&unexpected), "{unexpected:?}");
-        let refused = error_after(b"E\0\0\0\x1cSFATAL\0C28P01\0Mrefused\0\0").await;
-        assert!(!is_away(&refused), "{refused:?}");
+        PoolUse {
+            idle,
+            in_use: status.size.saturating_sub(idle),
+            waiting: status.waiting,
+            replanned: self.replanned.load(Ordering::Relaxed),
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! What every program that connects to Postgres needs.
 //!
 //! - [`settings`]: which server and database, as whom, and how many connections;
-//! - [`database`]: a pool with a time limit on each use, and which errors may pass by themselves;
+//! - [`database`]: a pool with a time limit on each use;
+//! - [`session`]: the statements on one of its connections, prepared or, for poolers, unnamed;
+//! - [`mod@error`]: what errors say, and which may pass by themselves;
 //! - [`locks`]: the advisory locks;
 //! - [`schema`]: the schema version that this release needs.
 //!
@@ -9,6 +11,8 @@
 //! client.
 
 pub mod database;
+pub mod error;
 pub mod locks;
 pub mod schema;
+pub mod session;
 pub mod settings;

@@ -3,6 +3,8 @@
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
+use crate::error::describe;
+
 /// The newest migration that this release knows.
 pub const VERSION: i32 = 2;
 
@@ -23,7 +25,7 @@ pub enum SchemaError {
     )]
     Newer(i32),
     /// The version could not be read.
-    #[error("the schema version could not be read: {0}")]
+    #[error("the schema version could not be read: {}", describe(.0))]
     Unreadable(#[from] tokio_postgres::Error),
 }
 
@@ -33,7 +35,8 @@ pub enum SchemaError {
 /// Postgres did not answer, or refused.
 pub async fn version(client: &Client) -> Result<Option<i32>, tokio_postgres::Error> {
     let newest = "SELECT max(version) FROM public.refinery_schema_history";
-    match client.query_one(newest, &[]).await {
+    // Unnamed, so that it also works through a pooler.
+    match client.query_typed_one(newest, &[]).await {
         Ok(row) => row.try_get(0),
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
         Err(error) => Err(error),

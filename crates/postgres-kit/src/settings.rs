@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use service_kit::settings::{NonZeroDuration, Section, duration, from_1_to};
+use service_kit::settings::{NonZeroDuration, Section, SettingsError, duration, from_1_to};
 
 /// The most connections that a pool can have, which is more than one Postgres server handles well.
 /// The pool allocates memory for all of them at startup.
@@ -31,6 +31,7 @@ pub struct DatabaseSettings {
     pub user: String,
     pub password: SecretString,
     pub connect_timeout: NonZeroDuration,
+    pub pooler: bool,
 }
 
 impl DatabaseSettings {
@@ -45,11 +46,27 @@ impl DatabaseSettings {
             .user(&self.user)
             .password(self.password.expose_secret())
             .application_name(application_name)
-            .connect_timeout(self.connect_timeout.get())
+            .connect_timeout(self.connect_timeout.get());
+        // A pooler refuses all options, or gives them to the sessions of other clients.
+        if !self.pooler {
             // No count depends on the time zone, but people who compare logs of both sides should
             // not have to convert times.
-            .options("-c TimeZone=UTC");
+            config.options("-c TimeZone=UTC");
+        }
         config
+    }
+
+    /// Refuses a pooler, for a program that needs a session of its own.
+    ///
+    /// # Errors
+    /// `database.pooler` is set. `why` says what needs the session, in words that follow "because".
+    pub fn refuse_pooler(&self, why: &str) -> Result<(), SettingsError> {
+        if !self.pooler {
+            return Ok(());
+        }
+        Err(SettingsError::Conflict(format!(
+            "database.pooler must be false, because {why}: connect to the server itself"
+        )))
     }
 }
 
@@ -65,7 +82,8 @@ pub struct PoolSettings {
 }
 
 impl PoolSettings {
-    /// The server-side options of a pool's sessions.
+    /// The server-side options of a pool's sessions. docs/operations.md lists the same for poolers,
+    /// which need them as settings of the role.
     ///
     /// Twice a second, the server checks whether the client is still connected, and otherwise ends
     /// the session's statement, even one that waits for a lock:

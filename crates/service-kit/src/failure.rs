@@ -43,6 +43,26 @@ fn text(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// What failed and the causes, in one line, for logs. A cause that was quoted before is left out.
+#[must_use]
+pub fn one_line(error: &(dyn Error + 'static)) -> String {
+    let mut text = joined_lines(error);
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let message = joined_lines(cause);
+        if !text.contains(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn joined_lines(error: &dyn Error) -> String {
+    error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +88,13 @@ mod tests {
             text(&error),
             "error: the upload failed\n  caused by: no answer from b: timed out\n  caused by: errno 110\n"
         );
+    }
+
+    #[test]
+    fn a_log_line_has_each_cause_once() {
+        let error = chain(&["no answer\nfrom b", "timed out", "errno 110"]);
+        assert_eq!(one_line(&error), "no answer from b: timed out: errno 110");
+        let quoted = chain(&["no answer: timed out", "timed out"]);
+        assert_eq!(one_line(&quoted), "no answer: timed out");
     }
 }

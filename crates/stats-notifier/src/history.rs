@@ -5,9 +5,8 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::Client;
 use domain::{BucketTime, TimeUnit, Topic};
-use postgres_kit::database::{Connections, DatabaseSettings, PoolUse};
+use postgres_kit::database::{BuildError, Connections, DatabaseSettings, PoolUse, Session};
 use statistics_stream::history::{HistoryPage, HistoryQuery};
 
 use crate::settings::HistorySettings;
@@ -46,7 +45,7 @@ impl HistoryReader {
     pub fn new(
         database: &DatabaseSettings,
         settings: &HistorySettings,
-    ) -> Result<Self, deadpool_postgres::BuildError> {
+    ) -> Result<Self, BuildError> {
         Ok(Self {
             connections: Connections::new(database, &settings.pool, "stats-notifier history")?,
             timeout: settings.timeout.get(),
@@ -65,9 +64,9 @@ impl HistoryReader {
         let limit = limit.clamp(1, self.page_buckets);
         // One more bucket shows whether there is a next page, and where it begins.
         let rows = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-        let read = async |client: &Client| match topic.unit {
-            TimeUnit::Millisecond => read_milliseconds(client, query, rows).await,
-            _ => read_rollups(client, query, rows).await,
+        let read = async |session: &Session| match topic.unit {
+            TimeUnit::Millisecond => read_milliseconds(session, query, rows).await,
+            _ => read_rollups(session, query, rows).await,
         };
         let KeptBuckets { kept_since, mut buckets } =
             self.connections.run(self.timeout, read).await?;

@@ -29,6 +29,7 @@ const DELIVERIES: &str = "notifier_stream_frames_total";
 const CONFLATED: &str = "notifier_stream_conflated_frames_total";
 const CONNECTIONS: &str = "notifier_history_pool_connections";
 const WAITING: &str = "notifier_history_pool_waiting_requests";
+const REPLANNED: &str = "notifier_history_replanned_statements_total";
 
 /// The metrics of a leader.
 #[derive(Clone)]
@@ -70,6 +71,10 @@ impl LeaderMetrics {
             describe_gauge!(SUBSCRIBERS, "Gateways that are subscribed to the stream.");
             describe_gauge!(CONNECTIONS, "Connections for history queries, by state.");
             describe_gauge!(WAITING, "History queries that wait for a connection.");
+            describe_counter!(
+                REPLANNED,
+                "Statements for history that were prepared again because a table had changed."
+            );
             describe_counter!(DELIVERIES, "Frames delivered to gateways.");
             describe_counter!(CONFLATED, "Frames merged into a later one, because the gateway was not ready to read.");
             Self {
@@ -157,5 +162,6 @@ pub(crate) fn sample(metrics: &Metrics, hub: Option<&Hub>, deliveries: &Deliveri
         gauge!(CONNECTIONS, "state" => "idle").set(pool.idle as f64);
         gauge!(CONNECTIONS, "state" => "in_use").set(pool.in_use as f64);
         gauge!(WAITING).set(pool.waiting as f64);
+        counter!(REPLANNED).absolute(pool.replanned);
     });
 }

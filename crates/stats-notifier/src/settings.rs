@@ -127,10 +127,15 @@ impl ProgramSettings for Settings {
         libpq: postgres_kit::settings::LIBPQ,
     };
 
+    /// A pooler shares sessions between clients, so the lock of the lead would be anyone's.
+    ///
     /// The server ends a session that is silent for the session timeout, so a replica must use its
     /// session more often: a standby when it tries to become the leader, a leader when it polls and
     /// flushes.
     fn check(&self) -> Result<(), SettingsError> {
+        self.database.refuse_pooler(
+            "the lead is a lock of a session, and notifications arrive on a session",
+        )?;
         let standby = ("leader.attempt_interval", self.leader.attempt_interval);
         let leader = if self.gate.max_poll_interval.get() < self.flush.interval.get() {
             ("gate.max_poll_interval", self.gate.max_poll_interval)
@@ -151,6 +156,17 @@ impl ProgramSettings for Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pooler_is_refused() {
+        let mut settings = Settings::load().unwrap();
+        settings.database.pooler = true;
+        assert_eq!(
+            settings.check().unwrap_err().to_string(),
+            "database.pooler must be false, because the lead is a lock of a session, and \
+             notifications arrive on a session: connect to the server itself"
+        );
+    }
 
     #[test]
     fn a_session_timeout_shorter_than_two_intervals_is_refused() {

@@ -223,6 +223,7 @@ fn as_superuser(cluster: &Config, name: &str) -> DatabaseSettings {
         user: cluster.get_user().unwrap_or("postgres").to_owned(),
         password: SecretString::from(password.as_ref()),
         connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
+        pooler: false,
     }
 }
 

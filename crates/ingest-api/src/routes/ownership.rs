@@ -21,7 +21,7 @@ use crate::rejection::Rejection;
 use crate::request::{JSON, idempotency_key, media_type, path_id};
 use crate::service::IngestService;
 use crate::settings::Settings;
-use crate::store::{self, DatabaseError, InsertOutcome};
+use crate::store::{self, DatabaseError, InsertOutcome, OwnedItems};
 
 /// Answers with the current owner of an item.
 pub(crate) async fn get_owner(
@@ -29,7 +29,7 @@ pub(crate) async fn get_owner(
     service: Data<IngestService>,
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
-    let owner = service.query(async |client| store::find_owner(client, id).await).await?;
+    let owner = service.read(async |session| store::find_owner(session, id).await).await?;
     Ok(HttpResponse::Ok().json(owner))
 }
 
@@ -49,10 +49,10 @@ pub(crate) async fn list_transfers_of_item(
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
-    let transfers = async |client: &_| {
-        store::list_transfers_of_item(client, id, page.after, page.rows_to_read()).await
+    let transfers = async |session: &_| {
+        store::list_transfers_of_item(session, id, page.after, page.rows_to_read()).await
     };
-    Ok(HttpResponse::Ok().json(RowPage::new(page, service.query(transfers).await?)))
+    Ok(HttpResponse::Ok().json(RowPage::new(page, service.read(transfers).await?)))
 }
 
 pub(crate) fn describe_list_transfers_of_item(settings: &Settings) -> OperationBuilder {
@@ -69,14 +69,22 @@ pub(crate) async fn list_items_of_user(
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
-    let items = async |client: &_| {
-        store::list_items_of_user(client, id, page.after, page.rows_to_read()).await
+    let max_examined = service.settings.limits.max_page_rows.get().into();
+    let read = async |session: &_| {
+        store::list_items_of_user(session, id, page.after, page.rows_to_read(), max_examined).await
     };
-    Ok(HttpResponse::Ok().json(RowPage::new(page, service.query(items).await?)))
+    let OwnedItems { items, ended_at } = service.read(read).await?;
+    Ok(HttpResponse::Ok().json(RowPage::ended_at(page, items, ended_at)))
 }
 
 pub(crate) fn describe_list_items_of_user(settings: &Settings) -> OperationBuilder {
-    let operation = operation::<User>("list_items_of_user", "Lists the items that a user owns now");
+    let description = format!(
+        "A page examines at most {} of the items that the user ever received. So it may have fewer \
+         items than its limit, or none, although `next` is not null: go on until it is.",
+        settings.limits.max_page_rows
+    );
+    let operation = operation::<User>("list_items_of_user", "Lists the items that a user owns now")
+        .description(Some(description));
     with_path_id::<User>(with_page::<Item>(operation, &settings.limits))
 }
 

@@ -152,7 +152,7 @@ pub(crate) async fn get<R: StoredRow>(
     service: Data<IngestService>,
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
-    let row: R = service.query(async |client| store::find_row(client, id).await).await?;
+    let row: R = service.read(async |session| store::find_row(session, id).await).await?;
     Ok(HttpResponse::Ok().json(row))
 }
 
@@ -169,8 +169,8 @@ pub(crate) async fn list<R: StoredRow>(
 ) -> Result<HttpResponse, ApiError> {
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
     let rows =
-        async |client: &_| store::list_rows::<R>(client, page.after, page.rows_to_read()).await;
-    Ok(HttpResponse::Ok().json(RowPage::new(page, service.query(rows).await?)))
+        async |session: &_| store::list_rows::<R>(session, page.after, page.rows_to_read()).await;
+    Ok(HttpResponse::Ok().json(RowPage::new(page, service.read(rows).await?)))
 }
 
 pub(crate) fn describe_list<R: Resource>(settings: &Settings) -> OperationBuilder {
@@ -186,7 +186,7 @@ pub(crate) async fn delete<R: DeletableRow>(
     service: Data<IngestService>,
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
-    service.query(async |client| store::delete::<R>(client, id).await).await?;
+    service.delete(async |session| store::delete::<R>(session, id).await).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

@@ -1,6 +1,6 @@
 //! Why the database did not do what it was asked.
 
-use postgres_kit::database::{Unavailable, is_away};
+use postgres_kit::database::{Unavailable, describe, is_away};
 
 /// Why rows were not stored, read or deleted.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum DatabaseError {
     /// The database cannot be reached, does not answer in time, or cannot work now. A retry may
     /// succeed.
     #[error("the database does not answer")]
-    Away(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Away(#[source] Unavailable),
     /// Other transactions kept deleting and creating the same rows. A retry may succeed.
     #[error("other requests keep changing the same rows")]
     Contended,
@@ -32,14 +32,32 @@ pub enum DatabaseError {
     },
 }
 
+impl DatabaseError {
+    /// What failed, with what the server, the pooler, the resolver or the network reported: for
+    /// operators. Clients only get the error itself.
+    pub(crate) fn with_report(&self) -> String {
+        match self {
+            Self::Away(error) => format!("{self}: {error}"),
+            Self::Refused(error) => format!("{self}: {}", describe(error)),
+            Self::NotFound(_) | Self::HasTransfers | Self::Contended | Self::Unreadable { .. } => {
+                self.to_string()
+            }
+        }
+    }
+}
+
 impl From<Unavailable> for DatabaseError {
     fn from(error: Unavailable) -> Self {
-        Self::Away(error.into())
+        Self::Away(error)
     }
 }
 
 impl From<tokio_postgres::Error> for DatabaseError {
     fn from(error: tokio_postgres::Error) -> Self {
-        if is_away(&error) { Self::Away(error.into()) } else { Self::Refused(error) }
+        if is_away(&error) {
+            Self::Away(Unavailable::Interrupted(error))
+        } else {
+            Self::Refused(error)
+        }
     }
 }

@@ -8,16 +8,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use deadpool_postgres::Client;
+use postgres_kit::database::{self, Session};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::model::NewRow;
 use crate::rejection::Rejection;
 use crate::store::error::DatabaseError;
 use crate::store::queries::find_rows;
-use crate::store::rows::{Parent, ParentTable, StoredRow, column};
+use crate::store::rows::{Parameter, Parent, ParentTable, StoredRow, column};
 use crate::store::sql;
 
 /// The maximum number of consecutive rounds that leave a row without an outcome although it was
@@ -46,10 +46,10 @@ pub(crate) enum InsertOutcome<R> {
 /// The database. Some of the rows may be stored then; the same call again reports these as
 /// repeated.
 pub(crate) async fn insert<R: StoredRow>(
-    client: &Client,
+    session: &Session,
     rows: &[NewRow<R>],
 ) -> Result<Vec<InsertOutcome<R>>, DatabaseError> {
-    let mut insert = Insert { client, rows, outcomes: vec![None; rows.len()] };
+    let mut insert = Insert { session, rows, outcomes: vec![None; rows.len()] };
     let mut undecided_rounds = 0;
     loop {
         let open = insert.undecided();
@@ -74,15 +74,14 @@ pub(crate) async fn insert<R: StoredRow>(
         // waiting for a synchronous standby, because it was cancelled or because the server is
         // dying, the row is visible, and a failover loses it. Only its own commit waits, and no
         // read does. This commit is later in the log, so when it is replicated, so is the row.
-        let statement = client.prepare_cached(sql::WRITE_TO_LOG).await?;
-        client.execute(&statement, &[]).await?;
+        session.execute(sql::WRITE_TO_LOG, &[]).await?;
     }
     Ok(outcomes)
 }
 
 /// An insert in progress. Rows are named by their index.
 struct Insert<'a, R> {
-    client: &'a Client,
+    session: &'a Session,
     rows: &'a [NewRow<R>],
     outcomes: Vec<Option<InsertOutcome<R>>>,
 }
@@ -121,7 +120,7 @@ impl<R: StoredRow> Insert<'_, R> {
             }
         }
         if !refused.is_empty() {
-            let found = find_rows::<R>(self.client, &refused).await?;
+            let found = find_rows::<R>(self.session, &refused).await?;
             stored.extend(found.into_iter().map(|row| (row.id(), row)));
         }
         let mut not_stored: Vec<usize> = Vec::new();
@@ -149,10 +148,9 @@ impl<R: StoredRow> Insert<'_, R> {
     async fn send(&self, indexes: &[usize]) -> Result<Option<HashSet<Uuid>>, DatabaseError> {
         let rows: Vec<&NewRow<R>> = indexes.iter().map(|index| &self.rows[*index]).collect();
         let parameters = R::parameters(&rows);
-        let parameters: Vec<&(dyn ToSql + Sync)> =
-            parameters.iter().map(|value| &**value as _).collect();
-        let statement = self.client.prepare_cached(R::SQL.insert).await?;
-        match self.client.query(&statement, &parameters).await {
+        let parameters: Vec<database::Parameter<'_>> =
+            parameters.iter().map(Parameter::as_sent).collect();
+        match self.session.query(R::SQL.insert, &parameters).await {
             Ok(created) => Ok(Some(ids(&created)?)),
             Err(error)
                 if matches!(
@@ -172,7 +170,7 @@ impl<R: StoredRow> Insert<'_, R> {
     async fn reject_orphans(&mut self, indexes: &[usize]) -> Result<(), DatabaseError> {
         let references = indexes.iter().flat_map(|index| self.rows[*index].row.references());
         let missing =
-            missing_parents(self.client, references.map(|reference| reference.parent)).await?;
+            missing_parents(self.session, references.map(|reference| reference.parent)).await?;
         for &index in indexes {
             let references = self.rows[index].row.references();
             let unknown =
@@ -187,7 +185,7 @@ impl<R: StoredRow> Insert<'_, R> {
 
 /// The parents that do not exist.
 async fn missing_parents(
-    client: &Client,
+    session: &Session,
     parents: impl Iterator<Item = Parent>,
 ) -> Result<HashSet<Parent>, DatabaseError> {
     let mut missing: HashSet<Parent> = parents.collect();
@@ -195,8 +193,9 @@ async fn missing_parents(
     for table in tables {
         let of_table = missing.iter().filter(|parent| parent.table == table);
         let wanted: Vec<Uuid> = of_table.map(|parent| parent.id).collect();
-        let statement = client.prepare_cached(table.select_existing()).await?;
-        for id in ids(&client.query(&statement, &[&wanted]).await?)? {
+        let existing =
+            session.query(table.select_existing(), &[(&wanted, Type::UUID_ARRAY)]).await?;
+        for id in ids(&existing)? {
             missing.remove(&Parent { table, id });
         }
     }

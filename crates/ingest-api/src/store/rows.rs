@@ -1,7 +1,8 @@
 //! How the types of [`crate::model`] are written to their tables and read back.
 
+use postgres_kit::database;
 use tokio_postgres::Row;
-use tokio_postgres::types::{FromSql, ToSql};
+use tokio_postgres::types::{FromSql, ToSql, Type};
 use uuid::Uuid;
 
 use crate::model::{
@@ -11,8 +12,17 @@ use crate::model::{
 use crate::store::error::DatabaseError;
 use crate::store::sql::{self, RowStatements};
 
-/// A parameter of a statement.
-pub(crate) type Parameter = Box<dyn ToSql + Sync + Send>;
+/// A parameter of an insert: one column of many rows.
+pub(crate) struct Parameter {
+    values: Box<dyn ToSql + Sync + Send>,
+    kind: Type,
+}
+
+impl Parameter {
+    pub(crate) fn as_sent(&self) -> database::Parameter<'_> {
+        (&*self.values, self.kind.clone())
+    }
+}
 
 /// A table that rows of other tables refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,11 +105,13 @@ fn time_column(row: &Row, name: &'static str) -> Result<EventTime, DatabaseError
         .map_err(|error| DatabaseError::Unreadable { column: name, source: error.into() })
 }
 
+/// `kind` is the type of the array.
 fn array<R, T: ToSql + Sync + Send + 'static>(
+    kind: Type,
     rows: &[&NewRow<R>],
     value: impl Fn(&R) -> T,
 ) -> Parameter {
-    Box::new(rows.iter().map(|new| value(&new.row)).collect::<Vec<T>>())
+    Parameter { values: Box::new(rows.iter().map(|new| value(&new.row)).collect::<Vec<T>>()), kind }
 }
 
 impl StoredRow for BaseItem {
@@ -122,7 +134,10 @@ impl StoredRow for BaseItem {
     }
 
     fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter> {
-        vec![array(rows, |row| row.id.0), array(rows, |row| row.description.as_str().to_owned())]
+        vec![
+            array(Type::UUID_ARRAY, rows, |row| row.id.0),
+            array(Type::TEXT_ARRAY, rows, |row| row.description.as_str().to_owned()),
+        ]
     }
 }
 
@@ -139,7 +154,7 @@ impl StoredRow for User {
     }
 
     fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter> {
-        vec![array(rows, |row| row.id.0)]
+        vec![array(Type::UUID_ARRAY, rows, |row| row.id.0)]
     }
 }
 
@@ -166,9 +181,9 @@ impl StoredRow for Item {
 
     fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter> {
         vec![
-            array(rows, |row| row.id.0),
-            array(rows, |row| row.base_item_id.0),
-            array(rows, |row| row.created_at.utc()),
+            array(Type::UUID_ARRAY, rows, |row| row.id.0),
+            array(Type::UUID_ARRAY, rows, |row| row.base_item_id.0),
+            array(Type::TIMESTAMPTZ_ARRAY, rows, |row| row.created_at.utc()),
         ]
     }
 }
@@ -204,10 +219,10 @@ impl StoredRow for Transfer {
 
     fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter> {
         vec![
-            array(rows, |row| row.id.0),
-            array(rows, |row| row.timestamp.utc()),
-            array(rows, |row| row.owner_id.0),
-            array(rows, |row| row.item_id.0),
+            array(Type::UUID_ARRAY, rows, |row| row.id.0),
+            array(Type::TIMESTAMPTZ_ARRAY, rows, |row| row.timestamp.utc()),
+            array(Type::UUID_ARRAY, rows, |row| row.owner_id.0),
+            array(Type::UUID_ARRAY, rows, |row| row.item_id.0),
         ]
     }
 }

@@ -9,8 +9,7 @@ pub(crate) struct RowStatements {
     pub(crate) insert: &'static str,
     /// Selects the rows with the ids `$1`, in any order.
     pub(crate) select: &'static str,
-    /// Selects at most `$2` rows in the order of their ids, starting after the id `$1`, or at the
-    /// first row if it is null.
+    /// Selects at most `$2` rows in the order of their ids, starting at the id `$1`.
     pub(crate) list: &'static str,
 }
 
@@ -30,7 +29,7 @@ WHERE  id = ANY ($1::uuid[])",
     list: "
 SELECT   id, description
 FROM     public.base_items
-WHERE    $1::uuid IS NULL OR id > $1
+WHERE    id >= $1
 ORDER BY id
 LIMIT    $2",
 };
@@ -51,7 +50,7 @@ WHERE  id = ANY ($1::uuid[])",
     list: "
 SELECT   id
 FROM     public.users
-WHERE    $1::uuid IS NULL OR id > $1
+WHERE    id >= $1
 ORDER BY id
 LIMIT    $2",
 };
@@ -74,7 +73,7 @@ WHERE  id = ANY ($1::uuid[])",
     list: "
 SELECT   id, base_item_id, created_at
 FROM     public.items
-WHERE    $1::uuid IS NULL OR id > $1
+WHERE    id >= $1
 ORDER BY id
 LIMIT    $2",
 };
@@ -98,7 +97,7 @@ WHERE  id = ANY ($1::uuid[])"#,
     list: r#"
 SELECT   id, "timestamp", owner_id, item_id
 FROM     public.transfers
-WHERE    $1::uuid IS NULL OR id > $1
+WHERE    id >= $1
 ORDER BY id
 LIMIT    $2"#,
 };
@@ -127,30 +126,67 @@ pub(crate) const TRANSFERS_OF_ITEM: &str = r#"
 SELECT   id, "timestamp", owner_id, item_id
 FROM     public.transfers
 WHERE    item_id = $1
-AND      ($2::uuid IS NULL
-          OR ("timestamp", id) > (SELECT "timestamp", id FROM public.transfers WHERE id = $2))
+AND      ("timestamp", id) > (
+             CASE WHEN $2::uuid IS NULL THEN '-infinity'
+                  ELSE (SELECT "timestamp" FROM public.transfers WHERE id = $2)
+             END,
+             coalesce($2, '00000000-0000-0000-0000-000000000000'))
 ORDER BY "timestamp", id
 LIMIT    $3"#;
 
-/// At most `$3` items that the user `$1` owns, in the order of their ids, starting after the id
-/// `$2`, or at the first one if it is null. The owner of an item is the `owner_id` of its latest
-/// transfer.
+/// The items that the user `$1` owns, in the order of their ids, starting at the id `$2`. The owner
+/// of an item is the `owner_id` of its latest transfer.
+///
+/// Examines the items that the user ever received, one by one: each costs two probes of an index,
+/// and no transfer is read twice. Ends after `$3` items that the user owns, or after `$4` items that
+/// were examined. In the second case, the last row is the last item that was examined, whether the
+/// user owns it or not, and its column `ended` is true.
 pub(crate) const ITEMS_OF_USER: &str = r#"
-SELECT   items.id, items.base_item_id, items.created_at
-FROM     (SELECT DISTINCT item_id
-          FROM   public.transfers
-          WHERE  owner_id = $1
-          AND    ($2::uuid IS NULL OR item_id > $2)) AS received
-JOIN     public.items ON items.id = received.item_id
-CROSS JOIN LATERAL
-         (SELECT   owner_id
-          FROM     public.transfers
-          WHERE    item_id = received.item_id
-          ORDER BY "timestamp" DESC, id DESC
-          LIMIT    1) AS latest
-WHERE    latest.owner_id = $1
-ORDER BY items.id
-LIMIT    $3"#;
+WITH RECURSIVE received (item_id, owned, found, examined) AS (
+    (SELECT   first.item_id, latest.owner_id = $1, (latest.owner_id = $1)::integer, 1
+     FROM     (SELECT   item_id
+               FROM     public.transfers
+               WHERE    owner_id = $1
+               AND      item_id >= $2
+               ORDER BY item_id
+               LIMIT    1) AS first
+     CROSS JOIN LATERAL
+              (SELECT   owner_id
+               FROM     public.transfers
+               WHERE    item_id = first.item_id
+               ORDER BY "timestamp" DESC, id DESC
+               LIMIT    1) AS latest)
+    UNION ALL
+    SELECT   next.item_id,
+             latest.owner_id = $1,
+             found + (latest.owner_id = $1)::integer,
+             examined + 1
+    FROM     received
+    CROSS JOIN LATERAL
+             (SELECT   item_id
+              FROM     public.transfers
+              WHERE    owner_id = $1
+              AND      item_id > received.item_id
+              ORDER BY item_id
+              LIMIT    1) AS next
+    CROSS JOIN LATERAL
+             (SELECT   owner_id
+              FROM     public.transfers
+              WHERE    item_id = next.item_id
+              ORDER BY "timestamp" DESC, id DESC
+              LIMIT    1) AS latest
+    WHERE    found < $3
+    AND      examined < $4
+)
+SELECT   received.item_id AS id,
+         items.base_item_id,
+         items.created_at,
+         received.owned,
+         received.examined >= $4 AS ended
+FROM     received
+LEFT JOIN public.items ON received.owned AND items.id = received.item_id
+WHERE    received.owned OR received.examined >= $4
+ORDER BY received.item_id"#;
 
 /// The latest transfer of the item `$1`.
 pub(crate) const LATEST_TRANSFER_OF_ITEM: &str = r#"

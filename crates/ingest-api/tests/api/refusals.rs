@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::Client;
 use ingest_api::settings::Settings;
 use local_stack::test_database::TestDatabase;
-use postgres_kit::database::Connections;
+use postgres_kit::database::{Connections, Session};
 use serde_json::json;
 use service_kit::settings::{NonZeroDuration, ProgramSettings as _};
 use uuid::Uuid;
@@ -175,14 +174,14 @@ async fn a_connection_whose_statement_was_dropped_is_not_reused() {
     let mut pool = Settings::load().unwrap().pool;
     pool.max_connections = 1.try_into().unwrap();
     let connections = Connections::new(&database.ingest(), &pool, "test").unwrap();
-    let session = async |client: &Client| -> anyhow::Result<i32> {
-        Ok(client.query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?)
+    let process = async |session: &Session| -> anyhow::Result<i32> {
+        Ok(session.query("SELECT pg_backend_pid()", &[]).await?[0].try_get(0)?)
     };
-    let first = connections.run(SOON, session).await.unwrap();
-    let second = connections.run(SOON, session).await.unwrap();
+    let first = connections.run(SOON, process).await.unwrap();
+    let second = connections.run(SOON, process).await.unwrap();
     assert_eq!(second, first, "an idle connection is reused");
-    let sleep = async |client: &Client| -> anyhow::Result<()> {
-        Ok(client.batch_execute("SELECT pg_sleep(600)").await?)
+    let sleep = async |session: &Session| -> anyhow::Result<u64> {
+        Ok(session.execute("SELECT pg_sleep(600)", &[]).await?)
     };
     let observer = database.connect().await;
     let asleep = async {
@@ -193,7 +192,7 @@ async fn a_connection_whose_statement_was_dropped_is_not_reused() {
         slept = connections.run(10 * SOON, sleep) => panic!("the statement must not end: {slept:?}"),
         asleep = tokio::time::timeout(SOON, asleep) => asleep.expect("the statement must start"),
     }
-    assert_ne!(connections.run(SOON, session).await.unwrap(), first);
+    assert_ne!(connections.run(SOON, process).await.unwrap(), first);
 }
 
 /// If a network fails silently, the server does not learn that the client is gone. The long time

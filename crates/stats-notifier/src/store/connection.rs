@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use postgres_kit::database::describe;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -15,7 +16,11 @@ pub(crate) async fn open(config: &Config) -> Result<(Client, ConnectionDriver), 
     let name = config.get_application_name().unwrap_or_default().to_owned();
     let driver = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(error = %error, connection.name = name, "a connection to Postgres ended");
+            tracing::debug!(
+                error = describe(&error),
+                connection.name = name,
+                "a connection to Postgres ended"
+            );
         }
     }));
     Ok((client, driver))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::{ApplyError, InvalidTime, UnknownMetric, UnknownTimeUnit, UnknownTopic};
-use postgres_kit::database::{Unavailable, is_away};
+use postgres_kit::database::{Unavailable, describe, is_away};
 
 use crate::snapshot::InvalidSnapshot;
 
@@ -61,10 +61,6 @@ impl StoreError {
             Self::Schema(_) | Self::NoSnapshot | Self::Corrupt(_) => false,
         }
     }
-}
-
-fn describe(error: &tokio_postgres::Error) -> String {
-    error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 macro_rules! corrupt {

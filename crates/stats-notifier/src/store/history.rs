@@ -1,10 +1,11 @@
 //! Reads one page of a period by one snapshot of the database, so it shows what the live windows of
 //! that snapshot show.
 
-use deadpool_postgres::Client;
 use domain::{Bucket, BucketTime, Topic};
+use postgres_kit::database::{Parameter, Session};
 use statistics_stream::history::HistoryQuery;
 use time::OffsetDateTime;
+use tokio_postgres::types::Type;
 
 use super::error::StoreError;
 use super::row::{bucket, column, time};
@@ -91,14 +92,20 @@ pub(crate) struct KeptBuckets {
 
 /// Reads at most `limit` buckets of a unit longer than the millisecond.
 pub(crate) async fn read_rollups(
-    client: &Client,
+    session: &Session,
     query: HistoryQuery,
     limit: i64,
 ) -> Result<KeptBuckets, StoreError> {
-    let read = client.prepare_cached(READ_ROLLUPS).await?;
     let Topic { metric, unit } = query.topic;
     let [from, to] = [query.from, query.to].map(|time| time.map(OffsetDateTime::from));
-    let rows = client.query(&read, &[&metric.as_str(), &unit.as_str(), &from, &to, &limit]).await?;
+    let parameters: [Parameter<'_>; 5] = [
+        (&metric.as_str(), Type::TEXT),
+        (&unit.as_str(), Type::TEXT),
+        (&from, Type::TIMESTAMPTZ),
+        (&to, Type::TIMESTAMPTZ),
+        (&limit, Type::INT8),
+    ];
+    let rows = session.query(READ_ROLLUPS, &parameters).await?;
     let kept_since = time(rows.first().ok_or(StoreError::NeverCounted)?, 2)?;
     let mut buckets = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -112,14 +119,19 @@ pub(crate) async fn read_rollups(
 
 /// Reads at most `limit` milliseconds of a period. They are kept as long as their events.
 pub(crate) async fn read_milliseconds(
-    client: &Client,
+    session: &Session,
     query: HistoryQuery,
     limit: i64,
 ) -> Result<KeptBuckets, StoreError> {
-    let read = client.prepare_cached(READ_MILLISECONDS).await?;
     let from = OffsetDateTime::from(query.from.unwrap_or(BucketTime::MIN));
     let to = query.to.map(OffsetDateTime::from);
-    let rows = client.query(&read, &[&query.topic.metric.as_str(), &from, &to, &limit]).await?;
+    let parameters: [Parameter<'_>; 4] = [
+        (&query.topic.metric.as_str(), Type::TEXT),
+        (&from, Type::TIMESTAMPTZ),
+        (&to, Type::TIMESTAMPTZ),
+        (&limit, Type::INT8),
+    ];
+    let rows = session.query(READ_MILLISECONDS, &parameters).await?;
     let buckets = rows.iter().map(bucket).collect::<Result<_, StoreError>>()?;
     Ok(KeptBuckets { kept_since: BucketTime::MIN, buckets })
 }

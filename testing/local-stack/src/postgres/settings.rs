@@ -53,6 +53,7 @@ impl ClusterSettings {
             user: self.user.clone(),
             password: SecretString::from(self.password.as_str()),
             connect_timeout: NonZeroDuration::from_millis(5_000),
+            pooler: false,
         }
     }
 
