@@ -105,11 +105,10 @@ impl Verifier {
         report: &mut VerifyReport,
         on_progress: OnProgress<'_>,
     ) -> Result<(), StoreError> {
-        let compare = self.client.prepare(verify::COMPARE_DAY).await?;
-        let mut days = EventDays::with_events_or_rollups(&self.client, metric).await?;
+        let mut days = EventDays::with_events_or_rollups(&self.client, metric);
         while let Some(day) = days.next().await? {
             let started = Instant::now();
-            verify::compare_day(&self.client, &compare, metric, day, report).await?;
+            verify::compare_day(&self.client, metric, day, report).await?;
             tokio::time::sleep(pause_after(mode, started.elapsed())).await;
             on_progress(days.progress(day, report.events));
         }

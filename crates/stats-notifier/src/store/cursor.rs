@@ -25,12 +25,13 @@ const READ_VALID_CURSOR: &str = "SELECT snapshot::text FROM public.valid_rollup_
 impl Store {
     /// Begins the next term. All earlier terms are over: their leaders can no longer write.
     pub async fn begin_term(&self) -> Result<i64, StoreError> {
-        self.with_timeout(async { column(&self.client.query_one(BEGIN_TERM, &[]).await?, 0) }).await
+        self.with_timeout(async { column(&self.client.query_typed_one(BEGIN_TERM, &[]).await?, 0) })
+            .await
     }
 
     /// Checks that `term` is still the current one.
     pub async fn check_term(&self, term: i64) -> Result<(), StoreError> {
-        let read = async { column::<i64>(&self.client.query_one(READ_TERM, &[]).await?, 0) };
+        let read = async { column::<i64>(&self.client.query_typed_one(READ_TERM, &[]).await?, 0) };
         let current = self.with_timeout(read).await?;
         if current == term { Ok(()) } else { Err(StoreError::Deposed(term)) }
     }
@@ -39,7 +40,7 @@ impl Store {
     /// database: then they must be counted again.
     pub async fn stored_cursor(&self) -> Result<Option<Snapshot>, StoreError> {
         let read = async {
-            let row = self.client.query_opt(READ_VALID_CURSOR, &[]).await?;
+            let row = self.client.query_typed_opt(READ_VALID_CURSOR, &[]).await?;
             row.map(|row| parsed(&row, 0)).transpose()
         };
         self.with_timeout(read).await

@@ -4,8 +4,10 @@
 //! progress, and a long history needs no more memory than a short one.
 
 use domain::{BucketTime, Metric, TimeUnit};
+use postgres_kit::database::Parameter;
 use time::OffsetDateTime;
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use super::error::StoreError;
 use super::row::column;
@@ -62,7 +64,7 @@ pub(crate) struct EventDays<'a> {
     client: &'a Client,
     metric: Metric,
     /// Finds the first moment of the next day.
-    next: Statement,
+    next: &'static str,
     /// The start of the search for the next day; `None` after the last representable day.
     from: Option<BucketTime>,
     /// The number of days that were visited.
@@ -73,31 +75,26 @@ pub(crate) struct EventDays<'a> {
 
 impl<'a> EventDays<'a> {
     /// Visits the days with events.
-    pub(crate) async fn with_events(
-        client: &'a Client,
-        metric: Metric,
-    ) -> Result<Self, StoreError> {
-        Self::new(client, metric, NEXT_EVENT).await
+    pub(crate) const fn with_events(client: &'a Client, metric: Metric) -> Self {
+        Self::new(client, metric, NEXT_EVENT)
     }
 
     /// Visits the days with events, or with a rollup of a unit up to the day.
-    pub(crate) async fn with_events_or_rollups(
-        client: &'a Client,
-        metric: Metric,
-    ) -> Result<Self, StoreError> {
-        Self::new(client, metric, NEXT_EVENT_OR_ROLLUP).await
+    pub(crate) const fn with_events_or_rollups(client: &'a Client, metric: Metric) -> Self {
+        Self::new(client, metric, NEXT_EVENT_OR_ROLLUP)
     }
 
-    async fn new(client: &'a Client, metric: Metric, next: &str) -> Result<Self, StoreError> {
-        let next = client.prepare(next).await?;
-        Ok(Self { client, metric, next, from: Some(BucketTime::MIN), count: 0, span: None })
+    const fn new(client: &'a Client, metric: Metric, next: &'static str) -> Self {
+        Self { client, metric, next, from: Some(BucketTime::MIN), count: 0, span: None }
     }
 
     /// The start of the next day.
     pub(crate) async fn next(&mut self) -> Result<Option<BucketTime>, StoreError> {
         let Some(from) = self.from else { return Ok(None) };
         let from = OffsetDateTime::from(from);
-        let row = self.client.query_one(&self.next, &[&self.metric.as_str(), &from]).await?;
+        let metric: Parameter<'_> = (&self.metric.as_str(), Type::TEXT);
+        let after = [metric.clone(), (&from, Type::TIMESTAMPTZ)];
+        let row = self.client.query_typed_one(self.next, &after).await?;
         let Some(day) = day(&row)? else {
             self.from = None;
             return Ok(None);
@@ -105,7 +102,7 @@ impl<'a> EventDays<'a> {
         self.from = BucketTime::from_unix_milliseconds(day.unix_milliseconds() + DAY).ok();
         self.count += 1;
         if self.span.is_none() {
-            let row = self.client.query_one(LAST_EVENT, &[&self.metric.as_str()]).await?;
+            let row = self.client.query_typed_one(LAST_EVENT, &[metric]).await?;
             self.span = Some((day, self::day(&row)?.unwrap_or(day)));
         }
         Ok(Some(day))

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use postgres_kit::database::Parameter;
 use postgres_kit::locks::{AdvisoryLock, GATE, LEAD};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 
 use super::error::StoreError;
 use super::row::column;
@@ -30,7 +32,7 @@ impl Store {
     /// has taken the lead.
     pub async fn set_lock_timeout(&self, timeout: Duration) -> Result<(), StoreError> {
         let timeout = format!("{}ms", timeout.as_millis());
-        self.client.query_one(SET_LOCK_TIMEOUT, &[&timeout]).await?;
+        self.client.query_typed_one(SET_LOCK_TIMEOUT, &[(&timeout, Type::TEXT)]).await?;
         Ok(())
     }
 
@@ -38,7 +40,8 @@ impl Store {
     ///
     /// A session that waits gets the lock before all sessions that only try.
     pub async fn wait_for_lead(&self) -> Result<bool, StoreError> {
-        match self.client.query_one(WAIT_FOR_LOCK, &[&LEAD.class, &LEAD.purpose]).await {
+        let lead: [Parameter<'_>; 2] = [(&LEAD.class, Type::INT4), (&LEAD.purpose, Type::INT4)];
+        match self.client.query_typed_one(WAIT_FOR_LOCK, &lead).await {
             Ok(_) => {
                 self.client.batch_execute(RESET_LOCK_TIMEOUT).await?;
                 Ok(true)
@@ -60,8 +63,8 @@ impl Store {
 
     async fn call(&self, function: &str, lock: AdvisoryLock) -> Result<bool, StoreError> {
         let call = async {
-            let row = self.client.query_one(function, &[&lock.class, &lock.purpose]).await?;
-            column(&row, 0)
+            let lock: [Parameter<'_>; 2] = [(&lock.class, Type::INT4), (&lock.purpose, Type::INT4)];
+            column(&self.client.query_typed_one(function, &lock).await?, 0)
         };
         self.with_timeout(call).await
     }

@@ -2,6 +2,7 @@
 
 use domain::{Changes, Retention};
 use futures_util::TryStreamExt;
+use tokio_postgres::types::Type;
 
 use super::error::StoreError;
 use super::row::{column, parsed, time};
@@ -59,8 +60,8 @@ impl Store {
         cursor: &Snapshot,
         retention: Retention,
     ) -> Result<TickResult, StoreError> {
-        let statement = self.client.prepare(&self.statements.tick).await?;
-        let stream = self.client.query_raw(&statement, [cursor.to_string()]).await?;
+        let parameters = [(cursor.to_string(), Type::TEXT)];
+        let stream = self.client.query_typed_raw(&self.statements.tick, parameters).await?;
         let mut stream = std::pin::pin!(stream);
         let mut snapshot = None;
         let mut rows = 0;
@@ -107,6 +108,7 @@ impl Store {
 
     /// The size of the change log on disk in bytes, with its index.
     pub async fn log_bytes(&self) -> Result<i64, StoreError> {
-        self.with_timeout(async { column(&self.client.query_one(LOG_BYTES, &[]).await?, 0) }).await
+        self.with_timeout(async { column(&self.client.query_typed_one(LOG_BYTES, &[]).await?, 0) })
+            .await
     }
 }

@@ -91,7 +91,7 @@ impl Store {
         on_progress: OnProgress<'_>,
     ) -> Result<(), StoreError> {
         let count_day = self.client.prepare(COUNT_DAY).await?;
-        let mut days = EventDays::with_events(&self.client, metric).await?;
+        let mut days = EventDays::with_events(&self.client, metric);
         while let Some(day) = days.next().await? {
             let start = OffsetDateTime::from(day);
             let row = self.client.query_one(&count_day, &[&metric.as_str(), &start]).await?;

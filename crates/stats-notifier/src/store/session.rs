@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use postgres_kit::database::DatabaseSettings;
+use postgres_kit::database::{DatabaseSettings, Parameter};
 use tokio_postgres::Client;
 use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::types::Type;
 
 use super::connection::{ConnectionDriver, open, with_timeout};
 use super::error::StoreError;
@@ -47,13 +48,15 @@ pub(crate) struct SessionId {
 
 impl SessionId {
     pub(crate) async fn read(client: &Client) -> Result<Self, StoreError> {
-        let row = client.query_one(READ_SESSION_ID, &[]).await?;
+        let row = client.query_typed_one(READ_SESSION_ID, &[]).await?;
         Ok(Self { process: column(&row, 0)?, started: column(&row, 1)? })
     }
 
     /// Whether the server that `client` is connected to has this session.
     pub(crate) async fn is_known_to(&self, client: &Client) -> Result<bool, StoreError> {
-        Ok(client.query_opt(FIND_SESSION, &[&self.process, &self.started]).await?.is_some())
+        let session: [Parameter<'_>; 2] =
+            [(&self.process, Type::INT4), (&self.started, Type::TEXT)];
+        Ok(client.query_typed_opt(FIND_SESSION, &session).await?.is_some())
     }
 }
 

@@ -5,9 +5,11 @@
 //! only a verification during which nothing may change needs one transaction for everything.
 
 use domain::{BucketTime, Metric, Topic};
+use postgres_kit::database::Parameter;
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use super::error::StoreError;
 use super::row::{column, parsed, time};
@@ -25,7 +27,7 @@ const IS_COUNTED: &str = "SELECT EXISTS (SELECT FROM public.valid_rollup_cursor)
 /// mismatches and of events; the others are mismatches.
 ///
 /// `$1` is the metric, `$2` the start of the day, `$3` the most mismatches to return.
-pub(crate) const COMPARE_DAY: &str = "
+pub(super) const COMPARE_DAY: &str = "
     WITH counted AS (
         SELECT unit, bucket, sum(count) AS count
         FROM (
@@ -162,20 +164,22 @@ impl VerifyReport {
 
 /// Whether the rollups belong to this database.
 pub(crate) async fn is_counted(client: &Client) -> Result<bool, StoreError> {
-    column(&client.query_one(IS_COUNTED, &[]).await?, 0)
+    column(&client.query_typed_one(IS_COUNTED, &[]).await?, 0)
 }
 
-/// `compare` is the prepared [`COMPARE_DAY`].
 pub(crate) async fn compare_day(
     client: &Client,
-    compare: &Statement,
     metric: Metric,
     day: BucketTime,
     report: &mut VerifyReport,
 ) -> Result<(), StoreError> {
     let start = OffsetDateTime::from(day);
-    let rows =
-        client.query(compare, &[&metric.as_str(), &start, &i64::from(REPORTED_MISMATCHES)]).await?;
+    let parameters: [Parameter<'_>; 3] = [
+        (&metric.as_str(), Type::TEXT),
+        (&start, Type::TIMESTAMPTZ),
+        (&i64::from(REPORTED_MISMATCHES), Type::INT8),
+    ];
+    let rows = client.query_typed(COMPARE_DAY, &parameters).await?;
     report.add(metric, &rows)
 }
 
@@ -184,9 +188,9 @@ pub(crate) async fn compare_longer_units(
     metric: Metric,
     report: &mut VerifyReport,
 ) -> Result<(), StoreError> {
-    let rows = client
-        .query(COMPARE_LONGER_UNITS, &[&metric.as_str(), &i64::from(REPORTED_MISMATCHES)])
-        .await?;
+    let parameters: [Parameter<'_>; 2] =
+        [(&metric.as_str(), Type::TEXT), (&i64::from(REPORTED_MISMATCHES), Type::INT8)];
+    let rows = client.query_typed(COMPARE_LONGER_UNITS, &parameters).await?;
     report.add(metric, &rows)
 }
 

@@ -17,7 +17,7 @@ fn add_read_tables(node: &Value, tables: &mut Vec<String>) {
     }
 }
 
-/// The pool and the leader keep prepared statements, which Postgres may plan without the values of
+/// The pool keeps prepared statements, which Postgres may plan without the values of
 /// their parameters. Such a plan has both tables of the view `events`, and skips one of them.
 #[tokio::test]
 async fn a_generic_plan_reads_the_events_of_one_metric_from_one_table() {
