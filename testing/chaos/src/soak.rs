@@ -14,7 +14,9 @@ use local_stack::postgres::Installation;
 use local_stack::stack::{ServiceKind, Variable};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use reqwest::Method;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use self::clients::Clients;
 use self::samples::{Sampler, descriptors};
@@ -232,15 +234,16 @@ async fn fill_pools(system: &System) {
     let client = reqwest::Client::new();
     let mut urls = Vec::new();
     for number in [1, 2] {
-        urls.push(format!(
-            "{}/items?limit=1",
-            system.stack.url(ServiceKind::IngestApi.replica(number))
-        ));
+        let ingest_api = system.stack.url(ServiceKind::IngestApi.replica(number));
+        urls.push((Method::GET, format!("{ingest_api}/items?limit=1")));
+        // Writes have a pool of their own. There is no such item.
+        urls.push((Method::DELETE, format!("{ingest_api}/items/{}", Uuid::nil())));
         let notifier = system.stack.internal_url(ServiceKind::StatsNotifier.replica(number));
-        urls.push(format!("{notifier}/internal/v1/history/transfers/hour?limit=1"));
+        let history = format!("{notifier}/internal/v1/history/transfers/hour?limit=1");
+        urls.push((Method::GET, history));
     }
     let urls = urls.iter().flat_map(|url| std::iter::repeat_n(url, BURST));
-    let requests = urls.map(|url| client.get(url).send());
+    let requests = urls.map(|(method, url)| client.request(method.clone(), url).send());
     // The responses do not matter.
     drop(join_all(requests).await);
 }

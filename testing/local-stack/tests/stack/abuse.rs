@@ -47,8 +47,8 @@ const QUIET_TOLERANCE: Duration = Duration::from_secs(3);
 /// Bytes of memory that a process may keep, such as buffers of its allocator.
 const MEMORY_TOLERANCE: usize = 16_000_000;
 
-/// Files that a process may keep open, such as the connections of its pool.
-const FILES_TOLERANCE: usize = 24;
+/// Files that a process may keep open, such as the connections of its pools.
+const FILES_TOLERANCE: usize = 32;
 
 /// A stream that begins with a large snapshot.
 const PATH: &str = "/statistics/item-creation/millisecond";

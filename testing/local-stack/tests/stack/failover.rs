@@ -32,8 +32,9 @@ use crate::support::{DEADLINE, until};
 const PAIR: Replicas = Replicas { stats_notifier: 2, ..Replicas::ONE };
 
 /// The pools soon replace a connection, even one that works.
-const CONNECTION_LIFETIME: [Variable<'_>; 2] = [
+const CONNECTION_LIFETIME: [Variable<'_>; 3] = [
     (ServiceKind::IngestApi, "NEWCYCLE__POOL__CONNECTION_LIFETIME", "1s"),
+    (ServiceKind::IngestApi, "NEWCYCLE__READ_POOL__CONNECTION_LIFETIME", "1s"),
     (ServiceKind::StatsNotifier, "NEWCYCLE__HISTORY__POOL__CONNECTION_LIFETIME", "1s"),
 ];
 
