@@ -4,6 +4,7 @@
 
 mod bulk;
 mod openapi;
+mod owned_items;
 mod refusals;
 mod rows;
 mod support;
