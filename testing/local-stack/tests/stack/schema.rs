@@ -1,12 +1,36 @@
-//! Services refuse to start on an unknown schema version, and say what to do.
+//! Services refuse to start on an unknown schema version, and go on when tables change.
 
 use std::sync::Arc;
 
-use local_stack::stack::{Replicas, ServiceKind, Stack};
+use local_stack::stack::{Replicas, ServiceKind, Stack, Variable};
 use local_stack::test_database::TestDatabase;
 use parking_lot::Mutex;
+use serde_json::json;
+use uuid::Uuid;
 
-use crate::support::{DEADLINE, settings, until};
+use crate::support::{DEADLINE, settings, start_with, until};
+
+/// Each pool has one connection, which stays, so that its prepared statements are used again.
+const ONE_CONNECTION: [Variable<'_>; 6] = [
+    (ServiceKind::IngestApi, "NEWCYCLE__POOL__CONNECTION_LIFETIME", "1h"),
+    (ServiceKind::IngestApi, "NEWCYCLE__READ_POOL__CONNECTION_LIFETIME", "1h"),
+    (ServiceKind::StatsNotifier, "NEWCYCLE__HISTORY__POOL__CONNECTION_LIFETIME", "1h"),
+    (ServiceKind::IngestApi, "NEWCYCLE__POOL__MAX_CONNECTIONS", "1"),
+    (ServiceKind::IngestApi, "NEWCYCLE__READ_POOL__MAX_CONNECTIONS", "1"),
+    (ServiceKind::StatsNotifier, "NEWCYCLE__HISTORY__POOL__MAX_CONNECTIONS", "1"),
+];
+
+const TABLES: [&str; 9] = [
+    "base_items",
+    "users",
+    "items",
+    "transfers",
+    "count_log",
+    "rollup",
+    "rollup_cursor",
+    "rollup_unit",
+    "refinery_schema_history",
+];
 
 /// Starts one replica of a service on a database whose schema was changed, and returns what it
 /// logs.
@@ -47,4 +71,88 @@ async fn a_missing_older_or_newer_schema_is_refused() {
             assert!(texts.iter().all(|text| logged.contains(text)), "{service}: {logged}");
         }
     }
+}
+
+/// Sends one request of each kind that reads or writes the tables.
+async fn use_every_statement(stack: &Stack, base_item: Uuid) {
+    let [ingest, gateway] =
+        [ServiceKind::IngestApi, ServiceKind::SseGateway].map(|service| stack.url(service));
+    let client = reqwest::Client::new();
+    let [user, item, transfer] = [0; 3].map(|_| Uuid::now_v7());
+    let posts = [
+        ("/base-items", json!({ "id": base_item, "description": "a thing" })),
+        ("/users", json!({ "id": user })),
+        ("/items", json!({ "id": item, "base_item_id": base_item })),
+        ("/transfers", json!({ "id": transfer, "item_id": item, "owner_id": user })),
+    ];
+    // The second time, each row is read back.
+    for (path, body) in posts.iter().chain(&posts) {
+        let request = client.post(format!("{ingest}{path}"));
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        let answer = request.send().await.unwrap();
+        assert!(answer.status().is_success(), "{path}: {}", answer.text().await.unwrap());
+    }
+    let gets = [
+        format!("{ingest}/base-items?limit=1"),
+        format!("{ingest}/base-items/{base_item}"),
+        format!("{ingest}/users?limit=1"),
+        format!("{ingest}/users/{user}/items"),
+        format!("{ingest}/items?limit=1"),
+        format!("{ingest}/items/{item}/owner"),
+        format!("{ingest}/items/{item}/transfers"),
+        format!("{ingest}/transfers?limit=1"),
+        format!("{gateway}/statistics/transfers/day?from=2024-01-01T00:00:00Z"),
+        format!("{gateway}/statistics/transfers/millisecond?from=2024-01-01T00:00:00Z"),
+    ];
+    for url in gets {
+        let answer = client.get(&url).header("accept", "application/json").send().await.unwrap();
+        assert!(answer.status().is_success(), "{url}: {}", answer.text().await.unwrap());
+    }
+    for path in [format!("/transfers/{transfer}"), format!("/items/{item}")] {
+        let answer = client.delete(format!("{ingest}{path}")).send().await.unwrap();
+        assert_eq!(answer.status(), 204, "{path}");
+    }
+}
+
+async fn metrics(stack: &Stack, service: ServiceKind) -> String {
+    let url = format!("{}/metrics", stack.internal_url(service));
+    reqwest::get(url).await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_table_fails_no_request_and_ends_no_term() {
+    let database = TestDatabase::create().await;
+    let mut settings = settings(database.superuser(), Replicas::ONE);
+    settings.set(&ONE_CONNECTION);
+    let stack = start_with(settings).await;
+    let base_item = Uuid::now_v7();
+    use_every_statement(&stack, base_item).await;
+    let owner = database.connect().await;
+    for table in TABLES {
+        let add = format!("ALTER TABLE {table} ADD COLUMN added integer NOT NULL DEFAULT 7");
+        owner.batch_execute(&add).await.unwrap();
+        use_every_statement(&stack, base_item).await;
+    }
+    // Statements name their columns, so no plan has become stale.
+    let replanned = |pool: &str, times: u64| {
+        format!("ingest_replanned_statements_total{{pool=\"{pool}\"}} {times}\n")
+    };
+    let before = metrics(&stack, ServiceKind::IngestApi).await;
+    for pool in ["read", "write"] {
+        assert!(before.contains(&replanned(pool, 0)), "{before}");
+    }
+    // Another type makes the plans of all statements stale that return the column. The first of
+    // them is sent again, and the others are prepared again before they are needed.
+    owner
+        .batch_execute("ALTER TABLE base_items ALTER COLUMN description TYPE varchar(1000)")
+        .await
+        .unwrap();
+    use_every_statement(&stack, base_item).await;
+    let after = metrics(&stack, ServiceKind::IngestApi).await;
+    for pool in ["read", "write"] {
+        assert!(after.contains(&replanned(pool, 1)), "{after}");
+    }
+    let notifier = metrics(&stack, ServiceKind::StatsNotifier).await;
+    assert!(notifier.contains("notifier_terms_total 1\n"), "{notifier}");
+    assert!(notifier.contains("notifier_history_replanned_statements_total 0\n"), "{notifier}");
 }
