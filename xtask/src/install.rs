@@ -10,6 +10,9 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+/// Decides whether a package may start its service (Debian's invoke-rc.d).
+const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
+
 /// Installs what is missing on this machine, unless the developer refuses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Installer {
@@ -44,6 +47,23 @@ impl Installer {
         let environment = ["env", "DEBIAN_FRONTEND=noninteractive"];
         let install = ["apt-get", "install", "-y", "-q", "--no-install-recommends"];
         as_root(&[&environment, &install[..], packages].concat())
+    }
+
+    /// Installs a package with a server that tests start themselves. The package's own service does
+    /// not start, now or with the machine.
+    pub(crate) fn package_without_service(self, package: &str) -> anyhow::Result<()> {
+        self.check_allowed(package)?;
+        // Debian's way to keep packages from starting services. A file that exists has the same
+        // purpose, and stays.
+        let refuse = r#"test -e "$0" || {
+            printf '#!/bin/sh\nexit 101\n' > "$0" && chmod 755 "$0" && touch "$0.newcycle"
+        }"#;
+        let allow = r#"if test -e "$0.newcycle"; then rm -f "$0" "$0.newcycle"; fi"#;
+        as_root(&["sh", "-c", refuse, SERVICE_POLICY])?;
+        let installed = self.packages(&[package]);
+        as_root(&["sh", "-c", allow, SERVICE_POLICY])?;
+        installed?;
+        as_root(&["update-rc.d", package, "disable"])
     }
 
     /// Installs the package of each program that is not on PATH.

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use local_stack::pooler::PgBouncer;
 
 use crate::command::{cargo, step};
 use crate::install::Installer;
@@ -31,6 +32,9 @@ pub(crate) async fn run(arguments: &[String], installer: Installer) -> anyhow::R
     step("building the tests", cargo(&["test", "--workspace", "--locked", "--no-run"])).await?;
     check_ignored().await?;
     installer.programs(&PROGRAMS)?;
+    if PgBouncer::find().is_none() {
+        installer.package_without_service("pgbouncer")?;
+    }
     python::check_on_path()?;
     // The examples' TypeScript compiler.
     Npm::ensure("docs/examples", installer).await?;

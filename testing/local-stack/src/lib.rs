@@ -2,6 +2,7 @@
 //! and benchmarks.
 
 pub mod link;
+pub mod pooler;
 pub mod ports;
 pub mod postgres;
 pub mod process;

@@ -11,6 +11,7 @@ mod head;
 mod operations;
 mod outage;
 mod own_postgres;
+mod pooler;
 mod reference;
 mod replicas;
 mod restore;
