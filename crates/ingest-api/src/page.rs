@@ -86,8 +86,8 @@ pub(crate) struct RowPage<R> {
 }
 
 impl<R: Resource> RowPage<R> {
-    /// As [`RowPage::new`], if the search for rows may have ended early: at the id `ended_at`, after
-    /// which the next page continues.
+    /// As [`RowPage::new`], if the search for rows may have ended early: at the id `ended_at`,
+    /// after which the next page continues.
     pub(crate) fn ended_at(query: PageQuery, rows: Vec<R>, ended_at: Option<Uuid>) -> Self {
         let page = Self::new(query, rows);
         Self { next: page.next.or(ended_at), ..page }

@@ -16,8 +16,8 @@
 //! Anyone may change the columns of a table while the services run, and Postgres then refuses
 //! statements that were prepared before. So a session of this service prepares statements only in
 //! the transaction that runs them, which holds the table's lock from then on. Outside of
-//! transactions, statements are sent unnamed (`query_typed`): Postgres reads and runs them under one
-//! lock. The pool for history prepares a statement again if that happens
+//! transactions, statements are sent unnamed (`query_typed`): Postgres reads and runs them under
+//! one lock. The pool for history prepares a statement again if that happens
 //! ([`postgres_kit::session`]).
 //!
 //! Transaction ids and snapshots travel as text, because tokio-postgres knows neither type.

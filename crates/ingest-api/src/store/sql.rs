@@ -137,10 +137,10 @@ LIMIT    $3"#;
 /// The items that the user `$1` owns, in the order of their ids, starting at the id `$2`. The owner
 /// of an item is the `owner_id` of its latest transfer.
 ///
-/// Examines the items that the user ever received, one by one: each costs two probes of an index,
-/// and no transfer is read twice. Ends after `$3` items that the user owns, or after `$4` items that
-/// were examined. In the second case, the last row is the last item that was examined, whether the
-/// user owns it or not, and its column `ended` is true.
+/// Examines the items that the user ever received, one by one. Each costs two probes of an index.
+/// Ends after `$3` items that the user owns, or after `$4` items that were examined. In the second
+/// case, the last row is the last item that was examined, whether the user owns it or not, and its
+/// column `ended` is true.
 pub(crate) const ITEMS_OF_USER: &str = r#"
 WITH RECURSIVE received (item_id, owned, found, examined) AS (
     (SELECT   first.item_id, latest.owner_id = $1, (latest.owner_id = $1)::integer, 1
