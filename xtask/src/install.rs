@@ -10,6 +10,8 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+const APT_GET: &str = "/usr/bin/apt-get";
+
 /// Decides whether a package may start its service (Debian's invoke-rc.d).
 const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
 
@@ -38,7 +40,7 @@ impl Installer {
     /// missing.
     pub(crate) fn packages(self, packages: &[&str]) -> anyhow::Result<()> {
         let names = packages.join(" ");
-        if !Path::new("/usr/bin/apt-get").exists() {
+        if !Path::new(APT_GET).exists() {
             bail!("{names} is missing: install it yourself, then try again");
         }
         self.check_allowed(&names)?;
@@ -53,6 +55,9 @@ impl Installer {
     /// not start, now or with the machine.
     pub(crate) fn package_without_service(self, package: &str) -> anyhow::Result<()> {
         self.check_allowed(package)?;
+        if !Path::new(APT_GET).exists() {
+            return self.packages(&[package]);
+        }
         // Debian's way to keep packages from starting services. A file that exists has the same
         // purpose, and stays.
         let refuse = r#"test -e "$0" || {

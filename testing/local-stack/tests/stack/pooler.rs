@@ -1,4 +1,5 @@
-//! ingest-api behind PgBouncer, which shares a few sessions of the server between all connections.
+//! ingest-api behind `PgBouncer`, which shares a few sessions of the server between all
+//! connections.
 
 use std::process::Command;
 use std::sync::Arc;
