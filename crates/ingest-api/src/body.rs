@@ -1,18 +1,23 @@
-//! Reads request bodies, bounded in length and in time.
+//! Reads request bodies, bounded in length and in time, and decompresses them.
 //!
-//! Every body passes through [`parts`], which bounds the wait for each part. The body of a single
-//! row is then read [`whole`]: it has a maximum length and a deadline. An upload may be of any
-//! length and take any time, so it has a minimum rate instead ([`with_minimum_rate`]).
+//! Every wait for a part of a body is bounded. The body of a single row is read [`Body::whole`]: it
+//! has a maximum length and a deadline. An upload may be of any length and take any time, so it has
+//! a minimum rate instead ([`Body::require_rate`]). Lengths are of what is decoded; the rate is of
+//! what arrives.
 
 use std::time::Duration;
 
 use actix_web::error::PayloadError;
 use actix_web::web::Payload;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
-use tokio::time::{Instant, timeout};
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout_at};
 
+use crate::array::is_space;
+use crate::encoding::{ContentCoding, DecodeError, Decoder};
 use crate::settings::Limits;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -20,9 +25,12 @@ pub enum BodyError {
     /// The body of a single row is longer than this number of bytes.
     #[error("the body is longer than {0} bytes")]
     TooLong(usize),
-    /// The connection failed, or the body is not encoded as its headers say.
+    /// The connection failed, or the body is not framed as its headers say.
     #[error("the body could not be read: {0}")]
     Broken(#[source] PayloadError),
+    /// The body is not compressed as its headers say.
+    #[error("the body could not be decompressed: {0}")]
+    Encoded(#[source] DecodeError),
     /// No part of the body arrived for this long.
     #[error("the body could not be read: no data arrived for {} ms", .0.as_millis())]
     Idle(Duration),
@@ -42,48 +50,183 @@ impl BodyError {
             Self::Broken(error) => {
                 matches!(error, PayloadError::Incomplete(_) | PayloadError::Io(_))
             }
-            Self::TooLong(_) => false,
+            Self::TooLong(_) | Self::Encoded(_) => false,
         }
     }
 }
 
-/// The parts of a body as they arrive. Ends with an error if no part arrives within `idle_timeout`.
-pub(crate) fn parts(
-    body: Payload,
+/// A body that is still arriving.
+pub(crate) struct Body {
+    payload: Payload,
+    coding: ContentCoding,
+    decoder: Decoder,
+    began: Instant,
     idle_timeout: Duration,
-) -> impl Stream<Item = Result<Bytes, BodyError>> {
-    futures_util::stream::unfold(Some(body), move |body| async move {
-        let mut body = body?;
-        match timeout(idle_timeout, body.next()).await {
-            Ok(None) => None,
-            Ok(Some(Ok(part))) => Some((Ok(part), Some(body))),
-            Ok(Some(Err(error))) => Some((Err(BodyError::Broken(error)), None)),
-            Err(_) => Some((Err(BodyError::Idle(idle_timeout)), None)),
-        }
-    })
+    /// When the wait for the next part began.
+    waiting_since: Option<Instant>,
+    min_rate: Option<MinimumRate>,
+    /// What has arrived and is not decoded.
+    received: Bytes,
+    /// What was decoded and then put back.
+    put_back: Bytes,
+    has_ended: bool,
+    /// Other connections have not had their turn since the last part was decoded.
+    has_decoded: bool,
 }
 
-/// The same parts. Ends with an error if they arrive more slowly than `min_bytes_per_second`.
-///
-/// Only the time spent waiting for the client counts, not the time in which the service commits
-/// rows.
-pub(crate) fn with_minimum_rate(
-    parts: impl Stream<Item = Result<Bytes, BodyError>>,
-    min_bytes_per_second: u32,
-    window: Duration,
-) -> impl Stream<Item = Result<Bytes, BodyError>> {
-    let start = (Box::pin(parts), MinimumRate::new(min_bytes_per_second, window));
-    futures_util::stream::try_unfold(start, |(mut parts, mut rate)| async move {
-        let since = Instant::now();
-        let Some(part) = parts.next().await else { return Ok(None) };
-        let part = part?;
-        rate.record(part.len(), since.elapsed())?;
-        Ok(Some((part, (parts, rate))))
-    })
+impl Body {
+    /// # Errors
+    /// There is no memory for a decoder.
+    pub(crate) fn new(
+        payload: Payload,
+        coding: ContentCoding,
+        limits: &Limits,
+    ) -> Result<Self, BodyError> {
+        Ok(Self {
+            payload,
+            coding,
+            decoder: Decoder::new(coding).map_err(BodyError::Encoded)?,
+            began: Instant::now(),
+            idle_timeout: limits.body_idle_timeout.get(),
+            waiting_since: None,
+            min_rate: None,
+            received: Bytes::new(),
+            put_back: Bytes::new(),
+            has_ended: false,
+            has_decoded: false,
+        })
+    }
+
+    pub(crate) const fn coding(&self) -> ContentCoding {
+        self.coding
+    }
+
+    /// From now on, [`Self::next`] fails if the body arrives more slowly.
+    ///
+    /// Only the time spent waiting for the client counts, not the time in which the service commits
+    /// rows.
+    pub(crate) const fn require_rate(&mut self, min_bytes_per_second: u32) {
+        self.min_rate = Some(MinimumRate::new(min_bytes_per_second, self.idle_timeout));
+    }
+
+    /// The next part, decoded. `None` after the last one.
+    ///
+    /// Nothing is lost if the future is dropped.
+    ///
+    /// # Errors
+    /// The body cannot be read, or does not arrive in time.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        if !self.put_back.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.put_back)));
+        }
+        loop {
+            // A part that arrived may become a thousand times as long. The worker has other
+            // connections, and this may be the only place where their turn comes.
+            if self.has_decoded {
+                tokio::task::yield_now().await;
+                self.has_decoded = false;
+            }
+            let part = if let Some(part) =
+                self.decoder.step(&mut self.received).map_err(BodyError::Encoded)?
+            {
+                self.has_decoded = self.coding != ContentCoding::Identity;
+                part
+            } else if self.has_ended {
+                return Ok(None);
+            } else if let Some(received) = self.receive().await? {
+                self.received = received;
+                continue;
+            } else {
+                self.has_ended = true;
+                self.decoder.finish().map_err(BodyError::Encoded)?
+            };
+            if !part.is_empty() {
+                return Ok(Some(part));
+            }
+        }
+    }
+
+    /// The next part as it arrives.
+    async fn receive(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        let part = match timeout_at(since + self.idle_timeout, self.payload.next()).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(part)) => part.map_err(BodyError::Broken)?,
+            Err(_) => return Err(BodyError::Idle(self.idle_timeout)),
+        };
+        self.waiting_since = None;
+        if let Some(rate) = &mut self.min_rate {
+            rate.record(part.len(), since.elapsed())?;
+        }
+        Ok(Some(part))
+    }
+
+    /// Whether the body is an array. If so, the next part begins after the opening bracket. If not,
+    /// it begins where the body does.
+    ///
+    /// # Errors
+    /// Up to the first byte that is no white space, the limits of a single row apply.
+    pub(crate) async fn is_array(&mut self, limits: &Limits) -> Result<bool, BodyError> {
+        self.before_deadline(limits, async |body| {
+            let mut read = Vec::new();
+            let mut position = 0;
+            while let Some(part) = body.next().await? {
+                read.extend_from_slice(&part);
+                if read.len() < BYTE_ORDER_MARK.len() && BYTE_ORDER_MARK.starts_with(&read) {
+                    continue;
+                }
+                if position == 0 && read.starts_with(BYTE_ORDER_MARK) {
+                    position = BYTE_ORDER_MARK.len();
+                }
+                let blank = read[position..].iter().take_while(|byte| is_space(**byte));
+                position += blank.count();
+                if position < read.len() {
+                    break;
+                }
+                if read.len() > limits.max_request_body_bytes {
+                    return Err(BodyError::TooLong(limits.max_request_body_bytes));
+                }
+            }
+            body.put_back = read.into();
+            let is_array = body.put_back.get(position) == Some(&b'[');
+            if is_array {
+                body.put_back = body.put_back.slice(position + 1..);
+            }
+            Ok(is_array)
+        })
+        .await
+    }
+
+    /// The whole body of a request for a single row.
+    ///
+    /// # Errors
+    /// The body is too long, too late, or cannot be read.
+    pub(crate) async fn whole(&mut self, limits: &Limits) -> Result<Vec<u8>, BodyError> {
+        self.before_deadline(limits, async |body| {
+            let mut whole = Vec::new();
+            while let Some(part) = body.next().await? {
+                whole.extend_from_slice(&part);
+                if whole.len() > limits.max_request_body_bytes {
+                    return Err(BodyError::TooLong(limits.max_request_body_bytes));
+                }
+            }
+            Ok(whole)
+        })
+        .await
+    }
+
+    async fn before_deadline<T>(
+        &mut self,
+        limits: &Limits,
+        read: impl AsyncFnOnce(&mut Self) -> Result<T, BodyError>,
+    ) -> Result<T, BodyError> {
+        let time = limits.request_body_timeout.get();
+        timeout_at(self.began + time, read(self)).await.map_err(|_| BodyError::Late(time))?
+    }
 }
 
 /// How fast a body arrives. Each `window` of waiting is measured on its own, because otherwise a
-/// client could send much at first, and then hold one of the few upload slots for long.
+/// client could send much at first, and then hold its memory for long.
 struct MinimumRate {
     min_bytes_per_second: u32,
     window: Duration,
@@ -110,27 +253,6 @@ impl MinimumRate {
         self.bytes = 0;
         Ok(())
     }
-}
-
-/// The whole body of a request for a single row.
-///
-/// # Errors
-/// The body is too long, too late, or cannot be read.
-pub(crate) async fn whole(body: Payload, limits: &Limits) -> Result<Vec<u8>, BodyError> {
-    let max_bytes = limits.max_request_body_bytes;
-    let deadline = limits.request_body_timeout.get();
-    let read = async {
-        let mut parts = Box::pin(parts(body, limits.body_idle_timeout.get()));
-        let mut whole = Vec::new();
-        while let Some(part) = parts.next().await {
-            whole.extend_from_slice(&part?);
-            if whole.len() > max_bytes {
-                return Err(BodyError::TooLong(max_bytes));
-            }
-        }
-        Ok(whole)
-    };
-    timeout(deadline, read).await.map_err(|_| BodyError::Late(deadline))?
 }
 
 #[cfg(test)]

@@ -5,13 +5,16 @@
 //! `ApiError::problem_type` gives it its type. A 5xx does not show what failed: this is logged
 //! here.
 
+use actix_web::http::header::{ACCEPT_ENCODING, HeaderValue};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::Value;
 use service_kit::problem::Problem;
 
+use crate::array::BrokenArray;
 use crate::body::BodyError;
 use crate::bulk::UploadError;
+use crate::encoding::ContentCoding;
 use crate::page::QueryError;
 use crate::rejection::Rejection;
 use crate::report::{LineCounts, UploadReport};
@@ -49,6 +52,9 @@ pub enum ApiError {
     /// The body is not of a media type that this path takes. Holds the names of these.
     #[error("the body must be {0}")]
     MediaType(&'static str),
+    /// The body is compressed in a way that the service does not support.
+    #[error("Content-Encoding must be one of gzip and zstd, once, or be left out")]
+    ContentCoding,
     /// The body could not be read.
     #[error(transparent)]
     Body(#[from] BodyError),
@@ -60,9 +66,20 @@ pub enum ApiError {
         /// The outcomes of the lines before.
         counts: LineCounts,
     },
-    /// The maximum number of concurrent uploads is reached.
+    /// An array does not end where the body does. The elements before are done with.
+    #[error("{error}; {} new and {} repeated elements are committed", .report.counts.accepted, .report.counts.repeated)]
+    BrokenArray {
+        /// Which element could not be read, and why.
+        error: BrokenArray,
+        /// The outcomes of the elements before, and of this one.
+        report: UploadReport,
+    },
+    /// Other uploads had all places to commit.
     #[error("too many uploads are in progress")]
     TooManyUploads,
+    /// The maximum number of uploads with zstd is reached.
+    #[error("too many uploads with zstd are in progress; others are accepted")]
+    TooManyZstdUploads,
     /// The database did not do what it was asked.
     #[error(transparent)]
     Store(#[from] DatabaseError),
@@ -72,6 +89,8 @@ impl From<UploadError> for ApiError {
     fn from(error: UploadError) -> Self {
         match error {
             UploadError::TooMany => Self::TooManyUploads,
+            UploadError::TooManyZstd => Self::TooManyZstdUploads,
+            UploadError::Array { error, report } => Self::BrokenArray { error, report },
             UploadError::Body { error, counts } => Self::BrokenUpload { error, counts },
             UploadError::Store(error) => Self::Store(error),
         }
@@ -101,7 +120,10 @@ impl ApiError {
             Self::Body(error) | Self::BrokenUpload { error, .. } if error.is_in_transit() => {
                 ProblemType::new("/problems/incomplete-body", "The body did not arrive")
             }
-            Self::Rejected(Rejection::Malformed(_)) | Self::Body(_) | Self::BrokenUpload { .. } => {
+            Self::Rejected(Rejection::Malformed(_))
+            | Self::Body(_)
+            | Self::BrokenUpload { .. }
+            | Self::BrokenArray { .. } => {
                 ProblemType::new("/problems/malformed-body", "The body cannot be read")
             }
             Self::PathId(_) => ProblemType::new("/problems/invalid-path", "The path is wrong"),
@@ -124,6 +146,10 @@ impl ApiError {
                 "/problems/unsupported-media-type",
                 "The media type of the body is not supported",
             ),
+            Self::ContentCoding => ProblemType::new(
+                "/problems/unsupported-content-encoding",
+                "The content coding of the body is not supported",
+            ),
             Self::Rejected(Rejection::Field { .. }) => {
                 ProblemType::new("/problems/invalid-field", "A field is wrong")
             }
@@ -138,6 +164,7 @@ impl ApiError {
                 ProblemType::new("/problems/internal", "The service failed")
             }
             Self::TooManyUploads
+            | Self::TooManyZstdUploads
             | Self::Store(DatabaseError::Away(_) | DatabaseError::Contended) => {
                 ProblemType::new("/problems/unavailable", "The service cannot answer now")
             }
@@ -151,11 +178,14 @@ impl ApiError {
             Self::PathId(_) => Some("id"),
             Self::Query(QueryError { name, .. }) => Some(name),
             Self::Header { name, .. } => Some(name),
+            Self::ContentCoding => Some("Content-Encoding"),
             Self::RejectedLines(_)
             | Self::MediaType(_)
             | Self::Body(_)
             | Self::BrokenUpload { .. }
+            | Self::BrokenArray { .. }
             | Self::TooManyUploads
+            | Self::TooManyZstdUploads
             | Self::Store(_) => None,
         }
     }
@@ -192,7 +222,8 @@ impl ResponseError for ApiError {
             | Self::Query(_)
             | Self::Header { .. }
             | Self::Body(_)
-            | Self::BrokenUpload { .. } => StatusCode::BAD_REQUEST,
+            | Self::BrokenUpload { .. }
+            | Self::BrokenArray { .. } => StatusCode::BAD_REQUEST,
             // 404
             Self::Store(DatabaseError::NotFound(_)) => StatusCode::NOT_FOUND,
             // 409
@@ -200,7 +231,7 @@ impl ResponseError for ApiError {
                 StatusCode::CONFLICT
             }
             // 415
-            Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::MediaType(_) | Self::ContentCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             // 422
             Self::Rejected(Rejection::Field { .. } | Rejection::UnknownReference { .. })
             | Self::RejectedLines(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -210,6 +241,7 @@ impl ResponseError for ApiError {
             }
             // 503: a retry may succeed.
             Self::TooManyUploads
+            | Self::TooManyZstdUploads
             | Self::Store(DatabaseError::Away(_) | DatabaseError::Contended) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -228,7 +260,9 @@ impl ResponseError for ApiError {
             problem = problem.field(field);
         }
         let members = match self {
-            Self::RejectedLines(report) => serde_json::to_value(report),
+            Self::RejectedLines(report) | Self::BrokenArray { report, .. } => {
+                serde_json::to_value(report)
+            }
             Self::BrokenUpload { counts, .. } => serde_json::to_value(counts),
             _ => Ok(Value::Null),
         };
@@ -241,6 +275,11 @@ impl ResponseError for ApiError {
             problem = problem.retry_after(RETRY_AFTER_SECONDS);
         }
         let mut response = problem.response();
+        if matches!(self, Self::ContentCoding) {
+            // An answer about the media type must not have it (RFC 9110, section 12.5.3).
+            let accepted = HeaderValue::from_static(ContentCoding::ACCEPTED);
+            response.headers_mut().insert(ACCEPT_ENCODING, accepted);
+        }
         if status == StatusCode::REQUEST_TIMEOUT {
             // The rest of the body may still come (RFC 9110, section 15.5.9).
             response.head_mut().set_connection_type(ConnectionType::Close);

@@ -3,8 +3,9 @@
 //! The files in the order in which a request passes through them:
 //!
 //! 1. `routes` has the path and its handler; `request` reads the path and the headers.
-//! 2. `body` reads the body, within its bounds. A body of many rows goes through `bulk`, which
-//!    splits it into `lines`.
+//! 2. `body` reads the body, within its bounds, and decompresses it with `encoding`. A body of many
+//!    rows goes through `bulk`, which splits it into `lines` or the elements of an `array`, within
+//!    the bounds of all `uploads`.
 //! 3. `input` parses a row into the types of `model`, or says by a `rejection` why it cannot be
 //!    stored.
 //! 4. `service` hands the row to the `store`, which has all SQL, and records `metrics`.
@@ -17,8 +18,10 @@
 //! Invariants: an answer of 2xx is sent after the commit, and every request can be repeated without
 //! harm.
 
+pub mod array;
 mod body;
 mod bulk;
+mod encoding;
 pub mod error;
 pub mod input;
 pub mod lines;
@@ -35,3 +38,4 @@ mod service;
 pub mod settings;
 pub mod startup;
 mod store;
+mod uploads;

@@ -7,12 +7,14 @@ use postgres_kit::database::PoolUse;
 use service_kit::metrics::Metrics;
 
 use crate::store::{DatabaseError, InsertOutcome, StoredRow};
+use crate::uploads::Uploads;
 
 const ROWS: &str = "ingest_rows_total";
 const INSERT_ROWS: &str = "ingest_insert_rows";
 const INSERT_DURATION: &str = "ingest_insert_duration_seconds";
 const DATABASE_ERRORS: &str = "ingest_database_errors_total";
 const UPLOADS: &str = "ingest_uploads";
+const UPLOAD_BYTES: &str = "ingest_upload_waiting_bytes";
 const CONNECTIONS: &str = "ingest_pool_connections";
 const WAITING: &str = "ingest_pool_waiting_requests";
 const REPLANNED: &str = "ingest_replanned_statements_total";
@@ -31,6 +33,10 @@ pub(crate) fn describe(metrics: &Metrics) {
             "Requests that failed in the database, by kind: away, refused or unreadable."
         );
         describe_gauge!(UPLOADS, "Uploads of many rows in progress.");
+        describe_gauge!(
+            UPLOAD_BYTES,
+            "Bytes of rows that uploads hold for their next commit; see bulk.max_waiting_bytes."
+        );
         describe_gauge!(
             CONNECTIONS,
             "Connections to the database, by pool (read or write) and state (idle or in use)."
@@ -80,8 +86,8 @@ pub(crate) fn record_failure(metrics: &Metrics, error: &DatabaseError) {
 }
 
 /// Sets what is sampled when the metrics are read. Each of `pools` has the label of its pool.
-#[expect(clippy::cast_precision_loss, reason = "connections and uploads are few")]
-pub(crate) fn sample(metrics: &Metrics, pools: [(&'static str, PoolUse); 2], uploads: usize) {
+#[expect(clippy::cast_precision_loss, reason = "connections, uploads and bytes are few")]
+pub(crate) fn sample(metrics: &Metrics, pools: [(&'static str, PoolUse); 2], uploads: &Uploads) {
     metrics.with(|| {
         for (pool, PoolUse { idle, in_use, waiting, replanned }) in pools {
             gauge!(CONNECTIONS, "pool" => pool, "state" => "idle").set(idle as f64);
@@ -89,6 +95,7 @@ pub(crate) fn sample(metrics: &Metrics, pools: [(&'static str, PoolUse); 2], upl
             gauge!(WAITING, "pool" => pool).set(waiting as f64);
             counter!(REPLANNED, "pool" => pool).absolute(replanned);
         }
-        gauge!(UPLOADS).set(uploads as f64);
+        gauge!(UPLOADS).set(uploads.in_progress() as f64);
+        gauge!(UPLOAD_BYTES).set(uploads.waiting_bytes() as f64);
     });
 }

@@ -27,6 +27,9 @@ same content again, the answer is 200 with the stored row; if you post other con
 `id`, the answer is 409. Fields that are left out are not compared, and times are compared in \
 microseconds.
 
+Bodies may be compressed by gzip or zstd, with windows of at most 8 MiB (`Content-Encoding`). Limits \
+count decompressed bytes.
+
 Errors are RFC 9457 problem details. A method that a path does not have is answered with 405, and \
 `Allow` lists the methods that it has. Every answer has an `X-Request-Id`: the one of the request \
 if that has at most 128 visible ASCII characters, otherwise a new one.";
@@ -47,7 +50,10 @@ fn schemas(settings: &Settings) -> Components {
     let upload_problem = AllOfBuilder::new()
         .item(Ref::from_schema_name(PROBLEM))
         .item(schema_of::<UploadReport>())
-        .description(Some("Some lines of an upload were rejected; the other lines are committed."));
+        .description(Some(
+            "Some lines of an upload were rejected; the other lines are committed. Or: an array \
+             does not end where the body does; the elements before are committed.",
+        ));
     components()
         .schema_from::<BaseItemId>()
         .schema_from::<UserId>()

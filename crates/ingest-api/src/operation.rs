@@ -3,7 +3,7 @@
 //! The schemas come from the types that bodies are parsed into and answers are written from. Only
 //! limits that are settings are added here.
 
-use openapi_kit::{answer, content, parameter, refusal, schema_of, text, unavailable};
+use openapi_kit::{answer, content, header, parameter, refusal, schema_of, text, unavailable};
 use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterIn};
 use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Response, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
@@ -91,12 +91,17 @@ pub(crate) fn idempotency_key(description: &str) -> Parameter {
 /// The answer to a body that is too long.
 pub(crate) fn too_long(settings: &Settings) -> Response {
     let max = settings.limits.max_request_body_bytes;
-    refusal(&format!("The body of a single row is longer than {max} bytes.")).build()
+    refusal(&format!("The body of a single row is longer than {max} bytes, decompressed.")).build()
 }
 
-/// The answer to a body of another media type.
+/// The answer to a body of another media type, or compressed in another way.
 pub(crate) fn unsupported_media_type() -> Response {
-    refusal("The media type of the body is not supported.").build()
+    refusal(
+        "The media type or the content coding of the body is not supported. Bodies may be \
+         compressed by gzip or zstd.",
+    )
+    .header("Accept-Encoding", header(text(), "The content codings that are supported."))
+    .build()
 }
 
 /// Sets the maximum length of an array. The array is a property of an object, or of a part of it.

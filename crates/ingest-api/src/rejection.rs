@@ -13,7 +13,8 @@ pub enum Rejection {
     /// A field is missing, repeated, unknown, of the wrong type or out of range.
     #[error("{field}: {detail}")]
     Field {
-        /// The name of the field, or "the body" or "the line" if the error concerns all of it.
+        /// The name of the field, or "the body", "the line" or "the element" if the error concerns
+        /// all of it.
         field: String,
         /// What is wrong, in words that follow the name of the field.
         detail: String,

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::rejection::Rejection;
 
-/// The outcomes of the lines of an upload.
+/// The outcomes of the lines of an upload, or of the elements of an array.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct LineCounts {
     /// Lines that are stored now.
@@ -20,7 +20,7 @@ pub struct LineCounts {
 /// A line that was rejected.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct LineError {
-    /// The number of the line, from 1.
+    /// The number of the line, or of the element of an array, from 1.
     #[schema(minimum = 1)]
     pub line: u64,
     /// The field that is wrong, if one field is.

@@ -1,10 +1,11 @@
 //! What handlers read from a request apart from its body: the id in the path and the headers.
 
 use actix_web::HttpRequest;
-use actix_web::http::header::CONTENT_TYPE;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use actix_web::web::Path;
 use uuid::Uuid;
 
+use crate::encoding::ContentCoding;
 use crate::error::ApiError;
 
 /// The media type of a body with one row.
@@ -24,6 +25,14 @@ pub(crate) fn media_type(request: &HttpRequest) -> Option<String> {
     let header = request.headers().get(CONTENT_TYPE)?.to_str().ok()?;
     let name = header.split(';').next()?.trim().to_ascii_lowercase();
     Some(if NDJSON_TOO.contains(&name.as_str()) { NDJSON.to_owned() } else { name })
+}
+
+/// How the body is compressed.
+pub(crate) fn content_coding(request: &HttpRequest) -> Result<ContentCoding, ApiError> {
+    let values = request.headers().get_all(CONTENT_ENCODING);
+    // A value that is not text is the name of no coding.
+    ContentCoding::parse(values.map(|value| value.to_str().unwrap_or("?")))
+        .ok_or(ApiError::ContentCoding)
 }
 
 /// The value of `Idempotency-Key`, if the request has this header.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use postgres_kit::database::{Connections, Session};
 use service_kit::metrics::Metrics;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -14,6 +13,7 @@ use crate::metrics;
 use crate::model::NewRow;
 use crate::settings::Settings;
 use crate::store::{self, DatabaseError, InsertOutcome, StoredRow};
+use crate::uploads::Uploads;
 
 /// The state of the service. Each handler gets it from the application's data.
 pub(crate) struct IngestService {
@@ -23,8 +23,7 @@ pub(crate) struct IngestService {
     /// Also used by the readiness check, because a service that can only read is of no use.
     pub(crate) writes: Connections,
     pub(crate) clock: Clock,
-    /// One permit for each upload that may still start.
-    pub(crate) uploads: Semaphore,
+    pub(crate) uploads: Uploads,
     pub(crate) metrics: Metrics,
 }
 

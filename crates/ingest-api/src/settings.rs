@@ -42,7 +42,9 @@ pub struct Limits {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BulkLimits {
-    pub max_concurrent_uploads: NonZeroUsize,
+    pub max_concurrent_commits: NonZeroUsize,
+    pub max_waiting_bytes: NonZeroUsize,
+    pub max_zstd_uploads: NonZeroUsize,
     pub min_bytes_per_second: u32,
     pub max_line_bytes: NonZeroUsize,
     pub max_chunk_lines: NonZeroUsize,

@@ -10,7 +10,6 @@ use postgres_kit::schema::{self, SchemaError};
 use service_kit::health::Readiness;
 use service_kit::service::{About, Application, ServiceBuilder};
 use service_kit::settings::sections::CorsSettings;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::input::Clock;
@@ -18,6 +17,7 @@ use crate::routes;
 use crate::service::IngestService;
 use crate::settings::Settings;
 use crate::store::DatabaseError;
+use crate::uploads::Uploads;
 use crate::{metrics, openapi};
 
 /// What `/version` answers.
@@ -42,7 +42,7 @@ pub fn build(
     let internal = settings.internal.clone();
     let writes = Connections::new(&settings.database, &settings.pool, ABOUT.service)?;
     let reads = Connections::new(&settings.database, &settings.read_pool, "ingest-api reads")?;
-    let uploads = Semaphore::new(settings.bulk.max_concurrent_uploads.get());
+    let uploads = Uploads::new(&settings.bulk);
     let metrics = builder.metrics().clone();
     let service =
         web::Data::new(IngestService { settings, reads, writes, clock, uploads, metrics });
@@ -65,10 +65,8 @@ pub fn build(
     let readiness = readiness(Arc::clone(&service), Arc::clone(&checked));
     let sampled = Arc::clone(&service);
     let sample = move || {
-        let uploads = sampled.settings.bulk.max_concurrent_uploads.get()
-            - sampled.uploads.available_permits();
         let pools = [("read", sampled.reads.pool_use()), ("write", sampled.writes.pool_use())];
-        metrics::sample(&sampled.metrics, pools, uploads);
+        metrics::sample(&sampled.metrics, pools, &sampled.uploads);
     };
     let mut application = builder.serve_internal(&internal, readiness, sample, |_| ())?;
     application.spawn("schema check", check_schema(service, checked, shutdown));

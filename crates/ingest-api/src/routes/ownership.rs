@@ -8,7 +8,7 @@ use utoipa::openapi::Required;
 use utoipa::openapi::path::OperationBuilder;
 use utoipa::openapi::request_body::RequestBodyBuilder;
 
-use crate::body;
+use crate::body::Body;
 use crate::error::ApiError;
 use crate::input::{Input, NewOwner, NewTransfer, parse};
 use crate::model::{Item, ItemId, Owner, Resource, Transfer, User};
@@ -18,7 +18,7 @@ use crate::operation::{
 };
 use crate::page::{PageQuery, RowPage};
 use crate::rejection::Rejection;
-use crate::request::{JSON, idempotency_key, media_type, path_id};
+use crate::request::{JSON, content_coding, idempotency_key, media_type, path_id};
 use crate::service::IngestService;
 use crate::settings::Settings;
 use crate::store::{self, DatabaseError, InsertOutcome, OwnedItems};
@@ -99,8 +99,9 @@ pub(crate) async fn transfer_ownership(
     if media_type(&request).as_deref() != Some(JSON) {
         return Err(ApiError::MediaType(JSON));
     }
-    let body = body::whole(body, &service.settings.limits).await?;
-    let NewOwner { to } = parse(&body)?;
+    let limits = &service.settings.limits;
+    let mut body = Body::new(body, content_coding(&request)?, limits)?;
+    let NewOwner { to } = parse(&body.whole(limits).await?)?;
     let context = service.context(idempotency_key(&request)?);
     let transfer = NewTransfer::to(ItemId(item), to).into_row(context)?;
     match service.insert_one(transfer).await? {

@@ -13,8 +13,8 @@ use utoipa::openapi::{
     ArrayBuilder, ContentBuilder, Ref, RefOr, Required, ResponseBuilder, Schema, SchemaFormat,
 };
 
-use crate::body;
-use crate::bulk;
+use crate::body::Body;
+use crate::bulk::{self, UploadForm};
 use crate::error::ApiError;
 use crate::input::{Input, parse};
 use crate::model::{Item, Resource};
@@ -24,7 +24,7 @@ use crate::operation::{
 };
 use crate::page::{PageQuery, RowPage};
 use crate::report::LineCounts;
-use crate::request::{JSON, NDJSON, idempotency_key, media_type, path_id};
+use crate::request::{JSON, NDJSON, content_coding, idempotency_key, media_type, path_id};
 use crate::service::IngestService;
 use crate::settings::Settings;
 use crate::store::{self, DeletableRow, InsertOutcome, StoredRow};
@@ -40,31 +40,31 @@ where
 {
     // Uploads ignore the key, but a malformed one is always an error.
     let key = idempotency_key(&request)?;
-    match media_type(&request).as_deref() {
+    let limits = &service.settings.limits;
+    let mut body = Body::new(body, content_coding(&request)?, limits)?;
+    let form = match media_type(&request).as_deref() {
+        Some(JSON) if body.is_array(limits).await? => UploadForm::Array,
         Some(JSON) => {
-            let body = body::whole(body, &service.settings.limits).await?;
-            let row = parse::<I>(&body)?.into_row(service.context(key))?;
-            match service.insert_one(row).await? {
+            let row = parse::<I>(&body.whole(limits).await?)?.into_row(service.context(key))?;
+            return match service.insert_one(row).await? {
                 InsertOutcome::Created(row) => {
                     Ok(HttpResponse::Created().insert_header((LOCATION, location(&row))).json(row))
                 }
                 InsertOutcome::Repeated(row) => Ok(HttpResponse::Ok().json(row)),
                 InsertOutcome::Rejected(rejection) => Err(rejection.into()),
-            }
+            };
         }
-        Some(NDJSON) => {
-            let idle_timeout = service.settings.limits.body_idle_timeout.get();
-            let min_bytes_per_second = service.settings.bulk.min_bytes_per_second;
-            let parts = body::parts(body, idle_timeout);
-            let body = body::with_minimum_rate(parts, min_bytes_per_second, idle_timeout);
-            let report = bulk::upload::<I>(&service, Box::pin(body)).await?;
-            if report.counts.rejected > 0 {
-                return Err(ApiError::RejectedLines(report));
-            }
-            Ok(HttpResponse::Ok().json(report.counts))
+        Some(NDJSON) => UploadForm::Lines,
+        _ => {
+            let expected = "application/json, or application/x-ndjson for many rows";
+            return Err(ApiError::MediaType(expected));
         }
-        _ => Err(ApiError::MediaType("application/json, or application/x-ndjson for many rows")),
+    };
+    let report = bulk::upload::<I>(&service, form, body).await?;
+    if report.counts.rejected > 0 {
+        return Err(ApiError::RejectedLines(report));
     }
+    Ok(HttpResponse::Ok().json(report.counts))
 }
 
 fn location<R: Resource>(row: &R) -> String {
@@ -85,25 +85,29 @@ pub(crate) fn describe_create<I: Input<Row: Resource>>(settings: &Settings) -> O
          committed.",
     )
     .content(JSON, content(either(schema_of::<I::Row>(), schema_of::<LineCounts>())));
+    let any_problem =
+        || either(Ref::from_schema_name(PROBLEM), Ref::from_schema_name(UPLOAD_PROBLEM));
     let rejected = answer(
         "A field is wrong, or refers to a row that does not exist. Or: some lines of the upload \
          were rejected, and the other lines are committed.",
     )
-    .content(
-        problem::CONTENT_TYPE,
-        content(either(Ref::from_schema_name(PROBLEM), Ref::from_schema_name(UPLOAD_PROBLEM))),
-    );
+    .content(problem::CONTENT_TYPE, content(any_problem()));
     let key = "Becomes the id of the row if the body has none. The UUID may be in quotation \
                marks. Uploads ignore this header: their lines bring their own ids.";
     let unavailable =
         unavailable("The database does not answer, or too many uploads are in progress.");
+    let unreadable = answer(
+        "The body cannot be read, or a header is wrong. Of an array that does not end where the \
+         body does, the elements before are committed.",
+    )
+    .content(problem::CONTENT_TYPE, content(any_problem()));
     let summary = format!("Stores one {}, or many", I::Row::NAME);
     operation::<I::Row>(operation_id::<I::Row>("create"), summary)
         .parameter(describe_idempotency_key(key))
         .request_body(Some(one_or_many::<I>(settings)))
         .response("201", created)
         .response("200", stored)
-        .response("400", refusal("The body cannot be read, or a header is wrong."))
+        .response("400", unreadable)
         .response("408", not_arrived())
         .response("409", refusal("The id is taken by a row with other content."))
         .response("413", too_long(settings))
@@ -131,13 +135,19 @@ fn one_or_many<I: Input>(settings: &Settings) -> RequestBody {
          this is harmless if its lines have ids.",
         limits.max_line_bytes, limits.max_chunk_lines
     );
+    let rows = || ArrayBuilder::new().items(schema_of::<I>());
     let lines = ContentBuilder::new()
         .description(Some(lines))
-        .schema(Some(ArrayBuilder::new().items(schema_of::<I>())))
+        .schema(Some(rows()))
         .item_schema(Some(schema_of::<I>()));
+    let array = "One row. Or: an array of any number of rows, which is an upload, as lines are. The \
+                 numbers of its lines are the numbers of the elements.";
+    let row_or_array = ContentBuilder::new()
+        .description(Some(array))
+        .schema(Some(either(schema_of::<I>(), rows())));
     RequestBodyBuilder::new()
         .required(Some(Required::True))
-        .content(JSON, content(schema_of::<I>()))
+        .content(JSON, row_or_array)
         .content(NDJSON, lines)
         .build()
 }

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod arrays;
 mod bulk;
+mod encodings;
 mod openapi;
 mod owned_items;
 mod refusals;
 mod rows;
+mod slow_uploads;
 mod support;

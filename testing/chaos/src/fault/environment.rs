@@ -97,7 +97,7 @@ pub(super) async fn disturb_link(
     Ok(None)
 }
 
-/// Opens more uploads than ingest-api accepts. None of them ends before all have begun.
+/// Opens more uploads with zstd than ingest-api accepts. None of them ends before all have begun.
 pub(super) async fn fill_uploads(
     system: &System,
     instance: Instance,
@@ -105,17 +105,19 @@ pub(super) async fn fill_uploads(
     let url = format!("{}/items", system.stack.url(instance));
     let end = CancellationToken::new();
     let mut uploads = JoinSet::new();
-    for _ in 0..32 {
+    for _ in 0..64 {
         let end = end.clone();
-        // An empty line, which is no row, and the end of the upload when all have begun.
-        let first = futures_util::stream::iter([Ok::<_, std::io::Error>("\n")]);
+        // The beginning of a frame, and when all have begun, what ends the upload with a 400.
+        let magic = b"\x28\xb5\x2f\xfd".as_slice();
+        let first = futures_util::stream::iter([Ok::<_, std::io::Error>(magic)]);
         let rest = futures_util::stream::once(async move {
             end.cancelled().await;
-            Ok("\n")
+            Ok(b"\n".as_slice())
         });
         let body = reqwest::Body::wrap_stream(futures_util::StreamExt::chain(first, rest));
         let request =
             reqwest::Client::new().post(&url).header("content-type", "application/x-ndjson");
+        let request = request.header("content-encoding", "zstd");
         let request = request.body(body).timeout(Duration::from_secs(20));
         uploads.spawn(
             async move { request.send().await.map_or(0, |answer| answer.status().as_u16()) },
