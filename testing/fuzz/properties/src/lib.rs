@@ -10,6 +10,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+pub mod array;
 pub mod ndjson;
 pub mod queries;
 pub mod resume;
@@ -20,7 +21,8 @@ pub mod variations;
 pub type Check = fn(&[u8]);
 
 /// Every check, with the name of its target and corpus.
-pub const CHECKS: [(&str, Check); 4] = [
+pub const CHECKS: [(&str, Check); 5] = [
+    ("array", array::check),
     ("ndjson", ndjson::check),
     ("queries", queries::check),
     ("resume", resume::check),

@@ -149,7 +149,7 @@ fn check_named_field(json: &Value, required: &[&str], rejection: &Rejection) {
 }
 
 /// The error of a line is short, whatever the line.
-fn check_report(number: u64, rejection: &Rejection) {
+pub(crate) fn check_report(number: u64, rejection: &Rejection) {
     let report = LineError::new(number, rejection);
     assert!(!report.detail.is_empty());
     let bytes = serde_json::to_vec(&report).map(|report| report.len());

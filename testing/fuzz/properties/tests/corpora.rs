@@ -46,6 +46,11 @@ fn uploads() {
 }
 
 #[test]
+fn arrays() {
+    replay("array");
+}
+
+#[test]
 fn queries() {
     replay("queries");
 }
