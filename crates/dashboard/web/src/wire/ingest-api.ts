@@ -41,7 +41,7 @@ export interface components {
          * @description The id of an item.
          */
         ItemId: string;
-        /** @description The outcomes of the lines of an upload. */
+        /** @description The outcomes of the lines of an upload, or of the elements of an array. */
         LineCounts: {
             /**
              * Format: int64
@@ -67,7 +67,7 @@ export interface components {
             field: string | null;
             /**
              * Format: int64
-             * @description The number of the line, from 1.
+             * @description The number of the line, or of the element of an array, from 1.
              */
             line: number;
         };
@@ -162,7 +162,7 @@ export interface components {
          * @description The id of a transfer.
          */
         TransferId: string;
-        /** @description Some lines of an upload were rejected; the other lines are committed. */
+        /** @description Some lines of an upload were rejected; the other lines are committed. Or: an array does not end where the body does; the elements before are committed. */
         UploadProblem: components["schemas"]["Problem"] & components["schemas"]["UploadReport"];
         /** @description The outcome of an upload that arrived completely. */
         UploadReport: components["schemas"]["LineCounts"] & {
