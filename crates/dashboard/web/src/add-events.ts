@@ -6,6 +6,7 @@ import type { Api } from "./api";
 import * as format from "./format";
 import { element, make, setText } from "./page";
 import { type Choice, PickList } from "./pick-list";
+import { isolated, visible } from "./plain-text";
 import { Traffic } from "./traffic";
 
 const SPEEDS = [1, 5, 20];
@@ -14,6 +15,9 @@ const SPEEDS = [1, 5, 20];
  * bits.
  */
 const short = (id: string): string => `…${id.slice(-8)}`;
+
+/** A label of a row: its description, and the id, which distinguishes rows of one description. */
+export const label = (description: string, id: string): string => `${isolated(visible(description))} ${short(id)}`;
 
 /** Key in local storage: whether the section is open. */
 const OPEN_KEY = "newcycle-act";
@@ -25,7 +29,7 @@ export function addEvents(api: Api): void {
 
   const baseItem = (row: { id: string; description: string }): Choice => ({
     id: row.id,
-    label: `${row.description || "without a description"} ${short(row.id)}`,
+    label: label(row.description || "without a description", row.id),
   });
   const user = (row: { id: string }): Choice => ({ id: row.id, label: `user ${short(row.id)}` });
 
@@ -37,7 +41,7 @@ export function addEvents(api: Api): void {
       return { choices: rows.map(baseItem).reverse(), more };
     },
     make: {
-      label: (typed) => (typed === "" ? null : `New base item “${typed}”`),
+      label: (typed) => (typed === "" ? null : `New base item “${isolated(visible(typed))}”`),
       run: async (typed) => baseItem(await api.newBaseItem(typed)),
     },
   });
@@ -54,7 +58,7 @@ export function addEvents(api: Api): void {
       const names = new Map(bases.rows.map((row) => [row.id, row.description]));
       const choices = items.rows.map((row) => ({
         id: row.id,
-        label: `${names.get(row.base_item_id) || "item"} ${short(row.id)}`,
+        label: label(names.get(row.base_item_id) || "item", row.id),
       }));
       return { choices: choices.reverse(), more: items.more };
     },

@@ -1,20 +1,25 @@
-// Formats numbers and times for the viewer's locale. Buckets of a day or longer follow UTC, and are
-// labelled so.
+// Formats numbers and times in the viewer's language and digits. Buckets of a day or longer follow
+// UTC, and are labelled so.
+//
+// Invariant: times are always named by the Gregorian calendar, because buckets follow it. Another
+// calendar's month or year begins in the middle of one.
 
+import { LANGUAGES } from "./language";
+import { isolated } from "./plain-text";
 import { type Unit, isCalendar } from "./units";
 
-const LOCALES: readonly string[] = navigator.languages;
-const whole = new Intl.NumberFormat(LOCALES);
-const compact = new Intl.NumberFormat(LOCALES, { notation: "compact", maximumFractionDigits: 1 });
-const signed = new Intl.NumberFormat(LOCALES, { signDisplay: "exceptZero" });
-const percent = new Intl.NumberFormat(LOCALES, { style: "percent", signDisplay: "exceptZero", maximumFractionDigits: 0 });
-const rough = new Intl.NumberFormat(LOCALES, { maximumSignificantDigits: 3 });
+const whole = new Intl.NumberFormat([...LANGUAGES]);
+const compact = new Intl.NumberFormat([...LANGUAGES], { notation: "compact", maximumFractionDigits: 1 });
+const signed = new Intl.NumberFormat([...LANGUAGES], { signDisplay: "exceptZero" });
+const percent = new Intl.NumberFormat([...LANGUAGES], { style: "percent", signDisplay: "exceptZero", maximumFractionDigits: 0 });
+const rough = new Intl.NumberFormat([...LANGUAGES], { maximumSignificantDigits: 3 });
 
 export const count = (value: number): string => whole.format(value);
 /** Short form, for axes. */
 export const shortCount = (value: number): string => (Math.abs(value) < 10_000 ? whole.format(value) : compact.format(value));
 export const difference = (value: number): string => signed.format(value);
-export const share = (value: number): string => percent.format(value);
+/** A relative change. A factor is easier to read than thousands of percent. */
+export const share = (value: number): string => (value < 10 ? percent.format(value) : `×${count(Math.round(value + 1))}`);
 export const rate = (value: number): string => rough.format(value);
 
 const formats = new Map<string, Intl.DateTimeFormat>();
@@ -22,7 +27,7 @@ const formats = new Map<string, Intl.DateTimeFormat>();
 /** Cached, because creating a format costs far more than using it. */
 function format(options: Intl.DateTimeFormatOptions): Intl.DateTimeFormat {
   const key = JSON.stringify(options);
-  const cached = formats.get(key) ?? new Intl.DateTimeFormat(LOCALES, options);
+  const cached = formats.get(key) ?? new Intl.DateTimeFormat([...LANGUAGES], { ...options, calendar: "gregory" });
   formats.set(key, cached);
   return cached;
 }
@@ -42,33 +47,36 @@ const NAMES: { readonly [unit in Unit]: Intl.DateTimeFormatOptions } = {
   year: { year: "numeric" },
 };
 
+/** A time inside an English text. Languages that are written from right to left would reorder it. */
+const apart = (text: string): string => (/[\p{Script=Arab}\p{Script=Hebr}\p{Bidi_Control}]/u.test(text) ? isolated(text) : text);
+
 /**
  * The name of the bucket that starts at `time`. Includes the date unless it is the day of `now`.
  */
 export function bucket(unit: Unit, time: number, now: number): string {
   const date = new Date(time);
   if (isCalendar(unit)) {
-    const name = format({ ...NAMES[unit], timeZone: "UTC" }).format(date);
-    if (unit === "quarter") return `Q${Math.floor(date.getUTCMonth() / 3) + 1} ${name} UTC`;
+    const name = apart(format({ ...NAMES[unit], timeZone: "UTC" }).format(date));
+    if (unit === "quarter") return `Q${count(Math.floor(date.getUTCMonth() / 3) + 1)} ${name} UTC`;
     return unit === "week" ? `week of ${name} UTC` : `${name} UTC`;
   }
   const otherDay = unit !== "hour" && date.toDateString() !== new Date(now).toDateString();
-  return format(otherDay ? { ...DATE, ...NAMES[unit] } : NAMES[unit]).format(date);
+  return apart(format(otherDay ? { ...DATE, ...NAMES[unit] } : NAMES[unit]).format(date));
 }
 
 /** A time of day. Includes the date unless it is today. */
 export function moment(time: number): string {
   const today = new Date(time).toDateString() === new Date().toDateString();
   const second: Intl.DateTimeFormatOptions = { ...TIME, second: "2-digit" };
-  return format(today ? second : { ...DATE, ...second }).format(new Date(time));
+  return apart(format(today ? second : { ...DATE, ...second }).format(new Date(time)));
 }
 
 /** A period. */
 export function period(unit: Unit, from: number, to: number): string {
   const last = unit === "millisecond" || unit === "second" ? to : to - 1;
-  if (isCalendar(unit)) return `${format({ ...DATE, timeZone: "UTC" }).formatRange(from, last)} UTC`;
+  if (isCalendar(unit)) return `${apart(format({ ...DATE, timeZone: "UTC" }).formatRange(from, last))} UTC`;
   const fine: Intl.DateTimeFormatOptions = unit === "millisecond" || unit === "second" ? { second: "2-digit" } : {};
-  return format({ ...DATE, ...TIME, ...fine }).formatRange(from, to);
+  return apart(format({ ...DATE, ...TIME, ...fine }).formatRange(from, to));
 }
 
 const MINUTE = 60;

@@ -1,10 +1,11 @@
 // A list to pick a row from by typing part of its label: a combobox after the ARIA Authoring
-// Practices.
+// Practices. Labels may have isolated parts (plain-text.ts).
 //
 // Invariant: the choice is a row of the list, a row that the list created, or an id that was typed.
 // Any other text picks nothing.
 
 import { make } from "./page";
+import { withoutIsolates } from "./plain-text";
 
 export interface Choice {
   readonly id: string;
@@ -83,7 +84,7 @@ export class PickList {
 
   /** The choice; null if there is none. */
   get picked(): Choice | null {
-    const typed = this.#input.value.trim();
+    const typed = this.#typed;
     return this.#picked ?? (ID.test(typed) ? { id: typed, label: typed } : null);
   }
 
@@ -99,6 +100,11 @@ export class PickList {
 
   focus(): void {
     this.#input.focus();
+  }
+
+  /** The text of the input. It may have been a label before it was edited. */
+  get #typed(): string {
+    return withoutIsolates(this.#input.value).trim();
   }
 
   async #open(): Promise<void> {
@@ -117,9 +123,12 @@ export class PickList {
 
   /** Shows the rows that match the typed text, or all rows if one is picked. */
   #show(active?: Option): void {
-    const typed = this.#picked === null ? this.#input.value.trim() : "";
+    const typed = this.#picked === null ? this.#typed : "";
     const words = typed.toLowerCase().split(/\s+/);
-    const matches = ({ id, label }: Choice) => words.every((word) => label.toLowerCase().includes(word) || id.includes(word));
+    const matches = ({ id, label }: Choice) => {
+      const text = withoutIsolates(label).toLowerCase();
+      return words.every((word) => text.includes(word) || id.includes(word));
+    };
     const choices = this.#choices.filter(matches);
     this.#options = choices.slice(0, SHOWN).map((choice) => ({ label: choice.label, choice }));
     const making = this.#source.make?.label(typed) ?? null;
