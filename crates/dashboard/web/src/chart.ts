@@ -4,8 +4,11 @@
 // Invariants: the time axis is linear and always spans the whole period. The chart never changes
 // the view by itself: dragging and keys only report which period is wanted.
 
+// Before uPlot, which cannot be imported otherwise if the browser's language is not valid.
+import "./language";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
+import { CALENDAR_STEPS, calendarMarks } from "./calendar-axis";
 import { marks, shortCount } from "./format";
 import { type Unit, isCalendar } from "./units";
 
@@ -149,10 +152,7 @@ export class Chart {
       ...this.#size(),
       padding: [rem * 0.6, rem * 1.5, 0, 0],
       legend: { show: false },
-      // Buckets of a day or longer follow UTC. A local axis would put their bars between two days.
-      tzDate: isCalendar(unit)
-        ? (seconds) => uPlot.tzDate(new Date(seconds * 1_000), "Etc/UTC")
-        : (seconds) => new Date(seconds * 1_000),
+      tzDate: (seconds) => new Date(seconds * 1_000),
       scales: {
         x: { time: true, range: () => [this.#data.from / 1_000, this.#data.to / 1_000] },
         // From zero, and high enough that one event does not fill the chart.
@@ -164,6 +164,9 @@ export class Chart {
           size: rem * 2.2,
           space: rem * 6,
           grid: { show: false },
+          // Buckets of a day or longer follow UTC. uPlot's own marks would lie between two days, and
+          // at most 100 years apart, which is too dense for a view of thousands of years.
+          ...(isCalendar(unit) ? { incrs: CALENDAR_STEPS, splits: (_plot, _axis, from, to, apart) => calendarMarks(from, to, apart) } : {}),
           values: (_plot, splits, _axis, _space, apart) => marks(unit, splits, apart),
         },
         {

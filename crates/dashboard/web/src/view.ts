@@ -70,7 +70,8 @@ export function fit(unit: Unit, from: number, to: number): Period {
     begin = step(unit, end, -BUCKETS_MIN);
   }
   if ((end - begin) / length > BUCKETS_MAX) begin = step(unit, end, -BUCKETS_MAX);
-  if (begin < lowest) [begin, end] = [lowest, step(unit, lowest, BUCKETS_MIN)];
+  if (begin < lowest) begin = lowest;
+  if ((end - begin) / length < BUCKETS_MIN) end = step(unit, begin, BUCKETS_MIN);
   return { from: begin, to: end };
 }
 

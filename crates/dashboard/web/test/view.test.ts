@@ -81,6 +81,11 @@ describe("the view in the address", () => {
     }
   });
 
+  it("shows four thousand years", () => {
+    const { from, to } = periodOf(parseView("?unit=year&from=0001-01-01T00:00:00Z&to=4001-01-01T00:00:00Z"), now);
+    expect([text(from), text(to)]).toEqual(["0001-01-01T00:00:00.000Z", "4001-01-01T00:00:00.000Z"]);
+  });
+
   it("ends with the current bucket", () => {
     const ends = (unit: Unit) => text(periodOf(parseView(`?unit=${unit}`), now).to);
     expect(ends("minute")).toBe("2026-11-23T09:38:00.000Z");
