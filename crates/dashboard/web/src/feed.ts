@@ -32,6 +32,7 @@ export class Feed {
   #lastMessage = performance.now();
   #lastCheck = performance.now();
   #clock = { now: Date.now(), at: performance.now() };
+  #hasServerTime = false;
   #latest = 0;
 
   constructor(gateway: string, follower: Follower) {
@@ -59,6 +60,11 @@ export class Feed {
 
   get condition(): Condition {
     return this.#condition;
+  }
+
+  /** Whether `now` is the server's time. */
+  get hasServerTime(): boolean {
+    return this.#hasServerTime;
   }
 
   /**
@@ -111,7 +117,12 @@ export class Feed {
       }
       return;
     }
-    if (message.now !== null) this.#clock = { now: message.now, at: performance.now() };
+    if (message.now !== null) {
+      this.#clock = { now: message.now, at: performance.now() };
+      // This machine's clock may have been ahead, and must not hold up the server's.
+      if (!this.#hasServerTime) this.#latest = 0;
+      this.#hasServerTime = true;
+    }
     this.#setCondition(message.condition);
   }
 

@@ -6,6 +6,7 @@
 
 import { addEvents } from "./add-events";
 import { Api } from "./api";
+import { FINER } from "./comparison";
 import { reason, showCondition } from "./condition";
 import { loadConfig } from "./config";
 import { Controls } from "./controls";
@@ -28,8 +29,12 @@ class Dashboard {
   readonly #history: History;
   readonly #controls: Controls;
   readonly #panels: { readonly metric: Metric; readonly panel: Panel }[];
-  /** The moment that is shown. It advances only while the counts are live. */
+  /**
+   * The moment that is shown, by the server's clock. It advances only while the counts are live.
+   * Before the server has sent its time, it is this machine's, and no counts are shown.
+   */
   #now = Date.now();
+  #hasTime = false;
   #drawScheduled = false;
   #moveTimer: ReturnType<typeof setTimeout> | null = null;
 
@@ -81,7 +86,9 @@ class Dashboard {
   }
 
   #watch(): void {
-    this.#feed.watch(METRICS.map((metric) => `${metric}/${this.view.unit}` as const));
+    const { unit } = this.view;
+    const units = new Set([unit, FINER[unit] ?? unit]);
+    this.#feed.watch(METRICS.flatMap((metric) => [...units].map((unit) => `${metric}/${unit}` as const)));
     this.#redraw();
   }
 
@@ -125,15 +132,17 @@ class Dashboard {
   }
 
   #draw(): void {
-    if (this.#feed.condition.kind === "live" || this.#feed.condition.kind === "connecting") this.#now = this.#feed.now();
+    this.#advance();
     const { period } = this;
     const pasts: Series["past"][] = [];
     let empty = true;
     for (const { metric, panel } of this.#panels) {
       const topic = `${metric}/${this.view.unit}` as const;
-      const window = this.#feed.statistics.window(topic);
+      const windowOf = (unit: Unit | null) =>
+        unit === null || !this.#hasTime ? undefined : this.#feed.statistics.window(`${metric}/${unit}`);
+      const window = windowOf(this.view.unit);
       const series = seriesOf(topic, this.view, period, window, this.#history, this.#now);
-      panel.show(this.view, period, series, window, this.#now);
+      panel.show(this.view, period, series, { shown: window, finer: windowOf(FINER[this.view.unit]) }, this.#now);
       pasts.push(series.past);
       if (window === undefined || window.times.length > 0) empty = false;
     }
@@ -144,12 +153,21 @@ class Dashboard {
     this.#scheduleMove();
   }
 
-  /** Schedules the next drawing for when a new bucket begins. */
+  #advance(): void {
+    const { condition } = this.#feed;
+    if (condition.kind === "live" || condition.kind === "connecting") this.#now = this.#feed.now();
+    // If the counts are stale already when the page opens, this is their last moment.
+    else if (condition.kind === "stale" && !this.#hasTime) this.#now = condition.since;
+    this.#hasTime ||= this.#feed.hasServerTime;
+  }
+
+  /** Schedules the next drawing for when a new bucket begins, or a new one that is compared. */
   #scheduleMove(): void {
     if (this.#moveTimer !== null) clearTimeout(this.#moveTimer);
     if (this.#feed.condition.kind !== "live" || document.hidden) return;
     const now = this.#feed.now();
-    const wait = Math.max(nextMove(this.view.unit, now) - now, reducedMotion.matches ? 1_000 : 50);
+    const next = nextMove(FINER[this.view.unit] ?? this.view.unit, now);
+    const wait = Math.max(next - now, reducedMotion.matches ? 1_000 : 50);
     // setTimeout overflows on long delays.
     this.#moveTimer = setTimeout(() => this.#redraw(), Math.min(wait + 1, 3_600_000));
   }

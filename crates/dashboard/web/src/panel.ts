@@ -1,9 +1,10 @@
-// One metric: the count of the current bucket, a comparison with the previous one, and the chart.
+// One metric: the count of the current bucket, comparisons with earlier ones, and the chart.
 //
 // Invariant: all figures belong to the moment that is drawn, and to one state of the counts.
 // Unknown values are dashes.
 
 import { Chart, type ChartListener } from "./chart";
+import { type Compared, type Windows, countAt, description, withPrevious, withWeekBefore } from "./comparison";
 import * as format from "./format";
 import { element, setText } from "./page";
 import type { Series } from "./series";
@@ -53,7 +54,10 @@ export class Panel {
     readonly root: HTMLElement,
     listener: PanelListener,
   ) {
-    const names = ["count", "caption", "elapsed", "rate", "before-name", "before", "change", "readout", "chart"];
+    const names = [
+      "count", "caption", "elapsed", "rate", "before-name", "before", "change-name", "change", "week", "week-change",
+      "compared", "readout", "chart",
+    ];
     this.#parts = Object.fromEntries(names.map((name) => [name, element(`[data-part=${name}]`, root)]));
     this.#slider = element("[data-part=chart]", root);
     const empty = { unit: this.#unit, from: 0, to: 1, times: [], counts: [], current: -1 };
@@ -88,12 +92,12 @@ export class Panel {
   }
 
   /** Shows the counts as of `now`. */
-  show(view: View, period: Period, series: Series, window: Window | undefined, now: number): void {
+  show(view: View, period: Period, series: Series, windows: Windows, now: number): void {
     const { unit } = view;
     this.#series = series;
     this.#unit = unit;
     this.#now = now;
-    this.#showFigures(unit, window, now);
+    this.#showFigures(unit, windows, now);
     const current = series.times.lastIndexOf(start(unit, now));
     this.#chart.draw({ unit, ...period, times: series.times, counts: series.counts, current });
     this.#showReadout();
@@ -103,24 +107,27 @@ export class Panel {
     return this.#parts[name] ?? this.root;
   }
 
-  #showFigures(unit: Unit, window: Window | undefined, now: number): void {
+  #showFigures(unit: Unit, windows: Windows, now: number): void {
+    const window = windows.shown;
     const show = (name: string, text: string) => setText(this.#part(name), text);
+    this.#part("week").hidden = unit !== "day";
+    show("change-name", unit === "day" ? "vs. yesterday" : "Change");
+    show("compared", description(unit, now));
     if (window === undefined) {
-      for (const name of ["count", "rate", "before", "change"]) show(name, UNKNOWN);
+      for (const name of ["count", "rate", "before"]) show(name, UNKNOWN);
+      for (const name of ["change", "week-change"]) this.#showChange(name, null);
       this.#count = null;
       return;
     }
-    const at = (time: number) => {
-      const index = firstAtLeast(window.times, time);
-      return window.times[index] === time ? (window.counts[index] ?? 0) : 0;
-    };
+    const at = (time: number) => countAt(window, time) ?? 0;
+    const known = (count: number | null) => (count === null ? UNKNOWN : format.count(count));
     // The current millisecond is too short to see, so this shows the last one with a count.
     const last = window.times.at(-1);
     const current = unit === "millisecond" ? (last ?? start(unit, now)) : start(unit, now);
     const before = unit === "millisecond" ? (window.times.at(-2) ?? step(unit, current, -1)) : step(unit, current, -1);
-    const count = at(current);
-    const previous = at(before);
-    const text = format.count(count);
+    const count = countAt(window, current);
+    const previous = countAt(window, before);
+    const text = known(count);
     show("count", text);
     // Long numbers use a smaller font.
     this.#part("count").style.setProperty("--digits", String(text.length));
@@ -131,12 +138,26 @@ export class Panel {
     this.#count = count;
     show("caption", unit === "millisecond" ? caption(last, now) : `${unit === "day" ? "today" : `this ${unit}`}${zone(unit)}`);
     show("before-name", unit === "millisecond" ? "Previous one" : `Previous ${unit}`);
-    show("before", format.count(previous));
-    const change = count - previous;
-    const share = previous > 0 ? ` (${format.share(change / previous)})` : "";
-    show("change", `${format.difference(change)}${share}`);
-    this.#part("change").dataset["sign"] = String(Math.sign(change));
-    show("rate", perTime(this.#rate(unit, window, now, at), RATES[unit]));
+    show("before", known(previous));
+    const lasts = { current: at(current), earlier: at(before) };
+    this.#showChange("change", unit === "millisecond" ? lasts : withPrevious(unit, windows, now));
+    this.#showChange("week-change", unit === "day" ? withWeekBefore(windows, now) : null);
+    show("rate", count === null ? UNKNOWN : perTime(this.#rate(unit, window, now, at), RATES[unit]));
+  }
+
+  /** Shows a change, or a dash if it is not known. */
+  #showChange(name: string, compared: Compared | null): void {
+    const part = this.#part(name);
+    if (compared === null) {
+      setText(part, UNKNOWN);
+      delete part.dataset["sign"];
+      return;
+    }
+    const { current, earlier } = compared;
+    const change = current - earlier;
+    const share = earlier > 0 ? ` (${format.share(change / earlier)})` : "";
+    setText(part, `${format.difference(change)}${share}`);
+    part.dataset["sign"] = String(Math.sign(change));
   }
 
   /**
