@@ -1,4 +1,5 @@
-//! Tests the dashboard's page in a real browser, against services of its own.
+//! Tests the dashboard's page in real browsers, against services of its own: in Chromium, and in a
+//! short form in Firefox and `WebKit`.
 
 use std::path::PathBuf;
 
@@ -21,6 +22,29 @@ const BROWSERS: [&str; 5] = [
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 ];
 
+/// A program that the short form of the tests needs.
+struct Other {
+    /// The environment variable that names it to the tests.
+    variable: &'static str,
+    /// Its names on PATH.
+    names: &'static [&'static str],
+    /// The Debian package that has it.
+    package: &'static str,
+}
+
+const OTHERS: [Other; 3] = [
+    Other { variable: "FIREFOX", names: &["firefox-esr", "firefox"], package: "firefox-esr" },
+    Other { variable: "WEBKIT_DRIVER", names: &["WebKitWebDriver"], package: "webkit2gtk-driver" },
+    // WebKit has no mode without a display.
+    Other { variable: "XVFB", names: &["Xvfb"], package: "xvfb" },
+];
+
+impl Other {
+    fn find(&self) -> Option<PathBuf> {
+        self.names.iter().find_map(|name| find_program(name))
+    }
+}
+
 /// Runs the tests with services on a database of their own in this cluster. The tests freeze and
 /// kill some of them.
 pub(crate) async fn test(
@@ -29,6 +53,7 @@ pub(crate) async fn test(
     installer: Installer,
 ) -> anyhow::Result<()> {
     let browser = ensure(installer)?;
+    let others = ensure_others(installer)?;
     let npm = Npm::ensure(page::FOLDER, installer).await?;
     let replicas = Replicas { dashboard: 1, ..Replicas::ONE };
     let programs = built_programs()?;
@@ -49,9 +74,10 @@ pub(crate) async fn test(
         .env("POSTGRES_PID", cluster.process_id().to_string())
         .env("GATEWAY_PROGRAM", programs.join("sse-gateway"))
         .env("TEST_GATEWAY_PORT", reserve_port()?.to_string())
-        .env("PICTURES", programs.join("dashboard-pictures"));
+        .env("PICTURES", programs.join("dashboard-pictures"))
+        .envs(others);
     tokio::select! {
-        outcome = step("the dashboard in a browser", test) => outcome?,
+        outcome = step("the dashboard in browsers", test) => outcome?,
         ended = stack.ended() => return Err(ended),
     }
     ephemeral_stack::stop(stack).await
@@ -64,4 +90,23 @@ fn ensure(installer: Installer) -> anyhow::Result<PathBuf> {
         installer.packages(&["chromium"])?;
     }
     find().context("no Chromium was found to test the dashboard in: install it, then try again")
+}
+
+/// The variables of the programs for the short form of the tests, which it installs if they are
+/// missing. None of them elsewhere than on Linux, where there is no `WebKitGTK`.
+fn ensure_others(installer: Installer) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+    if !cfg!(target_os = "linux") {
+        println!("== SKIPPED: the dashboard in Firefox and WebKit, because this is not Linux");
+        return Ok(Vec::new());
+    }
+    let missing = OTHERS.iter().filter(|other| other.find().is_none());
+    let packages: Vec<&str> = missing.map(|other| other.package).collect();
+    if !packages.is_empty() {
+        installer.packages(&packages)?;
+    }
+    let found = OTHERS.iter().map(|other| {
+        let program = other.find().with_context(|| format!("{} is not on PATH", other.names[0]))?;
+        Ok((other.variable, program))
+    });
+    found.collect()
 }

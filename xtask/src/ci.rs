@@ -24,7 +24,7 @@ pub(crate) struct Options {
 }
 
 /// `cargo xtask test`, then dependencies, workflows, the API contract, other people's clients, the
-/// page in a browser, faults, planted errors, and a second version of Postgres.
+/// page in browsers, faults, planted errors, and a second version of Postgres.
 pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Result<()> {
     let started = Instant::now();
     if !options.after_test {

@@ -106,7 +106,7 @@ enum Command {
         arguments: Vec<String>,
     },
     /// Run everything that continuous integration runs: `test`, dependencies, a second Postgres,
-    /// the API contract, the page in a browser, faults and planted errors.
+    /// the API contract, the page in browsers, faults and planted errors.
     Ci(ci::Options),
     /// Start a Postgres for tests that stays, so that `cargo test -p ingest-api` works by itself.
     Db {

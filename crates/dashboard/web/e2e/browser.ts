@@ -10,7 +10,10 @@ import { serve } from "./serve";
 export const GATEWAY = process.env["GATEWAY_URL"] ?? "http://127.0.0.1:8081";
 export const INGEST = process.env["INGEST_URL"] ?? "http://127.0.0.1:8080";
 /** The port of the tests' own page server. ingest-api must allow this origin. */
-const PORT = Number(process.env["DASHBOARD_PORT"] ?? 8082);
+export const PORT = Number(process.env["DASHBOARD_PORT"] ?? 8082);
+
+/** The built page. */
+export const FOLDER = fileURLToPath(new URL("../dist", import.meta.url));
 
 /** Prevents the browser from sending requests of its own. */
 const ARGUMENTS = [
@@ -40,8 +43,7 @@ export interface Dashboard {
 /** Starts a browser, and a page server if the pages follow another gateway than the stack's. */
 export async function start(gateway = GATEWAY): Promise<Dashboard> {
   const given = gateway === GATEWAY ? process.env["DASHBOARD_URL"] : undefined;
-  const folder = fileURLToPath(new URL("../dist", import.meta.url));
-  const server = given === undefined ? await serve(folder, PORT, gateway, INGEST) : null;
+  const server = given === undefined ? await serve(FOLDER, PORT, gateway, INGEST) : null;
   const url = given ?? `http://127.0.0.1:${PORT}`;
   const executablePath = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
   const browser = await chromium.launch({ executablePath, args: ARGUMENTS });
@@ -110,6 +112,19 @@ export async function rows(path: "items" | "transfers"): Promise<number> {
     after = page.next;
   }
   return count;
+}
+
+/** The times of all items in the database, in Unix milliseconds. */
+export async function createdAt(): Promise<number[]> {
+  const times: number[] = [];
+  for (let after: string | null = ""; after !== null; ) {
+    const query: string = after === "" ? "" : `&after=${after}`;
+    const response = await fetch(`${INGEST}/items?limit=1000${query}`);
+    const page = (await response.json()) as { data: { created_at: string }[]; next: string | null };
+    times.push(...page.data.map((item) => Date.parse(item.created_at)));
+    after = page.next;
+  }
+  return times;
 }
 
 /** Posts to ingest-api, and returns the row. */

@@ -2,7 +2,7 @@
 
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
-import { type Dashboard, GATEWAY, barriers, live, post, rows, shown, start } from "./browser";
+import { type Dashboard, GATEWAY, barriers, createdAt, live, post, rows, shown, start } from "./browser";
 
 let dashboard: Dashboard;
 let baseItem: string;
@@ -94,6 +94,125 @@ it("shows counts from before the live window", async () => {
   await expectSoon("the old day is shown", () => readout.innerText().then((text) => /^\d+ in total, peak \d+ at .*Jun 5, 1987 UTC$/.test(text)), true);
   for (let click = 0; click < 3; click += 1) await page.locator("#earlier").click();
   await expectSoon("an earlier period has no events", () => readout.innerText(), "0 in total");
+  await page.context().close();
+});
+
+const HOUR = 3_600_000;
+const DAY = 24 * HOUR;
+
+it("compares the whole hours of today with the same hours of earlier days", async () => {
+  const today = Math.floor(Date.now() / DAY) * DAY;
+  // Some before and some after this time of day, and not as many on each day.
+  for (const [daysAgo, counts] of [[1, [3, 1, 4]], [7, [2, 6, 5]]] as const) {
+    for (const [index, hour] of [0, 11, 23].entries()) {
+      const time = new Date(today - daysAgo * DAY + hour * HOUR + 1).toISOString();
+      for (let count = 0; count < (counts[index] ?? 0); count += 1) await post("items", { base_item_id: baseItem, created_at: time });
+    }
+  }
+  // A recount of the database, by the service's rows.
+  const expected = async () => {
+    const times = await createdAt();
+    const now = Date.now();
+    const midnight = Math.floor(now / DAY) * DAY;
+    const passed = Math.floor((now - midnight) / HOUR) * HOUR;
+    const count = (daysAgo: number) => times.filter((time) => time >= midnight - daysAgo * DAY && time < midnight - daysAgo * DAY + passed).length;
+    return [1, 7].map((daysAgo) => (passed === 0 ? null : count(0) - count(daysAgo)));
+  };
+  const page = await dashboard.open("?unit=day");
+  await live(page);
+  const change = async (part: string) => {
+    const text = await page.locator(`[data-metric=item-creation] [data-part=${part}]`).innerText();
+    return text === "–" ? null : Number(text.split(" ")[0]?.replaceAll(",", ""));
+  };
+  await expectSoon("the changes are a recount", async () => {
+    const [before, shown, after] = [await expected(), [await change("change"), await change("week-change")], await expected()];
+    // A new hour may have begun meanwhile.
+    return [before, after].some((counts) => JSON.stringify(counts) === JSON.stringify(shown));
+  }, true);
+  await page.context().close();
+});
+
+it("shows the same if the clock of the viewer is wrong", async () => {
+  for (const error of [-400 * DAY, -5_000, 5_000, 3 * DAY]) {
+    const window = await dashboard.browser.newContext();
+    await window.addInitScript(`{ const now = Date.now; Date.now = () => now() + ${error}; }`);
+    const page = await dashboard.open("?unit=minute", window);
+    await live(page);
+    // The seconds that have passed, by this machine's clock, which is the server's.
+    const passed = () => {
+      const seconds = new Date().getUTCSeconds();
+      return seconds === 0 ? "no whole second" : seconds === 1 ? "second 0," : `seconds 0–${seconds - 1},`;
+    };
+    const compared = page.locator("[data-metric=transfers] [data-part=compared]");
+    await expectSoon("the server's second is the running one", () => compared.innerText().then((text) => text.startsWith(passed())), true);
+    await window.close();
+  }
+});
+
+it("has labels in a view of thousands of years", async () => {
+  const window = await dashboard.browser.newContext();
+  await window.addInitScript(`{
+    globalThis.drawn = new Set();
+    const draw = CanvasRenderingContext2D.prototype.fillText;
+    CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) { drawn.add(text); return draw.call(this, text, ...rest); };
+  }`);
+  const page = await dashboard.open("?unit=year&from=0001-01-01T00:00:00Z&to=4001-01-01T00:00:00Z", window);
+  await live(page);
+  await expectSoon("years are drawn", () => page.evaluate("['1000', '2000', '3000'].every((year) => drawn.has(year))"), true);
+  await window.close();
+});
+
+it("opens with any list of languages, and names months by the Gregorian calendar", async () => {
+  const month = (locale: string) => new Intl.DateTimeFormat(locale, { month: "long", calendar: "gregory", timeZone: "UTC" }).format();
+  for (const [languages, name] of [
+    ['["C"]', month("en")],
+    ["[]", month("en")],
+    ["undefined", month("en")],
+    ['["xx-invalid", "en_US"]', month("en")],
+    ['["fa-IR"]', month("fa-IR")],
+    ['["ja-JP-u-ca-japanese"]', month("ja")],
+  ] as const) {
+    const window = await dashboard.browser.newContext();
+    const property = (name: string, value: string) => `Object.defineProperty(Navigator.prototype, "${name}", { get: () => ${value}, configurable: true });`;
+    await window.addInitScript(property("languages", languages) + property("language", `(${languages})?.[0]`));
+    const page = await dashboard.open("?unit=month", window);
+    await live(page);
+    await page.locator("[data-metric=transfers] [data-part=chart]").press("ArrowLeft");
+    const readout = page.locator("[data-metric=transfers] [data-part=readout]");
+    await expectSoon(`the month is named with ${languages}`, () => readout.innerText().then((text) => text.includes(name)), true);
+    await window.close();
+  }
+});
+
+it("shows descriptions so that none reads as another", async () => {
+  const tricky = "end-to-end \u202Eelcycib\u2069 דוגמה 12";
+  const { id } = await post("base-items", { description: tricky });
+  const page = await dashboard.open("?unit=year");
+  await live(page);
+  await page.locator("#add-events > summary").click();
+  const input = page.locator("[data-pick=base-item] input");
+  await input.fill(id.slice(-8));
+  const option = page.locator("[data-pick=base-item] [role=option]").first();
+  const label = `\u2068end-to-end [U+202E]elcycib[U+2069] דוגמה 12\u2069 …${id.slice(-8)}`;
+  await expectSoon("the control characters are visible", () => option.textContent(), label);
+  // The id is at the end, and reads from left to right.
+  const places = await option.evaluate((option) => {
+    const text = option.firstChild as Text;
+    const place = (index: number) => {
+      const range = document.createRange();
+      range.setStart(text, index);
+      range.setEnd(text, index + 1);
+      return range.getBoundingClientRect().left;
+    };
+    return Array.from({ length: 8 }, (_, index) => place(text.length - 8 + index));
+  });
+  expect(places).toEqual([...places].sort((one, other) => one - other));
+  await option.click();
+  expect(await input.inputValue()).toBe(label);
+  // A description that is typed from an edited label has no isolates.
+  await input.press("End");
+  await input.press("x");
+  await expectSoon("the text for a new row", () => page.locator("[data-pick=base-item] [role=option]").last().textContent(), `New base item “${label.replaceAll(/[\u2068\u2069]/g, "").replace(/^/, "\u2068")}x\u2069”`);
   await page.context().close();
 });
 

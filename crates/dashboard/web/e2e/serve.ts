@@ -1,6 +1,6 @@
 // Serves the built page with the same headers as the dashboard service.
 
-import { createReadStream, existsSync, statSync } from "node:fs";
+import { createReadStream, existsSync, readFileSync, statSync } from "node:fs";
 import { type Server, createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 import { pipeline } from "node:stream";
@@ -28,8 +28,8 @@ export function policy(gateway: string, ingest: string): string {
   ].join("; ");
 }
 
-/** Serves `folder` on a local port. */
-export function serve(folder: string, port: number, gateway: string, ingest: string): Promise<Server> {
+/** Serves `folder` on a local port. The page runs the script `first` before its own. */
+export function serve(folder: string, port: number, gateway: string, ingest: string, first = ""): Promise<Server> {
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url ?? "/", "http://localhost");
     response.setHeader("content-security-policy", policy(gateway, ingest));
@@ -39,6 +39,17 @@ export function serve(folder: string, port: number, gateway: string, ingest: str
     if (pathname === "/config.json") {
       response.setHeader("content-type", "application/json");
       response.end(JSON.stringify({ gateway, ingest }));
+      return;
+    }
+    if (first !== "" && pathname === "/first.js") {
+      response.setHeader("content-type", "text/javascript; charset=utf-8");
+      response.end(first);
+      return;
+    }
+    if (first !== "" && pathname === "/") {
+      response.setHeader("content-type", "text/html; charset=utf-8");
+      const page = readFileSync(join(folder, "index.html"), "utf8");
+      response.end(page.replace("<head>", '<head><script src="/first.js"></script>'));
       return;
     }
     const path = join(folder, normalize(pathname === "/" ? "/index.html" : pathname));

@@ -1,8 +1,8 @@
 // The page: takes the view from the address and the counts from the feed, and draws the panels.
 //
-// Invariants: everything is drawn at most once per animation frame, and only if something changed
-// or a new bucket began. While the counts are not live, the shown time stands still, because
-// nothing is known about later moments.
+// Invariants: everything is drawn at most once per animation frame, except that a change of the
+// condition is drawn at once, and only if something changed or a new bucket began. While the counts
+// are not live, the shown time stands still, because nothing is known about later moments.
 
 import { addEvents } from "./add-events";
 import { Api } from "./api";
@@ -51,8 +51,9 @@ class Dashboard {
     this.#feed = new Feed(gateway, {
       frame: () => this.#redraw(),
       condition: (condition) => {
+        // At once and before the word "live", which is not true of counts that are not drawn yet.
+        this.#draw();
         showCondition(condition);
-        this.#redraw();
       },
     });
     showCondition(this.#feed.condition);
