@@ -1,5 +1,5 @@
-// Firefox and WebKit, as far as the short form of the browser tests needs them: Firefox by WebDriver
-// BiDi, WebKitGTK by its WebDriver on a display of its own.
+// Firefox and WebKit, as far as the short form of the browser tests needs them: Firefox by
+// WebDriver BiDi, WebKitGTK by its WebDriver on a display of its own.
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";

@@ -164,8 +164,8 @@ export class Chart {
           size: rem * 2.2,
           space: rem * 6,
           grid: { show: false },
-          // Buckets of a day or longer follow UTC. uPlot's own marks would lie between two days, and
-          // at most 100 years apart, which is too dense for a view of thousands of years.
+          // Buckets of a day or longer follow UTC. uPlot's own marks would lie between two days,
+          // and at most 100 years apart, which is too dense for a view of thousands of years.
           ...(isCalendar(unit) ? { incrs: CALENDAR_STEPS, splits: (_plot, _axis, from, to, apart) => calendarMarks(from, to, apart) } : {}),
           values: (_plot, splits, _axis, _space, apart) => marks(unit, splits, apart),
         },

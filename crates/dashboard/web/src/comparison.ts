@@ -131,7 +131,7 @@ export function description(unit: Unit, now: number): string {
   return `${name(unit, finer, buckets)}, against ${same}${unit === "day" ? "" : ` of the previous ${unit}`}`;
 }
 
-/** The name of the first buckets of a unit. Seconds, minutes and hours are numbered as on clocks. */
+/** The name of the first buckets of a unit. Seconds, minutes and hours have a clock's numbers. */
 function name(unit: Unit, finer: Unit, buckets: number): string {
   if (unit !== "minute" && unit !== "hour" && unit !== "day") return lengthOf(finer, buckets);
   const numbers = buckets === 1 ? `${finer} ${count(0)}` : `${finer}s ${count(0)}–${count(buckets - 1)}`;

@@ -47,7 +47,7 @@ const NAMES: { readonly [unit in Unit]: Intl.DateTimeFormatOptions } = {
   year: { year: "numeric" },
 };
 
-/** A time inside an English text. Languages that are written from right to left would reorder it. */
+/** A time inside an English text, which languages written from right to left would reorder. */
 const apart = (text: string): string => (/[\p{Script=Arab}\p{Script=Hebr}\p{Bidi_Control}]/u.test(text) ? isolated(text) : text);
 
 /**

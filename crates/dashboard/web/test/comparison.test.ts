@@ -34,7 +34,7 @@ const windowsOf = (unit: Unit, events: readonly number[]): Windows => ({
   finer: windowOf(FINER[unit] ?? unit, events),
 });
 
-/** How much of a bucket has passed at `now`, in whole finer buckets: months in a year, else milliseconds. */
+/** How much of a bucket has passed, in whole finer buckets: months of a year, else milliseconds. */
 function passed(unit: Unit, bucket: number, now: number): number {
   if (unit === "year") return new Date(now).getUTCMonth();
   const length = FACTS[FINER[unit] ?? unit].length;

@@ -64,7 +64,7 @@ describe("the names of buckets", () => {
     expect(plain(format.bucket("month", NOW, NOW))).toBe(`${month} UTC`);
     expect(plain(format.bucket("year", NOW, NOW))).toBe(`${year} UTC`);
     expect(format.marks("year", [NOW / 1_000], 366 * 86_400)).toEqual([year]);
-    // Every name and period with a year has the Gregorian one. Three days before, it is another day.
+    // Every name and period with a year has the Gregorian one. Names of other days have a year.
     const texts = [
       ...UNITS.filter((unit) => unit !== "hour").map((unit) => format.bucket(unit, NOW - 3 * 86_400_000, NOW)),
       ...UNITS.map((unit) => format.period(unit, NOW, NOW + 9 * 86_400_000)),
