@@ -17,7 +17,7 @@ pub(crate) fn describe(metrics: &Metrics) {
         describe_counter!(DELIVERIES, "Frames that subscribers got.");
         describe_counter!(
             CONFLATED,
-            "Frames that subscribers got as part of a later one, because they were not ready to read."
+            "Frames that subscribers got as part of a later one, because they were not ready for it."
         );
         describe_gauge!(VERSION_AGE, "Time since the last version was published.");
         describe_gauge!(LIVE, "1 if the counts follow the database, 0 if they are stale or there are none.");

@@ -61,8 +61,8 @@ pub(crate) fn topic(metric: Metric, limits: PageLimits) -> OperationBuilder {
     let units = TimeUnit::ALL.map(TimeUnit::as_str);
     let unit = text().enum_values(Some(units));
     let payload = text().enum_values(Some(["changes", "full"])).default(Some("changes".into()));
-    let full = "For a stream. `full` sends the whole window on each change, newest bucket first, as \
-                unnamed messages.";
+    let full = "For a stream. `full` sends the whole window after changes, at most once a second, \
+                newest bucket first, as unnamed messages.";
     let from = "For a period: only buckets that start at this time or later. By default, from the first \
                 one kept.";
     let to = "For a period: only buckets that start before this time. By default, to the last one.";

@@ -3,11 +3,16 @@
 //! Subscribers in step hold the same version, so they get the same event: it is encoded for the
 //! first of them and shared with the others. The caches belong to one published version. They are
 //! dropped when the next one is published, and bounded until then.
+//!
+//! Invariant: nothing is encoded under the lock of a state. [`Events::find`] copies what an event is
+//! made of, and [`EventParts`] is encoded without the state.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use domain::{FrameBase, Statistics, Topic, TopicFrame, Version};
+use parking_lot::Mutex;
 use russe::{Event, Message};
 
 use crate::event_id::EventId;
@@ -24,108 +29,219 @@ const CACHED_BYTES: usize = 16_777_216;
 /// by line, and refuse lines of 64 KiB and more (Python's asyncio, Go's `bufio.Scanner`).
 const LINE_BYTES: usize = 16_384;
 
-/// Encodes the events of one published version, and caches them.
+/// The events of one published version, and their parts.
 #[derive(Debug, Default)]
-pub(crate) struct EventEncoder {
-    events: HashMap<(Selection, FrameBase), Option<Bytes>>,
-    /// Parts of events: one topic, with this maximum number of buckets.
-    fragments: HashMap<(Topic, usize, FrameBase), Option<Bytes>>,
-    cached_bytes: usize,
+pub(crate) struct Events {
+    cache: Mutex<Cache>,
 }
 
-impl EventEncoder {
-    /// The event that brings a subscriber from version `from` to the version of `statistics`.
-    /// `None` if there is nothing to send.
-    pub(crate) fn event(
-        &mut self,
+#[derive(Debug, Default)]
+struct Cache {
+    /// `None` if a subscriber with this base gets nothing.
+    events: HashMap<EventKey, Option<Bytes>>,
+    /// Parts of events: one topic, with this maximum number of buckets. `None` if it has not
+    /// changed.
+    fragments: HashMap<FragmentKey, Option<Bytes>>,
+    bytes: usize,
+}
+
+type EventKey = (Selection, FrameBase);
+type FragmentKey = (Topic, usize, FrameBase);
+
+/// What a subscriber gets.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// An event that was encoded before.
+    Event(Bytes, Version),
+    /// The parts of an event that was not.
+    Parts(EventParts),
+}
+
+/// What an event is made of.
+#[derive(Debug)]
+pub(crate) struct EventParts {
+    selection: Selection,
+    base: FrameBase,
+    version: Version,
+    content: Content,
+    /// Keeps the event.
+    events: Arc<Events>,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// A snapshot or the changes.
+    Topics(TopicParts),
+    /// The whole windows of [`Payload::Full`].
+    Windows(Vec<TopicFrame>),
+}
+
+/// Topics that are to be encoded as JSON.
+#[derive(Debug)]
+pub(crate) struct TopicParts {
+    parts: Vec<Part>,
+    base: FrameBase,
+    /// The maximum number of buckets per topic.
+    last: usize,
+    /// Whether the topics are an array.
+    array: bool,
+    /// Keeps the fragments.
+    events: Arc<Events>,
+}
+
+/// One topic.
+#[derive(Debug)]
+enum Part {
+    Fragment(Bytes),
+    Frame(TopicFrame),
+}
+
+impl Events {
+    /// What brings a subscriber from version `from` to the version of `statistics`, whose events
+    /// these are. `None` if there is nothing to send.
+    pub(crate) fn find(
+        self: &Arc<Self>,
         statistics: &Statistics,
         selection: &Selection,
         from: Option<Version>,
-    ) -> Option<Bytes> {
+    ) -> Option<Found> {
         // All subscribers that need a snapshot have the same base, whatever id they sent. A
         // thousand unknown or invented ids must not cost a thousand snapshots.
         let base = statistics.resume(from).base()?;
         let key = (selection.clone(), base);
-        if let Some(event) = self.events.get(&key) {
-            return event.clone();
+        if let Some(event) = self.cache.lock().events.get(&key) {
+            return event.clone().map(|event| Found::Event(event, statistics.version()));
         }
-        let event = self.encode(statistics, selection, base);
-        if self.events.len() < CACHED && self.reserve(event.as_ref()) {
-            self.events.insert(key, event.clone());
-        }
-        event
-    }
-
-    /// The whole windows as JSON: one object, or an array.
-    pub(crate) fn snapshot(&mut self, statistics: &Statistics, selection: &Selection) -> String {
-        join(&self.fragments(statistics, selection, FrameBase::Empty), selection.is_array())
-    }
-
-    fn encode(
-        &mut self,
-        statistics: &Statistics,
-        selection: &Selection,
-        base: FrameBase,
-    ) -> Option<Bytes> {
-        let fragments = self.fragments(statistics, selection, base);
-        if fragments.is_empty() {
+        let (selection, base) = key;
+        let topics = self.topics(statistics, &selection, base);
+        if topics.parts.is_empty() {
+            self.cache.lock().keep_event((selection, base), None);
             return None;
         }
-        let (event, data) = match selection.payload() {
-            Payload::Changes => {
-                (Some(base.kind().as_str().into()), join(&fragments, selection.is_array()))
-            }
+        let content = match selection.payload() {
+            Payload::Changes => Content::Topics(topics),
             // Something changed, so the whole window is sent again.
             Payload::Full => {
-                let topics = selection.topics().iter();
-                let windows =
-                    topics.map(|&topic| newest_first(statistics.snapshot(topic, selection.last())));
-                (None, windows.collect::<Vec<_>>().join("\n"))
+                let window = |&topic| statistics.snapshot(topic, selection.last());
+                Content::Windows(selection.topics().iter().map(window).collect())
             }
         };
-        let id = Some(EventId::new(statistics.version(), selection).to_string().into());
-        encode_event(Event::Message(Message { id, event, retry: None, data: data.into() }))
+        let (version, events) = (statistics.version(), Arc::clone(self));
+        Some(Found::Parts(EventParts { selection, base, version, content, events }))
+    }
+
+    /// The whole windows of a selection.
+    pub(crate) fn snapshot(
+        self: &Arc<Self>,
+        statistics: &Statistics,
+        selection: &Selection,
+    ) -> TopicParts {
+        self.topics(statistics, selection, FrameBase::Empty)
     }
 
     /// The topics of a selection that have anything to send.
-    fn fragments(
-        &mut self,
+    fn topics(
+        self: &Arc<Self>,
         statistics: &Statistics,
         selection: &Selection,
         base: FrameBase,
-    ) -> Vec<Bytes> {
-        let topics = selection.topics().iter();
-        topics
-            .filter_map(|&topic| self.fragment(statistics, topic, selection.last(), base))
-            .collect()
+    ) -> TopicParts {
+        let last = selection.last();
+        let part = |&topic| {
+            let key = (topic, last, base);
+            if let Some(fragment) = self.cache.lock().fragments.get(&key) {
+                return fragment.clone().map(Part::Fragment);
+            }
+            let frame = statistics.topic_since(base, topic, last);
+            if frame.is_none() {
+                self.cache.lock().keep_fragment(key, None);
+            }
+            frame.map(Part::Frame)
+        };
+        let parts = selection.topics().iter().filter_map(part).collect();
+        let events = Arc::clone(self);
+        TopicParts { parts, base, last, array: selection.is_array(), events }
+    }
+}
+
+impl Cache {
+    /// Keeps an event if there is room, and returns the one that is kept: two threads may have
+    /// encoded the same event at the same time.
+    fn keep_event(&mut self, key: EventKey, event: Option<Bytes>) -> Option<Bytes> {
+        keep(&mut self.events, &mut self.bytes, key, event)
     }
 
-    fn fragment(
-        &mut self,
-        statistics: &Statistics,
-        topic: Topic,
-        last: usize,
-        base: FrameBase,
-    ) -> Option<Bytes> {
-        let key = (topic, last, base);
-        if let Some(fragment) = self.fragments.get(&key) {
-            return fragment.clone();
+    fn keep_fragment(&mut self, key: FragmentKey, fragment: Option<Bytes>) -> Option<Bytes> {
+        keep(&mut self.fragments, &mut self.bytes, key, fragment)
+    }
+}
+
+fn keep<K: Eq + std::hash::Hash>(
+    cached: &mut HashMap<K, Option<Bytes>>,
+    cached_bytes: &mut usize,
+    key: K,
+    encoded: Option<Bytes>,
+) -> Option<Bytes> {
+    if let Some(other) = cached.get(&key) {
+        return other.clone();
+    }
+    let total = cached_bytes.saturating_add(encoded.as_ref().map_or(0, Bytes::len));
+    if cached.len() < CACHED && total <= CACHED_BYTES {
+        *cached_bytes = total;
+        cached.insert(key, encoded.clone());
+    }
+    encoded
+}
+
+impl EventParts {
+    /// The number of buckets that are still to be encoded.
+    pub(crate) fn buckets(&self) -> usize {
+        match &self.content {
+            Content::Windows(windows) => windows.iter().map(|window| window.buckets.len()).sum(),
+            Content::Topics(topics) => topics.parts.iter().map(Part::buckets).sum(),
         }
-        let fragment = statistics.topic_since(base, topic, last).map(|part| json(&part));
-        if self.fragments.len() < CACHED && self.reserve(fragment.as_ref()) {
-            self.fragments.insert(key, fragment.clone());
-        }
-        fragment
     }
 
-    /// Reserves room for these bytes in the cache. `false` if there is none.
-    fn reserve(&mut self, bytes: Option<&Bytes>) -> bool {
-        let total = self.cached_bytes.saturating_add(bytes.map_or(0, Bytes::len));
-        let fits = total <= CACHED_BYTES;
-        if fits {
-            self.cached_bytes = total;
+    /// The event, which is kept for other subscribers, and its version.
+    pub(crate) fn encode(self) -> Option<(Bytes, Version)> {
+        let Self { selection, base, version, content, events } = self;
+        let (event, data) = match content {
+            Content::Topics(topics) => (Some(base.kind().as_str().into()), topics.json()),
+            Content::Windows(windows) => {
+                let windows = windows.into_iter().map(newest_first);
+                (None, windows.collect::<Vec<_>>().join("\n"))
+            }
+        };
+        let id = Some(EventId::new(version, &selection).to_string().into());
+        let message = Message { id, event, retry: None, data: data.into() };
+        let event = encode_event(Event::Message(message));
+        let event = events.cache.lock().keep_event((selection, base), event)?;
+        Some((event, version))
+    }
+}
+
+impl TopicParts {
+    /// One object, or an array.
+    pub(crate) fn json(self) -> String {
+        let Self { parts, base, last, array, events } = self;
+        let fragment = |part| match part {
+            Part::Fragment(fragment) => Some(fragment),
+            Part::Frame(frame) => {
+                let fragment = json(&frame);
+                events.cache.lock().keep_fragment((frame.topic, last, base), Some(fragment))
+            }
+        };
+        join(&parts.into_iter().filter_map(fragment).collect::<Vec<_>>(), array)
+    }
+}
+
+impl Part {
+    /// The number of buckets that are still to be encoded.
+    fn buckets(&self) -> usize {
+        match self {
+            Self::Fragment(_) => 0,
+            Self::Frame(frame) => frame.buckets.len(),
         }
-        fits
     }
 }
 
@@ -191,11 +307,20 @@ mod tests {
     fn subscribers_that_need_a_snapshot_share_one() {
         let version = |nonce, tick| Version { nonce: Nonce::new(nonce), tick };
         let statistics = Statistics::new(version(1, 7));
-        let mut encoder = EventEncoder::default();
-        let mut event = |from| encoder.event(&statistics, &Selection::all(), from).unwrap();
-        let first = event(None);
+        let events = Arc::new(Events::default());
+        let parts = |from| match events.find(&statistics, &Selection::all(), from).unwrap() {
+            Found::Parts(parts) => parts,
+            Found::Event(..) => panic!("nothing was encoded yet"),
+        };
+        // Two threads may find it missing at the same time.
+        let [first, second] = [parts(None), parts(None)];
+        let [first, second] = [first, second].map(|parts| parts.encode().unwrap().0);
+        assert_eq!(second.as_ptr(), first.as_ptr());
         for unknown in [version(2, 7), version(2, 8), version(1, 6)] {
-            assert_eq!(event(Some(unknown)).as_ptr(), first.as_ptr());
+            match events.find(&statistics, &Selection::all(), Some(unknown)).unwrap() {
+                Found::Event(event, _) => assert_eq!(event.as_ptr(), first.as_ptr()),
+                Found::Parts(_) => panic!("it was encoded before"),
+            }
         }
     }
 
@@ -216,11 +341,14 @@ mod tests {
         let frame = Frame { kind: FrameKind::Snapshot, version, topics: topics.collect() };
         let mut statistics = Statistics::new(version);
         statistics.apply(&frame).unwrap();
-        let mut encoder = EventEncoder::default();
+        let events = Arc::new(Events::default());
         for topic in Topic::all() {
             let full = Selection::one(topic).with_payload(Payload::Full);
             for selection in [Selection::all(), Selection::one(topic), full] {
-                let event = encoder.event(&statistics, &selection, None).unwrap();
+                let event = match events.find(&statistics, &selection, None).unwrap() {
+                    Found::Event(event, _) => event,
+                    Found::Parts(parts) => parts.encode().unwrap().0,
+                };
                 let longest = event.split(|byte| *byte == b'\n').map(<[u8]>::len).max();
                 assert!(longest < Some(32_768), "{longest:?} in {selection:?}");
             }

@@ -5,6 +5,10 @@
 //! between. The first change is announced at once, later ones at most every [`HubSettings::pace`].
 //! Clients that were in step at one announcement are in step at the next, so one encoded event
 //! serves them all.
+//!
+//! Invariant: a patch waits for no other event. Nothing is encoded under the lock of the state.
+//! Large events, such as whole windows, are encoded one after the other on a thread of their own, so
+//! that they take at most one core, and no time of the threads that serve clients.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -13,16 +17,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::{ApplyError, Changes, Frame, Statistics, Topic, TopicFrame, Version};
 use parking_lot::RwLock;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::deliveries::Deliveries;
-use crate::encoder::EventEncoder;
+use crate::encoder::{Events, Found};
 use crate::liveness::{Audience, Beat, Liveness};
 use crate::selection::Selection;
 use crate::settings::HubSettings;
 use crate::status::{Status, UpstreamStatus};
+
+/// The maximum number of buckets of an event that is encoded where its subscriber runs. It takes a
+/// fraction of a millisecond, as nearly every patch does.
+const SMALL_BUCKETS: usize = 1_000;
 
 /// Counters by which a subscriber detects a new version or status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,6 +59,8 @@ pub struct Hub {
     liveness: RwLock<Liveness>,
     pub(crate) announced: watch::Sender<Announcement>,
     subscribers: AtomicUsize,
+    /// The turn of one large event to be encoded.
+    large_events: Semaphore,
     pub(crate) drain: watch::Sender<Option<Drain>>,
     pub(crate) closed: CancellationToken,
 }
@@ -60,7 +70,7 @@ struct State {
     working: Option<Statistics>,
     published: Option<Statistics>,
     /// Events of the published version.
-    encoder: EventEncoder,
+    events: Arc<Events>,
     announced: Option<Instant>,
     /// Whether an announcement is scheduled.
     pending: bool,
@@ -82,6 +92,7 @@ impl Hub {
             liveness: RwLock::new(Liveness::new()),
             announced: watch::Sender::new(Announcement::default()),
             subscribers: AtomicUsize::new(0),
+            large_events: Semaphore::new(1),
             drain: watch::Sender::new(None),
             closed: CancellationToken::new(),
         });
@@ -203,9 +214,11 @@ impl Hub {
 
     /// The published windows of a selection as JSON; `None` before there are any.
     pub fn snapshot(&self, selection: &Selection) -> Option<String> {
-        let mut state = self.state.write();
-        let State { published, encoder, .. } = &mut *state;
-        published.as_ref().map(|published| encoder.snapshot(published, selection))
+        let topics = {
+            let state = self.state.read();
+            state.events.snapshot(state.published.as_ref()?, selection)
+        };
+        Some(topics.json())
     }
 
     /// The published windows of a selection; `None` before there are any.
@@ -218,15 +231,32 @@ impl Hub {
 
     /// The event that brings a subscriber from version `from` to the published one, with the
     /// version that it reaches. `None` if there is nothing to send.
-    pub(crate) fn event(
+    pub(crate) async fn event(
         &self,
         selection: &Selection,
         from: Option<Version>,
     ) -> Option<(Bytes, Version)> {
-        let mut state = self.state.write();
-        let State { published, encoder, .. } = &mut *state;
-        let published = published.as_ref()?;
-        Some((encoder.event(published, selection, from)?, published.version()))
+        match self.find(selection, from)? {
+            Found::Event(event, version) => return Some((event, version)),
+            Found::Parts(parts) if parts.buckets() <= SMALL_BUCKETS => return parts.encode(),
+            // Copied again when it is this event's turn: then there may be a newer version, or
+            // another subscriber has had the event encoded.
+            Found::Parts(_) => {}
+        }
+        // The semaphore is never closed.
+        let _turn = self.large_events.acquire().await.ok()?;
+        match self.find(selection, from)? {
+            Found::Event(event, version) => Some((event, version)),
+            Found::Parts(parts) => {
+                // Fails only when the runtime ends.
+                tokio::task::spawn_blocking(|| parts.encode()).await.ok()?
+            }
+        }
+    }
+
+    fn find(&self, selection: &Selection, from: Option<Version>) -> Option<Found> {
+        let state = self.state.read();
+        state.events.find(state.published.as_ref()?, selection, from)
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -293,7 +323,7 @@ impl Hub {
 
     fn announce(&self) {
         let mut state = self.state.write();
-        let State { working, published, encoder, announced, pending } = &mut *state;
+        let State { working, published, events, announced, pending } = &mut *state;
         *pending = false;
         *announced = Some(Instant::now());
         let Some(working) = working else { return };
@@ -311,7 +341,7 @@ impl Hub {
                 }
             }
         }
-        *encoder = EventEncoder::default();
+        *events = Arc::default();
         drop(state);
         self.announced.send_modify(|announced| announced.version += 1);
     }
@@ -333,5 +363,74 @@ async fn send_heartbeats(hub: Weak<Hub>, audience: Audience, closed: Cancellatio
         }
         let Some(hub) = hub.upgrade() else { return };
         hub.beat(audience);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::num::NonZeroUsize;
+    use std::pin::Pin;
+
+    use actix_web::body::{BoxBody, MessageBody};
+    use domain::{BucketTime, Metric, Nonce};
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::selection::Payload;
+    use crate::subscriber::stream_response;
+
+    /// The next event of a stream.
+    async fn next(body: &mut Pin<Box<BoxBody>>) -> String {
+        let event = poll_fn(|context| body.as_mut().poll_next(context)).await.unwrap().unwrap();
+        String::from_utf8(event.to_vec()).unwrap()
+    }
+
+    fn changes(seconds: std::ops::Range<i64>) -> Changes {
+        let time = |second| BucketTime::from_unix_milliseconds(second * 1_000).unwrap();
+        seconds.map(|second| (Metric::Transfers, time(second), 1)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_patch_does_not_wait_while_whole_windows_are_encoded() {
+        let hub = Hub::new(HubSettings { pace: Duration::ZERO, ..HubSettings::default() });
+        hub.start(Statistics::new(Version { nonce: Nonce::new(1), tick: 0 }));
+        let first = hub.advance(&changes(0..3_000)).unwrap();
+        let seconds: Topic = "transfers/second".parse().unwrap();
+        let follow = |selection: Selection| {
+            Box::pin(stream_response(&hub, selection, None, None).unwrap().into_body())
+        };
+        let small = NonZeroUsize::new(10).unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..1_000 {
+            let mut client = follow(Selection::one(seconds).narrowed(small));
+            let events =
+                [next(&mut client).await, next(&mut client).await, next(&mut client).await];
+            assert!(events[1].contains("event: snapshot"), "{events:?}");
+            clients.push(client);
+        }
+        // This turn is that of another large event, which is being encoded.
+        let turn = hub.large_events.acquire().await.unwrap();
+        let mut whole = follow(Selection::one(seconds).with_payload(Payload::Full));
+        assert!(next(&mut whole).await.starts_with("retry: "));
+        assert_eq!(next(&mut whole).now_or_never(), None);
+        // These parts have been copied, and are not encoded yet.
+        let Some(Found::Parts(parts)) = hub.find(&Selection::one(seconds), None) else {
+            panic!("this snapshot was not requested before");
+        };
+        let second = hub.advance(&changes(2_990..3_001)).unwrap();
+        for client in &mut clients {
+            let event = next(client).now_or_never().expect("a patch must not wait");
+            assert!(
+                event.contains("event: patch") && event.contains(&second.to_string()),
+                "{event}"
+            );
+        }
+        assert_eq!(parts.encode().unwrap().1, first);
+        drop(turn);
+        // It waited, and so it gets the newest state.
+        let event = next(&mut whole).await;
+        assert!(event.contains(&second.to_string()), "{event}");
+        assert!(event.contains("\"time\":\"1970-01-01T00:50:00Z\""), "{event}");
     }
 }

@@ -11,12 +11,18 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use russe::{Event, Message};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::encoder::encode_event;
 use crate::event_id::EventId;
 use crate::hub::{Announcement, Drain, Hub};
-use crate::selection::Selection;
+use crate::selection::{Payload, Selection};
+
+/// The minimum time between two whole windows on a stream. Each costs as much as a whole snapshot
+/// (up to 200 kB), so at the pace of patches, one stream would take megabytes a second. A client
+/// that wants more follows patches.
+const FULL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a stream was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +89,7 @@ fn respond(
         version: last_event_id.and_then(|id| id.version_of(&selection)),
         selection,
         seen_version: None,
+        next_frame: Instant::now(),
         sent_status: None,
         sent_frame_last: false,
         opened: false,
@@ -119,6 +126,8 @@ struct Subscriber {
     version: Option<Version>,
     /// [`Announcement::version`] when the last frame was made.
     seen_version: Option<u64>,
+    /// When the next frame may be made.
+    next_frame: Instant,
     /// The announcement of the last status that was sent.
     sent_status: Option<Announcement>,
     /// Whether the last event was a frame.
@@ -155,11 +164,17 @@ impl Subscriber {
             });
             // A slow client finds a newer version each time that it is ready. If frames always came
             // first, it would never get the status. So a status that is due follows each frame.
-            if !(status_due && self.sent_frame_last) {
+            let is_paced = Instant::now() < self.next_frame;
+            let skips_frame = is_paced || (status_due && self.sent_frame_last);
+            if !skips_frame {
                 let seen_version = self.seen_version.replace(announced.version);
-                if let Some((event, version)) = self.place.0.event(&self.selection, self.version) {
+                let event = self.place.0.event(&self.selection, self.version).await;
+                if let Some((event, version)) = event {
                     self.version = Some(version);
                     self.sent_frame_last = true;
+                    if self.selection.payload() == Payload::Full {
+                        self.next_frame = Instant::now() + FULL_INTERVAL;
+                    }
                     let skipped =
                         seen_version.map_or(0, |seen| announced.version.saturating_sub(seen + 1));
                     self.place.0.deliveries.count(skipped);
@@ -171,8 +186,10 @@ impl Subscriber {
                 self.sent_frame_last = false;
                 return self.status();
             }
+            let is_behind = is_paced && self.seen_version != Some(announced.version);
             tokio::select! {
                 changed = self.announcements.changed() => changed.ok()?,
+                () = tokio::time::sleep_until(self.next_frame), if is_behind => {}
                 () = end_of_stream(&mut self.draining, self.drain_position, &self.place.0.closed) => return None,
             }
         }
@@ -222,10 +239,11 @@ async fn end_of_stream(
 mod tests {
     use std::future::poll_fn;
     use std::pin::pin;
-    use std::time::Instant;
 
     use actix_web::body::MessageBody;
-    use domain::{Bucket, BucketTime, Frame, FrameKind, Nonce, Statistics, Topic, TopicFrame};
+    use domain::{
+        Bucket, BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Statistics, Topic, TopicFrame,
+    };
 
     use service_kit::settings::NonZeroDuration;
 
@@ -265,5 +283,38 @@ mod tests {
             // Lets the heartbeat task run.
             tokio::task::yield_now().await;
         }
+    }
+
+    /// The clock is paused: it moves on only when everything waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_of_whole_windows_gets_one_a_second_and_the_newest_state_at_last() {
+        let hub = Hub::new(HubSettings::default());
+        hub.start(Statistics::new(Version { nonce: Nonce::new(1), tick: 0 }));
+        let topic: Topic = "transfers/year".parse().unwrap();
+        let selection = Selection::one(topic).with_payload(Payload::Full);
+        let mut body = pin!(stream_response(&hub, selection, None, None).unwrap().into_body());
+        let started = Instant::now();
+        let publish = async {
+            for _ in 0..100 {
+                let change = (Metric::Transfers, BucketTime::MIN, 1);
+                hub.advance(&Changes::from_iter([change])).unwrap();
+                tokio::time::sleep(Duration::from_millis(45)).await;
+            }
+        };
+        let read = async {
+            let mut frames = Vec::new();
+            loop {
+                let event = poll_fn(|context| body.as_mut().poll_next(context)).await;
+                let text = String::from_utf8(event.unwrap().unwrap().to_vec()).unwrap();
+                if text.starts_with("id:") || text.contains("\nid:") {
+                    frames.push(started.elapsed());
+                }
+                if text.contains("\"count\":100}") {
+                    return frames;
+                }
+            }
+        };
+        let (frames, ()) = futures_util::join!(read, publish);
+        assert_eq!(frames.iter().map(Duration::as_secs).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
     }
 }
