@@ -8,6 +8,7 @@ use actix_web::http::header::{
 use actix_web::web::{self, Data, Header};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
+use service_kit::host::RequestedHost;
 use service_kit::problem::{Problem, method_not_allowed, not_found};
 
 use crate::assets::{self, PAGE};
@@ -32,8 +33,11 @@ struct Addresses {
 }
 
 impl Addresses {
+    /// By default, the services have the host that the page was requested from. It comes from the
+    /// client and goes into a policy, so it must be the one that [`service_kit::host`] has checked.
     fn from_request(request: &HttpRequest, settings: &ServicesSettings) -> Self {
-        let host = host(request);
+        let host = RequestedHost::of(request);
+        let host = host.map_or_else(|| "localhost".to_owned(), |host| host.to_string());
         let address = |url: &str, port| match url {
             "" => format!("http://{host}:{port}"),
             url => url.trim_end_matches('/').to_owned(),
@@ -42,23 +46,6 @@ impl Addresses {
             gateway: address(&settings.gateway_url, settings.gateway_port),
             ingest: address(&settings.ingest_url, settings.ingest_port),
         }
-    }
-}
-
-/// The host that the page was requested from, without its port. It comes from the client and goes
-/// into a policy, so anything but a plain name or address is replaced.
-fn host(request: &HttpRequest) -> String {
-    let connection = request.connection_info();
-    let host = connection.host();
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
-    if !name.is_empty() && name.bytes().all(plain) {
-        name.to_owned()
-    } else {
-        "localhost".to_owned()
     }
 }
 

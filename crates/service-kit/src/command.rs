@@ -13,7 +13,7 @@ use crate::failure::exit_code;
 use crate::service::{About, Application};
 use crate::settings::sections::{InternalSettings, LogSettings};
 use crate::settings::{Overrides, ProgramSettings, load_checked};
-use crate::{limits, shutdown, telemetry};
+use crate::{client, limits, shutdown, telemetry};
 
 /// How long the service may take to answer a health check.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -113,7 +113,7 @@ async fn healthcheck(settings: &InternalSettings) -> Result<(), Unhealthy> {
     };
     let url = format!("http://{host}:{}/readyz", settings.port);
     let unreachable = |source| Unhealthy::Unreachable { url: url.clone(), source };
-    let client = reqwest::Client::builder().no_proxy().timeout(HEALTHCHECK_TIMEOUT).build();
+    let client = client::internal().timeout(HEALTHCHECK_TIMEOUT).build();
     let response = client.map_err(unreachable)?.get(&url).send().await.map_err(unreachable)?;
     if response.status().is_success() {
         return Ok(());

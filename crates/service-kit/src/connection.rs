@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 /// piece into the connection's buffer, and takes the next one only when there is room. So a client
 /// that does not read costs one piece and not a whole answer, and a request lasts until nearly all
 /// of its answer is sent: a slow client is not idle.
-const PIECE_BYTES: usize = 16_384;
+pub(crate) const PIECE_BYTES: usize = 16_384;
 
 /// The requests of one connection.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +27,8 @@ pub(crate) struct Requests(Rc<RequestCounts>);
 struct RequestCounts {
     active: Cell<usize>,
     ended: Cell<u64>,
+    /// When the client must have received the answer that is being sent.
+    deadline: Cell<Option<Instant>>,
 }
 
 impl Requests {
@@ -41,8 +43,16 @@ impl Requests {
 #[derive(Debug)]
 pub(crate) struct RequestGuard(Rc<RequestCounts>);
 
+impl RequestGuard {
+    /// Closes the connection if the request has not ended by then.
+    fn set_deadline(&self, deadline: Instant) {
+        self.0.deadline.set(Some(deadline));
+    }
+}
+
 impl Drop for RequestGuard {
     fn drop(&mut self) {
+        self.0.deadline.set(None);
         self.0.active.set(self.0.active.get() - 1);
         self.0.ended.set(self.0.ended.get().wrapping_add(1));
     }
@@ -63,9 +73,21 @@ enum Content {
 }
 
 impl CountedBody {
-    /// The body of an answer to GET; or to HEAD, which gets only its size.
-    pub(crate) fn new(body: BoxBody, omitted: bool, request: Option<RequestGuard>) -> Self {
+    /// The body of an answer to GET; or to HEAD, which gets only its size. If it is large and not a
+    /// stream, it takes memory, so the client must receive it within `timeout`.
+    pub(crate) fn new(
+        body: BoxBody,
+        omitted: bool,
+        request: Option<RequestGuard>,
+        timeout: Duration,
+    ) -> Self {
         let content = if omitted { Content::Omitted(body.size()) } else { Content::Whole(body) };
+        if let (Content::Whole(body), Some(request)) = (&content, &request)
+            && let BodySize::Sized(size) = body.size()
+            && usize::try_from(size).is_ok_and(|size| size > PIECE_BYTES)
+        {
+            request.set_deadline(Instant::now() + timeout);
+        }
         Self { content, rest: Bytes::new(), _request: request }
     }
 }
@@ -154,6 +176,7 @@ impl Connection {
     /// cannot make progress, so it calls this at the end of each request, and the timer wakes it
     /// here.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        self.check_deadline(context)?;
         let counts = &self.requests.0;
         if counts.active.get() > 0 {
             return Ok(());
@@ -162,6 +185,20 @@ impl Connection {
             self.ended = counts.ended.get();
             self.receiving = false;
             self.timer.as_mut().reset(Instant::now() + self.idle_timeout);
+        }
+        match self.timer.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Fails if the client takes too long to receive a large answer. This is checked at each write,
+    /// because nothing is flushed while the client does not read. The timer has no other use
+    /// meanwhile: a connection with a request is not idle.
+    fn check_deadline(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(deadline) = self.requests.0.deadline.get() else { return Ok(()) };
+        if self.timer.deadline() != deadline {
+            self.timer.as_mut().reset(deadline);
         }
         match self.timer.as_mut().poll(context) {
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
@@ -194,9 +231,11 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        // A client that still receives its answer is not idle, even if its request has ended. The
-        // timer is checked when everything is sent.
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        // A client that still receives its answer is not idle, even if its request has ended. So
+        // whether the connection is idle is checked when everything is sent.
+        let connection = self.get_mut();
+        connection.check_deadline(context)?;
+        Pin::new(&mut connection.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -231,7 +270,8 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_sent_in_pieces_and_keeps_its_length() {
         let whole: Bytes = (0..=255).cycle().take(2 * PIECE_BYTES + 1).collect();
-        let mut body = std::pin::pin!(CountedBody::new(whole.clone().boxed(), false, None));
+        let mut body =
+            std::pin::pin!(CountedBody::new(whole.clone().boxed(), false, None, Duration::ZERO));
         assert_eq!(body.size(), BodySize::Sized(whole.len() as u64));
         let mut pieces = Vec::new();
         while let Some(piece) = poll_fn(|context| body.as_mut().poll_next(context)).await {

@@ -4,14 +4,18 @@
 //! ([`telemetry`]). Its `startup.rs` puts the service together with [`service`]: a public and an
 //! internal port ([`server`]), [`health`], [`metrics`] and tasks under one [`supervisor`].
 //! [`shutdown`] and [`limits`] are about the process, [`observe`] about each request, [`problem`]
-//! about answers that report errors, and [`failure`] about a program that fails.
+//! about answers that report errors, and [`failure`] about a program that fails. A public port also
+//! has [`host`], which knows its names, and [`unsent`], which bounds the memory of answers. [`client`]
+//! is for requests between our own services.
 //!
 //! Invariant: this crate has no types of events, counts or frames, and it links no Postgres client.
 
+pub mod client;
 pub mod command;
 mod connection;
 pub mod failure;
 pub mod health;
+pub mod host;
 pub mod limits;
 pub mod metrics;
 pub mod observe;
@@ -22,3 +26,4 @@ pub mod settings;
 pub mod shutdown;
 pub mod supervisor;
 pub mod telemetry;
+mod unsent;

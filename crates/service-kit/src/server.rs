@@ -8,7 +8,8 @@
 //! Invariant: a connection on which no request is being processed is closed within [`Bounds::idle`]
 //! plus `CLOSE_TIMEOUT`, and once the client sends anything, within [`Bounds::head`] plus
 //! `CLOSE_TIMEOUT`, even if it keeps sending, unless the client is still receiving an answer. A
-//! connection whose client accepts no data is closed within [`Bounds::unread`].
+//! connection whose client accepts no data is closed within [`Bounds::unread`], and one whose client
+//! does not receive a large answer, within [`Bounds::answer`].
 
 use std::fmt::Debug;
 use std::future::ready;
@@ -49,6 +50,8 @@ pub struct Bounds {
     pub head: Duration,
     /// How long a client may accept none of the data sent to it (Linux only).
     pub unread: Duration,
+    /// How long a client may take to receive an answer of more than 16 KiB that is not a stream.
+    pub answer: Duration,
     /// How many unsent bytes the operating system buffers (Linux only); `None` leaves that to the
     /// system.
     pub unsent_bytes: Option<u32>,
@@ -96,7 +99,7 @@ where
         let application =
             application().into_factory().map_err(|error: S::Error| error.into().error_response());
         let application = map_config(application, |()| AppConfig::default());
-        let counted = apply_fn_factory(application, |mut request: Request, service: &_| {
+        let counted = apply_fn_factory(application, move |mut request: Request, service: &_| {
             // Every path that answers GET also answers HEAD
             // (<https://www.rfc-editor.org/rfc/rfc9110#section-9.1>), without help of the services.
             let omitted = request.method() == Method::HEAD;
@@ -113,7 +116,9 @@ where
                     answer.head_mut().no_chunking(true);
                     answer.head_mut().set_connection_type(ConnectionType::Close);
                 }
-                Ok(answer.map_body(|_, body| CountedBody::new(body.boxed(), omitted, guard)))
+                Ok(answer.map_body(|_, body| {
+                    CountedBody::new(body.boxed(), omitted, guard, bounds.answer)
+                }))
             }
         });
         let stopping = stopping.clone();

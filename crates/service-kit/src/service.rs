@@ -19,10 +19,12 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Readiness;
+use crate::host::{self, HostRules};
 use crate::metrics::Metrics;
 use crate::server::Bounds;
 use crate::settings::sections::{HttpSettings, InternalSettings};
 use crate::supervisor::{Supervisor, SupervisorError, TaskError};
+use crate::unsent::{self, UnsentBytes};
 use crate::{observe, problem, server};
 
 /// How much longer than the servers' own drain all tasks together may take.
@@ -66,7 +68,13 @@ pub struct ServiceBuilder {
     shutdown: CancellationToken,
     metrics: Metrics,
     supervisor: Supervisor,
-    public_port: Option<u16>,
+    public: Option<Public>,
+}
+
+/// The public port, and the budget of its answers.
+struct Public {
+    port: u16,
+    unsent: web::Data<UnsentBytes>,
 }
 
 impl ServiceBuilder {
@@ -84,7 +92,7 @@ impl ServiceBuilder {
         observe::describe(&metrics);
         let mut supervisor = Supervisor::new(shutdown.clone(), drain + SHUTDOWN_MARGIN);
         supervisor.spawn("metrics", metrics.clone().keep_up(shutdown.clone()));
-        Ok(Self { about, drain, shutdown, metrics, supervisor, public_port: None })
+        Ok(Self { about, drain, shutdown, metrics, supervisor, public: None })
     }
 
     /// Gives all tasks together this long to end, if they do more than the servers after each
@@ -114,9 +122,16 @@ impl ServiceBuilder {
     ) -> Result<(), ListenError> {
         let address =
             Address { host: settings.host.clone(), port: settings.port, setting: "http.port" };
-        let port = self.serve("http server", &address, bounds, cors, routes)?;
+        let rules = web::Data::new(HostRules::from(settings));
+        let unsent = web::Data::new(UnsentBytes::new(settings.max_unsent_bytes));
+        UnsentBytes::describe(&self.metrics);
+        let shared = unsent.clone();
+        let port = self.serve("http server", &address, bounds, cors, move |all| {
+            all.app_data(rules.clone()).app_data(shared.clone());
+            routes(all);
+        })?;
         tracing::info!(http.port = port, "listening");
-        self.public_port = Some(port);
+        self.public = Some(Public { port, unsent });
         Ok(())
     }
 
@@ -132,8 +147,11 @@ impl ServiceBuilder {
         sample: impl Fn() + Send + Sync + 'static,
         routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
     ) -> Result<Application, ListenError> {
+        let public = self.public.take();
+        let public_port = public.as_ref().map(|public| public.port);
         let internal = Internal {
             about: self.about,
+            unsent: public.map(|public| public.unsent),
             shutdown: self.shutdown.clone(),
             readiness,
             metrics: self.metrics.clone(),
@@ -148,11 +166,7 @@ impl ServiceBuilder {
             internal.routes(all);
         })?;
         tracing::info!(internal.port = port, "serving health and metrics");
-        Ok(Application {
-            public_port: self.public_port,
-            internal_port: port,
-            supervisor: self.supervisor,
-        })
+        Ok(Application { public_port, internal_port: port, supervisor: self.supervisor })
     }
 
     /// Serves an address, and returns its port.
@@ -172,6 +186,9 @@ impl ServiceBuilder {
             let cors = cors();
             App::new()
                 .wrap(CatchPanic::default())
+                .wrap(from_fn(unsent::limit))
+                // Inside of CORS, so that a page of an allowed origin can read why it was refused.
+                .wrap(from_fn(host::check))
                 .wrap(Condition::new(cors.is_some(), cors.unwrap_or_default()))
                 .wrap(from_fn(observe::requests))
                 .app_data(metrics.clone())
@@ -224,6 +241,7 @@ impl Application {
 #[derive(Clone)]
 struct Internal {
     about: About,
+    unsent: Option<web::Data<UnsentBytes>>,
     shutdown: CancellationToken,
     readiness: Readiness,
     metrics: Metrics,
@@ -235,8 +253,12 @@ impl Internal {
         self.readiness.routes(&self.shutdown, routes);
         let metrics = self.metrics.clone();
         let sample = Arc::clone(&self.sample);
+        let unsent = self.unsent.clone();
         let rendered = move || {
             sample();
+            if let Some(unsent) = &unsent {
+                unsent.sample(&metrics);
+            }
             let answer = HttpResponse::Ok()
                 .content_type("text/plain; version=0.0.4; charset=utf-8")
                 .insert_header((CACHE_CONTROL, "no-store"))

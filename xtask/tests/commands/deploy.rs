@@ -131,6 +131,16 @@ fn the_containers_have_the_ports_of_the_defaults() {
     assert!(block(&compose, "sse-gateway").contains(&upstreams.as_str()));
 }
 
+#[test]
+fn each_public_port_answers_to_the_name_of_its_container() {
+    let compose = read("docker-compose.yml");
+    for kind in ServiceKind::ALL {
+        let hosts = format!("NEWCYCLE__HTTP__ALLOWED_HOSTS: {},${{PUBLISH_HOSTS:-}}", kind.name());
+        let set = block(&compose, kind.name()).contains(&hosts.as_str());
+        assert_eq!(set, default(kind, "http", "port").is_some(), "{kind}: {hosts}");
+    }
+}
+
 /// A service that is killed while it drains loses the requests in progress.
 #[test]
 fn a_container_may_take_longer_to_stop_than_its_program_does() {

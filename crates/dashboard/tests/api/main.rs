@@ -47,13 +47,14 @@ impl Dashboard {
 
 #[tokio::test]
 async fn the_page_gets_the_addresses_of_the_services() {
-    let same_host = Dashboard::start(|_| ());
+    let same_host = Dashboard::start(|settings| {
+        settings.http.allowed_hosts = vec!["counts.example".parse().unwrap()];
+    });
     for (host, expected) in [
         ("counts.example:8082", "counts.example"),
         ("[::1]:8082", "[::1]"),
         ("127.0.0.1", "127.0.0.1"),
-        // A host that could change the policy is replaced.
-        ("a;script-src *", "localhost"),
+        ("localhost:8082", "localhost"),
     ] {
         let (status, _, body) = same_host.get("/config.json", &[("host", host)]).await;
         let addresses: Value = serde_json::from_str(&body).unwrap();
@@ -75,6 +76,62 @@ async fn the_page_gets_the_addresses_of_the_services() {
     let connect = "connect-src 'self' https://counts.example/ https://events.example/;";
     assert!(policy.contains(connect), "{policy}");
     assert!(!policy.contains("unsafe"), "{policy}");
+}
+
+/// The policy's sources for requests to the other services.
+fn connect_sources(headers: &HeaderMap) -> String {
+    let policy = headers["content-security-policy"].to_str().unwrap();
+    let (_, sources) = policy.split_once("connect-src 'self' ").unwrap();
+    sources.split(';').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_page_for_another_host_is_refused() {
+    let dashboard = Dashboard::start(|_| ());
+    for host in ["evil.example", "evil.example:8082", "a;script-src *"] {
+        for path in ["/", "/config.json", "/none"] {
+            let (status, headers, body) = dashboard.get(path, &[("host", host)]).await;
+            assert_eq!(
+                (status, headers["content-type"].as_bytes()),
+                (421, &b"application/problem+json"[..])
+            );
+            let problem: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(problem["type"], "/problems/misdirected-request");
+            assert_eq!(problem["setting"], "http.allowed_hosts");
+            assert!(headers.get("content-security-policy").is_none());
+        }
+    }
+    let (status, ..) = dashboard.get("/", &[("host", "page.localhost:8082")]).await;
+    assert_eq!(status, 200);
+}
+
+#[tokio::test]
+async fn only_a_trusted_proxy_can_forward_the_host_of_the_policy() {
+    let forwarded = [
+        ("x-forwarded-host", "counts.example"),
+        ("x-forwarded-proto", "https"),
+        ("forwarded", "host=evil.example"),
+    ];
+    let allow = |settings: &mut Settings| {
+        settings.http.allowed_hosts = vec!["counts.example".parse().unwrap()];
+    };
+    let direct = Dashboard::start(allow);
+    let (status, headers, _) = direct.get("/", &forwarded).await;
+    let own = "http://127.0.0.1:8081/ http://127.0.0.1:8080/";
+    assert_eq!((status, &*connect_sources(&headers)), (200, own));
+    let evil = [("x-forwarded-host", "evil.example")];
+    let (status, headers, _) = direct.get("/", &evil).await;
+    assert_eq!((status, &*connect_sources(&headers)), (200, own));
+
+    let behind_proxy = Dashboard::start(|settings| {
+        allow(settings);
+        settings.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    });
+    let (status, headers, _) = behind_proxy.get("/", &forwarded).await;
+    let public = "http://counts.example:8081/ http://counts.example:8080/";
+    assert_eq!((status, &*connect_sources(&headers)), (200, public));
+    let (status, ..) = behind_proxy.get("/", &evil).await;
+    assert_eq!(status, 421);
 }
 
 #[tokio::test]

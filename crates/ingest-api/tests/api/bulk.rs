@@ -150,7 +150,7 @@ async fn a_body_that_does_not_arrive_is_408_and_an_upload_says_what_is_stored() 
         let mut connection =
             TcpStream::connect(api.url.trim_start_matches("http://")).await.unwrap();
         let head = format!(
-            "POST /users HTTP/1.1\r\nhost: x\r\ncontent-type: {media_type}\r\ncontent-length: 9999\r\n\r\n"
+            "POST /users HTTP/1.1\r\nhost: localhost\r\ncontent-type: {media_type}\r\ncontent-length: 9999\r\n\r\n"
         );
         connection.write_all(head.as_bytes()).await.unwrap();
         connection.write_all(body.as_bytes()).await.unwrap();

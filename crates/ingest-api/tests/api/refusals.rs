@@ -261,3 +261,23 @@ async fn only_listed_origins_may_send_requests_from_a_page() {
     let refused = preflight("http://elsewhere.example").send().await.unwrap();
     assert!(!refused.headers().contains_key("access-control-allow-origin"));
 }
+
+/// A website can let its own name lead here, and its pages could then send events.
+#[tokio::test]
+async fn a_request_for_another_host_is_refused_and_stores_nothing() {
+    let api = Api::start_with(|settings| {
+        settings.http.allowed_hosts = vec!["events.example".parse().unwrap()];
+    })
+    .await;
+    let post = |host: &str| {
+        let request = api.request("POST", "/users").header("content-type", JSON);
+        api.send(request.header("host", host).body("{}"))
+    };
+    let refused = post("evil.example").await;
+    assert_eq!((refused.status, &refused.body["setting"]), (421, &json!("http.allowed_hosts")));
+    let users = api.database.connect().await.query_one("SELECT count(*) FROM users", &[]).await;
+    assert_eq!(users.unwrap().get::<_, i64>(0), 0);
+    for host in ["events.example", "localhost:8080", "127.0.0.1"] {
+        assert_eq!(post(host).await.status, 201, "{host}");
+    }
+}

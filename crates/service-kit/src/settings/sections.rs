@@ -6,11 +6,20 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{NonZeroDuration, Section, comma_separated, duration, from_1_to};
+use super::{NonZeroDuration, Section, comma_separated, duration, from_1_to, parsed};
+use crate::host::{HostName, Network};
 use crate::server::Bounds;
 
 /// The most threads that a server can have, which is a limit of actix-server.
 const MAX_WORKERS: usize = 512;
+
+/// How many unsent bytes of an answer the operating system buffers (Linux only). The rest is in this
+/// process, where it counts towards `http.max_unsent_bytes`. A fast client is not slowed down.
+const UNSENT_BYTES: u32 = 65_536;
+
+/// How long the internal port waits until an answer is received. Only our own services and
+/// operators' tools use that port, so this is not a setting.
+const INTERNAL_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// [`CorsSettings`].
 pub const CORS: Section = Section { name: "cors", keys: include_str!("../../config/cors.toml") };
@@ -42,11 +51,16 @@ pub struct HttpSettings {
     pub idle_timeout: NonZeroDuration,
     pub head_timeout: NonZeroDuration,
     pub unread_timeout: NonZeroDuration,
+    pub answer_timeout: NonZeroDuration,
+    pub max_unsent_bytes: usize,
+    #[serde(deserialize_with = "parsed")]
+    pub allowed_hosts: Vec<HostName>,
+    #[serde(deserialize_with = "parsed")]
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl HttpSettings {
-    /// The bounds of a server that answers half-closed clients, and leaves the size of send buffers
-    /// to the operating system.
+    /// The bounds of a server that answers half-closed clients.
     #[must_use]
     pub fn bounds(&self) -> Bounds {
         Bounds {
@@ -55,7 +69,8 @@ impl HttpSettings {
             idle: self.idle_timeout.get(),
             head: self.head_timeout.get(),
             unread: self.unread_timeout.get(),
-            unsent_bytes: None,
+            answer: self.answer_timeout.get(),
+            unsent_bytes: Some(UNSENT_BYTES),
             answers_half_closed: true,
             drain: self.drain_timeout,
         }
@@ -81,6 +96,7 @@ impl InternalSettings {
             idle: self.idle_timeout.get(),
             head: self.idle_timeout.get(),
             unread: self.unread_timeout.get(),
+            answer: INTERNAL_ANSWER_TIMEOUT,
             unsent_bytes: None,
             answers_half_closed: false,
             drain,

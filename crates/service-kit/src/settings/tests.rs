@@ -69,12 +69,16 @@ fn every_setting_is_printed_with_its_origin_and_passwords_are_redacted() {
     expect![[r#"
         database.host = "db"  # PGHOST
         database.password = "<redacted>"  # default
+        http.allowed_hosts = ""  # default
+        http.answer_timeout = "2m"  # default
         http.drain_timeout = "3s"  # default
         http.head_timeout = "5s"  # default
         http.host = "127.0.0.1"  # default
         http.idle_timeout = "75s"  # default
         http.max_connections_per_worker = 10000  # default
+        http.max_unsent_bytes = 33554432  # default
         http.port = 1  # default
+        http.trusted_proxies = ""  # default
         http.unread_timeout = "30s"  # default
         http.workers = 3  # NEWCYCLE__HTTP__WORKERS
     "#]]
@@ -135,6 +139,16 @@ fn a_value_out_of_range_is_refused_with_its_origin_and_the_range() {
         ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "5", "time unit needed, for example 5sec or 5ms"),
         ("NEWCYCLE__HTTP__IDLE_TIMEOUT", "0s", "0s is not from 1ms to 24days"),
         ("NEWCYCLE__HTTP__DRAIN_TIMEOUT", "25days", "25days is not from 0s to 24days"),
+        (
+            "NEWCYCLE__HTTP__ALLOWED_HOSTS",
+            "counts.example,counts.example:8081",
+            "\"counts.example:8081\" is not the name of a host, without scheme, port and path",
+        ),
+        (
+            "NEWCYCLE__HTTP__TRUSTED_PROXIES",
+            "10.0.0.0/8, proxy",
+            "\"proxy\" is not an IP address or a network such as 10.0.0.0/8",
+        ),
     ] {
         let error = error(&with_variables([(variable, value)]));
         assert!(error.starts_with(variable) && error.ends_with(message), "{value}: {error}");

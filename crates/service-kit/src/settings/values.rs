@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::de::Error;
@@ -89,4 +90,18 @@ pub fn comma_separated<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>
     let text = String::deserialize(from)?;
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
     Ok(items.map(str::to_owned).collect())
+}
+
+/// Deserializes the items of a comma-separated setting, each by its `FromStr`. The error quotes the
+/// item, so no item may be a secret.
+///
+/// # Errors
+/// It is not text, or an item cannot be parsed.
+pub fn parsed<'de, T: FromStr<Err: fmt::Display>, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Vec<T>, D::Error> {
+    let parse = |item: &String| {
+        item.parse().map_err(|error| D::Error::custom(format!("{item:?} is not {error}")))
+    };
+    comma_separated(from)?.iter().map(parse).collect()
 }

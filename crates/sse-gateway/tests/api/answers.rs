@@ -127,7 +127,7 @@ async fn a_connection_may_wait_for_its_next_request_but_not_send_it_slowly() {
         settings.http.head_timeout = NonZeroDuration::from_millis(1_000);
     });
     let address = gateway.url.trim_start_matches("http://").to_owned();
-    let request = b"GET /none HTTP/1.1\r\nhost: x\r\n\r\n";
+    let request = b"GET /none HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let answer = async |connection: &mut TcpStream| {
         connection.write_all(request).await.unwrap();
         let mut bytes = [0; 4_096];
@@ -256,4 +256,53 @@ async fn full_payloads_are_unnamed_messages_newest_bucket_first() {
     publisher.count(Metric::Transfers, "2026-11-23T09:38:00Z");
     let changed = client.next().await;
     assert_eq!(&*changed.data, newest_first.replace("\"count\":1", "\"count\":2").as_str());
+}
+
+/// A website can let its own name lead here, and its pages would then read and write as if this were
+/// the website.
+#[tokio::test]
+async fn only_a_request_for_an_address_localhost_or_an_allowed_host_is_answered() {
+    let publisher = Publisher::start(1);
+    let gateway = Gateway::start_with(&publisher.url, |settings| {
+        settings.http.allowed_hosts = vec!["counts.example".parse().unwrap()];
+    });
+    gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
+    let public = gateway.url.trim_start_matches("http://");
+    let internal = gateway.internal_url.trim_start_matches("http://");
+    let path = "/statistics/transfers/year";
+    let answer = async |address: &str, first_line: String, headers: &str| {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        let accept = "accept: application/json\r\nconnection: close";
+        let request = format!("{first_line}\r\n{headers}{accept}\r\n\r\n");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        connection.read_to_string(&mut text).await.unwrap();
+        text
+    };
+    for host in ["localhost", "localhost:8081", "127.0.0.1", "[::1]:8081", "COUNTS.example:443"] {
+        let text =
+            answer(public, format!("GET {path} HTTP/1.1"), &format!("host: {host}\r\n")).await;
+        assert!(text.starts_with("HTTP/1.1 200 "), "{host}: {text}");
+    }
+    let text = answer(public, format!("GET {path} HTTP/1.0"), "").await;
+    assert!(text.starts_with("HTTP/1.0 200 "), "{text}");
+    let target = format!("http://evil.example{path}");
+    for (target, host) in [(path, "evil.example"), (path, ""), (&*target, "localhost")] {
+        let host = format!("host: {host}\r\norigin: https://page.example\r\n");
+        let text = answer(public, format!("GET {target} HTTP/1.1"), &host).await;
+        assert!(text.starts_with("HTTP/1.1 421 "), "{text}");
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("content-type: application/problem+json"), "{head}");
+        // So that a page of an allowed origin can show the reason.
+        assert!(head.contains("access-control-allow-origin: *"), "{head}");
+        let problem: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(problem["type"], "/problems/misdirected-request");
+        assert!(problem["detail"].as_str().unwrap().contains("http.allowed_hosts"), "{problem}");
+    }
+    // Other services find the internal port by any name.
+    for path in ["/readyz", "/metrics"] {
+        let text =
+            answer(internal, format!("GET {path} HTTP/1.1"), "host: any-name:9081\r\n").await;
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+    }
 }

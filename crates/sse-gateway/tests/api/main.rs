@@ -5,7 +5,9 @@
 mod answers;
 mod history;
 mod openapi;
+mod process;
 mod resume;
 mod stalled;
 mod status;
 mod support;
+mod unread;

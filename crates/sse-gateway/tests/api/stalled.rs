@@ -6,13 +6,10 @@
 use std::time::{Duration, Instant};
 
 use domain::{BucketTime, Changes, Metric};
-use local_stack::ports::reserve_port;
-use local_stack::process::ServiceProcess;
-use local_stack::stack::built_programs;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::AsyncReadExt;
 
-use crate::support::{Client, DEADLINE, Publisher, all_topics};
+use crate::process::GatewayProcess;
+use crate::support::{Client, Publisher, all_topics};
 
 /// Long enough for the head of a request to arrive before it, also on a busy machine.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -36,52 +33,24 @@ async fn publish(publisher: &Publisher, reader: &mut Client, versions: std::ops:
     }
 }
 
-/// Requests a path with the smallest possible receive buffer, and reads only the status line.
-async fn stall(port: u16, path: &str, headers: &str) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(1).unwrap();
-    let mut stalled = socket.connect(([127, 0, 0, 1], port).into()).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
-    stalled.write_all(request.as_bytes()).await.unwrap();
-    let mut head = [0; 15];
-    stalled.read_exact(&mut head).await.unwrap();
-    assert_eq!(&head, b"HTTP/1.1 200 OK");
-    stalled
-}
-
-/// A gateway that follows a publisher, and its port.
-async fn gateway(publisher: &Publisher) -> (ServiceProcess, u16) {
-    let port = reserve_port().unwrap();
-    let internal_port = reserve_port().unwrap();
-    let variables = [
-        ("NEWCYCLE__HTTP__PORT", port.to_string()),
-        ("NEWCYCLE__INTERNAL__PORT", internal_port.to_string()),
-        ("NEWCYCLE__UPSTREAM__ADDRESSES", publisher.url.clone()),
-        ("NEWCYCLE__STREAM__PACE", "1ms".to_owned()),
-        ("NEWCYCLE__HTTP__IDLE_TIMEOUT", format!("{}ms", IDLE_TIMEOUT.as_millis())),
-    ];
-    let gateway =
-        ServiceProcess::start(&built_programs().unwrap(), "sse-gateway", &variables, |_| ())
-            .unwrap();
-    let ready = async {
-        while reqwest::get(format!("http://127.0.0.1:{internal_port}/readyz"))
-            .await
-            .map_or(true, |answer| answer.status() != 200)
-        {}
-    };
-    tokio::time::timeout(DEADLINE, ready).await.expect("the gateway must become ready");
-    (gateway, port)
+/// A gateway that follows a publisher.
+async fn gateway(publisher: &Publisher) -> GatewayProcess {
+    let idle_timeout = format!("{}ms", IDLE_TIMEOUT.as_millis());
+    let variables = [("NEWCYCLE__HTTP__IDLE_TIMEOUT", idle_timeout.as_str())];
+    GatewayProcess::start(&publisher.url, &variables).await
 }
 
 /// A connection with a slow response is not idle, even after the idle timeout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_client_gets_its_whole_response() {
     let publisher = Publisher::start(1);
-    let (_gateway, port) = gateway(&publisher).await;
+    let gateway = gateway(&publisher).await;
     let path = all_topics();
-    let mut reader = Client::connect(&format!("http://127.0.0.1:{port}{path}"), None).await;
+    let mut reader = Client::connect(&gateway.url(&path), None).await;
     publish(&publisher, &mut reader, 0..50).await;
-    let mut slow = stall(port, &path, "accept: application/json\r\nconnection: close\r\n").await;
+    let headers = "accept: application/json\r\nconnection: close\r\n";
+    let (mut slow, status) = gateway.stall(&path, headers).await;
+    assert_eq!(status, 200);
     let mut read = Vec::new();
     let started = Instant::now();
     let mut between_bytes = tokio::time::interval(Duration::from_millis(50));
@@ -99,14 +68,14 @@ async fn a_slow_client_gets_its_whole_response() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_client_costs_constant_memory() {
     let publisher = Publisher::start(1);
-    let (gateway, port) = gateway(&publisher).await;
-    let process_id = gateway.process_id().unwrap();
+    let gateway = gateway(&publisher).await;
+    let process_id = gateway.process.process_id().unwrap();
     let path = all_topics();
-    let url = format!("http://127.0.0.1:{port}");
-    let mut reader = Client::connect(&format!("{url}{path}"), None).await;
+    let mut reader = Client::connect(&gateway.url(&path), None).await;
     publish(&publisher, &mut reader, 0..50).await;
 
-    let mut stalled = stall(port, &path, "").await;
+    let (mut stalled, status) = gateway.stall(&path, "").await;
+    assert_eq!(status, 200);
     // Each version is about ten kilobytes, so the sockets are full by now, and the write is
     // blocked.
     publish(&publisher, &mut reader, 50..500).await;

@@ -33,7 +33,7 @@ pub(super) fn head(first: &str, headers: &[&str]) -> Vec<u8> {
 }
 
 pub(super) fn get(target: &str, headers: &[&str]) -> Vec<u8> {
-    head(&format!("GET {target} HTTP/1.1"), &[&["host: x"], headers].concat())
+    head(&format!("GET {target} HTTP/1.1"), &[&["host: localhost"], headers].concat())
 }
 
 /// The cases of one expectation.
@@ -46,20 +46,22 @@ pub(super) fn malformed() -> Vec<Case> {
     let long = |length: usize| "y".repeat(length);
     let many =
         |count: usize| (0..count).map(|number| format!("x{number}: y\r\n")).collect::<String>();
-    let with = |line: &str| format!("GET /none HTTP/1.1\r\nhost: x\r\n{line}\r\n\r\n").into_bytes();
+    let with = |line: &str| {
+        format!("GET /none HTTP/1.1\r\nhost: localhost\r\n{line}\r\n\r\n").into_bytes()
+    };
     let chunked =
         |rest: &[u8]| [get("/none", &["transfer-encoding: chunked"]), rest.to_vec()].concat();
     let tls = [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", [0; 500].as_slice()].concat();
     let h2c = ["connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAMA"];
     let refused = [
         ("HTTP/0.9", b"GET /none\r\n\r\n".to_vec()),
-        ("HTTP/1.2", head("GET /none HTTP/1.2", &["host: x"])),
+        ("HTTP/1.2", head("GET /none HTTP/1.2", &["host: localhost"])),
         ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
         ("a hello of TLS", tls),
         ("noise", (0..=255).cycle().take(4_096).collect()),
         ("no host", head("GET /none HTTP/1.1", &[])),
         ("two hosts", get("/none", &["host: y"])),
-        ("bare carriage returns", b"GET /none HTTP/1.1\rhost: x\r\r".to_vec()),
+        ("bare carriage returns", b"GET /none HTTP/1.1\rhost: localhost\r\r".to_vec()),
         ("NUL in the target", get("/no\0ne", &[])),
         ("NUL in a header", with("x: a\0b")),
         ("a folded header", with("x: a\r\n b")),
@@ -81,11 +83,11 @@ pub(super) fn malformed() -> Vec<Case> {
     let not_found = [
         ("HTTP/1.0", head("GET /none HTTP/1.0", &[])),
         ("line ends first", [b"\r\n\r\n".to_vec(), get("/none", &[])].concat()),
-        ("bare line feeds", b"GET /none HTTP/1.1\nhost: x\n\n".to_vec()),
-        ("an absolute target", get("http://elsewhere/none", &[])),
-        ("an asterisk", head("OPTIONS * HTTP/1.1", &["host: x"])),
+        ("bare line feeds", b"GET /none HTTP/1.1\nhost: localhost\n\n".to_vec()),
+        ("an absolute target", get("http://localhost/none", &[])),
+        ("an asterisk", head("OPTIONS * HTTP/1.1", &["host: localhost"])),
         ("an asterisk to GET", get("*", &[])),
-        ("a tunnel", head("CONNECT elsewhere:443 HTTP/1.1", &["host: x"])),
+        ("a tunnel", head("CONNECT localhost:443 HTTP/1.1", &["host: localhost"])),
         ("an encoded NUL", get("/none/%00", &[])),
         ("an encoding of no text", get("/none/%ff%fe", &[])),
         ("an encoding of no byte", get("/none/%zz%", &[])),
@@ -101,14 +103,14 @@ pub(super) fn malformed() -> Vec<Case> {
         // A body is not a request, even if the response is sent before the body was read.
         (
             "a request in a body",
-            [get("/none", &["content-length: 29"]), get("/none", &[])].concat(),
+            [get("/none", &["content-length: 37"]), get("/none", &[])].concat(),
         ),
         ("chunks of no size", chunked(b"xyz\r\n")),
     ];
     let answered = [
-        ("an absolute target without a path", get("http://elsewhere", &[])),
-        ("another method", head("BREW /none HTTP/1.1", &["host: x"])),
-        ("a long method", head(&format!("{} /none HTTP/1.1", long(20_000)), &["host: x"])),
+        ("an absolute target without a path", get("http://localhost", &[])),
+        ("another method", head("BREW /none HTTP/1.1", &["host: localhost"])),
+        ("a long method", head(&format!("{} /none HTTP/1.1", long(20_000)), &["host: localhost"])),
     ];
     let too_long = [
         ("a very long header", with(&format!("x: {}", long(2_000_000)))),
@@ -142,7 +144,7 @@ pub(super) fn malformed() -> Vec<Case> {
 pub(super) fn bodies() -> Vec<Case> {
     let post = |kind: &str, headers: &[&str], body: &[u8]| {
         let kind = format!("content-type: application/{kind}");
-        let headers = [&["host: x", kind.as_str()], headers].concat();
+        let headers = [&["host: localhost", kind.as_str()], headers].concat();
         [head("POST /users HTTP/1.1", &headers), body.to_vec()].concat()
     };
     let chunked = |body: &[u8]| post("json", &["transfer-encoding: chunked"], body);
