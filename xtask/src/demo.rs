@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
+use service_kit::client;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +57,7 @@ pub(crate) struct Options {
 /// Sends events until there are enough, or until interrupted.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let url = import::ingest_url(options.url.clone())?;
-    let client = Client::builder().timeout(UPLOAD_TIMEOUT).build()?;
+    let client = client::internal().timeout(UPLOAD_TIMEOUT).build()?;
     client.get(format!("{url}/users?limit=1")).send().await.with_context(|| {
         format!(
             "no ingest-api answers at {url}: start one with `cargo xtask up`, or name another one \

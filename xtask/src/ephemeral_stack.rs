@@ -10,6 +10,7 @@ use local_stack::stack::{Instance, Ports, Replicas, Stack, StackSettings};
 use local_stack::test_database::TestDatabase;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::SecretString;
+use service_kit::client;
 
 /// The longest time for a service to become ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -68,7 +69,7 @@ pub(crate) async fn start(
 /// Stores [`ROWS`] in an ingest-api.
 pub(crate) async fn store_rows(url: &str) -> anyhow::Result<()> {
     for (kind, row) in ROWS {
-        let request = reqwest::Client::new().post(format!("{url}/{kind}"));
+        let request = client::internal().build()?.post(format!("{url}/{kind}"));
         let request = request.header("content-type", "application/json").body(row);
         request.send().await?.error_for_status().with_context(|| format!("storing {row}"))?;
     }

@@ -7,6 +7,7 @@ use async_compression::tokio::bufread::GzipDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 use local_stack::stack::ServiceKind;
 use serde::Deserialize;
+use service_kit::client;
 use tokio::io::{AsyncRead, BufReader};
 use tokio_util::io::ReaderStream;
 
@@ -120,7 +121,8 @@ async fn post(url: &str, kind: &'static str, path: &Path) -> anyhow::Result<Uplo
             Box::new(read)
         };
     let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(plain, CHUNK_BYTES));
-    let request = reqwest::Client::new()
+    let request = client::internal()
+        .build()?
         .post(format!("{url}/{kind}"))
         .header("content-type", "application/x-ndjson")
         .body(body);

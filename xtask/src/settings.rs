@@ -1,15 +1,40 @@
-//! The settings of the native stack, from the environment and `.env` (see `.env.example`).
+//! The settings of the native stack, from the environment and the checkout's `.env` (see
+//! `.env.example`).
 
+use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use local_stack::postgres::ClusterSettings;
-use local_stack::stack::{Ports, Replicas, StackSettings, built_programs};
+use local_stack::stack::{Ports, Replicas, ServiceKind, StackSettings, built_programs};
 use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::{ExposeSecret, SecretString};
+
+use crate::command::in_checkout;
+
+/// The variables of `.env.example`, in its order.
+const VARIABLES: [&str; 16] = [
+    "PGPORT",
+    "PGDATABASE",
+    "PGUSER",
+    "PGPASSWORD",
+    "INGEST_DATABASE_PASSWORD",
+    "NOTIFIER_DATABASE_PASSWORD",
+    "INGEST_PORT",
+    "GATEWAY_PORT",
+    "NOTIFIER_PORT",
+    "DASHBOARD_PORT",
+    "INGEST_INTERNAL_PORT",
+    "GATEWAY_INTERNAL_PORT",
+    "DASHBOARD_INTERNAL_PORT",
+    "PUBLISH_ADDRESS",
+    "PUBLISH_HOSTS",
+    "NEWCYCLE_DATA_DIR",
+];
 
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -19,15 +44,16 @@ pub(crate) struct Settings {
     pub(crate) database: DatabaseSettings,
     pub(crate) roles: RoleSettings,
     pub(crate) ports: Ports,
+    /// Further names that the public ports answer to, separated by commas.
+    hosts: String,
 }
 
 impl Settings {
-    /// Reads the environment, then `.env` for variables that are not set.
+    /// Reads the environment, then the checkout's `.env` for variables that are not set.
     pub(crate) fn load() -> anyhow::Result<Self> {
-        match dotenvy::dotenv() {
-            Err(error) if !error.not_found() => bail!("the file .env cannot be read: {error}"),
-            _ => {}
-        }
+        let variables = Variables::read(&in_checkout(""))?;
+        let text = |variable, default| variables.text(variable, default);
+        let port = |variable, default| variables.port(variable, default);
         let database = DatabaseSettings {
             host: "127.0.0.1".to_owned(),
             port: port("PGPORT", 5432)?,
@@ -57,7 +83,7 @@ impl Settings {
             dashboard_internal: port("DASHBOARD_INTERNAL_PORT", 9082)?,
         };
         let folder = std::path::absolute(text("NEWCYCLE_DATA_DIR", ".newcycle"))?;
-        Ok(Self { folder, database, roles, ports })
+        Ok(Self { folder, database, roles, ports, hosts: text("PUBLISH_HOSTS", "") })
     }
 
     /// Refuses ports that are in use, and a port that is set twice.
@@ -75,14 +101,21 @@ impl Settings {
 
     /// The settings of the services, with or without the dashboard.
     pub(crate) fn stack(&self, with_page: bool) -> anyhow::Result<StackSettings> {
-        Ok(StackSettings {
+        let mut settings = StackSettings {
             programs: built_programs()?,
             database: self.database.clone(),
             roles: self.roles.clone(),
             replicas: Replicas { dashboard: with_page.into(), ..Replicas::ONE },
             ports: vec![self.ports],
             variables: Vec::new(),
-        })
+        };
+        if !self.hosts.is_empty() {
+            for service in [ServiceKind::IngestApi, ServiceKind::SseGateway, ServiceKind::Dashboard]
+            {
+                settings.set(&[(service, "NEWCYCLE__HTTP__ALLOWED_HOSTS", &self.hosts)]);
+            }
+        }
+        Ok(settings)
     }
 
     /// The settings of Postgres.
@@ -121,19 +154,86 @@ impl Settings {
     }
 }
 
-fn text(variable: &str, default: &str) -> String {
-    std::env::var(variable)
-        .ok()
-        .filter(|value| !value.is_empty())
-        .unwrap_or_else(|| default.to_owned())
+/// Variables: those of the environment, then those of the file `.env`.
+struct Variables {
+    file: BTreeMap<String, String>,
 }
 
-fn port(variable: &str, default: u16) -> anyhow::Result<u16> {
-    let text = text(variable, &default.to_string());
-    match text.parse() {
-        Ok(0) | Err(_) => {
-            bail!("{variable}={text} is not a port: it must be a number from 1 to 65535")
+impl Variables {
+    /// Reads `.env` in this folder, and in no other: above the checkout, it belongs to something
+    /// else. Nothing of it enters the environment of this process, and so of what this runs: it is
+    /// for the stack, not for cargo or npm.
+    fn read(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join(".env");
+        let mut file = BTreeMap::new();
+        if path.exists() {
+            let unreadable = || format!("{} cannot be read", path.display());
+            for variable in dotenvy::from_path_iter(&path).with_context(unreadable)? {
+                let (name, value) = variable.with_context(unreadable)?;
+                file.insert(name, value);
+            }
         }
-        Ok(port) => Ok(port),
+        file.retain(|name, _| {
+            let known = VARIABLES.contains(&name.as_str());
+            if !known {
+                // Standard output may be JSON.
+                let _closed = writeln!(
+                    std::io::stderr(),
+                    "{} sets {name}, which has no effect: .env.example lists all variables",
+                    path.display()
+                );
+            }
+            known
+        });
+        Ok(Self { file })
+    }
+
+    fn text(&self, variable: &str, default: &str) -> String {
+        let set = std::env::var(variable).ok().or_else(|| self.file.get(variable).cloned());
+        set.filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
+    }
+
+    fn port(&self, variable: &str, default: u16) -> anyhow::Result<u16> {
+        let text = self.text(variable, &default.to_string());
+        match text.parse() {
+            Ok(0) | Err(_) => {
+                bail!("{variable}={text} is not a port: it must be a number from 1 to 65535")
+            }
+            Ok(port) => Ok(port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variables_are_those_of_the_example() {
+        let example = std::fs::read_to_string(in_checkout(".env.example")).unwrap();
+        let lines = example.lines().filter(|line| !line.starts_with('#'));
+        let names = lines.filter_map(|line| line.split_once('=')).map(|(name, _)| name);
+        assert_eq!(names.collect::<Vec<_>>(), VARIABLES);
+    }
+
+    #[test]
+    fn only_the_file_of_the_folder_and_only_known_variables_are_read() {
+        let outside = tempfile::tempdir().unwrap();
+        let checkout = outside.path().join("checkout");
+        std::fs::create_dir(&checkout).unwrap();
+        std::fs::write(outside.path().join(".env"), "INGEST_PORT=1\n").unwrap();
+        assert!(Variables::read(&checkout).unwrap().file.is_empty());
+        let own = "# a comment\nGATEWAY_PORT=\"2\"\nRUSTFLAGS=-v\nNEWCYCLE__HTTP__PORT=3\n";
+        std::fs::write(checkout.join(".env"), own).unwrap();
+        let file = Variables::read(&checkout).unwrap().file;
+        assert_eq!(file, BTreeMap::from([("GATEWAY_PORT".to_owned(), "2".to_owned())]));
+    }
+
+    #[test]
+    fn a_malformed_file_is_named() {
+        let checkout = tempfile::tempdir().unwrap();
+        std::fs::write(checkout.path().join(".env"), "INGEST_PORT='8080\n").unwrap();
+        let Err(error) = Variables::read(checkout.path()) else { panic!("it must be refused") };
+        assert!(error.to_string().contains(".env cannot be read"), "{error:#}");
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use local_stack::stack::ServiceKind;
 use serde_json::json;
+use service_kit::client;
 
 use crate::compose::{self, Backend};
 use crate::lockfile::{self, FolderLock, StackDescription};
@@ -59,8 +60,12 @@ pub(crate) async fn status(with: Backend, as_json: bool) -> anyhow::Result<()> {
 }
 
 async fn is_ready(url: &str) -> bool {
-    let request = reqwest::Client::new().get(format!("{url}/readyz")).timeout(READY_TIMEOUT);
-    request.send().await.is_ok_and(|response| response.status().is_success())
+    let Ok(client) = client::internal().timeout(READY_TIMEOUT).build() else { return false };
+    client
+        .get(format!("{url}/readyz"))
+        .send()
+        .await
+        .is_ok_and(|response| response.status().is_success())
 }
 
 /// Stops what runs, and keeps the data.

@@ -150,7 +150,8 @@ struct Setting {
 type Settings = BTreeMap<String, Setting>;
 
 impl Defaults {
-    /// The settings of this process as TOML, each with its origin. Passwords are redacted.
+    /// The settings of this process as TOML, each with its origin. Passwords are redacted, also
+    /// those in URLs.
     ///
     /// # Errors
     /// [`SettingsError`], which names the file or variable and the key.
@@ -176,6 +177,8 @@ impl Defaults {
         for (key, setting) in &mut settings {
             if key.ends_with("password") && setting.value.as_str() != Some("") {
                 setting.value = "<redacted>".into();
+            } else if let Some(text) = setting.value.as_str() {
+                setting.value = without_credentials(text).into();
             }
         }
         Ok(write(&settings))
@@ -229,6 +232,17 @@ impl Overrides {
             .collect();
         Ok(Self { file, variables })
     }
+}
+
+/// A text without the user names and passwords of its URLs, even if a URL is not valid: settings can
+/// be printed before they are parsed.
+#[must_use]
+pub fn without_credentials(text: &str) -> String {
+    let redact = |part: &str| match part.rsplit_once('@') {
+        Some((_, rest)) => format!("<redacted>@{rest}"),
+        None => part.to_owned(),
+    };
+    text.split("://").map(redact).collect::<Vec<_>>().join("://")
 }
 
 fn parse(path: &Path, text: &str) -> Result<Table, SettingsError> {

@@ -6,9 +6,10 @@ use actix_web::http::header::HeaderValue;
 use bytes::BytesMut;
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
+use service_kit::client;
 use service_kit::observe::REQUEST_ID;
-use statistics_stream::UpstreamSettings;
 use statistics_stream::history::{HistoryPage, HistoryQuery, NOT_KEPT};
+use statistics_stream::{UpstreamAddress, UpstreamSettings};
 use tokio::sync::Semaphore;
 
 use crate::error::RequestError;
@@ -18,7 +19,7 @@ use crate::settings::HistoryClientSettings;
 #[derive(Debug)]
 pub struct HistoryClient {
     client: Client,
-    addresses: Vec<String>,
+    addresses: Vec<UpstreamAddress>,
     /// Limits concurrent requests. More wait, and the wait counts towards the timeout.
     permits: Semaphore,
     timeout: Duration,
@@ -29,13 +30,20 @@ pub struct HistoryClient {
 #[derive(Debug, thiserror::Error)]
 enum UpstreamError {
     #[error("the upstream cannot be reached: {0}")]
-    Unreachable(#[from] reqwest::Error),
+    Unreachable(reqwest::Error),
     #[error("the upstream answered {0}")]
     Refused(StatusCode),
     #[error("the response is longer than {0} bytes")]
     TooLarge(usize),
     #[error("the response is not valid: {0}")]
     Data(#[from] serde_json::Error),
+}
+
+impl From<reqwest::Error> for UpstreamError {
+    /// The URL is left out: it is logged as the address, without its credentials.
+    fn from(error: reqwest::Error) -> Self {
+        Self::Unreachable(error.without_url())
+    }
 }
 
 /// The members of the upstream's problem details that this service passes on.
@@ -57,7 +65,7 @@ impl HistoryClient {
     ) -> Result<Self, reqwest::Error> {
         let connect_timeout = upstream.connect_timeout.get();
         Ok(Self {
-            client: Client::builder().connect_timeout(connect_timeout).build()?,
+            client: client::internal().connect_timeout(connect_timeout).build()?,
             addresses: upstream.addresses.clone(),
             permits: Semaphore::new(settings.max_concurrent_requests.get()),
             timeout: settings.timeout.get(),
@@ -86,11 +94,11 @@ impl HistoryClient {
                 {
                     Ok(Ok(page)) => return page,
                     Ok(Err(error)) => {
-                        tracing::warn!(upstream.address = address, error = %error, "no history from this upstream");
+                        tracing::warn!(upstream.address = %address, error = %error, "no history from this upstream");
                     }
                     Err(_) => {
                         tracing::warn!(
-                            upstream.address = address,
+                            upstream.address = %address,
                             "no history from this upstream: timeout"
                         );
                     }
@@ -106,11 +114,11 @@ impl HistoryClient {
     /// The inner error is final: every upstream would answer the same.
     async fn request_page(
         &self,
-        address: &str,
+        address: &UpstreamAddress,
         query: HistoryQuery,
         request_id: Option<&HeaderValue>,
     ) -> Result<Result<HistoryPage, RequestError>, UpstreamError> {
-        let mut request = self.client.get(format!("{address}{}", query.path()));
+        let mut request = self.client.get(address.with_path(&query.path()));
         if let Some(id) = request_id {
             request = request.header(REQUEST_ID.as_str(), id.as_bytes());
         }

@@ -13,6 +13,7 @@
 //! A subscriber that is ready for more gets one frame, from its own version to the published one,
 //! so a slow client costs no more than a fast one.
 
+mod address;
 pub mod decoder;
 mod deliveries;
 mod encoder;
@@ -26,6 +27,7 @@ mod status;
 mod subscriber;
 pub mod upstream;
 
+pub use address::{InvalidAddress, UpstreamAddress};
 pub use deliveries::Deliveries;
 pub use event_id::{EventId, is_last_event_id, last_event_id};
 pub use hub::Hub;

@@ -4,8 +4,11 @@
 
 use std::time::Duration;
 
+use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use service_kit::settings::{NonZeroDuration, Section, comma_separated, duration};
+
+use crate::address::UpstreamAddress;
 
 /// [`HubSettings`].
 pub const STREAM: Section = Section { name: "stream", keys: include_str!("../config/stream.toml") };
@@ -44,15 +47,18 @@ impl Default for HubSettings {
 #[serde(deny_unknown_fields)]
 pub struct UpstreamSettings {
     #[serde(deserialize_with = "addresses")]
-    pub addresses: Vec<String>,
+    pub addresses: Vec<UpstreamAddress>,
     pub read_timeout: NonZeroDuration,
     pub connect_timeout: NonZeroDuration,
     pub retry_delay: NonZeroDuration,
     pub max_event_bytes: usize,
 }
 
-/// Addresses without the slash at the end, because paths are appended to them.
-fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    let addresses = comma_separated(from)?;
-    Ok(addresses.iter().map(|address| address.trim_end_matches('/').to_owned()).collect())
+/// Names an invalid address by its position, because it may contain a password.
+fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<UpstreamAddress>, D::Error> {
+    let parse = |(index, address): (usize, &String)| {
+        let error = |error| D::Error::custom(format!("address {} is {error}", index + 1));
+        address.parse().map_err(error)
+    };
+    comma_separated(from)?.iter().enumerate().map(parse).collect()
 }

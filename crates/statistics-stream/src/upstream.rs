@@ -7,10 +7,12 @@ use domain::{ApplyError, Version};
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::header::ACCEPT;
 use reqwest::{Client, StatusCode};
+use service_kit::client;
 use service_kit::settings::NonZeroDuration;
 use tokio_util::codec::FramedRead;
 use tokio_util::io::StreamReader;
 
+use crate::address::UpstreamAddress;
 use crate::decoder::{DecodeError, EventDecoder, StreamEvent};
 use crate::hub::Hub;
 use crate::settings::UpstreamSettings;
@@ -23,7 +25,7 @@ pub const PATH: &str = "/internal/v1/stream";
 #[derive(Debug, thiserror::Error)]
 enum UpstreamError {
     #[error("the upstream cannot be reached: {0}")]
-    Unreachable(#[from] reqwest::Error),
+    Unreachable(reqwest::Error),
     #[error("the upstream answered {0}")]
     Refused(StatusCode),
     #[error(transparent)]
@@ -36,13 +38,20 @@ enum UpstreamError {
     Silent(NonZeroDuration),
 }
 
+impl From<reqwest::Error> for UpstreamError {
+    /// The URL is left out: it is logged as the address, without its credentials.
+    fn from(error: reqwest::Error) -> Self {
+        Self::Unreachable(error.without_url())
+    }
+}
+
 /// Follows one address after another into `hub`, until that is closed: a hub that drains goes on
 /// publishing until its last stream has ended.
 ///
 /// # Errors
 /// The HTTP client cannot be built.
 pub async fn follow(hub: Arc<Hub>, settings: UpstreamSettings) -> Result<(), reqwest::Error> {
-    let client = Client::builder()
+    let client = client::internal()
         .connect_timeout(settings.connect_timeout.get())
         .read_timeout(settings.read_timeout.get())
         .build()?;
@@ -67,7 +76,7 @@ pub async fn follow(hub: Arc<Hub>, settings: UpstreamSettings) -> Result<(), req
         if position.last_event.elapsed() >= settings.read_timeout.get() {
             hub.mark_stale();
         }
-        tracing::warn!(upstream.address = address, error = %error, "lost the upstream; trying the next address");
+        tracing::warn!(upstream.address = %address, error = %error, "lost the upstream; trying the next address");
         if position.last_event > connected {
             wait = retry_delay;
         } else if index + 1 == settings.addresses.len() {
@@ -91,11 +100,11 @@ struct Position {
 async fn follow_one(
     hub: &Arc<Hub>,
     client: &Client,
-    address: &str,
+    address: &UpstreamAddress,
     settings: &UpstreamSettings,
     position: &mut Position,
 ) -> Result<std::convert::Infallible, UpstreamError> {
-    let mut request = client.get(format!("{address}{PATH}")).header(ACCEPT, "text/event-stream");
+    let mut request = client.get(address.with_path(PATH)).header(ACCEPT, "text/event-stream");
     if let Some(version) = position.version {
         request = request.header("last-event-id", version.to_string());
     }
@@ -105,7 +114,8 @@ async fn follow_one(
     if response.status() != StatusCode::OK {
         return Err(UpstreamError::Refused(response.status()));
     }
-    let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
+    let failed = |error: reqwest::Error| std::io::Error::other(error.without_url());
+    let body = StreamReader::new(response.bytes_stream().map_err(failed));
     let mut events = FramedRead::new(body, EventDecoder::new(settings.max_event_bytes));
     loop {
         // The client's timeout is per read, not per event. A whole state takes long on a slow line,

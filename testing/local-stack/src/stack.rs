@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::ExposeSecret;
+use service_kit::client;
 
 use crate::process::ServiceProcess;
 pub use crate::process::{Frozen, Signal};
@@ -138,7 +139,7 @@ impl Stack {
         let url = format!("{}/readyz", self.internal_url(instance));
         let ready = async {
             let started = Instant::now();
-            let client = reqwest::Client::new();
+            let client = client::internal().build()?;
             loop {
                 let last = match client.get(&url).timeout(timeout).send().await {
                     Ok(response) if response.status().is_success() => return Ok(()),

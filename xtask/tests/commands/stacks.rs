@@ -115,3 +115,18 @@ fn an_import_names_what_is_wrong() {
         "{text}"
     );
 }
+
+/// `.env` above the checkout, or where a command happens to be run, belongs to something else.
+#[test]
+fn a_file_env_outside_of_the_checkout_is_not_read() {
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join(".env"), "GATEWAY_PORT=eighty\n").unwrap();
+    let folder = outside.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    for folder in [outside.path(), &folder] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(["status", "--json"]).env_remove("GATEWAY_PORT").current_dir(folder);
+        let (succeeded, text) = output(&mut command);
+        assert!(succeeded, "{text}");
+    }
+}

@@ -190,3 +190,22 @@ fn printed_settings_can_be_read_again() {
     let printed = switch.print_with(&with_variables([("NEWCYCLE__A__B", "false")])).unwrap();
     assert_eq!(printed, "a.b = false  # NEWCYCLE__A__B\n");
 }
+
+#[test]
+fn the_credentials_of_urls_are_not_printed() {
+    for (text, expected) in [
+        ("http://user:secret@a:1/b", "http://<redacted>@a:1/b"),
+        (
+            "http://secret@a,http://b,http://c:secret@d",
+            "http://<redacted>@a,http://b,http://<redacted>@d",
+        ),
+        // Not valid, but the user may not notice before the settings are printed.
+        ("http://user:sec@ret/sec,ret@a", "http://<redacted>@a"),
+        ("user:secret@a", "<redacted>@a"),
+        ("http://a,http://b", "http://a,http://b"),
+    ] {
+        let printed = DEFAULTS.print_with(&with_variables([("PGHOST", text)])).unwrap();
+        let expected = format!("database.host = \"{expected}\"  # PGHOST\n");
+        assert!(printed.starts_with(&expected), "{printed}");
+    }
+}

@@ -11,3 +11,4 @@ mod stalled;
 mod status;
 mod support;
 mod unread;
+mod upstreams;

@@ -134,7 +134,8 @@ impl Gateway {
         let mut settings = Settings::load().unwrap();
         settings.http.port = 0;
         settings.internal.port = 0;
-        settings.upstream.addresses = upstream.split(',').map(str::to_owned).collect();
+        settings.upstream.addresses =
+            upstream.split(',').map(|address| address.parse().unwrap()).collect();
         settings.stream.pace = Duration::from_millis(1);
         change(&mut settings);
         let stop = CancellationToken::new();
