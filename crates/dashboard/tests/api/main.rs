@@ -175,7 +175,8 @@ fn failure(variables: &[(&str, &str)]) -> String {
 fn a_failure_is_reported_with_its_causes_and_without_a_backtrace() {
     assert_eq!(
         failure(&[("NEWCYCLE__HTTP__PORT", "eighty")]),
-        "error: NEWCYCLE__HTTP__PORT sets http.port, which must be a whole number\n"
+        "error: NEWCYCLE__HTTP__PORT sets http.port, which must be a whole number from 0 to \
+         9007199254740992\n"
     );
     assert_eq!(
         failure(&[("NEWCYCLE_CONFIG", "/does/not/exist.toml")]),
