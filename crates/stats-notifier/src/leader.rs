@@ -1,8 +1,9 @@
 //! Takes the lead, and drives a term by the clock.
 //!
-//! Invariant: a leader holds its lock, ticks and flushes on one session. Losing the session ends
-//! the term and drops all memory. A leader that was frozen may not know that its term is over, so
-//! it refuses new subscribers until its next tick succeeds ([`crate::routes`]).
+//! Invariant: a leader holds its lock and ticks on one session. Losing the session ends the term
+//! and drops all memory. A leader that was frozen may not know that its term is over, so it refuses
+//! new subscribers until its next tick succeeds ([`crate::routes`]). What it writes goes through
+//! another session, so that ticks keep their pace ([`crate::upkeep`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,19 +16,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failover::watch_for_failover;
 use crate::gate::{Gate, GateAction};
+use crate::lead_watch::{LeadProblem, LeadWatch};
 use crate::listener;
 use crate::metrics::LeaderMetrics;
 use crate::settings::Settings;
 use crate::store::{Statements, Store, StoreError};
 use crate::term::Term;
+use crate::upkeep::Upkeep;
 
 /// What this replica does, as the rest of the process sees it.
 #[derive(Debug, Clone)]
 pub enum Role {
     /// It has no session, for this reason.
     Away(String),
-    /// Another replica leads, and this one tries to.
-    Standby,
+    /// It tries to lead. Another replica leads, unless there is a problem.
+    Standby(Option<LeadProblem>),
     /// It leads, and publishes on this hub.
     Leader(Arc<Hub>),
 }
@@ -43,7 +46,15 @@ impl Role {
     pub fn hub(&self) -> Option<&Hub> {
         match self {
             Self::Leader(hub) => Some(hub),
-            Self::Away(_) | Self::Standby => None,
+            Self::Away(_) | Self::Standby(_) => None,
+        }
+    }
+
+    /// Why nobody counts, although this replica tries to lead.
+    pub const fn lead_problem(&self) -> Option<&LeadProblem> {
+        match self {
+            Self::Standby(problem) => problem.as_ref(),
+            Self::Away(_) | Self::Leader(_) => None,
         }
     }
 
@@ -51,14 +62,14 @@ impl Role {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Away(_) => "away",
-            Self::Standby => "standby",
+            Self::Standby(_) => "standby",
             Self::Leader(_) => "leader",
         }
     }
 }
 
-/// No batch of a purge begins later than this after the first, so that most of the time is left for
-/// ticks.
+/// No batch of a purge begins later than this after the first, so that the next flush comes in
+/// time.
 const PURGE_TIME: Duration = Duration::from_millis(200);
 
 /// A replica that leads, or tries to.
@@ -90,9 +101,10 @@ pub async fn run(candidate: Candidate, shutdown: CancellationToken) -> Result<()
         };
         candidate.metrics.leading.set(0.0);
         candidate.metrics.gate_shut.set(0.0);
+        candidate.metrics.lead_blocked.set(0.0);
         match ended {
             Ok(()) => {
-                candidate.role.send_replace(Role::Standby);
+                candidate.role.send_replace(Role::Standby(None));
                 return Ok(());
             }
             Err(StoreError::Schema(
@@ -126,41 +138,56 @@ impl Candidate {
     }
 
     async fn wait_and_lead(&self, store: &Store) -> Result<(), StoreError> {
-        let Settings { database, leader, .. } = &self.settings;
-        self.role.send_replace(Role::Standby);
-        while !store.try_lead().await? {
-            tokio::time::sleep(leader.attempt_interval.get()).await;
-        }
-        let mut term = Term::begin(store, (self.new_hub)(), &self.settings).await?;
+        let Settings { database, leader, retention, .. } = &self.settings;
+        self.wait_for_lead(store).await?;
+        let (mut term, mut upkeep) = Term::begin(store, (self.new_hub)(), retention).await?;
+        let for_upkeep = store.connect_for_upkeep(database, leader).await?;
         self.metrics.terms.increment(1);
         self.metrics.leading.set(1.0);
         self.role.send_replace(Role::Leader(Arc::clone(term.hub())));
         let wake = Arc::new(Notify::new());
         let notifications = &self.metrics.notifications;
         tokio::select! {
-            ended = self.run_term(store, &mut term, &wake) => ended,
+            ended = self.run_ticks(store, &mut term, &wake) => ended,
+            ended = self.run_upkeep(&for_upkeep, &mut upkeep) => ended,
             () = listener::run(database, &wake, notifications), if self.settings.tick.listen => Ok(()),
         }
     }
 
-    /// The loop of a term: tick, flush and purge when due, move the gate, wait.
-    async fn run_term(
+    /// Waits for the lead, and says so if nobody seems to have it who counts.
+    async fn wait_for_lead(&self, store: &Store) -> Result<(), StoreError> {
+        let mut watch = LeadWatch::default();
+        let mut known: Option<LeadProblem> = None;
+        self.role.send_replace(Role::Standby(None));
+        while !store.try_lead().await? {
+            let problem = watch.judge(&store.lead_holders().await?, Instant::now());
+            if problem != known {
+                match &problem {
+                    Some(problem) => tracing::warn!(problem = %problem, "cannot lead"),
+                    None => tracing::info!("another replica leads"),
+                }
+                self.metrics.lead_blocked.set(if problem.is_some() { 1.0 } else { 0.0 });
+                self.role.send_replace(Role::Standby(problem.clone()));
+                known = problem;
+            }
+            tokio::time::sleep(self.settings.leader.attempt_interval.get()).await;
+        }
+        self.metrics.lead_blocked.set(0.0);
+        Ok(())
+    }
+
+    /// Ticks, moves the gate, and waits, again and again.
+    async fn run_ticks(
         &self,
         store: &Store,
         term: &mut Term,
         wake: &Notify,
     ) -> Result<(), StoreError> {
-        let Settings { tick, gate, flush, retention, .. } = &self.settings;
+        let Settings { tick, gate, .. } = &self.settings;
         let spacing = tick.interval.get();
-        let flush_interval = flush.interval.get();
-        let expire_interval = retention.interval.get();
         let mut gate = Gate::new(tick, gate);
         let mut opened = Instant::now();
-        let mut flushed = Instant::now();
         let mut last_tick = Instant::now();
-        let mut last_expire: Option<Instant> = None;
-        // An earlier term may have left expired buckets.
-        let mut deleting = true;
         loop {
             let started = Instant::now();
             let rows = term.tick(store).await?;
@@ -168,19 +195,6 @@ impl Candidate {
             self.metrics.record_tick(rows, started.elapsed());
             gate.record_tick(found_rows, started.duration_since(last_tick));
             last_tick = started;
-            // The flush follows a tick and the purge follows both, so that both have counted what
-            // is purged.
-            if flushed.elapsed() >= flush_interval {
-                self.flush_and_purge(store, term, flush.max_purge_rows.get()).await?;
-                if last_expire.is_none_or(|last| last.elapsed() >= expire_interval) {
-                    deleting |= term.expire(store, retention).await?;
-                    last_expire = Some(Instant::now());
-                }
-                if deleting {
-                    deleting = term.delete_expired(store, retention.max_delete_rows.get()).await?;
-                }
-                flushed = Instant::now();
-            }
             self.metrics.gate_shut.set(if gate.is_shut() { 1.0 } else { 0.0 });
             match gate.next_action() {
                 GateAction::Keep => {}
@@ -194,12 +208,29 @@ impl Candidate {
                     continue;
                 }
             }
-            let poll = gate.poll_interval(opened.elapsed());
-            let until_flush = flush_interval.saturating_sub(flushed.elapsed());
-            let next = started + if found_rows { spacing } else { poll.min(until_flush) };
+            let pause = if found_rows { spacing } else { gate.poll_interval(opened.elapsed()) };
             tokio::select! {
-                () = tokio::time::sleep_until(next) => {}
+                () = tokio::time::sleep_until(started + pause) => {}
                 () = wake.notified() => tokio::time::sleep_until(started + spacing).await,
+            }
+        }
+    }
+
+    /// Flushes, purges, expires, and waits, again and again.
+    async fn run_upkeep(&self, store: &Store, upkeep: &mut Upkeep) -> Result<(), StoreError> {
+        let Settings { flush, retention, .. } = &self.settings;
+        let mut last_expire: Option<Instant> = None;
+        // An earlier term may have left expired buckets.
+        let mut deleting = true;
+        loop {
+            tokio::time::sleep(flush.interval.get()).await;
+            self.flush_and_purge(store, upkeep, flush.max_purge_rows.get()).await?;
+            if last_expire.is_none_or(|last| last.elapsed() >= retention.interval.get()) {
+                deleting |= upkeep.expire(store, retention).await?;
+                last_expire = Some(Instant::now());
+            }
+            if deleting {
+                deleting = upkeep.delete_expired(store, retention.max_delete_rows.get()).await?;
             }
         }
     }
@@ -207,23 +238,23 @@ impl Candidate {
     async fn flush_and_purge(
         &self,
         store: &Store,
-        term: &mut Term,
+        upkeep: &mut Upkeep,
         purge_rows: u32,
     ) -> Result<(), StoreError> {
         let flush_started = Instant::now();
-        term.flush(store).await?;
+        upkeep.flush(store).await?;
         let purge_started = Instant::now();
         self.metrics
             .flush_duration
             .record(purge_started.duration_since(flush_started).as_secs_f64());
-        while term.purge(store, purge_rows).await? && purge_started.elapsed() < PURGE_TIME {}
+        while upkeep.purge(store, purge_rows).await? && purge_started.elapsed() < PURGE_TIME {}
         self.metrics.purge_duration.record(purge_started.elapsed().as_secs_f64());
         #[expect(
             clippy::cast_precision_loss,
             reason = "a gauge is a float, and need not be exact above 2^52"
         )]
         {
-            self.metrics.cursor_lag.set(term.lag() as f64);
+            self.metrics.cursor_lag.set(upkeep.lag() as f64);
             self.metrics.log_size.set(store.log_bytes().await? as f64);
         }
         Ok(())

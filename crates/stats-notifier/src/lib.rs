@@ -7,13 +7,13 @@
 //! 2. [`listener`] wakes the [`leader`].
 //! 3. A tick of the [`term`] reads the log past the [`snapshot`] that memory has counted, and
 //!    publishes the next version on the stream that [`routes`] serves.
-//! 4. About once a second a flush folds the same log into the rollups, with which the next term
-//!    begins, and a purge deletes log rows that memory and rollups have counted.
+//! 4. About once a second, [`upkeep`] folds the same log into the rollups, with which the next term
+//!    begins, and purges log rows that memory and rollups have counted.
 //!
 //! All SQL is in [`store`]. [`history`] answers queries for a period, on every replica. [`rebuild`]
 //! counts all events again; [`verify`] compares them with the counts, on request
 //! ([`commands`]) and daily ([`daily_verify`]). [`failover`] ends a session whose server was
-//! replaced. [`startup`] puts the service together from [`settings`].
+//! replaced. [`lead_watch`] says why a standby cannot lead although nobody counts. [`startup`] puts the service together from [`settings`].
 //!
 //! Invariant: one version is one snapshot of the database. Only snapshots determine what was
 //! counted: no clock, no commit order and no notification does. `tests/notifier/terms.rs` compares
@@ -25,6 +25,7 @@ mod daily_verify;
 mod failover;
 mod gate;
 pub mod history;
+pub mod lead_watch;
 pub mod leader;
 mod listener;
 pub mod metrics;
@@ -35,4 +36,5 @@ pub mod snapshot;
 pub mod startup;
 pub mod store;
 pub mod term;
+pub mod upkeep;
 pub mod verify;

@@ -13,6 +13,7 @@ use statistics_stream::{Deliveries, Hub};
 use crate::store::{StoreError, VerifyReport};
 
 const LEADING: &str = "notifier_leading";
+const LEAD_BLOCKED: &str = "notifier_lead_blocked";
 const TERMS: &str = "notifier_terms_total";
 const TICKS: &str = "notifier_ticks_total";
 const TICK_DURATION: &str = "notifier_tick_duration_seconds";
@@ -35,6 +36,7 @@ const REPLANNED: &str = "notifier_history_replanned_statements_total";
 #[derive(Clone)]
 pub struct LeaderMetrics {
     pub(crate) leading: Gauge,
+    pub(crate) lead_blocked: Gauge,
     pub(crate) terms: Counter,
     pub(crate) ticks_found: Counter,
     pub(crate) ticks_empty: Counter,
@@ -53,6 +55,10 @@ impl LeaderMetrics {
     pub fn register(metrics: &Metrics) -> Self {
         metrics.with(|| {
             describe_gauge!(LEADING, "Whether this replica leads.");
+            describe_gauge!(
+                LEAD_BLOCKED,
+                "Whether this replica cannot lead although nobody counts: another program holds the lock of the lead."
+            );
             describe_counter!(TERMS, "Terms begun by this replica.");
             describe_counter!(TICKS, "Ticks, by whether they found rows.");
             describe_histogram!(TICK_DURATION, "Duration of a tick.");
@@ -79,6 +85,7 @@ impl LeaderMetrics {
             describe_counter!(CONFLATED, "Frames merged into a later one, because the gateway was not ready to read.");
             Self {
                 leading: gauge!(LEADING),
+                lead_blocked: gauge!(LEAD_BLOCKED),
                 terms: counter!(TERMS),
                 ticks_found: counter!(TICKS, "found" => "rows"),
                 ticks_empty: counter!(TICKS, "found" => "nothing"),

@@ -31,7 +31,7 @@ impl Leading {
     fn hub(&self) -> Option<Arc<Hub>> {
         match &*self.roles.borrow() {
             Role::Leader(hub) if hub.was_live_within(self.lease) => Some(Arc::clone(hub)),
-            Role::Leader(_) | Role::Away(_) | Role::Standby => None,
+            Role::Leader(_) | Role::Away(_) | Role::Standby(_) => None,
         }
     }
 }

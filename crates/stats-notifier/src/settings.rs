@@ -58,7 +58,6 @@ pub struct GateSettings {
 #[serde(deny_unknown_fields)]
 pub struct FlushSettings {
     pub interval: NonZeroDuration,
-    pub long_log_bytes: i64,
     pub max_purge_rows: NonZeroU32,
 }
 
@@ -130,19 +129,17 @@ impl ProgramSettings for Settings {
     /// A pooler shares sessions between clients, so the lock of the lead would be anyone's.
     ///
     /// The server ends a session that is silent for the session timeout, so a replica must use its
-    /// session more often: a standby when it tries to become the leader, a leader when it polls and
-    /// flushes.
+    /// sessions more often: a standby when it tries to become the leader, a leader when it polls
+    /// and when it flushes.
     fn check(&self) -> Result<(), SettingsError> {
         self.database.refuse_pooler(
             "the lead is a lock of a session, and notifications arrive on a session",
         )?;
-        let standby = ("leader.attempt_interval", self.leader.attempt_interval);
-        let leader = if self.gate.max_poll_interval.get() < self.flush.interval.get() {
-            ("gate.max_poll_interval", self.gate.max_poll_interval)
-        } else {
-            ("flush.interval", self.flush.interval)
-        };
-        for interval in [standby, leader] {
+        for interval in [
+            ("leader.attempt_interval", self.leader.attempt_interval),
+            ("gate.max_poll_interval", self.gate.max_poll_interval),
+            ("flush.interval", self.flush.interval),
+        ] {
             SettingsError::unless_at_most_half(
                 interval,
                 ("leader.session_timeout", self.leader.session_timeout),
@@ -172,14 +169,15 @@ mod tests {
     fn a_session_timeout_shorter_than_two_intervals_is_refused() {
         let mut settings = Settings::load().unwrap();
         settings.leader.session_timeout = NonZeroDuration::from_millis(1_999);
-        // The shorter of the two counts, because either keeps the session alive.
-        settings.flush.interval = NonZeroDuration::from_millis(5_000);
         assert_eq!(
             settings.check().unwrap_err().to_string(),
             "gate.max_poll_interval must be at most half of leader.session_timeout, but is 1s of 1s 999ms: \
              the server would end the session of a healthy replica, again and again"
         );
         settings.gate.max_poll_interval = NonZeroDuration::from_millis(999);
+        let error = settings.check().unwrap_err().to_string();
+        assert!(error.starts_with("flush.interval must be"), "{error}");
+        settings.flush.interval = NonZeroDuration::from_millis(999);
         settings.check().unwrap();
         settings.leader.attempt_interval = NonZeroDuration::from_millis(1_000);
         let error = settings.check().unwrap_err().to_string();

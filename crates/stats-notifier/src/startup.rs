@@ -90,14 +90,20 @@ fn hub_settings(settings: &Settings) -> HubSettings {
     }
 }
 
-/// A standby is ready, because waiting is its work; `detail.role` tells it apart from the leader.
+/// A standby is ready, because waiting is its work; `detail.role` tells it apart from the leader. So
+/// is one that cannot lead although nobody counts, because it answers queries for history;
+/// `detail.lead_problem` says why.
 fn readiness(
     roles: watch::Receiver<Role>,
     verified: watch::Receiver<Option<LastVerify>>,
 ) -> Readiness {
     Readiness::new(move || {
         let role = roles.borrow().clone();
-        let detail = serde_json::json!({ "role": role.name(), "last_verify": *verified.borrow() });
+        let detail = serde_json::json!({
+            "role": role.name(),
+            "lead_problem": role.lead_problem().map(ToString::to_string),
+            "last_verify": *verified.borrow(),
+        });
         let reasons = match role {
             Role::Away(reason) => vec![reason],
             _ => Vec::new(),

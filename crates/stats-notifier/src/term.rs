@@ -1,39 +1,44 @@
 //! One term of a leader, from its load on.
 //!
-//! Invariant: a term that is over can publish nothing new, because its ticks fail with its session.
-//! It can write nothing, because each write finds the term of the next leader in the cursor row.
+//! Invariant: a term that is over can publish nothing new, because its ticks fail with the session
+//! that held the lead. What it writes is in [`crate::upkeep`].
 
 use std::sync::Arc;
 
 use domain::{Nonce, Retention, Statistics, Version};
 use statistics_stream::Hub;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::rebuild::log_progress;
-use crate::settings::{RetentionSettings, Settings};
+use crate::settings::RetentionSettings;
 use crate::snapshot::Snapshot;
 use crate::store::{LoadedState, Store, StoreError};
+use crate::upkeep::Upkeep;
 
-/// One term, from its load on. The leader drives it by the clock; tests drive it step by step.
+/// What memory has counted, as far as [`Upkeep`] needs to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// The xmin and the xmax of memory's cursor.
+    pub(crate) xmin: u64,
+    pub(crate) xmax: u64,
+    /// The number of ticks that found rows.
+    pub(crate) ticks_with_rows: u64,
+    /// Ticks found no log rows of this transaction or a later one.
+    pub(crate) rows_below: u64,
+}
+
+/// What one term shows, from its load on. The leader drives it by the clock; tests drive it step by
+/// step.
 ///
-/// If a method fails, the term is over, and the caller must end the session. A tick that fails has
-/// published nothing. A write that fails may be committed nevertheless, if only the answer to its
-/// COMMIT is missing, and [`Term::expire`] commits each unit separately. Both are harmless, because
-/// the next term loads what is stored.
+/// If a tick fails, it has published nothing, the term is over, and the caller must end the
+/// session.
 pub struct Term {
-    number: i64,
     hub: Arc<Hub>,
     /// What memory has counted.
     cursor: Snapshot,
-    /// What the rollups have counted, as far as this term knows.
-    stored: Snapshot,
-    /// Log rows of transactions below this one are purged.
-    purged: u64,
     retention: Retention,
-    /// Whether a tick found rows since the last flush.
-    unflushed: bool,
-    /// Ticks found no log rows of this transaction or a later one.
-    rows_below: u64,
+    counted: watch::Sender<Counted>,
 }
 
 impl Drop for Term {
@@ -52,9 +57,8 @@ impl Term {
     pub async fn begin(
         store: &Store,
         hub: Arc<Hub>,
-        settings: &Settings,
-    ) -> Result<Self, StoreError> {
-        let Settings { retention, flush, .. } = settings;
+        retention: &RetentionSettings,
+    ) -> Result<(Self, Upkeep), StoreError> {
         let number = store.begin_term().await?;
         if store.stored_cursor().await?.is_none() {
             tracing::info!(
@@ -62,11 +66,6 @@ impl Term {
                 "counting all events, because the counts are missing or belong to another database"
             );
             store.rebuild(number, retention, &mut log_progress()).await?;
-        }
-        // A long log may take longer to load than a statement may take, so it is folded first. A
-        // shorter one is loaded directly, so that the takeover is quick.
-        if store.log_bytes().await? > flush.long_log_bytes {
-            store.catch_up(number).await?;
         }
         // Before the load, so that this term loads exactly what the rollups still keep.
         for (unit, days) in retention.units() {
@@ -77,15 +76,19 @@ impl Term {
         let LoadedState { statistics, cursor, retention } = store.load(version).await?;
         let stored = store.stored_cursor().await?.ok_or(StoreError::Deposed(number))?;
         let version = statistics.version();
-        let rows_below = cursor.xmax();
-        let term =
-            Self { number, hub, cursor, stored, purged: 0, retention, unflushed: true, rows_below };
+        let (counted, for_upkeep) = watch::channel(Counted {
+            xmin: cursor.xmin(),
+            xmax: cursor.xmax(),
+            ticks_with_rows: 0,
+            rows_below: cursor.xmax(),
+        });
+        let term = Self { hub, cursor, retention, counted };
         // Before any subscriber can see the version.
         term.log_version(version);
         term.hub.start(statistics);
         term.hub.mark_live_at(load_started);
         tracing::info!(term.number = number, "leading");
-        Ok(term)
+        Ok((term, Upkeep::new(number, stored, for_upkeep)))
     }
 
     /// The hub on which this term publishes.
@@ -106,60 +109,15 @@ impl Term {
                 self.log_version(Version { nonce, tick: tick + 1 });
             }
             self.hub.advance(&result.changes);
-            self.unflushed = true;
-            self.rows_below = self.cursor.xmax();
         }
+        self.counted.send_modify(|counted| {
+            (counted.xmin, counted.xmax) = (self.cursor.xmin(), self.cursor.xmax());
+            if result.rows > 0 {
+                counted.ticks_with_rows += 1;
+                counted.rows_below = counted.xmax;
+            }
+        });
         Ok(result.rows)
-    }
-
-    /// Folds what was logged since the last flush into the rollups.
-    ///
-    /// If nothing new was logged, the stored cursor moves as long as counted rows are not purged
-    /// yet, because a transaction was in progress at the last flush.
-    pub async fn flush(&mut self, store: &Store) -> Result<(), StoreError> {
-        if self.unflushed || self.purged < self.rows_below {
-            self.stored = store.flush(self.number).await?;
-            self.unflushed = false;
-        } else {
-            // Notices a rebuild that has begun a new term, although there is nothing to write.
-            store.check_term(self.number).await?;
-        }
-        Ok(())
-    }
-
-    /// Deletes at most `limit` log rows that both memory and the rollups have counted. Returns
-    /// whether more are left.
-    pub async fn purge(&mut self, store: &Store, limit: u32) -> Result<bool, StoreError> {
-        let counted = self.cursor.xmin().min(self.stored.xmin());
-        if counted > self.purged {
-            self.purged = store.purge(self.number, self.purged, counted, limit).await?;
-        }
-        Ok(self.purged < counted)
-    }
-
-    /// Expires buckets that are older than the retention of their unit. Returns whether there are
-    /// any to [delete](Term::delete_expired).
-    pub async fn expire(
-        &self,
-        store: &Store,
-        retention: &RetentionSettings,
-    ) -> Result<bool, StoreError> {
-        let mut any = false;
-        for (unit, days) in retention.units() {
-            any |= store.expire(self.number, unit, days).await?;
-        }
-        Ok(any)
-    }
-
-    /// Deletes at most `limit` expired buckets. Returns whether more may be left.
-    pub async fn delete_expired(&self, store: &Store, limit: u32) -> Result<bool, StoreError> {
-        store.delete_expired(self.number, limit).await
-    }
-
-    /// The number of transactions between the oldest that the rollups may lack and the newest that
-    /// memory has seen.
-    pub fn lag(&self) -> u64 {
-        self.cursor.xmax().saturating_sub(self.stored.xmin())
     }
 
     /// Logs which snapshot a version shows, so that it can be recomputed from the log.

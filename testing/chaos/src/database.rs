@@ -5,7 +5,6 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use domain::{BucketTime, TimeUnit};
-use postgres_kit::locks::{FIND_HOLDERS, LEAD};
 use tokio_postgres::{Client, Config, NoTls};
 use uuid::Uuid;
 
@@ -91,11 +90,13 @@ impl Database {
         Ok(self.client().await?.query_one(query, &[]).await?.get(0))
     }
 
-    /// The backend of the session that leads, if one does.
-    pub(crate) async fn leading_backend(&mut self) -> anyhow::Result<Option<i32>> {
-        let holder =
-            self.client().await?.query_opt(FIND_HOLDERS, &[&LEAD.class, &LEAD.purpose]).await?;
-        Ok(holder.map(|row| row.get(0)))
+    /// The backend of the session through which the newest leader writes, if there is one.
+    pub(crate) async fn upkeep_backend(&mut self) -> anyhow::Result<Option<i32>> {
+        let find = "SELECT pid FROM pg_stat_activity \
+             WHERE datname = current_database() AND application_name = 'stats-notifier upkeep' \
+             ORDER BY backend_start DESC LIMIT 1";
+        let found = self.client().await?.query_opt(find, &[]).await?;
+        Ok(found.map(|row| row.get(0)))
     }
 
     /// Whether a backend is in a state, such as `wait_event = 'ClientRead'`.

@@ -4,12 +4,32 @@
 //! own term in it. So two leaders at once cannot fold the same rows, and a deposed leader writes
 //! nothing.
 
+use postgres_kit::database::Parameter;
+use postgres_kit::locks::UPKEEP;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 
 use super::error::StoreError;
 use super::row::{column, parsed};
 use super::session::Store;
 use crate::snapshot::Snapshot;
+
+/// Ends the sessions through which earlier terms write. What such a session has not committed is
+/// rolled back. If it has just begun, and does not hold the lock yet, it has not locked the cursor
+/// row either, and will find the next term there.
+///
+/// `$1` is the class of their lock, `$2` its purpose. A role may only end sessions of its own.
+const END_UPKEEP: &str = "
+    SELECT pg_terminate_backend(pid)
+    FROM pg_locks
+    JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory'
+      AND granted
+      AND mode = 'ShareLock'
+      AND classid = $1::integer::oid
+      AND objid = $2::integer::oid
+      AND datname = current_database()
+      AND usename = current_user";
 
 /// Begins the next term.
 const BEGIN_TERM: &str = "
@@ -24,9 +44,18 @@ const READ_VALID_CURSOR: &str = "SELECT snapshot::text FROM public.valid_rollup_
 
 impl Store {
     /// Begins the next term. All earlier terms are over: their leaders can no longer write.
+    ///
+    /// A fold of an earlier term may have locked the cursor row, and can go on for long, although
+    /// its leader is gone or frozen. It is ended first. If another one begins in between, this
+    /// method fails after the lock timeout, and the caller tries again.
     pub async fn begin_term(&self) -> Result<i64, StoreError> {
-        self.with_timeout(async { column(&self.client.query_typed_one(BEGIN_TERM, &[]).await?, 0) })
-            .await
+        let begin = async {
+            let upkeep: [Parameter<'_>; 2] =
+                [(&UPKEEP.class, Type::INT4), (&UPKEEP.purpose, Type::INT4)];
+            self.client.query_typed(END_UPKEEP, &upkeep).await?;
+            column(&self.client.query_typed_one(BEGIN_TERM, &[]).await?, 0)
+        };
+        self.with_timeout(begin).await
     }
 
     /// Checks that `term` is still the current one.

@@ -71,8 +71,11 @@ pub struct LoadedState {
 impl Store {
     /// Loads the state of all topics by one snapshot: the newest rollups, the log past their
     /// cursor, and the newest milliseconds, counted from the events.
+    ///
+    /// There is no time limit: while no replica leads, the log can grow long, and it must be read
+    /// once before a tick can begin where the load has ended.
     pub async fn load(&self, version: Version) -> Result<LoadedState, StoreError> {
-        self.with_timeout(self.in_one_snapshot(self.load_in_transaction(version))).await
+        self.in_one_snapshot(self.load_in_transaction(version)).await
     }
 
     async fn load_in_transaction(&self, version: Version) -> Result<LoadedState, StoreError> {

@@ -1,22 +1,48 @@
-//! The advisory locks of the leader's session. Postgres releases them when the session ends.
+//! The advisory locks of the leader's sessions. Postgres releases them when the session ends.
 
 use std::time::Duration;
 
 use postgres_kit::database::Parameter;
-use postgres_kit::locks::{AdvisoryLock, GATE, LEAD};
+use postgres_kit::locks::{AdvisoryLock, GATE, LEAD, UPKEEP};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::error::StoreError;
 use super::row::column;
 use super::session::Store;
+use crate::lead_watch::LeadHolder;
 
 /// `$1` is the class of the lock, `$2` its purpose.
 const TRY_LOCK: &str = "SELECT pg_try_advisory_lock($1, $2)";
 /// `$1` is the class of the lock, `$2` its purpose.
+const SHARE_LOCK: &str = "SELECT pg_advisory_lock_shared($1, $2)";
+/// `$1` is the class of the lock, `$2` its purpose.
 const WAIT_FOR_LOCK: &str = "SELECT pg_advisory_lock($1, $2)";
 /// `$1` is the class of the lock, `$2` its purpose.
 const UNLOCK: &str = "SELECT pg_advisory_unlock($1, $2)";
+
+/// The sessions that hold the lock of the lead, in whatever mode; and whether any session of this
+/// role shares the lock of the upkeep.
+///
+/// `$1` is the class of the locks, `$2` the purpose of the lead, `$3` that of the upkeep.
+const READ_LEAD_HOLDERS: &str = "
+    WITH held AS (
+        SELECT objid, pid, usename
+        FROM pg_locks
+        JOIN pg_stat_activity USING (pid)
+        WHERE locktype = 'advisory'
+          AND granted
+          AND classid = $1::integer::oid
+          AND datname = current_database()
+    )
+    SELECT pid,
+           usename::text,
+           usename = current_user,
+           EXISTS (SELECT FROM held
+                   WHERE objid = $3::integer::oid AND usename = current_user)
+    FROM held
+    WHERE objid = $2::integer::oid
+    ORDER BY pid";
 
 /// `$1` is a time as text, such as `5000ms`.
 const SET_LOCK_TIMEOUT: &str = "SELECT set_config('lock_timeout', $1, false)";
@@ -26,6 +52,28 @@ impl Store {
     /// Tries to take the lead.
     pub async fn try_lead(&self) -> Result<bool, StoreError> {
         self.call(TRY_LOCK, LEAD).await
+    }
+
+    /// The sessions that hold the lock of the lead.
+    pub async fn lead_holders(&self) -> Result<Vec<LeadHolder>, StoreError> {
+        let locks: [Parameter<'_>; 3] = [
+            (&LEAD.class, Type::INT4),
+            (&LEAD.purpose, Type::INT4),
+            (&UPKEEP.purpose, Type::INT4),
+        ];
+        let read = async {
+            let rows = self.client.query_typed(READ_LEAD_HOLDERS, &locks).await?;
+            let holder = |row| {
+                Ok(LeadHolder {
+                    process: column(row, 0)?,
+                    role: column(row, 1)?,
+                    is_own_role: column(row, 2)?,
+                    counts: column(row, 3)?,
+                })
+            };
+            rows.iter().map(holder).collect()
+        };
+        self.with_timeout(read).await
     }
 
     /// Sets how long statements of this session may wait for a lock, until [`Store::wait_for_lead`]
@@ -49,6 +97,17 @@ impl Store {
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Marks this session as one through which a leader writes.
+    pub(super) async fn mark_upkeep(&self) -> Result<(), StoreError> {
+        let upkeep: [Parameter<'_>; 2] =
+            [(&UPKEEP.class, Type::INT4), (&UPKEEP.purpose, Type::INT4)];
+        let mark = async {
+            self.client.query_typed_one(SHARE_LOCK, &upkeep).await?;
+            Ok(())
+        };
+        self.with_timeout(mark).await
     }
 
     /// Tries to shut the gate. Fails while a trigger tests the lock.

@@ -41,14 +41,10 @@ const DELETE_EXPIRED: &str = "
 impl Store {
     /// Folds the log past the stored cursor into the rollups, and moves the cursor to the snapshot
     /// of this transaction, which it returns.
+    ///
+    /// There is no time limit: a fold that is stopped has to be done again, and the log would only
+    /// be longer then.
     pub async fn flush(&self, term: i64) -> Result<Snapshot, StoreError> {
-        self.with_timeout(self.catch_up(term)).await
-    }
-
-    /// [`Store::flush`] without a time limit, for the beginning of a term. While no replica leads,
-    /// the log can grow beyond what can be folded within the limit, and it must be folded once
-    /// before a tick, which has a limit, can read it.
-    pub async fn catch_up(&self, term: i64) -> Result<Snapshot, StoreError> {
         let work = async {
             let stored = self.lock_cursor(term).await?.ok_or(StoreError::Deposed(term))?;
             let fold = self.client.prepare(&self.statements.fold).await?;

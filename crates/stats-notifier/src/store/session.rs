@@ -1,4 +1,4 @@
-//! The session of a leader, or of a standby that tries to lead.
+//! The sessions of a leader, and of a standby that tries to lead.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ impl SessionId {
     }
 }
 
-/// The session of a leader, or of a standby that tries to lead.
+/// A session of a leader, or of a standby that tries to lead.
 ///
 /// A method that takes the number of a term fails with [`StoreError::Deposed`] if another term has
 /// begun. It then has changed nothing.
@@ -74,7 +74,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Connects, and checks that the schema is the one that this release needs.
+    /// Opens the session of a replica that tries to lead, and checks that the schema is the one
+    /// that this release needs.
     ///
     /// # Errors
     /// [`StoreError`] if Postgres does not answer in time, is read-only, or has another schema.
@@ -83,20 +84,51 @@ impl Store {
         leader: &LeaderSettings,
         statements: Statements,
     ) -> Result<Self, StoreError> {
+        Self::connect_as("stats-notifier", database, leader, statements).await
+    }
+
+    /// Opens a second session to the server of this one, through which this leader writes. It holds
+    /// the lock [`UPKEEP`](postgres_kit::locks::UPKEEP), so that the next leader finds it.
+    ///
+    /// # Errors
+    /// Those of [`Store::connect`], and [`StoreError::ServerReplaced`] if the address leads to
+    /// another server by now, whose log has nothing to do with what this leader has counted.
+    pub async fn connect_for_upkeep(
+        &self,
+        database: &DatabaseSettings,
+        leader: &LeaderSettings,
+    ) -> Result<Self, StoreError> {
+        let statements = self.statements.clone();
+        let store = Self::connect_as("stats-notifier upkeep", database, leader, statements).await?;
+        if !store.with_timeout(self.id.is_known_to(&store.client)).await? {
+            return Err(StoreError::ServerReplaced);
+        }
+        store.mark_upkeep().await?;
+        Ok(store)
+    }
+
+    async fn connect_as(
+        name: &str,
+        database: &DatabaseSettings,
+        leader: &LeaderSettings,
+        statements: Statements,
+    ) -> Result<Self, StoreError> {
         let session_timeout = leader.session_timeout.get();
-        let mut config = database.connection("stats-notifier");
-        // The timeouts end the session of a leader that is frozen or cut off, so that another can
+        let mut config = database.connection(name);
+        // The timeouts end the sessions of a leader that is frozen or cut off, so that another can
         // take over. When a leader falls silent, its backend is in one of these states:
         // - It waits for the next statement, inside or outside a transaction: the idle timeouts end
         //   it.
         // - It waits for a lock: first lock_timeout, then the idle timeout of the failed
-        //   transaction. Together they are the longest time that a silent leader keeps the lead.
+        //   transaction.
         // - It waits for the leader to read rows, because all buffers are full: tcp_user_timeout
         //   ends it, because Linux also counts the time in which the peer's window stays closed.
-        // - It runs a statement, and is then in one of the states above. A new leader would have to
-        //   do the same work. If the leader's host is gone, client_connection_check_interval ends
-        //   it. It never waits between the messages of one statement, because they are sent
-        //   together.
+        // - It runs a statement, and is then in one of the states above. If the leader's host is
+        //   gone, client_connection_check_interval ends it. It never waits between the messages of
+        //   one statement, because they are sent together.
+        // On the session of the lead, the longest of these is how long a silent leader keeps the
+        // lead. It runs no statement for long but the load of a term and a tick over many rows: the
+        // next leader would have to do the same work.
         let idle = session_timeout.as_millis();
         let lock = leader.lock_timeout.get().as_millis();
         let check = leader.attempt_interval.get().as_millis();
@@ -105,7 +137,11 @@ impl Store {
              -c idle_in_transaction_session_timeout={idle} -c tcp_user_timeout={idle} \
              -c lock_timeout={lock} -c client_connection_check_interval={check}"
         ));
+        // In the other direction, these find that the server's host is gone, also while the leader
+        // waits for a statement without a time limit.
         config.tcp_user_timeout(session_timeout);
+        config.keepalives_idle(session_timeout);
+        config.keepalives_interval(session_timeout);
         // The snapshots of a standby server lack the transactions in progress.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         let (client, driver) = with_timeout(database.connect_timeout.get(), open(&config)).await?;

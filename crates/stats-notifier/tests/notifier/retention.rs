@@ -103,8 +103,8 @@ async fn expired_buckets_are_shown_to_the_end_of_the_term_and_then_gone() {
 
     keep(&mut fixture, 90);
     let retention = &fixture.settings.retention;
-    assert!(leader.term.expire(&leader.store, retention).await.unwrap());
-    let again = leader.term.expire(&leader.store, retention).await.unwrap();
+    assert!(leader.upkeep.expire(&leader.for_upkeep, retention).await.unwrap());
+    let again = leader.upkeep.expire(&leader.for_upkeep, retention).await.unwrap();
     assert!(!again, "the retention moves once");
     item(&fixture, 95).await;
     leader.tick().await;
@@ -116,7 +116,7 @@ async fn expired_buckets_are_shown_to_the_end_of_the_term_and_then_gone() {
     assert_eq!(mismatches(&fixture).await, 0, "expired buckets are not compared");
 
     let mut batches = 1;
-    while leader.term.delete_expired(&leader.store, 3).await.unwrap() {
+    while leader.upkeep.delete_expired(&leader.for_upkeep, 3).await.unwrap() {
         batches += 1;
     }
     assert!(batches > 1, "four rows in batches of three");

@@ -11,6 +11,7 @@ use statistics_stream::{Hub, HubSettings};
 use stats_notifier::settings::Settings;
 use stats_notifier::store::{Statements, Store, StoreError};
 use stats_notifier::term::Term;
+use stats_notifier::upkeep::Upkeep;
 use stats_notifier::verify::{Verifier, VerifyMode, VerifyReport};
 use tokio_postgres::{Client, SimpleQueryMessage};
 use uuid::Uuid;
@@ -143,15 +144,22 @@ impl Fixture {
 /// A leader that a test drives step by step.
 pub(crate) struct Leader {
     pub(crate) term: Term,
+    pub(crate) upkeep: Upkeep,
+    /// The session that holds the lead.
     pub(crate) store: Store,
+    /// The session of the upkeep.
+    pub(crate) for_upkeep: Store,
     pub(crate) hub: Arc<Hub>,
 }
 
 impl Leader {
     pub(crate) async fn begin(store: Store, settings: &Settings) -> Self {
         let hub = Hub::new(HubSettings::default());
-        let term = Term::begin(&store, Arc::clone(&hub), settings).await.unwrap();
-        Self { term, store, hub }
+        let (term, upkeep) =
+            Term::begin(&store, Arc::clone(&hub), &settings.retention).await.unwrap();
+        let Settings { database, leader, .. } = settings;
+        let for_upkeep = store.connect_for_upkeep(database, leader).await.unwrap();
+        Self { term, upkeep, store, for_upkeep, hub }
     }
 
     /// Returns the number of log rows.
@@ -160,12 +168,12 @@ impl Leader {
     }
 
     pub(crate) async fn flush(&mut self) {
-        self.term.flush(&self.store).await.unwrap();
+        self.upkeep.flush(&self.for_upkeep).await.unwrap();
     }
 
     /// Purges what has been counted, in batches of `limit` rows.
     pub(crate) async fn purge(&mut self, limit: u32) {
-        while self.term.purge(&self.store, limit).await.unwrap() {}
+        while self.upkeep.purge(&self.for_upkeep, limit).await.unwrap() {}
     }
 
     /// Ticks, flushes and purges until the log is empty. A transaction of another test may keep the
@@ -175,7 +183,7 @@ impl Leader {
             while fixture.log_rows().await > 0 {
                 self.tick().await;
                 self.flush().await;
-                self.term.purge(&self.store, 20).await.unwrap();
+                self.upkeep.purge(&self.for_upkeep, 20).await.unwrap();
             }
         };
         tokio::time::timeout(DEADLINE, purge)

@@ -1,11 +1,14 @@
 //! Drives terms step by step, and compares what they show and store after each step with the
 //! events.
 
+use postgres_kit::locks::LEAD;
 use service_kit::settings::NonZeroDuration;
+use stats_notifier::lead_watch::LeadHolder;
+use stats_notifier::settings::Settings;
 use stats_notifier::store::StoreError;
 use tokio_postgres::error::SqlState;
 
-use crate::support::{Fixture, Leader, coarser};
+use crate::support::{DEADLINE, Fixture, Leader, coarser};
 
 #[tokio::test]
 async fn every_kind_of_statement_is_counted_once() {
@@ -81,31 +84,32 @@ async fn a_new_leader_shows_what_the_old_one_had_not_flushed() {
     assert_eq!(fixture.rolled_up().await, coarser(&leader.shown()));
 }
 
-/// A time limit would end each term before it could begin, if the log takes longer to fold.
+/// A time limit would end each term before it could begin, if the log takes longer to read. A fold
+/// would take longer still.
 #[tokio::test]
-async fn a_long_log_is_folded_before_a_term_begins_and_without_a_time_limit() {
+async fn a_long_log_is_loaded_without_a_time_limit_and_is_not_folded_first() {
     let mut fixture = Fixture::create().await;
-    drop(fixture.lead().await);
-    let long = "CREATE FUNCTION take_long() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            PERFORM pg_sleep(1.5); RETURN NEW; END $$;
-        CREATE TRIGGER take_long BEFORE UPDATE OF snapshot ON rollup_cursor FOR EACH ROW EXECUTE FUNCTION take_long()";
-    fixture.execute(long).await;
+    let mut leader = fixture.lead().await;
+    leader.flush().await;
+    let before = fixture.rolled_up().await;
+    drop(leader);
+    let slow_to_read = "ALTER TABLE count_log ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY take_long ON count_log TO newcycle_notifier
+            USING ((SELECT pg_sleep(1.5)) IS NOT NULL)";
+    fixture.execute(slow_to_read).await;
     let minutes = "'2024-01-01'::timestamptz + n * interval '1 minute'";
     fixture.execute(&fixture.insert_items(minutes, "1, 20000")).await;
     fixture.settings.leader.statement_timeout = NonZeroDuration::from_millis(1_000);
-    fixture.settings.flush.long_log_bytes = 1_000_000;
     let mut leader = fixture.lead_again().await;
-    assert!(leader.store.log_bytes().await.unwrap() > fixture.settings.flush.long_log_bytes);
-    assert_eq!(
-        fixture.rolled_up().await,
-        coarser(&fixture.counted_from_events().await),
-        "the log must be folded before the term begins"
-    );
+    assert_eq!(fixture.rolled_up().await, before, "the log must not be folded yet");
     let days = leader.window("item-creation/day").buckets;
     let events: i64 = days.iter().map(|day| day.count).sum();
     assert_eq!(events, 20_001, "each event must be shown once");
-    // A flush has the time limit that this fold would have missed.
-    assert!(matches!(leader.term.flush(&leader.store).await, Err(StoreError::Timeout(_))));
+    // A tick has the time limit that this load would have missed; a flush has none either.
+    fixture.execute(&fixture.insert_item()).await;
+    assert!(matches!(leader.term.tick(&leader.store).await, Err(StoreError::Timeout(_))));
+    leader.flush().await;
+    assert_eq!(fixture.rolled_up().await, coarser(&fixture.counted_from_events().await));
 }
 
 #[tokio::test]
@@ -116,12 +120,68 @@ async fn a_deposed_leader_writes_nothing() {
     fixture.execute(&fixture.insert_item()).await;
     old.tick().await;
     let before = fixture.rolled_up().await;
-    assert!(matches!(old.term.flush(&old.store).await, Err(StoreError::Deposed(_))));
-    let purged = old.term.purge(&old.store, 10).await;
+    let ended = old.upkeep.flush(&old.for_upkeep).await;
+    assert!(matches!(ended, Err(StoreError::Postgres(_))), "a new term ends the session");
+    // The leader may have opened it a moment later.
+    let Settings { database, leader, .. } = &fixture.settings;
+    old.for_upkeep = old.store.connect_for_upkeep(database, leader).await.unwrap();
+    assert!(matches!(old.upkeep.flush(&old.for_upkeep).await, Err(StoreError::Deposed(_))));
+    let purged = old.upkeep.purge(&old.for_upkeep, 10).await;
     assert!(matches!(purged, Ok(_) | Err(StoreError::Deposed(_))));
     assert_eq!(fixture.rolled_up().await, before);
     new.tick().await;
     assert_eq!(new.shown(), fixture.counted_from_events().await);
+}
+
+/// The flush has locked the cursor row, and has folded rows that nobody has committed.
+#[tokio::test]
+async fn a_new_term_ends_a_flush_of_the_former_one() {
+    let mut fixture = Fixture::create().await;
+    // The new term must not have to wait for the lock.
+    fixture.settings.leader.lock_timeout = NonZeroDuration::from_millis(60_000);
+    let wait = "CREATE FUNCTION wait_here() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            PERFORM pg_sleep(3600); RETURN NEW; END $$;
+        CREATE TRIGGER wait BEFORE UPDATE OF snapshot ON rollup_cursor FOR EACH ROW EXECUTE FUNCTION wait_here()";
+    let mut old = fixture.lead().await;
+    let before = fixture.rolled_up().await;
+    fixture.execute(wait).await;
+    fixture.execute(&fixture.insert_item()).await;
+    let next_term = async {
+        let in_flush = "SELECT FROM pg_stat_activity \
+             WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        while fixture.producer.query(in_flush, &[]).await.unwrap().is_empty() {}
+        Leader::begin(fixture.connect().await, &fixture.settings).await
+    };
+    let (flushed, new) = tokio::join!(old.upkeep.flush(&old.for_upkeep), next_term);
+    let Err(StoreError::Postgres(error)) = flushed else { panic!("{flushed:?}") };
+    assert_eq!(error.code(), Some(&SqlState::ADMIN_SHUTDOWN), "{error}");
+    assert_eq!(fixture.rolled_up().await, before);
+    assert_eq!(new.shown(), fixture.counted_from_events().await);
+}
+
+#[tokio::test]
+async fn the_sessions_that_hold_the_lead_are_known() {
+    let fixture = Fixture::create().await;
+    let standby = fixture.connect().await;
+    assert_eq!(standby.lead_holders().await.unwrap(), []);
+    let mut leader = fixture.lead().await;
+    let holders = standby.lead_holders().await.unwrap();
+    let [LeadHolder { is_own_role: true, counts: true, role, .. }] = holders.as_slice() else {
+        panic!("{holders:?}")
+    };
+    assert_eq!(role, "newcycle_notifier");
+    // Without the session of its upkeep.
+    leader.for_upkeep = fixture.connect().await;
+    let without_term = async { while standby.lead_holders().await.unwrap()[0].counts {} };
+    tokio::time::timeout(DEADLINE, without_term).await.expect("the session must end");
+    let share = "SELECT pg_advisory_lock_shared($1, $2)";
+    drop(leader);
+    let other = async {
+        fixture.producer.query_one(share, &[&LEAD.class, &LEAD.purpose]).await.unwrap();
+        standby.lead_holders().await.unwrap()
+    };
+    let holders = tokio::time::timeout(DEADLINE, other).await.expect("the lead must become free");
+    assert!(!holders[0].is_own_role, "{holders:?}");
 }
 
 #[tokio::test]
@@ -167,7 +227,7 @@ async fn a_transaction_that_fails_reports_its_first_error() {
              WHERE datname = current_database() AND wait_event_type = 'Lock'";
         while fixture.producer.query(end, &[]).await.unwrap().is_empty() {}
     };
-    let (flushed, ()) = tokio::join!(leader.term.flush(&leader.store), end);
+    let (flushed, ()) = tokio::join!(leader.upkeep.flush(&leader.for_upkeep), end);
     let Err(StoreError::Postgres(error)) = flushed else { panic!("{flushed:?}") };
     assert_eq!(error.code(), Some(&SqlState::ADMIN_SHUTDOWN), "{error}");
 }

@@ -70,7 +70,7 @@ pub(super) async fn freeze_in_flush(
     random: &mut StdRng,
 ) -> anyhow::Result<Option<FaultEffect>> {
     let holder = system.database.open_session().await?;
-    let Some(backend) = system.database.leading_backend().await? else { return Ok(None) };
+    let Some(backend) = system.database.upkeep_backend().await? else { return Ok(None) };
     until_in_flight(&world.history).await?;
     holder.execute(HOLD_FLUSHES, &[]).await?;
     let database = &mut system.database;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use local_stack::stack::{Replicas, ServiceKind};
+use postgres_kit::locks::LEAD;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,12 +18,8 @@ use crate::support::{DEADLINE, until};
 /// timeout, such as those of TCP.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// `leader.lock_timeout` in the test of a leader that waits for a lock. It is longer than the
-/// default of 500 ms, because the test must freeze the leader within this time.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// The session timeout and the gateway's heartbeat in the tests of a leader that ends. They are
-/// longer than [`DEADLINE`], within which the standby must lead, so a takeover that had to wait for
+/// Timeouts that must not be what ends a wait, such as the session timeout and the gateway's
+/// heartbeat in the tests of a leader that ends. They are longer than [`DEADLINE`], within which the standby must lead, so a takeover that had to wait for
 /// one of them fails the test.
 const NEVER_REACHED: &str = "120s";
 
@@ -148,36 +145,60 @@ fn hold_in_flush() -> String {
     )
 }
 
+/// A flush may take long, and other clients' numbers must not wait for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_frozen_inside_a_flush_commits_nothing() {
-    let services = Services::start_with(PAIR, &hold_in_flush(), &[]).await;
-    let (leader, standby) = services.leader_and_standby().await;
+async fn ticks_do_not_wait_for_a_flush() {
+    let services = Services::start_with(Replicas::ONE, &hold_in_flush(), &[]).await;
     let subscriber = services.subscribe(ServiceKind::SseGateway).await;
-    let backend = services.leading_backend(None).await;
+    let upkeep = services.upkeep_backend().await;
     services.client.execute(HOLD, &[]).await.unwrap();
     services.post(20).await;
-    services.until_backend(backend, "wait_event = 'PgSleep'").await;
-    let frozen = services.stack.freeze(leader).await.unwrap();
-    services.client.execute(RELEASE, &[]).await.unwrap();
-    services.until_backend(backend, "state = 'idle in transaction'").await;
-    tokio::join!(services.post(20), services.until_replaced(backend, TAKEOVER_TIMEOUT));
-    services.until_leads(standby).await;
-    services.until_exact(&subscriber, "while the old leader is frozen").await;
-
-    frozen.thaw();
+    services.until_backend(upkeep, "wait_event = 'PgSleep'").await;
     services.post(20).await;
-    services.until_exact(&subscriber, "after").await;
-    services.leader_and_standby().await;
-    observed(&subscriber.received());
+    services.until_exact(&subscriber, "during the flush").await;
+    services.until_backend(upkeep, "wait_event = 'PgSleep'").await;
+    services.client.execute(RELEASE, &[]).await.unwrap();
     services.until_rolled_up().await;
+    assert_eq!(observed(&subscriber.received()), Observed { streams: 1, snapshots: 1, stale: 0 });
 }
 
-/// Without a limit, the server would wait for the lock as long as it is held, and the frozen leader
-/// would keep the lead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_frozen_while_it_waits_for_a_lock_is_replaced() {
-    let timeout = format!("{}s", LOCK_TIMEOUT.as_secs());
-    let lock = (ServiceKind::StatsNotifier, "NEWCYCLE__LEADER__LOCK_TIMEOUT", timeout.as_str());
+async fn a_leader_frozen_inside_a_flush_commits_nothing() {
+    // The server has ended the flush before the standby leads, or it is still in the middle of it.
+    for ended in [true, false] {
+        let services = Services::start_with(PAIR, &hold_in_flush(), &[]).await;
+        let (leader, standby) = services.leader_and_standby().await;
+        let subscriber = services.subscribe(ServiceKind::SseGateway).await;
+        let backend = services.leading_backend(None).await;
+        let upkeep = services.upkeep_backend().await;
+        services.client.execute(HOLD, &[]).await.unwrap();
+        services.post(20).await;
+        services.until_backend(upkeep, "wait_event = 'PgSleep'").await;
+        let frozen = services.stack.freeze(leader).await.unwrap();
+        if ended {
+            services.client.execute(RELEASE, &[]).await.unwrap();
+            services.until_backend(upkeep, "state = 'idle in transaction'").await;
+        }
+        tokio::join!(services.post(20), services.until_replaced(backend, TAKEOVER_TIMEOUT));
+        services.until_leads(standby).await;
+        services.until_exact(&subscriber, "while the old leader is frozen").await;
+        if !ended {
+            services.client.execute(RELEASE, &[]).await.unwrap();
+        }
+
+        frozen.thaw();
+        services.post(20).await;
+        services.until_exact(&subscriber, "after").await;
+        services.leader_and_standby().await;
+        observed(&subscriber.received());
+        services.until_rolled_up().await;
+    }
+}
+
+/// The session of the flush waits for the lock, but it does not hold the lead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_frozen_while_its_flush_waits_for_a_lock_is_replaced() {
+    let lock = (ServiceKind::StatsNotifier, "NEWCYCLE__LEADER__LOCK_TIMEOUT", NEVER_REACHED);
     let mut services = Services::start_with(PAIR, "", &[lock]).await;
     services.until_ready().await;
     let (leader, standby) = services.leader_and_standby().await;
@@ -185,6 +206,7 @@ async fn a_leader_frozen_while_it_waits_for_a_lock_is_replaced() {
     services.post(1).await;
     services.until_rolled_up().await;
     let backend = services.leading_backend(None).await;
+    let upkeep = services.upkeep_backend().await;
     // On a connection of its own, because pg_stat_activity does not change within a transaction.
     let blocker = services.connect().await;
     blocker
@@ -192,11 +214,11 @@ async fn a_leader_frozen_while_it_waits_for_a_lock_is_replaced() {
         .await
         .unwrap();
     services.post(20).await;
-    services.until_backend(backend, "wait_event_type = 'Lock'").await;
+    services.until_backend(upkeep, "wait_event_type = 'Lock'").await;
     let frozen = services.stack.freeze(leader).await.unwrap();
-    services.until_backend(backend, "wait_event_type = 'Lock'").await;
-    services.until_replaced(backend, LOCK_TIMEOUT + TAKEOVER_TIMEOUT).await;
+    services.until_replaced(backend, TAKEOVER_TIMEOUT).await;
     services.until_leads(standby).await;
+    services.until_exact(&subscriber, "while the old leader is frozen").await;
     blocker.batch_execute("ROLLBACK").await.unwrap();
 
     frozen.thaw();
@@ -245,10 +267,10 @@ async fn a_killed_leader_is_replaced_at_once() {
     let mut services = start_without_timeouts(&hold_in_flush()).await;
     let (leader, standby) = services.leader_and_standby().await;
     let subscriber = services.subscribe(ServiceKind::SseGateway).await;
-    let backend = services.leading_backend(None).await;
+    let upkeep = services.upkeep_backend().await;
     services.client.execute(HOLD, &[]).await.unwrap();
     let producer = services.produce();
-    services.until_backend(backend, "wait_event = 'PgSleep'").await;
+    services.until_backend(upkeep, "wait_event = 'PgSleep'").await;
     services.stack.kill(leader).await;
     services.until_leads(standby).await;
     services.client.execute(RELEASE, &[]).await.unwrap();
@@ -283,15 +305,53 @@ async fn a_leader_that_gets_sigterm_hands_over_unnoticed() {
 async fn a_leader_whose_session_is_terminated_counts_nothing_twice() {
     let services = Services::start(PAIR).await;
     let subscriber = services.subscribe(ServiceKind::SseGateway).await;
-    services.leader_and_standby().await;
-    let producer = services.produce();
-    let backend = services.leading_backend(None).await;
     let end = "SELECT pg_terminate_backend($1)";
-    assert!(services.client.query_one(end, &[&backend]).await.unwrap().get::<_, bool>(0));
-    services.leading_backend(Some(backend)).await;
-    services.leader_and_standby().await;
-    producer.finish().await;
-    services.until_exact(&subscriber, "after").await;
-    assert_only_a_snapshot(&observed(&subscriber.received()));
+    for (snapshots, upkeep) in [(2, false), (3, true)] {
+        services.leader_and_standby().await;
+        let producer = services.produce();
+        let leading = services.leading_backend(None).await;
+        let ended = if upkeep { services.upkeep_backend().await } else { leading };
+        assert!(services.client.query_one(end, &[&ended]).await.unwrap().get::<_, bool>(0));
+        services.leading_backend(Some(leading)).await;
+        services.leader_and_standby().await;
+        producer.finish().await;
+        services.until_exact(&subscriber, "after").await;
+        let observed = observed(&subscriber.received());
+        assert!(observed.stale < snapshots, "{observed:?}");
+        assert_eq!((observed.streams, observed.snapshots), (1, snapshots), "{observed:?}");
+    }
     services.until_rolled_up().await;
+}
+
+/// Any role that may connect can take the lock, and end the counting for all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_says_that_another_program_has_the_lead() {
+    let mut services = Services::start(Replicas::ONE).await;
+    let notifier = ServiceKind::StatsNotifier;
+    let intruder = services.connect().await;
+    services.stack.stop_one(notifier, DEADLINE).await;
+    let take = "SELECT pg_advisory_lock_shared($1, $2), pg_backend_pid()";
+    let process: i32 =
+        intruder.query_one(take, &[&LEAD.class, &LEAD.purpose]).await.unwrap().get(1);
+    services.stack.start_one(notifier).unwrap();
+    let internal = services.stack.internal_url(notifier);
+    let read = async |path: &str| {
+        let answer = reqwest::get(format!("{internal}{path}")).await.ok()?;
+        (answer.status() == 200).then_some(answer.text().await.ok()?)
+    };
+    let problem = async || {
+        let ready: Value = serde_json::from_str(&read("/readyz").await?).ok()?;
+        Some(ready["detail"]["lead_problem"].as_str().map(str::to_owned))
+    };
+    let said = until("the problem must be named", async || problem().await.flatten()).await;
+    assert!(said.contains("role \"postgres\""), "{said}");
+    assert!(said.contains(&format!("pg_terminate_backend({process})")), "{said}");
+    let metrics = read("/metrics").await.unwrap();
+    assert!(metrics.contains("\nnotifier_lead_blocked 1\n"), "{metrics}");
+    drop(intruder);
+    services.leading_backend(None).await;
+    until_leads(&internal).await;
+    assert_eq!(problem().await, Some(None));
+    let metrics = read("/metrics").await.unwrap();
+    assert!(metrics.contains("\nnotifier_lead_blocked 0\n"), "{metrics}");
 }
