@@ -4,6 +4,8 @@
 //! (`fsync` and `synchronous_commit` on). No figure is judged here: a bench prints, a reader
 //! decides.
 
+mod backfill;
+
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -20,6 +22,8 @@ use crate::{ephemeral_stack, postgres, programs};
 pub(crate) enum Bench {
     /// Compare the throughput of POST /items between the build that `up` runs and a release build.
     Profile(ProfileOptions),
+    /// Measure what clients notice of one statement on very many events of past times.
+    Backfill(backfill::BackfillOptions),
 }
 
 /// How long to measure.
@@ -45,14 +49,18 @@ struct MeasuredBuild {
 
 /// Runs a bench.
 pub(crate) async fn run(bench: Bench, installer: Installer) -> anyhow::Result<()> {
-    let Bench::Profile(options) = bench;
-    installer.programs(&[("wrk", "wrk")])?;
+    if matches!(bench, Bench::Profile(_)) {
+        installer.programs(&[("wrk", "wrk")])?;
+        programs::services_for_release().await?;
+    }
     programs::services().await?;
-    programs::services_for_release().await?;
     let installation = postgres::ensure(installer)?;
     let cluster = ClusterSettings { durable: true, ..postgres::temporary_cluster("bench")? };
-    postgres::with_cluster(&installation, &cluster, async |_| compare(&cluster, &options).await)
-        .await
+    postgres::with_cluster(&installation, &cluster, async |_| match &bench {
+        Bench::Profile(options) => compare(&cluster, options).await,
+        Bench::Backfill(options) => backfill::run(&cluster, options).await,
+    })
+    .await
 }
 
 async fn compare(cluster: &ClusterSettings, options: &ProfileOptions) -> anyhow::Result<()> {

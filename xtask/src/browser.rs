@@ -54,6 +54,7 @@ pub(crate) async fn test(
 ) -> anyhow::Result<()> {
     let browser = ensure(installer)?;
     let others = ensure_others(installer)?;
+    let nginx = ensure_nginx(installer)?;
     let npm = Npm::ensure(page::FOLDER, installer).await?;
     let replicas = Replicas { dashboard: 1, ..Replicas::ONE };
     let programs = built_programs()?;
@@ -75,6 +76,8 @@ pub(crate) async fn test(
         .env("GATEWAY_PROGRAM", programs.join("sse-gateway"))
         .env("TEST_GATEWAY_PORT", reserve_port()?.to_string())
         .env("PICTURES", programs.join("dashboard-pictures"))
+        .env("TEST_NGINX_PORT", reserve_port()?.to_string())
+        .env("NGINX", nginx)
         .envs(others);
     tokio::select! {
         outcome = step("the dashboard in browsers", test) => outcome?,
@@ -90,6 +93,17 @@ fn ensure(installer: Installer) -> anyhow::Result<PathBuf> {
         installer.packages(&["chromium"])?;
     }
     find().context("no Chromium was found to test the dashboard in: install it, then try again")
+}
+
+/// nginx, behind which one of the tests follows a stream. Installs it on Debian and Ubuntu if it is
+/// missing.
+fn ensure_nginx(installer: Installer) -> anyhow::Result<PathBuf> {
+    // Debian's is not on everyone's PATH.
+    let find = || ["nginx", "/usr/sbin/nginx"].into_iter().find_map(find_program);
+    if find().is_none() {
+        installer.package_without_service("nginx")?;
+    }
+    find().context("nginx is missing: install it, then try again")
 }
 
 /// The variables of the programs for the short form of the tests, which it installs if they are

@@ -34,14 +34,14 @@ pub(crate) async fn test(installer: Installer) -> anyhow::Result<()> {
         program(&format!("chaos: {planted} must be found"), "chaos", &arguments).await?;
     }
     // The schedule of faults is always the same, so that a change is judged by its own effect.
-    program("chaos", "chaos", &["--seed", "1", "--faults", "42"]).await?;
+    program("chaos", "chaos", &["--seed", "1", "--faults", "46"]).await?;
     program("soak", "soak", &["--seconds", "45"]).await
 }
 
 /// Most kinds of faults once, on another Postgres. The programs must be built.
 pub(crate) async fn test_on(installation: &Installation) -> anyhow::Result<()> {
     let programs = installation.programs().to_str().context("the path of Postgres is not UTF-8")?;
-    let arguments = ["--seed", "2", "--faults", "21", "--postgres", programs];
+    let arguments = ["--seed", "2", "--faults", "23", "--postgres", programs];
     program(&format!("chaos on Postgres {}", installation.version()), "chaos", &arguments).await
 }
 

@@ -23,8 +23,9 @@ pub(crate) struct Options {
     long: bool,
 }
 
-/// `cargo xtask test`, then dependencies, workflows, the API contract, other people's clients, the
-/// page in browsers, faults, planted errors, and a second version of Postgres.
+/// `cargo xtask test`, then dependencies, workflows, tests that take minutes, the API contract,
+/// other people's clients, the page in browsers, faults, planted errors, and a second version of
+/// Postgres.
 pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Result<()> {
     let started = Instant::now();
     if !options.after_test {
@@ -38,6 +39,9 @@ pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Resul
     let settings = postgres::temporary_cluster("test")?;
     postgres::with_cluster(&installation, &settings, async |cluster| {
         let requests = if options.long { LONG_CONTRACT_REQUESTS } else { 0 };
+        let mut tests = cargo(&["test", "--workspace", "--locked", "--", "--ignored", test::LONG]);
+        tests.envs(postgres::prepare_tests(&settings, &[&installation]).await?);
+        step("long tests", tests).await?;
         contract::run(&settings, requests, installer).await?;
         clients::test(&settings, installer).await?;
         browser::test(cluster, &settings, installer).await

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use local_stack::postgres::ClusterSettings;
-use local_stack::stack::{Instance, Ports, Replicas, Stack, StackSettings};
+use local_stack::stack::{Instance, Ports, Replicas, Stack, StackSettings, Variable};
 use local_stack::test_database::TestDatabase;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::SecretString;
@@ -39,6 +39,17 @@ pub(crate) async fn start(
     replicas: Replicas,
     programs: &Path,
 ) -> anyhow::Result<Stack> {
+    start_with(cluster, database, replicas, programs, &[]).await
+}
+
+/// [`start`] with environment variables for some services.
+pub(crate) async fn start_with(
+    cluster: &ClusterSettings,
+    database: &str,
+    replicas: Replicas,
+    programs: &Path,
+    variables: &[Variable<'_>],
+) -> anyhow::Result<Stack> {
     let database = DatabaseSettings {
         host: "127.0.0.1".to_owned(),
         port: cluster.port,
@@ -52,8 +63,9 @@ pub(crate) async fn start(
     migrate::migrate(&database, &roles).await?;
     let programs = programs.to_owned();
     let ports = vec![Ports::reserve()?];
-    let settings =
+    let mut settings =
         StackSettings { programs, database, roles, replicas, ports, variables: Vec::new() };
+    settings.set(variables);
     let log = Arc::new(|instance: Instance, line: &str| {
         if line.contains(" ERROR ") || line.contains(" WARN ") {
             println!("{instance:>14} | {line}");

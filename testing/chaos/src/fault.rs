@@ -22,9 +22,11 @@ use crate::world::TestWorld;
 
 use self::effect::{EFFECT_TIMEOUT, until_in_flight};
 pub(crate) use self::effect::{FaultEffect, Violation};
-use self::environment::{BackgroundFault, disturb_link, fill_clients, fill_uploads, step_clock};
+use self::environment::{
+    BackgroundFault, disturb_link, fill_clients, fill_uploads, slow_pages, step_clock,
+};
 use self::freezing::{freeze, freeze_in_flush, freeze_leader};
-use self::server::{fill_disk, restart_postgres, terminate_backend};
+use self::server::{backfill, fill_disk, restart_postgres, terminate_backend};
 
 /// Why a kind of fault cannot be injected on this machine.
 pub(crate) fn unavailable(kind: FaultKind, system: &System) -> Option<&'static str> {
@@ -77,6 +79,7 @@ async fn target(kind: FaultKind, system: &System, random: &mut StdRng) -> anyhow
         FaultKind::KillGateway
         | FaultKind::TermGateway
         | FaultKind::FreezeGateway
+        | FaultKind::SlowPages
         | FaultKind::FillClients => ServiceKind::SseGateway.replica(number),
         FaultKind::StepClock => {
             let services =
@@ -146,6 +149,8 @@ async fn inject_alone(
         }
         FaultKind::FillUploads => fill_uploads(system, instance).await,
         FaultKind::FillClients => fill_clients(system, instance).await,
+        FaultKind::SlowPages => slow_pages(system, instance, random).await,
+        FaultKind::Backfill => backfill(system, world).await,
         FaultKind::StepClock => step_clock(system, world, instance, random).await,
         FaultKind::FillDisk => fill_disk(system, world, random).await,
     }

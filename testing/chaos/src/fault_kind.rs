@@ -50,6 +50,10 @@ kinds! {
     FillUploads: "too many uploads",
     // More streams than an sse-gateway accepts.
     FillClients: "too many clients",
+    // Answers that are built whole, and that nobody reads.
+    SlowPages: "clients that do not read their pages",
+    // One statement of many events of past times, whose fold takes longer than those of others.
+    Backfill: "backfill",
     StepClock: "clock stepped",
     FillDisk: "disk full",
 }

@@ -20,6 +20,9 @@ use crate::system::{MAX_CLIENTS, SERVICE_TIMEOUT, System};
 use crate::wait::until;
 use crate::world::TestWorld;
 
+/// The number of clients that do not read their pages.
+const SLOW_PAGES: usize = 30;
+
 /// A fault of a link that goes on during another fault. It is shorter than any timeout that the
 /// other fault waits for.
 #[derive(Debug)]
@@ -147,6 +150,25 @@ pub(super) async fn fill_clients(
         streams.push(stream);
     }
     Ok((refused > 0).then(|| format!("{refused} clients got a 503").into()))
+}
+
+/// Requests the largest pages of a gateway, and reads nothing but the heads of the answers.
+pub(super) async fn slow_pages(
+    system: &System,
+    instance: Instance,
+    random: &mut StdRng,
+) -> anyhow::Result<Option<FaultEffect>> {
+    let url = format!("{}/statistics/item-creation/second", system.stack.url(instance));
+    let mut unread = Vec::new();
+    for _ in 0..SLOW_PAGES {
+        let request = reqwest::Client::new().get(&url).header("accept", "application/json");
+        if let Ok(page) = request.timeout(EFFECT_TIMEOUT).send().await {
+            unread.push(page);
+        }
+    }
+    linger(random, 0..3_000).await;
+    let clients = unread.len();
+    Ok((clients > 0).then(|| format!("{clients} clients did not read their pages").into()))
 }
 
 pub(super) async fn step_clock(

@@ -4,12 +4,16 @@ use anyhow::{Context, ensure};
 use local_stack::postgres::StopMode;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
+use uuid::Uuid;
 
 use super::effect::{EFFECT_TIMEOUT, FaultEffect, linger, until_in_flight};
 use crate::history::{ExpectedState, Table};
 use crate::system::{SERVICE_TIMEOUT, System};
 use crate::wait::until;
 use crate::world::TestWorld;
+
+/// The events of a backfill: several times what one purge deletes.
+const BACKFILLED: usize = 30_000;
 
 pub(super) async fn terminate_backend(
     system: &mut System,
@@ -30,6 +34,24 @@ pub(super) async fn terminate_backend(
     let terminate = "SELECT pg_terminate_backend($1, 5000)";
     let ended: bool = system.database.client().await?.query_one(terminate, &[&pid]).await?.get(0);
     Ok(ended.then(|| format!("a session of {user} ended ({application})").into()))
+}
+
+/// Inserts many events of random times of ten years by one statement, as an import does.
+pub(super) async fn backfill(
+    system: &mut System,
+    world: &TestWorld,
+) -> anyhow::Result<Option<FaultEffect>> {
+    let ids: Vec<Uuid> = (0..BACKFILLED).map(|_| Uuid::now_v7()).collect();
+    let note = |state| ids.iter().for_each(|id| world.history.note(Table::Items, *id, state));
+    note(ExpectedState::Unknown);
+    let insert = "INSERT INTO items (id, base_item_id, created_at) \
+         SELECT id, $1, now() - random() * interval '10 years' FROM unnest($2::uuid[]) AS id";
+    let client = system.database.client().await?;
+    let inserted = client.execute(insert, &[&world.parents.base_item, &ids]).await.is_ok();
+    if inserted {
+        note(ExpectedState::Stored);
+    }
+    Ok(inserted.then(|| format!("{BACKFILLED} events by one statement").into()))
 }
 
 pub(super) async fn restart_postgres(
@@ -54,7 +76,7 @@ pub(super) async fn fill_disk(
     let mut failed = None;
     let filled = until(EFFECT_TIMEOUT, async || {
         // Inserts one row after another until there is no room for the next.
-        let id = uuid::Uuid::now_v7();
+        let id = Uuid::now_v7();
         world.history.note(Table::Items, id, ExpectedState::Unknown);
         let insert =
             format!("INSERT INTO items VALUES ('{id}', '{}', now())", world.parents.base_item);

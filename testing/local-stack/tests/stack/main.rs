@@ -8,6 +8,7 @@ mod flights;
 mod frozen;
 mod gateways;
 mod head;
+mod long_backfill;
 mod operations;
 mod outage;
 mod own_postgres;

@@ -48,13 +48,22 @@ pub(crate) async fn until_ready(stack: &mut Stack) {
 }
 
 /// Waits until `look` returns a value. `what` must happen for that.
-pub(crate) async fn until<T>(what: impl Display, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: impl Display, look: impl AsyncFnMut() -> Option<T>) -> T {
+    until_within(DEADLINE, what, look).await
+}
+
+/// [`until`] with another time limit, for the few conditions that take long.
+pub(crate) async fn until_within<T>(
+    limit: Duration,
+    what: impl Display,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let started = Instant::now();
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(started.elapsed() < DEADLINE, "{what}");
+        assert!(started.elapsed() < limit, "{what}");
         // Leaves the processor to the services.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
