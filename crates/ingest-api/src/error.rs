@@ -67,7 +67,10 @@ pub enum ApiError {
         counts: LineCounts,
     },
     /// An array does not end where the body does. The elements before are done with.
-    #[error("{error}; {} new and {} repeated elements are committed", .report.counts.accepted, .report.counts.repeated)]
+    #[error(
+        "{error}; {} new and {} repeated elements are committed",
+        .report.counts.accepted, .report.counts.repeated
+    )]
     BrokenArray {
         /// Which element could not be read, and why.
         error: BrokenArray,

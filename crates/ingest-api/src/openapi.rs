@@ -27,8 +27,8 @@ same content again, the answer is 200 with the stored row; if you post other con
 `id`, the answer is 409. Fields that are left out are not compared, and times are compared in \
 microseconds.
 
-Bodies may be compressed by gzip or zstd, with windows of at most 8 MiB (`Content-Encoding`). Limits \
-count decompressed bytes.
+Bodies may be compressed by gzip or zstd, with windows of at most 8 MiB (`Content-Encoding`). \
+Limits count decompressed bytes.
 
 Errors are RFC 9457 problem details. A method that a path does not have is answered with 405, and \
 `Allow` lists the methods that it has. Every answer has an `X-Request-Id`: the one of the request \

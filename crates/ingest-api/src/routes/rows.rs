@@ -140,8 +140,8 @@ fn one_or_many<I: Input>(settings: &Settings) -> RequestBody {
         .description(Some(lines))
         .schema(Some(rows()))
         .item_schema(Some(schema_of::<I>()));
-    let array = "One row. Or: an array of any number of rows, which is an upload, as lines are. The \
-                 numbers of its lines are the numbers of the elements.";
+    let array = "One row. Or: an array of any number of rows, which is an upload, as lines are. \
+                 The numbers of its lines are the numbers of the elements.";
     let row_or_array = ContentBuilder::new()
         .description(Some(array))
         .schema(Some(either(schema_of::<I>(), rows())));
