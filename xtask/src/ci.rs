@@ -7,7 +7,9 @@ use clap::Args;
 use crate::command::{cargo, step};
 use crate::install::Installer;
 use crate::node::Npm;
-use crate::{browser, chaos, clients, contract, page, postgres, programs, python, second_postgres, test};
+use crate::{
+    browser, chaos, clients, contract, page, postgres, programs, python, second_postgres, test,
+};
 
 /// How many requests the services answer in a contract test of `--long`.
 const LONG_CONTRACT_REQUESTS: u64 = 10_000;

@@ -1,4 +1,4 @@
-//! Other people's clients, from npm and PyPI, against services of their own. `testing/clients` has
+//! Other people's clients, from npm and `PyPI`, against services of their own. `testing/clients` has
 //! the tests; docs/clients.md and docs/producers.md list what was tried.
 
 use local_stack::postgres::ClusterSettings;

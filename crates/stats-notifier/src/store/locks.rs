@@ -56,11 +56,8 @@ impl Store {
 
     /// The sessions that hold the lock of the lead.
     pub async fn lead_holders(&self) -> Result<Vec<LeadHolder>, StoreError> {
-        let locks: [Parameter<'_>; 3] = [
-            (&LEAD.class, Type::INT4),
-            (&LEAD.purpose, Type::INT4),
-            (&UPKEEP.purpose, Type::INT4),
-        ];
+        let locks: [Parameter<'_>; 3] =
+            [(&LEAD.class, Type::INT4), (&LEAD.purpose, Type::INT4), (&UPKEEP.purpose, Type::INT4)];
         let read = async {
             let rows = self.client.query_typed(READ_LEAD_HOLDERS, &locks).await?;
             let holder = |row| {

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::Topic;
 use futures_util::SinkExt;
@@ -133,9 +133,8 @@ async fn copy_items(client: &tokio_postgres::Client, base_item: Uuid) {
         let mut lines = String::new();
         for _ in 0..LINES {
             let id = Uuid::new_v4();
-            // The first 48 bits of the random id are the distance from now.
-            let [high, ..] = id.as_u64_pair().into();
-            let seconds = begun - (high >> 16) as i64 % (10 * 365 * 86_400);
+            let random = i64::from(id.as_fields().0);
+            let seconds = begun - random % (10 * 365 * 86_400);
             let time = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap();
             writeln!(lines, "{id}\t{base_item}\t{time}").unwrap();
         }
