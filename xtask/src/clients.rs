@@ -1,5 +1,5 @@
-//! Other people's clients, from npm and `PyPI`, against services of their own. `testing/clients` has
-//! the tests; docs/clients.md and docs/producers.md list what was tried.
+//! Other people's clients, from npm and `PyPI`, against services of their own. `testing/clients`
+//! has the tests; docs/clients.md and docs/producers.md list what was tried.
 
 use local_stack::postgres::ClusterSettings;
 use local_stack::stack::{Replicas, ServiceKind, built_programs};

@@ -111,8 +111,8 @@ pub struct NewOwner {
     pub to: UserId,
 }
 
-/// Refuses null. A producer that sends it has an id in mind, and has lost it: with a generated id, a
-/// retry would count twice.
+/// Refuses null. A producer that sends it has an id in mind, and has lost it: with a generated id,
+/// a retry would count twice.
 fn not_null<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Uuid>, D::Error> {
     Uuid::deserialize(from).map(Some)
 }

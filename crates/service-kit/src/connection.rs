@@ -135,10 +135,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// `idle_timeout` is how long the connection may have no request, and `head_timeout` how long it
-    /// may take to receive the next one, or the first. `unread` is how long the client may accept
-    /// none of the data sent to it, and `unsent_bytes` is how much of it the operating system
-    /// buffers before sending.
+    /// `idle_timeout` is how long the connection may have no request, and `head_timeout` how long
+    /// it may take to receive the next one, or the first. `unread` is how long the client may
+    /// accept none of the data sent to it, and `unsent_bytes` is how much of it the operating
+    /// system buffers before sending.
     ///
     /// Without the last two, Linux buffers some megabytes for a slow client, for as long as the
     /// client likes. No setting would bound that memory, and a stream's buffer would hold minutes

@@ -183,8 +183,8 @@ impl HostRules {
     }
 }
 
-/// Middleware for [`actix_web::middleware::from_fn`]: answers requests for other hosts with 421. The
-/// application's data contains [`HostRules`] on a public port, and none on an internal one.
+/// Middleware for [`actix_web::middleware::from_fn`]: answers requests for other hosts with 421.
+/// The application's data contains [`HostRules`] on a public port, and none on an internal one.
 ///
 /// # Errors
 /// The errors of the wrapped service.

@@ -8,8 +8,8 @@
 //! Invariant: a connection on which no request is being processed is closed within [`Bounds::idle`]
 //! plus `CLOSE_TIMEOUT`, and once the client sends anything, within [`Bounds::head`] plus
 //! `CLOSE_TIMEOUT`, even if it keeps sending, unless the client is still receiving an answer. A
-//! connection whose client accepts no data is closed within [`Bounds::unread`], and one whose client
-//! does not receive a large answer, within [`Bounds::answer`].
+//! connection whose client accepts no data is closed within [`Bounds::unread`], and one whose
+//! client does not receive a large answer, within [`Bounds::answer`].
 
 use std::fmt::Debug;
 use std::future::ready;

@@ -234,8 +234,8 @@ impl Overrides {
     }
 }
 
-/// A text without the user names and passwords of its URLs, even if a URL is not valid: settings can
-/// be printed before they are parsed.
+/// A text without the user names and passwords of its URLs, even if a URL is not valid: settings
+/// can be printed before they are parsed.
 #[must_use]
 pub fn without_credentials(text: &str) -> String {
     let redact = |part: &str| match part.rsplit_once('@') {

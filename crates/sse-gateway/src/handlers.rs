@@ -112,8 +112,8 @@ async fn history(
         response_once(if media_type == MediaType::Csv { CSV } else { "application/json" });
     if let Some(next) = page.next {
         let to = page.to.map_or_else(String::new, |to| format!("&to={to}"));
-        // Relative to the address of the request, because a proxy may have removed a prefix from the
-        // path.
+        // Relative to the address of the request, because a proxy may have removed a prefix from
+        // the path.
         let link = format!("<?from={next}{to}&limit={}>; rel=\"next\"", query.limit);
         response.insert_header((LINK, link));
     }

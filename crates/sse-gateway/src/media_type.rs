@@ -94,8 +94,8 @@ struct Range {
 impl Range {
     const ANY: Self = Self { names: (None, None), thousandths: 1_000 };
 
-    /// `None` for an element that cannot be read: it must not spoil the others. Accepts what clients
-    /// send although no standard allows it, such as the `*; q=.2` of Java.
+    /// `None` for an element that cannot be read: it must not spoil the others. Accepts what
+    /// clients send although no standard allows it, such as the `*; q=.2` of Java.
     fn parse(element: &str) -> Option<Self> {
         let mut parts = element.split(';').map(str::trim);
         let (kind, subtype) = match parts.next()? {

@@ -11,7 +11,8 @@ use service_kit::settings::without_credentials;
 #[derive(Clone, PartialEq, Eq)]
 pub struct UpstreamAddress(String);
 
-/// The text is not the address of an upstream. The text may contain a password, so it is not quoted.
+/// The text is not the address of an upstream. The text may contain a password, so it is not
+/// quoted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not a URL such as http://127.0.0.1:8083: it has a host, and neither a query nor a fragment"

@@ -4,8 +4,8 @@
 //! first of them and shared with the others. The caches belong to one published version. They are
 //! dropped when the next one is published, and bounded until then.
 //!
-//! Invariant: nothing is encoded under the lock of a state. [`Events::find`] copies what an event is
-//! made of, and [`EventParts`] is encoded without the state.
+//! Invariant: nothing is encoded under the lock of a state. [`Events::find`] copies what an event
+//! is made of, and [`EventParts`] is encoded without the state.
 
 use std::collections::HashMap;
 use std::sync::Arc;

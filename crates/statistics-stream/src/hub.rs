@@ -7,8 +7,8 @@
 //! serves them all.
 //!
 //! Invariant: a patch waits for no other event. Nothing is encoded under the lock of the state.
-//! Large events, such as whole windows, are encoded one after the other on a thread of their own, so
-//! that they take at most one core, and no time of the threads that serve clients.
+//! Large events, such as whole windows, are encoded one after the other on a thread of their own,
+//! so that they take at most one core, and no time of the threads that serve clients.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};

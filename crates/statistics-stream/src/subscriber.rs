@@ -198,8 +198,8 @@ impl Subscriber {
     /// A random delay for the next attempt: clients that lose their server together must not all
     /// reconnect at once.
     ///
-    /// Only a line, which belongs to the block of the first event. Some clients take a block without
-    /// data for an empty message.
+    /// Only a line, which belongs to the block of the first event. Some clients take a block
+    /// without data for an empty message.
     fn retry(&self) -> Bytes {
         let settings = &self.place.0.settings;
         let (min, max) = (settings.min_retry_delay, settings.max_retry_delay);

@@ -1,4 +1,5 @@
-//! Finds out why a standby cannot take the lead, if the session that has it is not that of a leader.
+//! Finds out why a standby cannot take the lead, if the session that has it is not that of a
+//! leader.
 //!
 //! Any role that may connect to the database can take the advisory lock of the lead. Nobody counts
 //! then, and no replica can do anything about it: a role may not end the sessions of another role.

@@ -11,9 +11,10 @@
 //!    begins, and purges log rows that memory and rollups have counted.
 //!
 //! All SQL is in [`store`]. [`history`] answers queries for a period, on every replica. [`rebuild`]
-//! counts all events again; [`verify`] compares them with the counts, on request
-//! ([`commands`]) and daily ([`daily_verify`]). [`failover`] ends a session whose server was
-//! replaced. [`lead_watch`] says why a standby cannot lead although nobody counts. [`startup`] puts the service together from [`settings`].
+//! counts all events again; [`verify`] compares them with the counts, on request ([`commands`]) and
+//! daily ([`daily_verify`]). [`failover`] ends a session whose server was replaced. [`lead_watch`]
+//! says why a standby cannot lead although nobody counts. [`startup`] puts the service together
+//! from [`settings`].
 //!
 //! Invariant: one version is one snapshot of the database. Only snapshots determine what was
 //! counted: no clock, no commit order and no notification does. `tests/notifier/terms.rs` compares

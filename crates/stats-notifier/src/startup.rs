@@ -90,8 +90,8 @@ fn hub_settings(settings: &Settings) -> HubSettings {
     }
 }
 
-/// A standby is ready, because waiting is its work; `detail.role` tells it apart from the leader. So
-/// is one that cannot lead although nobody counts, because it answers queries for history;
+/// A standby is ready, because waiting is its work; `detail.role` tells it apart from the leader.
+/// So is one that cannot lead although nobody counts, because it answers queries for history;
 /// `detail.lead_problem` says why.
 fn readiness(
     roles: watch::Receiver<Role>,

@@ -1,5 +1,5 @@
-//! `cargo xtask bench backfill`: one statement on very many events of past times, and what everybody
-//! else notices of it.
+//! `cargo xtask bench backfill`: one statement on very many events of past times, and what
+//! everybody else notices of it.
 //!
 //! One producer posts single items all the time, and one client follows their count. Printed for
 //! each statement: how long it ran; how long after its commit it was shown; the longest time for

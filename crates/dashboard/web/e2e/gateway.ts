@@ -1,5 +1,5 @@
-// A gateway of a test's own, which it may freeze and kill. GATEWAY_PROGRAM is the sse-gateway binary,
-// and NEWCYCLE__UPSTREAM__ADDRESSES its upstreams.
+// A gateway of a test's own, which it may freeze and kill. GATEWAY_PROGRAM is the sse-gateway
+// binary, and NEWCYCLE__UPSTREAM__ADDRESSES its upstreams.
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";

@@ -1,5 +1,5 @@
-// The documented configuration of nginx, with an EventSource of Chromium: a gateway that restarts, or
-// that is full, does not end it. NGINX is the nginx binary. Skipped if it is missing.
+// The documented configuration of nginx, with an EventSource of Chromium: a gateway that restarts,
+// or that is full, does not end it. NGINX is the nginx binary. Skipped if it is missing.
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -13,8 +13,8 @@ use crate::server::Bounds;
 /// The most threads that a server can have, which is a limit of actix-server.
 const MAX_WORKERS: usize = 512;
 
-/// How many unsent bytes of an answer the operating system buffers (Linux only). The rest is in this
-/// process, where it counts towards `http.max_unsent_bytes`. A fast client is not slowed down.
+/// How many unsent bytes of an answer the operating system buffers (Linux only). The rest is in
+/// this process, where it counts towards `http.max_unsent_bytes`. A fast client is not slowed down.
 const UNSENT_BYTES: u32 = 65_536;
 
 /// How long the internal port waits until an answer is received. Only our own services and

@@ -264,8 +264,8 @@ async fn full_payloads_are_unnamed_messages_newest_bucket_first() {
     assert_eq!(&*changed.data, newest_first.replace("\"count\":1", "\"count\":2").as_str());
 }
 
-/// A website can let its own name lead here, and its pages would then read and write as if this were
-/// the website.
+/// A website can let its own name lead here, and its pages would then read and write as if this
+/// were the website.
 #[tokio::test]
 async fn only_a_request_for_an_address_localhost_or_an_allowed_host_is_answered() {
     let publisher = Publisher::start(1);

@@ -263,8 +263,8 @@ impl Services {
         windows
     }
 
-    /// Waits until the rollups equal the events. Checks that no session but the leader's two wrote a
-    /// term, and that no session wrote an earlier term after a later one.
+    /// Waits until the rollups equal the events. Checks that no session but the leader's two wrote
+    /// a term, and that no session wrote an earlier term after a later one.
     pub(crate) async fn until_rolled_up(&self) {
         let units = TimeUnit::ALL.map(TimeUnit::as_str);
         let units: Vec<&str> = units.into_iter().filter(|unit| *unit != "millisecond").collect();

@@ -19,8 +19,8 @@ use crate::support::{DEADLINE, until};
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Timeouts that must not be what ends a wait, such as the session timeout and the gateway's
-/// heartbeat in the tests of a leader that ends. They are longer than [`DEADLINE`], within which the standby must lead, so a takeover that had to wait for
-/// one of them fails the test.
+/// heartbeat in the tests of a leader that ends. They are longer than [`DEADLINE`], within which
+/// the standby must lead, so a takeover that had to wait for one of them fails the test.
 const NEVER_REACHED: &str = "120s";
 
 /// At least twice the heartbeat.
