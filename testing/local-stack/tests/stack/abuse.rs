@@ -31,10 +31,9 @@ const PUBLIC_LIMITS: [(&str, &str); 3] = [
     ("NEWCYCLE__HTTP__HEAD_TIMEOUT", "1s"),
     ("NEWCYCLE__HTTP__UNREAD_TIMEOUT", "2s"),
 ];
-const UPLOAD_LIMITS: [(&str, &str); 3] = [
+const UPLOAD_LIMITS: [(&str, &str); 2] = [
     ("NEWCYCLE__LIMITS__BODY_IDLE_TIMEOUT", "1s"),
     ("NEWCYCLE__LIMITS__REQUEST_BODY_TIMEOUT", "2s"),
-    ("NEWCYCLE__BULK__MAX_CONCURRENT_UPLOADS", "3"),
 ];
 
 /// How much later than its limit something may happen while other tests keep the machine busy.
