@@ -14,7 +14,7 @@ const ROW_BYTES: u64 = 2 + 17 + 8;
 async fn begin(api: &Api, encoding: &str, part: &[u8]) -> TcpStream {
     let mut connection = TcpStream::connect(api.url.trim_start_matches("http://")).await.unwrap();
     let head = format!(
-        "POST /users HTTP/1.1\r\nhost: x\r\ncontent-type: {NDJSON}\r\n\
+        "POST /users HTTP/1.1\r\nhost: localhost\r\ncontent-type: {NDJSON}\r\n\
          content-encoding: {encoding}\r\ncontent-length: 9999\r\n\r\n"
     );
     connection.write_all(head.as_bytes()).await.unwrap();

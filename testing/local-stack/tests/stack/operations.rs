@@ -46,15 +46,16 @@ fn verify(database: &TestDatabase) -> (Option<i32>, Value) {
 /// The whole history of a topic, read in pages of 100 buckets.
 async fn pages(stack: &Stack, topic: &str) -> Vec<Value> {
     let base = stack.url(ServiceKind::SseGateway);
-    let mut url = format!("{base}/statistics/{topic}?from=2001-01-01T00:00:00Z&limit=100");
+    let first = format!("{base}/statistics/{topic}?from=2001-01-01T00:00:00Z&limit=100");
+    let mut url: reqwest::Url = first.parse().unwrap();
     let mut buckets = Vec::new();
     loop {
-        let answer = reqwest::get(&url).await.unwrap();
+        let answer = reqwest::get(url.clone()).await.unwrap();
         let next = answer.headers().get("link").map(|link| link.to_str().unwrap().to_owned());
         let page: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         buckets.extend(page["buckets"].as_array().unwrap().iter().cloned());
         let Some(next) = next else { return buckets };
-        url = format!("{base}{}", next.split(['<', '>']).nth(1).unwrap());
+        url = url.join(next.split(['<', '>']).nth(1).unwrap()).unwrap();
     }
 }
 
