@@ -28,18 +28,60 @@ const TICK: &str = "
 /// Folds the change log past a snapshot into the rollups, for each unit that keeps the bucket.
 ///
 /// `$1` is the stored snapshot, as text. The conditions are those of [`TICK`].
+///
+/// A log row is read once and adds to eight units. Each unit up to the day is made of the one below
+/// it, because there are fewer buckets than log rows, and the longer ones of the days. Buckets up
+/// to the day have a constant length, so `date_bin` finds their start, at a fraction of the cost of
+/// `date_trunc`. In the order of the primary key, one insert after the other goes to the same page
+/// of the index.
 const FOLD: &str = "
+    WITH seconds AS MATERIALIZED (
+        SELECT metric,
+               date_bin('1 second', bucket, '0001-01-01 00:00:00+00') AS bucket,
+               sum(delta) AS delta
+        FROM public.count_log
+        WHERE (xact_id >= pg_snapshot_xmax($1::text::pg_snapshot)
+               AND xact_id < pg_snapshot_xmax(pg_current_snapshot()))
+           OR xact_id = ANY (ARRAY(
+                  SELECT ended
+                  FROM pg_snapshot_xip($1::text::pg_snapshot) AS ended
+                  WHERE pg_visible_in_snapshot(ended, pg_current_snapshot())))
+        GROUP BY 1, 2
+    ), minutes AS MATERIALIZED (
+        SELECT metric,
+               date_bin('1 minute', bucket, '0001-01-01 00:00:00+00') AS bucket,
+               sum(delta) AS delta
+        FROM seconds
+        GROUP BY 1, 2
+    ), hours AS MATERIALIZED (
+        SELECT metric,
+               date_bin('1 hour', bucket, '0001-01-01 00:00:00+00') AS bucket,
+               sum(delta) AS delta
+        FROM minutes
+        GROUP BY 1, 2
+    ), days AS MATERIALIZED (
+        SELECT metric,
+               date_bin('1 day', bucket, '0001-01-01 00:00:00+00') AS bucket,
+               sum(delta) AS delta
+        FROM hours
+        GROUP BY 1, 2
+    ), changed AS (
+        SELECT metric, 'second' AS unit, bucket, delta FROM seconds
+        UNION ALL
+        SELECT metric, 'minute', bucket, delta FROM minutes
+        UNION ALL
+        SELECT metric, 'hour', bucket, delta FROM hours
+        UNION ALL
+        SELECT metric, longer, date_trunc(longer, bucket, 'UTC'), sum(delta)
+        FROM days, unnest(ARRAY['day', 'week', 'month', 'quarter', 'year']) AS longer
+        GROUP BY 1, 2, 3
+    )
     INSERT INTO public.rollup AS held (metric, unit, bucket, count)
-    SELECT metric, unit, date_trunc(unit, bucket, 'UTC'), sum(delta)
-    FROM public.count_log
-    JOIN public.rollup_unit ON bucket >= kept_since
-    WHERE (xact_id >= pg_snapshot_xmax($1::text::pg_snapshot)
-           AND xact_id < pg_snapshot_xmax(pg_current_snapshot()))
-       OR xact_id = ANY (ARRAY(
-              SELECT ended
-              FROM pg_snapshot_xip($1::text::pg_snapshot) AS ended
-              WHERE pg_visible_in_snapshot(ended, pg_current_snapshot())))
-    GROUP BY 1, 2, 3
+    SELECT metric, unit, bucket, delta
+    FROM changed
+    JOIN public.rollup_unit USING (unit)
+    WHERE bucket >= kept_since
+    ORDER BY metric, unit, bucket
     ON CONFLICT (metric, unit, bucket) DO UPDATE SET count = held.count + excluded.count";
 
 /// Locks the cursor row and returns the stored snapshot, or no row if the term is over.
