@@ -52,7 +52,8 @@ async fn until_shown(subscriber: &Subscriber, items: i64) {
 /// Waits until the fold of the statement runs.
 async fn until_folds(services: &Services) {
     let upkeep = services.upkeep_backend().await;
-    services.until_backend(upkeep, "state = 'active' AND query ~ 'INTO public.rollup'").await;
+    // The server shows the beginning of a long statement.
+    services.until_backend(upkeep, "state = 'active' AND query ~ 'WITH seconds'").await;
 }
 
 /// Whether log rows of the statement are still to be folded.
