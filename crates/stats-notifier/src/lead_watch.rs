@@ -1,8 +1,8 @@
 //! Finds out why a standby cannot take the lead, if the session that has it is not that of a
 //! leader.
 //!
-//! Any role that may connect to the database can take the advisory lock of the lead. Nobody counts
-//! then, and no replica can do anything about it: a role may not end the sessions of another role.
+//! Any role that may connect to the database can take the advisory lock of the lead. No replica
+//! counts then, and none can do anything about it: a role may not end the sessions of another role.
 //! So a standby says what it sees. It stays ready, because it still answers queries for history.
 
 use std::fmt;
@@ -27,7 +27,7 @@ pub struct LeadHolder {
     pub counts: bool,
 }
 
-/// The lead is held, but nobody counts.
+/// The lead is held, but no replica counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeadProblem {
     /// The session of another role has the lead.
@@ -49,7 +49,7 @@ impl fmt::Display for LeadProblem {
         match self {
             Self::OtherRole { process, role } => write!(
                 formatter,
-                "nobody counts, because session {process} of the role {role:?} holds the lock of the lead: \
+                "no replica counts, because session {process} of the role {role:?} holds the lock of the lead: \
                  end it by SELECT pg_terminate_backend({process})"
             ),
             Self::NoTerm { process } => write!(

@@ -41,13 +41,13 @@ async fn take_over(
     retention: &RetentionSettings,
     on_progress: OnProgress<'_>,
 ) -> Result<RebuildReport, StoreError> {
-    // A new term deposes the leader, which notices at its next flush at the latest and ends its
-    // session. Its lock then goes to the first session that waits for it. This one is the only one,
-    // because replicas only try.
+    // A new term deposes the leader and ends the session through which it writes, so the leader
+    // ends its other session, too. Its lock then goes to the first session that waits for it. This
+    // one is the only one, because replicas only try.
     store.set_lock_timeout(HANDOVER_TIMEOUT).await?;
     for _ in 0..HANDOVER_ATTEMPTS {
         match store.begin_term().await {
-            // The leader has locked the cursor row, during a long flush.
+            // Another session has locked the cursor row, such as another rebuild.
             Err(StoreError::Postgres(error))
                 if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) =>
             {

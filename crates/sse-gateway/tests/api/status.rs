@@ -112,13 +112,8 @@ async fn a_client_can_ask_for_a_shorter_heartbeat() {
     alive.abort();
 }
 
-#[tokio::test]
-async fn on_shutdown_streams_end_within_the_drain_time_without_an_error() {
-    let publisher = Publisher::start(1);
-    let mut gateway = Gateway::start_with(&publisher.url, |settings| {
-        settings.http.drain_timeout = Duration::from_secs(2);
-    });
-    gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
+/// The address of a stream, and twenty clients that have received its status.
+async fn twenty_clients(gateway: &Gateway) -> (String, Vec<Client>) {
     let url = format!("{}/statistics?topic=transfers/day", gateway.url);
     let mut clients = Vec::new();
     for _ in 0..20 {
@@ -126,6 +121,17 @@ async fn on_shutdown_streams_end_within_the_drain_time_without_an_error() {
         client.until_status().await;
         clients.push(client);
     }
+    (url, clients)
+}
+
+#[tokio::test]
+async fn on_shutdown_streams_end_within_the_drain_time_without_an_error() {
+    let publisher = Publisher::start(1);
+    let mut gateway = Gateway::start_with(&publisher.url, |settings| {
+        settings.http.drain_timeout = Duration::from_secs(2);
+    });
+    gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
+    let (_url, _clients) = twenty_clients(&gateway).await;
     drop(gateway.stop.take());
     tokio::time::timeout(DEADLINE, gateway.running).await.unwrap().unwrap().unwrap();
     assert_eq!(gateway.hub.subscribers(), 0, "no subscriber may be left");
@@ -141,14 +147,8 @@ async fn a_gateway_that_stops_publishes_until_its_last_stream_has_ended() {
         settings.stream.internal_heartbeat = NonZeroDuration::from_millis(600_000);
     });
     gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
-    let url = format!("{}/statistics?topic=transfers/day", gateway.url);
-    let mut clients = Vec::new();
     // The stream of a single client could be the first to end.
-    for _ in 0..20 {
-        let mut client = Client::connect(&url, None).await;
-        client.until_status().await;
-        clients.push(client);
-    }
+    let (url, mut clients) = twenty_clients(&gateway).await;
     drop(gateway.stop.take());
     until("the gateway must stop", || gateway.hub.is_draining()).await;
     let version = publisher.count(Metric::Transfers, "2026-11-23T09:38:00Z");
