@@ -27,7 +27,7 @@ impl Changes {
         Self { retention, topics: Topic::all().map(|_| BTreeMap::new()).collect() }
     }
 
-    /// Adds to the counts of `metric` in every unit. `time` is the millisecond of the events,
+    /// Adds to the counts of `metric` in every unit. `time` is the time of the events,
     /// `delta` how many were added (positive) or removed (negative).
     pub fn add(&mut self, metric: Metric, time: BucketTime, delta: i64) {
         for unit in TimeUnit::ALL {

@@ -135,7 +135,7 @@ async fn each_role_can_write_only_its_own_tables() {
         "UPDATE rollup SET count = 0",
         "UPDATE rollup_unit SET kept_since = now()",
         "DELETE FROM count_log",
-        "INSERT INTO count_log VALUES (DEFAULT, 'transfers', now(), 1)",
+        "INSERT INTO count_log VALUES (DEFAULT, now(), 1, 'transfers')",
         "UPDATE rollup_cursor SET term = 0",
         "TRUNCATE items",
         "ALTER TABLE items DISABLE TRIGGER ALL",
@@ -144,7 +144,7 @@ async fn each_role_can_write_only_its_own_tables() {
         "INSERT INTO users VALUES (gen_random_uuid())",
         "DELETE FROM items",
         "UPDATE transfers SET \"timestamp\" = now()",
-        "INSERT INTO count_log VALUES (DEFAULT, 'transfers', now(), 1)",
+        "INSERT INTO count_log VALUES (DEFAULT, now(), 1, 'transfers')",
         "TRUNCATE transfers",
     ];
     let ingest = ingest_statements.map(|statement| ("ingest-api", &ingest, statement));

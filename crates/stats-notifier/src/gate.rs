@@ -4,10 +4,10 @@
 //! run one after another. While the leader polls the log often anyway, it shuts the gate, and the
 //! triggers do not notify. A network card's interrupts are turned off in the same way under load.
 //!
-//! Whether one transaction notifies is decided by the `IF` at the end of the trigger functions
-//! `log_item_creation` and `log_transfers` in `migrations/V2__counts.sql`: the gate is an advisory
-//! lock, and they notify if the lock is free. The [leader](crate::leader) takes and releases it as
-//! this module decides. This module has no clock and no database.
+//! Whether one transaction notifies is decided by the `IF` at the end of the trigger functions in
+//! `migrations/V2__counts.sql`, such as `log_new_items`: the gate is an advisory lock, and they
+//! notify if the lock is free. The [leader](crate::leader) takes and releases it as this module
+//! decides. This module has no clock and no database.
 //!
 //! Invariant: a transaction whose trigger found the gate shut, and which commits at age t, is seen
 //! within t/16 (or the shortest interval), although it does not notify. Its trigger ran before the

@@ -33,7 +33,7 @@ const READ_ROLLUPS: &str = "
         ORDER BY bucket
         LIMIT $5
     ), logged AS (
-        SELECT date_trunc($2, bucket, 'UTC') AS bucket, delta
+        SELECT date_trunc($2, time, 'UTC') AS bucket, delta
         FROM public.unfolded_count_log
         WHERE metric = $1
     ), page AS (

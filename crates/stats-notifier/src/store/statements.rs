@@ -13,12 +13,12 @@
 const TICK: &str = "
     SELECT pg_current_snapshot()::text, NULL::text, NULL::timestamptz, NULL::bigint
     UNION ALL
-    SELECT NULL, metric, bucket, delta
+    SELECT NULL, metric::text, time, delta
     FROM public.count_log
     WHERE (xact_id >= pg_snapshot_xmax($1::text::pg_snapshot)
            AND xact_id < pg_snapshot_xmax(pg_current_snapshot()))
     UNION ALL
-    SELECT NULL, metric, bucket, delta
+    SELECT NULL, metric::text, time, delta
     FROM public.count_log
     WHERE xact_id = ANY (ARRAY(
               SELECT ended
@@ -37,7 +37,7 @@ const TICK: &str = "
 const FOLD: &str = "
     WITH seconds AS MATERIALIZED (
         SELECT metric,
-               date_bin('1 second', bucket, '0001-01-01 00:00:00+00') AS bucket,
+               date_bin('1 second', time, '0001-01-01 00:00:00+00') AS bucket,
                sum(delta) AS delta
         FROM public.count_log
         WHERE (xact_id >= pg_snapshot_xmax($1::text::pg_snapshot)
@@ -77,11 +77,11 @@ const FOLD: &str = "
         GROUP BY 1, 2, 3
     )
     INSERT INTO public.rollup AS held (metric, unit, bucket, count)
-    SELECT metric, unit, bucket, delta
+    SELECT metric::text, unit, bucket, delta
     FROM changed
     JOIN public.rollup_unit USING (unit)
     WHERE bucket >= kept_since
-    ORDER BY metric, unit, bucket
+    ORDER BY metric::text, unit, bucket
     ON CONFLICT (metric, unit, bucket) DO UPDATE SET count = held.count + excluded.count";
 
 /// Locks the cursor row and returns the stored snapshot, or no row if the term is over.

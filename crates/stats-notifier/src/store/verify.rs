@@ -39,11 +39,11 @@ pub(super) const COMPARE_DAY: &str = "
               AND bucket >= $2
               AND bucket < $2 + interval '1 day'
             UNION ALL
-            SELECT unit, date_trunc(unit, bucket, 'UTC'), delta
+            SELECT unit, date_trunc(unit, time, 'UTC'), delta
             FROM public.unfolded_count_log
             JOIN public.rollup_unit
-                ON bucket >= kept_since AND unit IN ('second', 'minute', 'hour', 'day')
-            WHERE metric = $1 AND bucket >= $2 AND bucket < $2 + interval '1 day'
+                ON time >= kept_since AND unit IN ('second', 'minute', 'hour', 'day')
+            WHERE metric = $1 AND time >= $2 AND time < $2 + interval '1 day'
         ) AS rolled_up_or_logged
         GROUP BY 1, 2
     ), expected AS (

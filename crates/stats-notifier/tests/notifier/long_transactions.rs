@@ -10,8 +10,8 @@ use crate::support::{Fixture, coarser, plan};
 const FEW_BLOCKS: u64 = 100;
 
 /// Writes the log rows of one transaction.
-const MANY_ROWS: &str = "INSERT INTO count_log (metric, bucket, delta) \
-     SELECT 'transfers', now(), 1 FROM generate_series(1, 30000)";
+const MANY_ROWS: &str = "INSERT INTO count_log (time, delta, metric) \
+     SELECT now(), 1, 'transfers' FROM generate_series(1, 30000)";
 
 /// The number of blocks that a statement reads for a snapshot, cached or not.
 async fn blocks_read(client: &Client, statement: &str, snapshot: &str) -> u64 {

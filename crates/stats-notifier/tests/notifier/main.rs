@@ -12,3 +12,4 @@ mod retention;
 mod routes;
 mod support;
 mod terms;
+mod triggers;

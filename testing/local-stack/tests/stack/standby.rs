@@ -245,8 +245,8 @@ async fn a_leader_frozen_while_rows_are_sent_to_it_is_replaced() {
     let backend = services.leading_backend(None).await;
     services.client.execute(HOLD, &[]).await.unwrap();
     // More rows than the sockets can buffer. Their sum is zero.
-    let many = "INSERT INTO count_log (metric, bucket, delta) \
-         SELECT 'item-creation', date_trunc('millisecond', created_at), sign(n) \
+    let many = "INSERT INTO count_log (time, delta, metric) \
+         SELECT created_at, sign(n), 'item-creation' \
          FROM items, generate_series(-100000, 100000) AS n WHERE n <> 0";
     services.client.batch_execute(many).await.unwrap();
     services.until_backend(backend, "wait_event = 'PgSleep'").await;
