@@ -10,24 +10,23 @@ use super::session::Store;
 use crate::snapshot::Snapshot;
 
 /// Deletes the oldest log rows of a range of transactions. Returns how many were deleted, and the
-/// highest transaction among them.
+/// transaction of the last of them if that was the most.
 ///
 /// `$1` is the first transaction of the range and `$2` its end, exclusive, both as text. `$3` is
 /// the most rows to delete.
 const PURGE: &str = "
-    WITH batch AS (
-        SELECT ctid
+    WITH batch AS MATERIALIZED (
+        SELECT ctid, xact_id
         FROM public.count_log
         WHERE xact_id >= $1::text::xid8 AND xact_id < $2::text::xid8
         ORDER BY xact_id
         LIMIT $3
     ), deleted AS (
         DELETE FROM public.count_log
-        WHERE ctid IN (SELECT ctid FROM batch)
-        RETURNING xact_id
+        WHERE ctid = ANY (ARRAY(SELECT ctid FROM batch))
     )
-    SELECT count(*), max(xact_id::text::numeric)::text
-    FROM deleted";
+    SELECT count(*), (SELECT xact_id::text FROM batch OFFSET $3 - 1)
+    FROM batch";
 
 /// The size on disk in bytes, with the index.
 const LOG_BYTES: &str = "SELECT pg_total_relation_size('public.count_log')";
@@ -100,8 +99,8 @@ impl Store {
                 return Ok(to);
             }
             // The limit may have cut off rows of the last transaction, so continue at that one.
-            let highest = column::<Option<&str>>(&row, 1)?.and_then(|text| text.parse().ok());
-            Ok(highest.unwrap_or(to))
+            let last = column::<Option<&str>>(&row, 1)?.and_then(|text| text.parse().ok());
+            Ok(last.unwrap_or(to))
         };
         self.with_timeout(self.in_one_snapshot(work)).await
     }
