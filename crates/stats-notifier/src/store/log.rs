@@ -2,7 +2,6 @@
 
 use domain::{Changes, Retention};
 use futures_util::TryStreamExt;
-use tokio_postgres::types::Type;
 
 use super::error::StoreError;
 use super::row::{column, parsed, time};
@@ -59,8 +58,10 @@ impl Store {
         cursor: &Snapshot,
         retention: Retention,
     ) -> Result<TickResult, StoreError> {
-        let parameters = [(cursor.to_string(), Type::TEXT)];
-        let stream = self.client.query_typed_raw(&self.statements.tick, parameters).await?;
+        // Prepared once: if somebody changes a column of the log later, so that the plan cannot be
+        // used any more, the tick fails, and the next term begins with a new session.
+        let tick = self.tick.get_or_try_init(|| self.client.prepare(&self.statements.tick)).await?;
+        let stream = self.client.query_raw(tick, [cursor.to_string()]).await?;
         let mut stream = std::pin::pin!(stream);
         let mut snapshot = None;
         let mut rows = 0;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use postgres_kit::database::{DatabaseSettings, Parameter};
-use tokio_postgres::Client;
+use tokio::sync::OnceCell;
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Statement};
 
 use super::connection::{ConnectionDriver, open, with_timeout};
 use super::error::StoreError;
@@ -37,7 +38,11 @@ const ROLLBACK: &str = "ROLLBACK";
 /// JIT would compile a statement that runs for a tenth of a millisecond. A sequential scan of the
 /// log is never wanted, but the planner may choose one, because the table is nearly empty whenever
 /// it is analyzed.
-pub const PLANNING: &str = "-c jit=off -c enable_seqscan=off";
+///
+/// A plan for any values is kept. A tick comes up to 200 times a second, and planning it would take
+/// longer than running it. The conditions of all statements are ranges of an index, so no value
+/// asks for another plan.
+pub const PLANNING: &str = "-c jit=off -c enable_seqscan=off -c plan_cache_mode=force_generic_plan";
 
 /// Distinguishes a session from every other session of any server.
 #[derive(Debug, Clone)]
@@ -68,6 +73,8 @@ impl SessionId {
 pub struct Store {
     pub(super) client: Client,
     pub(super) statements: Statements,
+    /// The tick, once it is prepared.
+    pub(super) tick: OnceCell<Statement>,
     id: SessionId,
     statement_timeout: Duration,
     _driver: ConnectionDriver,
@@ -149,7 +156,8 @@ impl Store {
         with_timeout(statement_timeout, async { Ok(postgres_kit::schema::check(&client).await?) })
             .await?;
         let id = with_timeout(statement_timeout, SessionId::read(&client)).await?;
-        Ok(Self { client, statements, id, statement_timeout, _driver: driver })
+        let tick = OnceCell::new();
+        Ok(Self { client, statements, tick, id, statement_timeout, _driver: driver })
     }
 
     pub(crate) const fn session_id(&self) -> &SessionId {

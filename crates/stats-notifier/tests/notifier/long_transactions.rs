@@ -15,7 +15,10 @@ const MANY_ROWS: &str = "INSERT INTO count_log (time, delta, metric) \
 
 /// The number of blocks that a statement reads for a snapshot, cached or not.
 async fn blocks_read(client: &Client, statement: &str, snapshot: &str) -> u64 {
-    let plan = plan(client, &statement.replace("$1", &format!("'{snapshot}'"))).await;
+    // As a leader's session does: without the value.
+    client.batch_execute(&format!("PREPARE planned AS {statement}")).await.unwrap();
+    let plan = plan(client, &format!("EXECUTE planned ('{snapshot}')")).await;
+    client.batch_execute("DEALLOCATE planned").await.unwrap();
     let blocks = |name: &str| plan[name].as_u64().unwrap();
     blocks("Shared Hit Blocks") + blocks("Shared Read Blocks")
 }
