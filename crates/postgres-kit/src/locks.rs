@@ -1,6 +1,10 @@
 //! The advisory locks of this system. Each is named here once; SQL in `migrations/` has to repeat
 //! the numbers of the gate.
 
+use tokio_postgres::types::Type;
+
+use crate::session::Parameter;
+
 /// An advisory lock of a database, as `pg_advisory_lock(class, purpose)` takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdvisoryLock {
@@ -9,6 +13,14 @@ pub struct AdvisoryLock {
     pub class: i32,
     /// What the lock is for.
     pub purpose: i32,
+}
+
+impl AdvisoryLock {
+    /// The lock as the first two parameters of a statement.
+    #[must_use]
+    pub const fn parameters(&self) -> [Parameter<'_>; 2] {
+        [(&self.class, Type::INT4), (&self.purpose, Type::INT4)]
+    }
 }
 
 const CLASS: i32 = 1_315_208_537;
@@ -44,7 +56,7 @@ mod tests {
         let sql = include_str!("../../../migrations/V2__counts.sql");
         let gate = format!("({}, {})", GATE.class, GATE.purpose);
         let calls: Vec<&str> = sql.lines().filter(|line| line.contains("advisory_")).collect();
-        assert_eq!(calls.len(), 4, "each of two triggers takes and releases it: {calls:?}");
+        assert_eq!(calls.len(), 8, "each of four functions takes and releases it: {calls:?}");
         assert!(calls.iter().all(|call| call.contains(&gate)), "{calls:?}");
     }
 }

@@ -72,6 +72,9 @@ impl Role {
 /// time.
 const PURGE_TIME: Duration = Duration::from_millis(200);
 
+/// How often a standby looks who has the lead.
+const LEAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A replica that leads, or tries to.
 pub struct Candidate {
     /// The settings of this service.
@@ -158,17 +161,21 @@ impl Candidate {
     async fn wait_for_lead(&self, store: &Store) -> Result<(), StoreError> {
         let mut watch = LeadWatch::default();
         let mut known: Option<LeadProblem> = None;
+        let mut next_check = Instant::now();
         self.role.send_replace(Role::Standby(None));
         while !store.try_lead().await? {
-            let problem = watch.judge(&store.lead_holders().await?, Instant::now());
-            if problem != known {
-                match &problem {
-                    Some(problem) => tracing::warn!(problem = %problem, "cannot lead"),
-                    None => tracing::info!("another replica leads"),
+            if next_check <= Instant::now() {
+                next_check = Instant::now() + LEAD_CHECK_INTERVAL;
+                let problem = watch.judge(&store.lead_holders().await?, Instant::now());
+                if problem != known {
+                    match &problem {
+                        Some(problem) => tracing::warn!(problem = %problem, "cannot lead"),
+                        None => tracing::info!("another replica leads"),
+                    }
+                    self.metrics.lead_blocked.set(if problem.is_some() { 1.0 } else { 0.0 });
+                    self.role.send_replace(Role::Standby(problem.clone()));
+                    known = problem;
                 }
-                self.metrics.lead_blocked.set(if problem.is_some() { 1.0 } else { 0.0 });
-                self.role.send_replace(Role::Standby(problem.clone()));
-                known = problem;
             }
             tokio::time::sleep(self.settings.leader.attempt_interval.get()).await;
         }

@@ -4,10 +4,8 @@
 //! own term in it. So two leaders at once cannot fold the same rows, and a deposed leader writes
 //! nothing.
 
-use postgres_kit::database::Parameter;
 use postgres_kit::locks::UPKEEP;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
 
 use super::error::StoreError;
 use super::row::{column, parsed};
@@ -50,9 +48,7 @@ impl Store {
     /// method fails after the lock timeout, and the caller tries again.
     pub async fn begin_term(&self) -> Result<i64, StoreError> {
         let begin = async {
-            let upkeep: [Parameter<'_>; 2] =
-                [(&UPKEEP.class, Type::INT4), (&UPKEEP.purpose, Type::INT4)];
-            self.client.query_typed(END_UPKEEP, &upkeep).await?;
+            self.client.query_typed(END_UPKEEP, &UPKEEP.parameters()).await?;
             column(&self.client.query_typed_one(BEGIN_TERM, &[]).await?, 0)
         };
         self.with_timeout(begin).await

@@ -56,8 +56,8 @@ impl Store {
 
     /// The sessions that hold the lock of the lead.
     pub async fn lead_holders(&self) -> Result<Vec<LeadHolder>, StoreError> {
-        let locks: [Parameter<'_>; 3] =
-            [(&LEAD.class, Type::INT4), (&LEAD.purpose, Type::INT4), (&UPKEEP.purpose, Type::INT4)];
+        let [class, lead] = LEAD.parameters();
+        let locks: [Parameter<'_>; 3] = [class, lead, (&UPKEEP.purpose, Type::INT4)];
         let read = async {
             let rows = self.client.query_typed(READ_LEAD_HOLDERS, &locks).await?;
             let holder = |row| {
@@ -85,8 +85,7 @@ impl Store {
     ///
     /// A session that waits gets the lock before all sessions that only try.
     pub async fn wait_for_lead(&self) -> Result<bool, StoreError> {
-        let lead: [Parameter<'_>; 2] = [(&LEAD.class, Type::INT4), (&LEAD.purpose, Type::INT4)];
-        match self.client.query_typed_one(WAIT_FOR_LOCK, &lead).await {
+        match self.client.query_typed_one(WAIT_FOR_LOCK, &LEAD.parameters()).await {
             Ok(_) => {
                 self.client.batch_execute(RESET_LOCK_TIMEOUT).await?;
                 Ok(true)
@@ -98,10 +97,8 @@ impl Store {
 
     /// Marks this session as one through which a leader writes.
     pub(super) async fn mark_upkeep(&self) -> Result<(), StoreError> {
-        let upkeep: [Parameter<'_>; 2] =
-            [(&UPKEEP.class, Type::INT4), (&UPKEEP.purpose, Type::INT4)];
         let mark = async {
-            self.client.query_typed_one(SHARE_LOCK, &upkeep).await?;
+            self.client.query_typed_one(SHARE_LOCK, &UPKEEP.parameters()).await?;
             Ok(())
         };
         self.with_timeout(mark).await
@@ -118,10 +115,8 @@ impl Store {
     }
 
     async fn call(&self, function: &str, lock: AdvisoryLock) -> Result<bool, StoreError> {
-        let call = async {
-            let lock: [Parameter<'_>; 2] = [(&lock.class, Type::INT4), (&lock.purpose, Type::INT4)];
-            column(&self.client.query_typed_one(function, &lock).await?, 0)
-        };
+        let call =
+            async { column(&self.client.query_typed_one(function, &lock.parameters()).await?, 0) };
         self.with_timeout(call).await
     }
 }
