@@ -5,6 +5,7 @@
 //! decides.
 
 mod backfill;
+mod triggers;
 
 use std::path::Path;
 
@@ -24,6 +25,8 @@ pub(crate) enum Bench {
     Profile(ProfileOptions),
     /// Measure what clients notice of one statement on very many events of past times.
     Backfill(backfill::BackfillOptions),
+    /// Measure what the trigger for INSERT and its parts cost a producer.
+    Triggers(triggers::TriggersOptions),
 }
 
 /// How long to measure.
@@ -53,12 +56,15 @@ pub(crate) async fn run(bench: Bench, installer: Installer) -> anyhow::Result<()
         installer.programs(&[("wrk", "wrk")])?;
         programs::services_for_release().await?;
     }
-    programs::services().await?;
+    if !matches!(bench, Bench::Triggers(_)) {
+        programs::services().await?;
+    }
     let installation = postgres::ensure(installer)?;
     let cluster = ClusterSettings { durable: true, ..postgres::temporary_cluster("bench")? };
-    postgres::with_cluster(&installation, &cluster, async |_| match &bench {
+    postgres::with_cluster(&installation, &cluster, async |server| match &bench {
         Bench::Profile(options) => compare(&cluster, options).await,
         Bench::Backfill(options) => backfill::run(&cluster, options).await,
+        Bench::Triggers(options) => triggers::run(&installation, server, &cluster, options).await,
     })
     .await
 }
