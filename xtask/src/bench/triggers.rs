@@ -296,14 +296,16 @@ async fn measure(
     Ok(Measurement { per_second, cpu_microseconds: used * 1e6 / inserts })
 }
 
-/// The processes of the server that serve clients of the bench.
+/// The processes of the server that serve clients of the bench, and those that have ended and were
+/// not waited for yet.
 fn backends(postmaster: u32) -> anyhow::Result<Vec<u32>> {
     let path = format!("/proc/{postmaster}/task/{postmaster}/children");
     let children = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
     let children = children.split_whitespace().filter_map(|child| child.parse().ok());
-    // A child that has ended since has no title.
+    // Without a title, the process has ended.
     let title = |child: &u32| std::fs::read_to_string(format!("/proc/{child}/cmdline"));
-    Ok(children.filter(|child| title(child).is_ok_and(|title| title.contains(DATABASE))).collect())
+    let counts = |title: &String| title.is_empty() || title.contains(DATABASE);
+    Ok(children.filter(|child| title(child).is_ok_and(|title| counts(&title))).collect())
 }
 
 /// The CPU time in seconds of those child processes of a process that have ended and been waited
