@@ -141,7 +141,7 @@ impl Shipped {
             ),
             ("ours with GROUP BY for any number", with_trigger(&[log, index, &grouped], STATEMENT)),
             (
-                "ours with text and CHECKs in the log",
+                "ours with a text and checks in the log",
                 with_trigger(&[CHECKED_LOG, index, function], STATEMENT),
             ),
             (
