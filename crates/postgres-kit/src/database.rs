@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub use deadpool_postgres::BuildError;
 use deadpool_postgres::{
-    Connect, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime,
+    Connect, Hook, HookError, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime,
 };
 use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
@@ -108,6 +108,9 @@ impl Connections {
             .create_timeout(Some(database.connect_timeout.get()))
             .recycle_timeout(Some(database.connect_timeout.get()))
             .pre_recycle(not_too_old)
+            // The connection that was used last has its statements prepared, and its driver is most
+            // likely on the thread that asks.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .build()?;
         let kind = if database.pooler { StatementKind::Unnamed } else { StatementKind::Prepared };
