@@ -128,10 +128,13 @@ pub(crate) fn describe_transfer_ownership(settings: &Settings) -> OperationBuild
                    the item already";
     let key = "Becomes the id of the transfer, so that the request can be repeated. The UUID may \
                be in quotation marks.";
+    let not_arrived =
+        "The body stopped on its way, or arrived too slowly: send it again. Nothing is stored.";
     with_path_id::<Item>(operation::<Item>("transfer_ownership", summary))
         .parameter(describe_idempotency_key(key))
         .request_body(Some(body.build()))
         .response("204", answer("The transfer is committed."))
+        .response("408", refusal(not_arrived))
         .response("409", refusal("The idempotency key is the id of another transfer."))
         .response("413", too_long(settings))
         .response("415", unsupported_media_type())

@@ -13,6 +13,22 @@ fn the_description_in_the_repository_is_up_to_date() {
         .assert_eq(&(description + "\n"));
 }
 
+/// A client that is made from the description must know that such a request can be sent again.
+#[test]
+fn every_operation_with_a_request_body_describes_the_answer_to_one_that_does_not_arrive() {
+    let description = serde_json::to_value(document(&Settings::load().unwrap())).unwrap();
+    let mut with_body = 0;
+    for (path, operations) in description["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            if operation.get("requestBody").is_some() {
+                assert!(operation["responses"].get("408").is_some(), "{method} {path}");
+                with_body += 1;
+            }
+        }
+    }
+    assert_eq!(with_body, 5, "four kinds of rows, and the new owner of an item");
+}
+
 #[tokio::test]
 async fn the_description_that_is_served_has_the_limits_of_the_settings() {
     let api =
