@@ -247,19 +247,41 @@ async fn a_row_that_cannot_be_read_back_is_500_and_not_503() {
     assert!(metrics.contains("ingest_database_errors_total{kind=\"unreadable\"} 3"), "{metrics}");
 }
 
+/// Tracing tools add headers to every request of a page, and a reload adds `pragma`.
 #[tokio::test]
-async fn only_listed_origins_may_send_requests_from_a_page() {
+async fn only_listed_origins_may_send_requests_from_a_page_and_with_any_header() {
+    const HEADERS: [&str; 5] =
+        ["content-type", "traceparent", "sentry-trace", "pragma", "x-request-id"];
     let api = Api::start().await;
-    let preflight = |origin: &str| {
-        let request = api.request("OPTIONS", "/items").header("origin", origin.to_owned());
-        request
-            .header("access-control-request-method", "POST")
-            .header("access-control-request-headers", "content-type")
+    let preflight = async |origin: &str, method: &str, path: &str| {
+        let request = api.request("OPTIONS", path).header("origin", origin.to_owned());
+        let request = request
+            .header("access-control-request-method", method.to_owned())
+            .header("access-control-request-headers", HEADERS.join(", "));
+        request.send().await.unwrap()
     };
-    let allowed = preflight("http://dashboard.example").send().await.unwrap();
-    assert_eq!(allowed.headers()["access-control-allow-origin"], "http://dashboard.example");
-    let refused = preflight("http://elsewhere.example").send().await.unwrap();
-    assert!(!refused.headers().contains_key("access-control-allow-origin"));
+    let item = format!("/items/{}", Uuid::now_v7());
+    let ownership = format!("{item}/ownership");
+    for (method, path) in [("POST", "/items"), ("PUT", &ownership), ("DELETE", &item)] {
+        let allowed = preflight("http://dashboard.example", method, path).await;
+        assert_eq!(allowed.status(), 200, "{method}");
+        let value = |name: &str| {
+            let value = allowed.headers().get(name).unwrap_or_else(|| panic!("{method}: {name}"));
+            value.to_str().unwrap().to_ascii_lowercase()
+        };
+        assert_eq!(value("access-control-allow-origin"), "http://dashboard.example");
+        let methods = value("access-control-allow-methods");
+        assert!(methods.split(", ").any(|name| name.eq_ignore_ascii_case(method)), "{methods}");
+        let headers = value("access-control-allow-headers");
+        for header in HEADERS {
+            assert!(headers.split(", ").any(|name| name == header), "{header}: {headers}");
+        }
+
+        let refused = preflight("http://elsewhere.example", method, path).await;
+        let mut names = refused.headers().keys().map(|name| name.as_str());
+        let granted = names.find(|name| name.starts_with("access-control-allow"));
+        assert_eq!(granted, None, "{method}");
+    }
 }
 
 /// A website can let its own name lead here, and its pages could then send events.
