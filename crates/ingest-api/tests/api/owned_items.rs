@@ -1,12 +1,19 @@
-//! The items that a user owns now, and reads that do not keep writes waiting.
+//! The items that a user owns now: which they are, what a page of them costs, and that slow reads
+//! do not keep writes waiting.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use service_kit::settings::NonZeroDuration;
+use tokio_postgres::SimpleQueryMessage;
 use uuid::Uuid;
 
 use crate::support::Api;
+
+/// The statements of the service, which does not export them.
+#[path = "../../src/store/sql.rs"]
+#[expect(dead_code, reason = "one of them is tried here")]
+mod sql;
 
 /// Far longer than a request takes, so that a busy machine does not change an answer.
 const LONG: NonZeroDuration = NonZeroDuration::from_millis(60_000);
@@ -147,30 +154,52 @@ async fn reads_that_hang_do_not_keep_writes_waiting() {
     assert!(reads.iter().all(|answer| answer.status == 200));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_clients_that_ask_for_the_items_of_a_heavy_user_do_not_keep_writes_waiting() {
-    let api = Api::start_with(|settings| {
-        settings.limits.query_timeout = LONG;
-        settings.read_pool.wait_timeout = LONG.get();
-    })
-    .await;
-    let (heavy, _) = create_history(&api, 10_000, 2_000).await;
-    let expected = owned(&api, &heavy).await;
-    let (done, ended) = tokio::sync::watch::channel(false);
-    let readers = (0..CLIENTS).map(|_| async {
-        let mut walks = 0;
-        while walks == 0 || !*ended.borrow() {
-            assert_eq!(pages(&api, &heavy, "limit=1000").await.concat(), expected);
-            walks += 1;
+/// The buffers that Postgres reads for the first 10 items of a user, by its own choice of a plan
+/// and by one that it makes without the values of the parameters.
+async fn buffers_of_a_page(api: &Api, user: &str) -> [u64; 2] {
+    const LIMIT: u64 = 10;
+    const MAX_EXAMINED: u64 = 1_000;
+    let database = api.database.connect().await;
+    let prepare = format!("PREPARE items_of_user AS {}", sql::ITEMS_OF_USER);
+    database.batch_execute(&prepare).await.unwrap();
+    let explain = format!(
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)
+         EXECUTE items_of_user ('{user}', '{}', {LIMIT}, {MAX_EXAMINED})",
+        Uuid::nil()
+    );
+    let mut buffers = [0; 2];
+    for (buffers, mode) in buffers.iter_mut().zip(["force_custom_plan", "force_generic_plan"]) {
+        database.batch_execute(&format!("SET plan_cache_mode = {mode}")).await.unwrap();
+        let messages = database.simple_query(&explain).await.unwrap();
+        let text = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        let plans: Value = serde_json::from_str(text.unwrap()).unwrap();
+        let plan = &plans[0]["Plan"];
+        assert_eq!(plan["Actual Rows"].as_f64(), Some(10.0), "{plan:#}");
+        let count = |name: &str| plan[name].as_u64().unwrap();
+        *buffers = count("Shared Hit Blocks") + count("Shared Read Blocks");
+    }
+    buffers
+}
+
+/// One user passes on every second item to another user, who keeps those.
+///
+/// With ten times the items, an index may have one more level. Reading all items of the user would
+/// need ten times the buffers.
+#[tokio::test]
+async fn a_page_of_a_users_items_reads_about_as_much_however_many_items_the_user_has() {
+    let mut buffers = Vec::new();
+    for items in [1_000, 10_000] {
+        let api = Api::start().await;
+        let (first, second) = create_history(&api, items, 2).await;
+        for user in [&first, &second] {
+            buffers.push(buffers_of_a_page(&api, user).await);
         }
-    });
-    let writer = async {
-        let base_item = api.post("/base-items", &json!({ "description": "a thing" })).await;
-        let item: Value = json!({ "base_item_id": base_item.body["id"] });
-        for _ in 0..100 {
-            assert_eq!(api.post("/items", &item).await.status, 201);
-        }
-        done.send_replace(true);
-    };
-    tokio::join!(futures_util::future::join_all(readers), writer);
+    }
+    let (few, many) = buffers.split_at(2);
+    for (few, many) in few.as_flattened().iter().zip(many.as_flattened()) {
+        assert!(*many < 3 * few, "{many} buffers with ten times the items, {few} without");
+    }
 }
