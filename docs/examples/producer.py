@@ -5,6 +5,7 @@ Usage: python3 producer.py http://127.0.0.1:8080 (Python 3.9 or newer, nothing e
 
 import http.client
 import json
+import os
 import random
 import secrets
 import sys
@@ -14,7 +15,7 @@ import urllib.request
 import uuid
 from datetime import datetime, timezone
 
-TIMEOUT_SECONDS = 30
+TIMEOUT_SECONDS = float(os.environ.get("TIMEOUT_SECONDS", "30"))
 GIVE_UP_SECONDS = 300
 # The answers that ask for another attempt, in addition to 5xx.
 TRY_AGAIN = (408, 425, 429)
@@ -32,11 +33,21 @@ def problem_of(error: urllib.error.HTTPError) -> dict:
     """What is wrong. A proxy between this program and ingest-api may answer something else."""
     try:
         text = error.read().decode(errors="replace")
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return {"detail": text[:200]}
     except (OSError, http.client.HTTPException) as unread:
         return {"detail": str(unread)}
+    try:
+        problem = json.loads(text)
+    except ValueError:
+        problem = None
+    is_problem = isinstance(problem, dict) and "detail" in problem
+    return problem if is_problem else {"detail": text[:200]}
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A POST that is redirected would be repeated as a GET, whose 200 says nothing of the row."""
+
+    def redirect_request(self, *_) -> None:
+        return None
 
 
 class Refused(Exception):
@@ -46,26 +57,30 @@ class Refused(Exception):
 class Producer:
     def __init__(self, url: str) -> None:
         self.url = url
+        self.opener = urllib.request.build_opener(NoRedirect)
 
     def create(self, path: str, row: dict) -> None:
         """Posts one row, which must have an id. 201: stored; 200: it was stored before."""
-        status, answer = self.post(path, "application/json", json.dumps(row))
+        status, answer = self.post(path, "application/json", json.dumps(row), "id")
         if status not in (200, 201):
             raise Refused(f"POST {path}: {status}: {answer.get('detail')}")
 
     def upload(self, path: str, rows: list[dict]) -> list[dict]:
         """Posts many rows, which must have ids. Returns which lines were rejected, and why."""
         lines = "".join(json.dumps(row) + "\n" for row in rows)
-        status, answer = self.post(path, "application/x-ndjson", lines)
+        status, answer = self.post(path, "application/x-ndjson", lines, "accepted")
         if status == 200:
             return []
-        if "errors" in answer:
+        # A proxy may have errors of its own.
+        if status == 422 and "accepted" in answer:
             return answer["errors"]
         raise Refused(f"POST {path}: {status}: {answer.get('detail')}")
 
-    def post(self, path: str, content_type: str, body: str) -> tuple[int, dict]:
+    def post(self, path: str, content_type: str, body: str, member: str) -> tuple[int, dict]:
         """Posts a body, and retries while there is no answer, or one that asks for that. The body
-        and its ids stay the same, so an attempt without an answer may have been carried out."""
+        and its ids stay the same, so an attempt without an answer may have been carried out.
+        A 200 or 201 counts only if it has the member, which ingest-api sends: a proxy may answer
+        something else."""
         headers = {"content-type": content_type}
         request = urllib.request.Request(self.url + path, body.encode(), headers, method="POST")
         give_up = time.monotonic() + GIVE_UP_SECONDS
@@ -73,20 +88,23 @@ class Producer:
         while True:
             asked = ""
             try:
-                with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-                    return response.status, json.load(response)
+                with self.opener.open(request, timeout=TIMEOUT_SECONDS) as response:
+                    answer = json.load(response)
+                if isinstance(answer, dict) and member in answer:
+                    return response.status, answer
+                trouble = ValueError(f"POST {path}: the answer has no {member!r}")
             except urllib.error.HTTPError as error:
                 if error.code < 500 and error.code not in TRY_AGAIN:
                     return error.code, problem_of(error)
                 asked, trouble = error.headers.get("retry-after", ""), error
-            except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
+            except (OSError, http.client.HTTPException, ValueError) as error:
                 trouble = error
-            if time.monotonic() > give_up:
+            # The time in Retry-After, and a random part of a wait that doubles: producers that
+            # lost the service at the same moment must not all return at once.
+            pause = wait * random.uniform(0.5, 1) + (float(asked) if asked.isdecimal() else 0)
+            if time.monotonic() + pause > give_up:
                 raise trouble
-            # At least the time in Retry-After, or else a random part of a wait that doubles:
-            # producers that lost the service at the same moment must not all return at once.
-            jitter = random.uniform(0.5, 1)
-            time.sleep(int(asked) * (0.5 + jitter) if asked.isdigit() else wait * jitter)
+            time.sleep(pause)
             wait = min(wait * 2, 15)
 
 

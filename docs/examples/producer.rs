@@ -7,14 +7,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use reqwest::{Client, Response, StatusCode};
+use anyhow::{Context, Result, anyhow, bail};
+use reqwest::redirect::Policy;
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-const TIMEOUT: Duration = Duration::from_secs(30);
 const GIVE_UP: Duration = Duration::from_secs(300);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
@@ -28,7 +28,7 @@ struct Producer {
 impl Producer {
     /// Posts one row, which must have an id. 201: stored; 200: it was stored before.
     async fn create(&self, path: &str, row: Value) -> Result<()> {
-        let (status, answer) = self.post(path, "application/json", row.to_string()).await?;
+        let (status, answer) = self.post(path, "application/json", row.to_string(), "id").await?;
         if !status.is_success() {
             bail!("POST {path} was refused: {status}: {}", answer["detail"]);
         }
@@ -38,54 +38,67 @@ impl Producer {
     /// Posts many rows, which must have ids. Returns which lines were rejected, and why.
     async fn upload(&self, path: &str, rows: &[Value]) -> Result<Vec<Value>> {
         let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
-        let (status, answer) = self.post(path, "application/x-ndjson", lines).await?;
+        let (status, answer) = self.post(path, "application/x-ndjson", lines, "accepted").await?;
         match answer["errors"].as_array() {
-            Some(errors) => Ok(errors.clone()),
-            None if status.is_success() => Ok(Vec::new()),
-            None => bail!("POST {path} was refused: {status}: {answer}"),
+            _ if status.is_success() => Ok(Vec::new()),
+            // A proxy may have errors of its own.
+            Some(errors) if status == 422 && answer["accepted"].is_u64() => Ok(errors.clone()),
+            _ => bail!("POST {path} was refused: {status}: {}", answer["detail"]),
         }
     }
 
     /// Posts a body, and retries while there is no answer, or one that asks for that. The body and
-    /// its ids stay the same, so an attempt without an answer may have been carried out.
-    async fn post(&self, path: &str, media_type: &str, body: String) -> Result<Answer> {
-        let started = Instant::now();
+    /// its ids stay the same, so an attempt without an answer may have been carried out. A 200 or
+    /// 201 counts only if it has the member, which ingest-api sends: a proxy may answer something
+    /// else.
+    async fn post(
+        &self,
+        path: &str,
+        media_type: &str,
+        body: String,
+        member: &str,
+    ) -> Result<Answer> {
+        let give_up = Instant::now() + GIVE_UP;
         let mut wait = Duration::from_millis(250);
         loop {
-            let request = self.client.post(format!("{}{path}", self.url)).timeout(TIMEOUT);
-            let (asked, trouble) =
-                match request.header("content-type", media_type).body(body.clone()).send().await {
-                    Ok(response) if asks_for_another_attempt(response.status()) => {
-                        (retry_after(&response), anyhow::anyhow!("{}", response.status()))
+            let request = self.client.post(format!("{}{path}", self.url));
+            let request = request.header("content-type", media_type).body(body.clone());
+            let (asked, trouble) = match attempt(request).await {
+                Ok((status, text, asked)) => {
+                    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+                    let start: String = text.chars().take(200).collect();
+                    if status.is_success() && answer.get(member).is_some() {
+                        return Ok((status, answer));
                     }
-                    Ok(response) => {
-                        let status = response.status();
-                        match response.text().await {
-                            Ok(text) => match serde_json::from_str(&text) {
-                                Ok(answer) => return Ok((status, answer)),
-                                // A proxy between this program and ingest-api may answer something
-                                // else. If that is a refusal, it is final.
-                                Err(_) if !status.is_success() => {
-                                    return Ok((status, json!({ "detail": text })));
-                                }
-                                Err(error) => (None, error.into()),
-                            },
-                            Err(error) => (None, error.into()),
-                        }
+                    if !status.is_success() && !asks_for_another_attempt(status) {
+                        let is_problem = answer.get("detail").is_some();
+                        let problem = if is_problem { answer } else { json!({ "detail": start }) };
+                        return Ok((status, problem));
                     }
-                    Err(error) => (None, error.into()),
-                };
-            if started.elapsed() > GIVE_UP {
+                    (asked, anyhow!("{status}: {start}"))
+                }
+                Err(error) => (None, error.into()),
+            };
+            // The time in Retry-After, and a random part of a wait that doubles: producers that
+            // lost the service at the same moment must not all return at once.
+            let pause = wait.mul_f64(rand::random_range(0.5..1.0));
+            let pause = asked.unwrap_or_default().saturating_add(pause);
+            if pause > give_up.saturating_duration_since(Instant::now()) {
                 return Err(trouble.context(format!("POST {path} was not answered")));
             }
-            // At least the time in Retry-After, or else a random part of a wait that doubles:
-            // producers that lost the service at the same moment must not all return at once.
-            let jitter = rand::random_range(0.5..1.0);
-            let pause = asked.map_or(wait.mul_f64(jitter), |asked| asked.mul_f64(0.5 + jitter));
             tokio::time::sleep(pause).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
+}
+
+/// Sends a request. Returns the status, the body, and the time in `Retry-After`.
+async fn attempt(
+    request: RequestBuilder,
+) -> reqwest::Result<(StatusCode, String, Option<Duration>)> {
+    let response = request.send().await?;
+    let (status, asked) = (response.status(), retry_after(&response));
+    Ok((status, response.text().await?, asked))
 }
 
 fn asks_for_another_attempt(status: StatusCode) -> bool {
@@ -99,7 +112,11 @@ fn retry_after(response: &Response) -> Option<Duration> {
 #[tokio::main]
 async fn main() -> Result<()> {
     let url = std::env::args().nth(1).context("usage: producer http://127.0.0.1:8080")?;
-    let producer = Producer { client: Client::new(), url };
+    let timeout = std::env::var("TIMEOUT_SECONDS").unwrap_or_else(|_| "30".to_owned());
+    let timeout = Duration::try_from_secs_f64(timeout.parse()?)?;
+    // A POST that is redirected would be repeated as a GET, whose 200 says nothing of the row.
+    let client = Client::builder().timeout(timeout).redirect(Policy::none()).build()?;
+    let producer = Producer { client, url };
     let [base_item, user, item, transfer] = std::array::from_fn(|_| Uuid::now_v7());
     let now = OffsetDateTime::now_utc().format(&Rfc3339)?;
     let description = "Touring bicycle, refurbished";

@@ -2,10 +2,10 @@
 // Usage: node producer.ts http://127.0.0.1:8080 (Node 22.18 or newer; compile it for older ones)
 
 import { randomUUID } from "node:crypto";
-import { argv } from "node:process";
+import { argv, env } from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 
-const TIMEOUT_MILLISECONDS = 30_000;
+const TIMEOUT_MILLISECONDS = Number(env["TIMEOUT_SECONDS"] ?? 30) * 1_000;
 const GIVE_UP_MILLISECONDS = 300_000;
 /** The answers that ask for another attempt, in addition to 5xx. */
 const TRY_AGAIN = [408, 425, 429];
@@ -16,6 +16,8 @@ interface Row {
 }
 
 interface Answer {
+  id?: string;
+  accepted?: number;
   detail?: string;
   errors?: { line: number; field: string | null; detail: string }[];
 }
@@ -32,13 +34,20 @@ function newId(): string {
   return `${time.slice(0, 8)}-${time.slice(8)}-7${random}`;
 }
 
-/** What is wrong. A proxy between this program and ingest-api may answer something else. */
-function problemOf(text: string): Answer {
+/** The JSON object. A proxy between this program and ingest-api may answer something else. */
+function objectOf(text: string): Answer | null {
   try {
-    return JSON.parse(text) as Answer;
+    const value: unknown = JSON.parse(text);
+    return value instanceof Object ? value : null;
   } catch {
-    return { detail: text.slice(0, 200) };
+    return null;
   }
+}
+
+/** What is wrong. */
+function problemOf(text: string): Answer {
+  const problem = objectOf(text);
+  return problem?.detail === undefined ? { detail: text.slice(0, 200) } : problem;
 }
 
 /** The request is wrong. Retrying it will not help. */
@@ -57,7 +66,7 @@ class Producer {
 
   /** Posts one row. 201: stored; 200: it was stored before. */
   async create(path: string, row: Row): Promise<void> {
-    const { status, answer } = await this.post(path, "application/json", JSON.stringify(row));
+    const { status, answer } = await this.post(path, "application/json", JSON.stringify(row), "id");
     if (status !== 200 && status !== 201) {
       throw new Refused(path, status, answer);
     }
@@ -66,18 +75,28 @@ class Producer {
   /** Posts many rows. Returns which lines were rejected, and why. */
   async upload(path: string, rows: Row[]): Promise<NonNullable<Answer["errors"]>> {
     const lines = rows.map((row) => JSON.stringify(row) + "\n").join("");
-    const { status, answer } = await this.post(path, "application/x-ndjson", lines);
-    if (status !== 200 && answer.errors === undefined) {
-      throw new Refused(path, status, answer);
+    const { status, answer } = await this.post(path, "application/x-ndjson", lines, "accepted");
+    if (status === 200) {
+      return [];
     }
-    return answer.errors ?? [];
+    // A proxy may have errors of its own.
+    if (status === 422 && answer.accepted !== undefined && answer.errors !== undefined) {
+      return answer.errors;
+    }
+    throw new Refused(path, status, answer);
   }
 
   /**
    * Posts a body, and retries while there is no answer, or one that asks for that. The body and its
-   * ids stay the same, so an attempt without an answer may have been carried out.
+   * ids stay the same, so an attempt without an answer may have been carried out. A 200 or 201
+   * counts only if it has the member, which ingest-api sends: a proxy may answer something else.
    */
-  async post(path: string, contentType: string, body: string): Promise<Answered> {
+  async post(
+    path: string,
+    contentType: string,
+    body: string,
+    member: "id" | "accepted",
+  ): Promise<Answered> {
     const giveUp = Date.now() + GIVE_UP_MILLISECONDS;
     for (let wait = 250; ; wait = Math.min(wait * 2, 15_000)) {
       let asked: string | null = null;
@@ -85,28 +104,33 @@ class Producer {
       try {
         const signal = AbortSignal.timeout(TIMEOUT_MILLISECONDS);
         const headers = { "content-type": contentType };
-        const response = await fetch(this.url + path, { method: "POST", headers, body, signal });
+        // A POST that is redirected would be repeated as a GET, whose 200 says nothing of the row.
+        const redirect = "manual";
+        const options = { method: "POST", headers, body, signal, redirect } as const;
+        const response = await fetch(this.url + path, options);
         const { status } = response;
         const text = await response.text();
         if (response.ok) {
-          return { status, answer: JSON.parse(text) as Answer };
-        }
-        if (status < 500 && !TRY_AGAIN.includes(status)) {
+          const answer = objectOf(text);
+          if (answer?.[member] !== undefined) {
+            return { status, answer };
+          }
+        } else if (status < 500 && !TRY_AGAIN.includes(status)) {
           return { status, answer: problemOf(text) };
         }
         asked = response.headers.get("retry-after");
-        trouble = new Error(`POST ${path}: ${response.status}`);
+        trouble = new Error(`POST ${path}: ${status}: ${text.slice(0, 200)}`);
       } catch (error) {
         trouble = error;
       }
-      if (Date.now() > giveUp) {
+      // The time in Retry-After, and a random part of a wait that doubles: producers that lost the
+      // service at the same moment must not all return at once.
+      const seconds = /^\d+$/.test(asked ?? "") ? Number(asked) : 0;
+      const pause = seconds * 1_000 + wait * (0.5 + Math.random() / 2);
+      if (Date.now() + pause > giveUp) {
         throw trouble;
       }
-      // At least the time in Retry-After, or else a random part of a wait that doubles: producers
-      // that lost the service at the same moment must not all return at once.
-      const jitter = 0.5 + Math.random() / 2;
-      const seconds = /^\d+$/.test(asked ?? "") ? Number(asked) : null;
-      await sleep(seconds === null ? wait * jitter : seconds * 1_000 * (0.5 + jitter));
+      await sleep(pause);
     }
   }
 }
