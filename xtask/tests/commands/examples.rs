@@ -152,9 +152,10 @@ async fn every_producer_stores_its_events_exactly_once() {
 
 #[tokio::test]
 async fn a_producer_prints_what_was_refused() {
+    type Faults = &'static [(u32, Fault)];
     // A proxy's refusal is final, too, although it is no problem of ingest-api. The last request is
     // the upload.
-    const REFUSALS: [(&[(u32, Fault)], [&str; 2]); 5] = [
+    const REFUSALS: [(Faults, [&str; 2]); 5] = [
         (&[(0, Fault::Html(403))], ["403", "Not now"]),
         (&[(0, Fault::Body(403, b"null"))], ["403", "null"]),
         (&[(0, Fault::Body(403, b"[\"\xe4\"]"))], ["403", "["]),
