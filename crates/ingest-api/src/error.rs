@@ -168,9 +168,9 @@ impl ApiError {
             }
             Self::TooManyUploads
             | Self::TooManyZstdUploads
-            | Self::Store(DatabaseError::Away(_) | DatabaseError::Contended) => {
-                ProblemType::new("/problems/unavailable", "The service cannot answer now")
-            }
+            | Self::Store(
+                DatabaseError::Away(_) | DatabaseError::QueueFull | DatabaseError::Contended,
+            ) => ProblemType::new("/problems/unavailable", "The service cannot answer now"),
         }
     }
 
@@ -245,9 +245,9 @@ impl ResponseError for ApiError {
             // 503: a retry may succeed.
             Self::TooManyUploads
             | Self::TooManyZstdUploads
-            | Self::Store(DatabaseError::Away(_) | DatabaseError::Contended) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            | Self::Store(
+                DatabaseError::Away(_) | DatabaseError::QueueFull | DatabaseError::Contended,
+            ) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 

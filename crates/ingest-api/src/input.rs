@@ -27,8 +27,10 @@ pub struct Context {
 }
 
 impl Context {
-    fn id(self, given: Option<Uuid>) -> Uuid {
-        given.or(self.key).unwrap_or_else(Uuid::now_v7)
+    /// The id of a row, and whether the client gave it.
+    fn id(self, given: Option<Uuid>) -> (Uuid, bool) {
+        let given = given.or(self.key);
+        (given.unwrap_or_else(Uuid::now_v7), given.is_some())
     }
 
     fn time(self, field: &str, given: Option<EventTime>) -> Result<EventTime, Rejection> {
@@ -133,8 +135,9 @@ impl Input for NewBaseItem {
     type Row = BaseItem;
 
     fn into_row(self, context: Context) -> Result<NewRow<BaseItem>, Rejection> {
-        let row = BaseItem { id: BaseItemId(context.id(self.id)), description: self.description };
-        Ok(NewRow { row, time_given: false })
+        let (id, id_given) = context.id(self.id);
+        let row = BaseItem { id: BaseItemId(id), description: self.description };
+        Ok(NewRow { row, id_given, time_given: false })
     }
 }
 
@@ -142,7 +145,8 @@ impl Input for NewUser {
     type Row = User;
 
     fn into_row(self, context: Context) -> Result<NewRow<User>, Rejection> {
-        Ok(NewRow { row: User { id: UserId(context.id(self.id)) }, time_given: false })
+        let (id, id_given) = context.id(self.id);
+        Ok(NewRow { row: User { id: UserId(id) }, id_given, time_given: false })
     }
 }
 
@@ -151,9 +155,9 @@ impl Input for NewItem {
 
     fn into_row(self, context: Context) -> Result<NewRow<Item>, Rejection> {
         let created_at = context.time("created_at", self.created_at)?;
-        let id = ItemId(context.id(self.id));
-        let row = Item { id, base_item_id: self.base_item_id, created_at };
-        Ok(NewRow { row, time_given: self.created_at.is_some() })
+        let (id, id_given) = context.id(self.id);
+        let row = Item { id: ItemId(id), base_item_id: self.base_item_id, created_at };
+        Ok(NewRow { row, id_given, time_given: self.created_at.is_some() })
     }
 }
 
@@ -162,13 +166,14 @@ impl Input for NewTransfer {
 
     fn into_row(self, context: Context) -> Result<NewRow<Transfer>, Rejection> {
         let timestamp = context.time("timestamp", self.timestamp)?;
+        let (id, id_given) = context.id(self.id);
         let row = Transfer {
-            id: TransferId(context.id(self.id)),
+            id: TransferId(id),
             timestamp,
             owner_id: self.owner_id,
             item_id: self.item_id,
         };
-        Ok(NewRow { row, time_given: self.timestamp.is_some() })
+        Ok(NewRow { row, id_given, time_given: self.timestamp.is_some() })
     }
 }
 

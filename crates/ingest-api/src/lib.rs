@@ -8,7 +8,8 @@
 //!    the bounds of all `uploads`.
 //! 3. `input` parses a row into the types of `model`, or says by a `rejection` why it cannot be
 //!    stored.
-//! 4. `service` hands the row to the `store`, which has all SQL, and records `metrics`.
+//! 4. `service` hands the row to its queue in `groups`, whose writers hand what waits to the
+//!    `store`, which has all SQL; `metrics` records it.
 //! 5. The handler answers with the row, a `page` of rows, the `report` of an upload, or a
 //!    problem: `error` has the status of every failure.
 //!
@@ -23,6 +24,7 @@ mod body;
 mod bulk;
 mod encoding;
 pub mod error;
+pub mod groups;
 pub mod input;
 pub mod lines;
 mod metrics;

@@ -6,12 +6,16 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use postgres_kit::database::PoolUse;
 use service_kit::metrics::Metrics;
 
+use crate::groups::Queues;
+use crate::model::{BaseItem, Item, Transfer, User};
 use crate::store::{DatabaseError, InsertOutcome, StoredRow};
 use crate::uploads::Uploads;
 
 const ROWS: &str = "ingest_rows_total";
 const INSERT_ROWS: &str = "ingest_insert_rows";
 const INSERT_DURATION: &str = "ingest_insert_duration_seconds";
+const QUEUED: &str = "ingest_queued_rows";
+const FULL_QUEUE: &str = "ingest_queue_full_total";
 const DATABASE_ERRORS: &str = "ingest_database_errors_total";
 const UPLOADS: &str = "ingest_uploads";
 const UPLOAD_BYTES: &str = "ingest_upload_waiting_bytes";
@@ -28,6 +32,15 @@ pub(crate) fn describe(metrics: &Metrics) {
             INSERT_DURATION,
             "Duration of an insert, including the wait for a connection, by table."
         );
+        describe_gauge!(QUEUED, "Rows that wait to be written in a group, by table.");
+        describe_counter!(
+            FULL_QUEUE,
+            "Rows that were answered 503 because the queue was full, by table; see \
+             writes.max_queued_rows."
+        );
+        for table in [BaseItem::TABLE, User::TABLE, Item::TABLE, Transfer::TABLE] {
+            counter!(FULL_QUEUE, "table" => table).increment(0);
+        }
         describe_counter!(
             DATABASE_ERRORS,
             "Requests that failed in the database, by kind: away, refused or unreadable."
@@ -52,18 +65,18 @@ pub(crate) fn describe(metrics: &Metrics) {
     });
 }
 
-/// Records an insert of `rows` rows.
-pub(crate) fn record_insert<R: StoredRow>(
+/// Records an insert of `rows` rows, with the outcomes that are known.
+pub(crate) fn record_insert<'a, R: StoredRow>(
     metrics: &Metrics,
     rows: usize,
     duration: Duration,
-    result: &Result<Vec<InsertOutcome<R>>, DatabaseError>,
+    outcomes: impl Iterator<Item = &'a InsertOutcome<R>>,
 ) {
     metrics.with(|| {
         #[expect(clippy::cast_precision_loss, reason = "a chunk has far fewer than 2^52 rows")]
         histogram!(INSERT_ROWS, "table" => R::TABLE).record(rows as f64);
         histogram!(INSERT_DURATION, "table" => R::TABLE).record(duration.as_secs_f64());
-        for outcome in result.iter().flatten() {
+        for outcome in outcomes {
             let outcome = match outcome {
                 InsertOutcome::Created(_) => "created",
                 InsertOutcome::Repeated(_) => "repeated",
@@ -74,26 +87,42 @@ pub(crate) fn record_insert<R: StoredRow>(
     });
 }
 
-/// Records a request that failed in the database. What the client did wrong is not counted.
+/// Records a row that found its queue full.
+pub(crate) fn record_full_queue<R: StoredRow>(metrics: &Metrics) {
+    metrics.with(|| counter!(FULL_QUEUE, "table" => R::TABLE).increment(1));
+}
+
+/// Records a request that failed in the database. What the client did wrong is not counted, and a
+/// full queue has its own counter.
 pub(crate) fn record_failure(metrics: &Metrics, error: &DatabaseError) {
     let kind = match error {
         DatabaseError::Away(_) | DatabaseError::Contended => "away",
         DatabaseError::Refused(_) => "refused",
         DatabaseError::Unreadable { .. } => "unreadable",
-        DatabaseError::NotFound(_) | DatabaseError::HasTransfers => return,
+        DatabaseError::NotFound(_) | DatabaseError::HasTransfers | DatabaseError::QueueFull => {
+            return;
+        }
     };
     metrics.with(|| counter!(DATABASE_ERRORS, "kind" => kind).increment(1));
 }
 
 /// Sets what is sampled when the metrics are read. Each of `pools` has the label of its pool.
 #[expect(clippy::cast_precision_loss, reason = "connections, uploads and bytes are few")]
-pub(crate) fn sample(metrics: &Metrics, pools: [(&'static str, PoolUse); 2], uploads: &Uploads) {
+pub(crate) fn sample(
+    metrics: &Metrics,
+    pools: [(&'static str, PoolUse); 2],
+    queues: &Queues,
+    uploads: &Uploads,
+) {
     metrics.with(|| {
         for (pool, PoolUse { idle, in_use, waiting, replanned }) in pools {
             gauge!(CONNECTIONS, "pool" => pool, "state" => "idle").set(idle as f64);
             gauge!(CONNECTIONS, "pool" => pool, "state" => "in_use").set(in_use as f64);
             gauge!(WAITING, "pool" => pool).set(waiting as f64);
             counter!(REPLANNED, "pool" => pool).absolute(replanned);
+        }
+        for (table, rows) in queues.lengths() {
+            gauge!(QUEUED, "table" => table).set(rows as f64);
         }
         gauge!(UPLOADS).set(uploads.in_progress() as f64);
         gauge!(UPLOAD_BYTES).set(uploads.waiting_bytes() as f64);

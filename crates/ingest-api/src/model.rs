@@ -229,6 +229,8 @@ pub struct Owner {
 pub struct NewRow<R> {
     /// The row, with the fields filled in that the client left out.
     pub row: R,
+    /// Whether the client sent the id, in the body or as `Idempotency-Key`.
+    pub id_given: bool,
     /// Whether the client sent the time. If it did not, the time that the service filled in is not
     /// compared with the stored row when the same id is posted again.
     pub time_given: bool,

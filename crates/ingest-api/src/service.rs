@@ -8,6 +8,7 @@ use service_kit::metrics::Metrics;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::groups::{GroupedRow, Queues};
 use crate::input::{Clock, Context};
 use crate::metrics;
 use crate::model::NewRow;
@@ -22,6 +23,8 @@ pub(crate) struct IngestService {
     pub(crate) reads: Connections,
     /// Also used by the readiness check, because a service that can only read is of no use.
     pub(crate) writes: Connections,
+    /// Rows of single requests that wait to be written.
+    pub(crate) queues: Queues,
     pub(crate) clock: Clock,
     pub(crate) uploads: Uploads,
     pub(crate) metrics: Metrics,
@@ -54,8 +57,7 @@ impl IngestService {
         result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
     }
 
-    /// Stores rows as [`store::insert`] does, within a time limit. Every insert of this service
-    /// passes through here.
+    /// Stores the rows of an upload as [`store::insert`] does, within a time limit.
     pub(crate) async fn insert<R: StoredRow>(
         &self,
         timeout: Duration,
@@ -64,17 +66,17 @@ impl IngestService {
         let start = Instant::now();
         let result =
             self.writes.run(timeout, async |session| store::insert(session, rows).await).await;
-        metrics::record_insert(&self.metrics, rows.len(), start.elapsed(), &result);
+        let outcomes = result.iter().flatten();
+        metrics::record_insert(&self.metrics, rows.len(), start.elapsed(), outcomes);
         result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
     }
 
-    /// Stores one row within the time limit of a request.
-    pub(crate) async fn insert_one<R: StoredRow>(
+    /// Stores one row within the time limit of a request, in a group with others that wait.
+    pub(crate) async fn insert_one<R: GroupedRow>(
         &self,
         row: NewRow<R>,
     ) -> Result<InsertOutcome<R>, DatabaseError> {
-        let outcomes = self.insert(self.settings.limits.query_timeout.get(), &[row]).await?;
-        // Every row has an outcome, so the error cannot occur.
-        outcomes.into_iter().next().ok_or(DatabaseError::Contended)
+        let result = R::queue(&self.queues).insert(row).await;
+        result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
     }
 }

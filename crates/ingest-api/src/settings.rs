@@ -20,6 +20,7 @@ pub struct Settings {
     pub pool: PoolSettings,
     pub read_pool: PoolSettings,
     pub limits: Limits,
+    pub writes: WriteSettings,
     pub bulk: BulkLimits,
     pub schema: SchemaSettings,
     pub cors: CorsSettings,
@@ -37,6 +38,14 @@ pub struct Limits {
     pub max_page_rows: NonZeroU32,
     #[serde(deserialize_with = "duration")]
     pub max_ahead: Duration,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriteSettings {
+    pub writers: NonZeroUsize,
+    pub max_group_rows: NonZeroUsize,
+    pub max_queued_rows: NonZeroUsize,
 }
 
 #[derive(Debug, Clone, Deserialize)]

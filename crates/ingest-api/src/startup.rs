@@ -12,6 +12,7 @@ use service_kit::service::{About, Application, ServiceBuilder};
 use service_kit::settings::sections::CorsSettings;
 use tokio_util::sync::CancellationToken;
 
+use crate::groups::{Delivery, Queues};
 use crate::input::Clock;
 use crate::routes;
 use crate::service::IngestService;
@@ -36,6 +37,19 @@ pub fn build(
     clock: Clock,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Application> {
+    build_with(settings, clock, Delivery::default(), shutdown)
+}
+
+/// As [`build`], but answers groups of rows as `delivery` says.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with(
+    settings: Settings,
+    clock: Clock,
+    delivery: Delivery,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Application> {
     let mut builder = ServiceBuilder::new(ABOUT, settings.http.drain_timeout, shutdown.clone())?;
     metrics::describe(builder.metrics());
     let http = settings.http.clone();
@@ -44,8 +58,15 @@ pub fn build(
     let reads = Connections::new(&settings.database, &settings.read_pool, "ingest-api reads")?;
     let uploads = Uploads::new(&settings.bulk);
     let metrics = builder.metrics().clone();
+    let queues = Queues::new(
+        writes.clone(),
+        settings.writes.clone(),
+        settings.limits.query_timeout.get(),
+        delivery,
+        metrics.clone(),
+    );
     let service =
-        web::Data::new(IngestService { settings, reads, writes, clock, uploads, metrics });
+        web::Data::new(IngestService { settings, reads, writes, queues, clock, uploads, metrics });
 
     let docs = openapi_kit::routes(&openapi::document(&service.settings))?;
     let shared = service.clone();
@@ -66,7 +87,7 @@ pub fn build(
     let sampled = Arc::clone(&service);
     let sample = move || {
         let pools = [("read", sampled.reads.pool_use()), ("write", sampled.writes.pool_use())];
-        metrics::sample(&sampled.metrics, pools, &sampled.uploads);
+        metrics::sample(&sampled.metrics, pools, &sampled.queues, &sampled.uploads);
     };
     let mut application = builder.serve_internal(&internal, readiness, sample, |_| ())?;
     application.spawn("schema check", check_schema(service, checked, shutdown));

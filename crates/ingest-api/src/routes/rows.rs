@@ -16,6 +16,7 @@ use utoipa::openapi::{
 use crate::body::Body;
 use crate::bulk::{self, UploadForm};
 use crate::error::ApiError;
+use crate::groups::GroupedRow;
 use crate::input::{Input, parse};
 use crate::model::{Item, Resource};
 use crate::operation::{
@@ -36,7 +37,7 @@ pub(crate) async fn create<I>(
     service: Data<IngestService>,
 ) -> Result<HttpResponse, ApiError>
 where
-    I: Input<Row: StoredRow>,
+    I: Input<Row: GroupedRow>,
 {
     // Uploads ignore the key, but a malformed one is always an error.
     let key = idempotency_key(&request)?;
@@ -94,8 +95,9 @@ pub(crate) fn describe_create<I: Input<Row: Resource>>(settings: &Settings) -> O
     .content(problem::CONTENT_TYPE, content(any_problem()));
     let key = "Becomes the id of the row if the body has none. The UUID may be in quotation \
                marks. Uploads ignore this header: their lines bring their own ids.";
-    let unavailable =
-        unavailable("The database does not answer, or too many uploads are in progress.");
+    let unavailable = unavailable(
+        "The database does not answer, or too many rows or uploads wait to be written.",
+    );
     let unreadable = answer(
         "The body cannot be read, or a header is wrong. Of an array that does not end where the \
          body does, the elements before are committed.",

@@ -1,5 +1,7 @@
 //! Why the database did not do what it was asked.
 
+use std::sync::Arc;
+
 use postgres_kit::database::{Unavailable, describe, is_away};
 
 /// Why rows were not stored, read or deleted.
@@ -12,9 +14,12 @@ pub enum DatabaseError {
     #[error("the item has transfers: delete them first")]
     HasTransfers,
     /// The database cannot be reached, does not answer in time, or cannot work now. A retry may
-    /// succeed.
+    /// succeed. Shared by all callers whose rows were sent together.
     #[error("the database does not answer")]
-    Away(#[source] Unavailable),
+    Away(#[source] Arc<Unavailable>),
+    /// The maximum number of rows waits to be written. A retry may succeed.
+    #[error("too many rows wait to be written")]
+    QueueFull,
     /// Other transactions kept deleting and creating the same rows. A retry may succeed.
     #[error("other requests keep changing the same rows")]
     Contended,
@@ -39,25 +44,23 @@ impl DatabaseError {
         match self {
             Self::Away(error) => format!("{self}: {error}"),
             Self::Refused(error) => format!("{self}: {}", describe(error)),
-            Self::NotFound(_) | Self::HasTransfers | Self::Contended | Self::Unreadable { .. } => {
-                self.to_string()
-            }
+            Self::NotFound(_)
+            | Self::HasTransfers
+            | Self::QueueFull
+            | Self::Contended
+            | Self::Unreadable { .. } => self.to_string(),
         }
     }
 }
 
 impl From<Unavailable> for DatabaseError {
     fn from(error: Unavailable) -> Self {
-        Self::Away(error)
+        Self::Away(Arc::new(error))
     }
 }
 
 impl From<tokio_postgres::Error> for DatabaseError {
     fn from(error: tokio_postgres::Error) -> Self {
-        if is_away(&error) {
-            Self::Away(Unavailable::Interrupted(error))
-        } else {
-            Self::Refused(error)
-        }
+        if is_away(&error) { Unavailable::Interrupted(error).into() } else { Self::Refused(error) }
     }
 }

@@ -49,44 +49,70 @@ pub(crate) async fn insert<R: StoredRow>(
     session: &Session,
     rows: &[NewRow<R>],
 ) -> Result<Vec<InsertOutcome<R>>, DatabaseError> {
-    let mut insert = Insert { session, rows, outcomes: vec![None; rows.len()] };
-    let mut undecided_rounds = 0;
-    loop {
-        let open = insert.undecided();
-        if open.is_empty() {
-            break;
-        }
-        let first = insert.first_of_each_id(&open);
-        insert.round(&first, &open).await?;
-        if first.iter().all(|index| insert.outcomes[*index].is_some()) {
-            undecided_rounds = 0;
-        } else {
-            // The stored row or a parent was deleted or created between the statements.
-            undecided_rounds += 1;
-            if undecided_rounds >= MAX_UNDECIDED_ROUNDS {
-                return Err(DatabaseError::Contended);
-            }
-        }
-    }
-    let outcomes: Vec<_> = insert.outcomes.into_iter().flatten().collect();
-    if outcomes.iter().any(|outcome| matches!(outcome, InsertOutcome::Repeated(_))) {
-        // A row that can be read is not always replicated: if the commit that stored it stopped
-        // waiting for a synchronous standby, because it was cancelled or because the server is
-        // dying, the row is visible, and a failover loses it. Only its own commit waits, and no
-        // read does. This commit is later in the log, so when it is replicated, so is the row.
-        session.execute(sql::WRITE_TO_LOG, &[]).await?;
-    }
-    Ok(outcomes)
+    let mut insertion = Insertion::new(rows);
+    insertion.run(session).await?;
+    Ok(insertion.into_outcomes().into_iter().flatten().collect())
 }
 
-/// An insert in progress. Rows are named by their index.
-struct Insert<'a, R> {
-    session: &'a Session,
+/// An insert in progress, which can go on with another connection. Rows are named by their index.
+pub(crate) struct Insertion<'a, R> {
     rows: &'a [NewRow<R>],
     outcomes: Vec<Option<InsertOutcome<R>>>,
+    /// Whether the outcome was concluded from a row that was read.
+    read: Vec<bool>,
+    /// Whether the rows that were read are certain to be replicated.
+    replicated: bool,
 }
 
-impl<R: StoredRow> Insert<'_, R> {
+impl<'a, R: StoredRow> Insertion<'a, R> {
+    pub(crate) fn new(rows: &'a [NewRow<R>]) -> Self {
+        let (outcomes, read) = (vec![None; rows.len()], vec![false; rows.len()]);
+        Self { rows, outcomes, read, replicated: false }
+    }
+
+    /// Gives every row an outcome. After an error, a second call goes on with the rows that have
+    /// none.
+    ///
+    /// # Errors
+    /// As [`insert()`].
+    pub(crate) async fn run(&mut self, session: &Session) -> Result<(), DatabaseError> {
+        let mut undecided_rounds = 0;
+        loop {
+            let open = self.undecided();
+            if open.is_empty() {
+                break;
+            }
+            let first = self.first_of_each_id(&open);
+            self.round(session, &first, &open).await?;
+            if first.iter().all(|index| self.outcomes[*index].is_some()) {
+                undecided_rounds = 0;
+            } else {
+                // The stored row or a parent was deleted or created between the statements.
+                undecided_rounds += 1;
+                if undecided_rounds >= MAX_UNDECIDED_ROUNDS {
+                    return Err(DatabaseError::Contended);
+                }
+            }
+        }
+        if self.read.contains(&true) && !self.replicated {
+            // A row that can be read is not always replicated: if the commit that stored it stopped
+            // waiting for a synchronous standby, because it was cancelled or because the server is
+            // dying, the row is visible, and a failover loses it. Only its own commit waits, and no
+            // read does. This commit is later in the log, so when it is replicated, so is the row.
+            session.execute(sql::WRITE_TO_LOG, &[]).await?;
+            self.replicated = true;
+        }
+        Ok(())
+    }
+
+    /// The outcome of each row, in the order of the rows; nothing for rows whose outcome is not
+    /// known because [`run()`](Self::run) failed.
+    pub(crate) fn into_outcomes(self) -> Vec<Option<InsertOutcome<R>>> {
+        let certain = self.read.into_iter().map(|read| !read || self.replicated);
+        let outcomes = self.outcomes.into_iter().zip(certain);
+        outcomes.map(|(outcome, certain)| outcome.filter(|_| certain)).collect()
+    }
+
     fn id(&self, index: usize) -> Uuid {
         self.rows[index].row.id()
     }
@@ -106,8 +132,13 @@ impl<R: StoredRow> Insert<'_, R> {
     }
 
     /// Sends the rows `first` in one statement, and decides as many of the rows `open` as possible.
-    async fn round(&mut self, first: &[usize], open: &[usize]) -> Result<(), DatabaseError> {
-        let Some(created) = self.send(first).await? else { return Ok(()) };
+    async fn round(
+        &mut self,
+        session: &Session,
+        first: &[usize],
+        open: &[usize],
+    ) -> Result<(), DatabaseError> {
+        let Some(created) = self.send(session, first).await? else { return Ok(()) };
         let mut stored: HashMap<Uuid, R> = HashMap::new();
         let mut refused: Vec<Uuid> = Vec::new();
         for &index in first {
@@ -120,7 +151,7 @@ impl<R: StoredRow> Insert<'_, R> {
             }
         }
         if !refused.is_empty() {
-            let found = find_rows::<R>(self.session, &refused).await?;
+            let found = find_rows::<R>(session, &refused).await?;
             stored.extend(found.into_iter().map(|row| (row.id(), row)));
         }
         let mut not_stored: Vec<usize> = Vec::new();
@@ -130,8 +161,16 @@ impl<R: StoredRow> Insert<'_, R> {
             }
             let new = &self.rows[index];
             match stored.get(&new.row.id()) {
+                // No other request knows an id that this service has just made. So this row is the
+                // request's own, stored by an earlier attempt whose answer was lost. With an id of
+                // the client, an earlier request may have stored the same row, and nothing can tell
+                // which of the two it was: "repeated" says that the row is stored, which is true of
+                // both.
                 Some(row) if R::same_content(new, row) => {
-                    self.outcomes[index] = Some(InsertOutcome::Repeated(row.clone()));
+                    let outcome =
+                        if new.id_given { InsertOutcome::Repeated } else { InsertOutcome::Created };
+                    self.outcomes[index] = Some(outcome(row.clone()));
+                    self.read[index] = true;
                 }
                 Some(_) => {
                     self.outcomes[index] = Some(InsertOutcome::Rejected(Rejection::Conflict));
@@ -139,18 +178,22 @@ impl<R: StoredRow> Insert<'_, R> {
                 None => not_stored.push(index),
             }
         }
-        self.reject_orphans(&not_stored).await
+        self.reject_orphans(session, &not_stored).await
     }
 
     /// Sends rows in one statement and returns the ids of the stored rows, or nothing if the
     /// statement met another transaction and stored none: a parent was deleted meanwhile, or the
     /// two deadlocked after all.
-    async fn send(&self, indexes: &[usize]) -> Result<Option<HashSet<Uuid>>, DatabaseError> {
+    async fn send(
+        &self,
+        session: &Session,
+        indexes: &[usize],
+    ) -> Result<Option<HashSet<Uuid>>, DatabaseError> {
         let rows: Vec<&NewRow<R>> = indexes.iter().map(|index| &self.rows[*index]).collect();
         let parameters = R::parameters(&rows);
         let parameters: Vec<database::Parameter<'_>> =
             parameters.iter().map(Parameter::as_sent).collect();
-        match self.session.query(R::SQL.insert, &parameters).await {
+        match session.query(R::SQL.insert, &parameters).await {
             Ok(created) => Ok(Some(ids(&created)?)),
             Err(error)
                 if matches!(
@@ -167,10 +210,14 @@ impl<R: StoredRow> Insert<'_, R> {
     /// Rejects each row that refers to a row that does not exist. This includes rows that
     /// were not sent: otherwise many rows with the same id, each with another unknown parent, would
     /// be sent one by one.
-    async fn reject_orphans(&mut self, indexes: &[usize]) -> Result<(), DatabaseError> {
+    async fn reject_orphans(
+        &mut self,
+        session: &Session,
+        indexes: &[usize],
+    ) -> Result<(), DatabaseError> {
         let references = indexes.iter().flat_map(|index| self.rows[*index].row.references());
         let missing =
-            missing_parents(self.session, references.map(|reference| reference.parent)).await?;
+            missing_parents(session, references.map(|reference| reference.parent)).await?;
         for &index in indexes {
             let references = self.rows[index].row.references();
             let unknown =

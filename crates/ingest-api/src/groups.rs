@@ -1,0 +1,363 @@
+//! Grouped writes: rows of single requests that are committed together.
+//!
+//! Each table has a bounded queue and at most `writes.writers` writers. A writer takes what waits,
+//! up to `writes.max_group_rows`, and stores it with one statement. There is no timer: a lone row
+//! is written at once, as a group of one, and a group has the rows that arrived while all writers
+//! were busy. So groups grow with the load.
+//!
+//! A writer is a task on the thread of the request that starts it, and ends when nothing waits.
+//!
+//! Invariants:
+//! - A caller gets the outcome of its own row, after the commit.
+//! - A row that cannot be stored does not hurt the other rows of its group: if the database refuses
+//!   the group, each row without an outcome is sent alone.
+//! - A caller that hangs up, or whose time is up, cancels no statement. Its row is left out if no
+//!   writer has taken it.
+//! - Each row has an id before it is queued, so a row whose outcome was lost can be sent again: it
+//!   is stored once. [`mod@crate::store`] says which outcome it then has.
+//! - While rows wait, a writer runs. A writer that is dropped with its thread drops what it holds;
+//!   the callers notice, and queue their rows again.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use postgres_kit::database::{Connections, Unavailable};
+use service_kit::metrics::Metrics;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use crate::metrics;
+use crate::model::{BaseItem, Item, NewRow, Transfer, User};
+use crate::settings::WriteSettings;
+use crate::store::{DatabaseError, InsertOutcome, Insertion, StoredRow};
+
+/// How often a group is sent if the connection is lost or the server stops the work. Without a
+/// delay: an outage is longer than any delay that callers could wait for.
+const ATTEMPTS: usize = 3;
+
+/// To whom a group is answered, and when. Injected as the clock is, so that the checks of chaos can
+/// be checked with a service that answers wrongly.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery {
+    /// The place of the caller who gets the outcome of a row, from the place of the row and the
+    /// number of rows of the group.
+    pub recipient: fn(usize, usize) -> usize,
+    /// Whether callers wait for the commit.
+    pub after_commit: bool,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self { recipient: |row, _| row, after_commit: true }
+    }
+}
+
+/// The outcome of the row of one caller.
+type Answer<R> = Result<InsertOutcome<R>, DatabaseError>;
+
+/// A row, and the caller who waits for its outcome.
+struct Waiting<R> {
+    row: NewRow<R>,
+    deadline: Instant,
+    caller: oneshot::Sender<Answer<R>>,
+}
+
+/// What the queues of all tables share.
+struct Shared {
+    connections: Connections,
+    settings: WriteSettings,
+    timeout: Duration,
+    delivery: Delivery,
+    metrics: Metrics,
+}
+
+/// The rows of one table that wait, and the number of its writers.
+struct State<R> {
+    waiting: VecDeque<Waiting<R>>,
+    writers: usize,
+}
+
+/// The queue of one table.
+pub(crate) struct Queue<R> {
+    state: Mutex<State<R>>,
+    shared: Arc<Shared>,
+}
+
+/// The queues of all tables.
+pub(crate) struct Queues {
+    base_items: Arc<Queue<BaseItem>>,
+    users: Arc<Queue<User>>,
+    items: Arc<Queue<Item>>,
+    transfers: Arc<Queue<Transfer>>,
+}
+
+impl Queues {
+    /// The queues of a service. A row waits at most `timeout` for its outcome.
+    pub(crate) fn new(
+        connections: Connections,
+        settings: WriteSettings,
+        timeout: Duration,
+        delivery: Delivery,
+        metrics: Metrics,
+    ) -> Self {
+        let shared = Arc::new(Shared { connections, settings, timeout, delivery, metrics });
+        Self {
+            base_items: Queue::new(&shared),
+            users: Queue::new(&shared),
+            items: Queue::new(&shared),
+            transfers: Queue::new(&shared),
+        }
+    }
+
+    /// The number of rows that wait, by table.
+    pub(crate) fn lengths(&self) -> [(&'static str, usize); 4] {
+        [
+            (BaseItem::TABLE, self.base_items.length()),
+            (User::TABLE, self.users.length()),
+            (Item::TABLE, self.items.length()),
+            (Transfer::TABLE, self.transfers.length()),
+        ]
+    }
+}
+
+/// A row that is written in groups.
+pub(crate) trait GroupedRow: StoredRow {
+    /// The queue of its table.
+    fn queue(queues: &Queues) -> &Arc<Queue<Self>>;
+}
+
+impl GroupedRow for BaseItem {
+    fn queue(queues: &Queues) -> &Arc<Queue<Self>> {
+        &queues.base_items
+    }
+}
+
+impl GroupedRow for User {
+    fn queue(queues: &Queues) -> &Arc<Queue<Self>> {
+        &queues.users
+    }
+}
+
+impl GroupedRow for Item {
+    fn queue(queues: &Queues) -> &Arc<Queue<Self>> {
+        &queues.items
+    }
+}
+
+impl GroupedRow for Transfer {
+    fn queue(queues: &Queues) -> &Arc<Queue<Self>> {
+        &queues.transfers
+    }
+}
+
+impl<R: StoredRow> Queue<R> {
+    fn new(shared: &Arc<Shared>) -> Arc<Self> {
+        let state = State { waiting: VecDeque::new(), writers: 0 };
+        Arc::new(Self { state: Mutex::new(state), shared: Arc::clone(shared) })
+    }
+
+    /// A panic while the lock is held cannot leave the state half changed.
+    fn state(&self) -> MutexGuard<'_, State<R>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn length(&self) -> usize {
+        self.state().waiting.len()
+    }
+
+    /// Stores a row, in a group with others that wait. Must be called on a thread that serves
+    /// requests.
+    ///
+    /// # Errors
+    /// [`DatabaseError::QueueFull`] at once. The errors of the database; the row may be stored
+    /// then, except after [`DatabaseError::Refused`].
+    pub(crate) async fn insert(self: &Arc<Self>, row: NewRow<R>) -> Answer<R> {
+        let deadline = Instant::now() + self.shared.timeout;
+        loop {
+            let (caller, answer) = oneshot::channel();
+            self.add(Waiting { row: row.clone(), deadline, caller })?;
+            match timeout_at(deadline, answer).await {
+                Ok(Ok(answer)) => return answer,
+                // The writer was dropped with its thread: see the invariants.
+                Ok(Err(_)) if Instant::now() < deadline => {}
+                Ok(Err(_)) | Err(_) => {
+                    return Err(Unavailable::NoAnswer(self.shared.timeout).into());
+                }
+            }
+        }
+    }
+
+    /// Queues a row, and starts a writer if fewer than the maximum are running.
+    fn add(self: &Arc<Self>, row: Waiting<R>) -> Result<(), DatabaseError> {
+        let settings = &self.shared.settings;
+        let mut state = self.state();
+        if state.waiting.len() >= settings.max_queued_rows.get() {
+            drop(state);
+            metrics::record_full_queue::<R>(&self.shared.metrics);
+            return Err(DatabaseError::QueueFull);
+        }
+        state.waiting.push_back(row);
+        if state.writers < settings.writers.get() {
+            state.writers += 1;
+            drop(state);
+            let writer = Writer { queue: Arc::clone(self), ended: false };
+            actix_web::rt::spawn(writer.run());
+        }
+        Ok(())
+    }
+
+    /// Inserts rows, again if the connection is lost meanwhile.
+    async fn send(
+        &self,
+        insertion: &mut Insertion<'_, R>,
+        deadline: Instant,
+    ) -> Result<(), DatabaseError> {
+        let mut attempt = 1;
+        loop {
+            let timeout = deadline.saturating_duration_since(Instant::now());
+            let work = async |session: &_| insertion.run(session).await;
+            match self.shared.connections.run(timeout, work).await {
+                Err(DatabaseError::Away(reason))
+                    if attempt < ATTEMPTS && matches!(*reason, Unavailable::Interrupted(_)) =>
+                {
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Stores a group, and answers its callers.
+    async fn write(&self, group: Vec<Waiting<R>>) {
+        let start = Instant::now();
+        // The callers wait for their own deadlines only, so none of them waits too long.
+        let deadline = group.iter().map(|waiting| waiting.deadline).max().unwrap_or(start);
+        let (rows, callers): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|waiting| (waiting.row, Some(waiting.caller))).unzip();
+        let mut callers = Callers { callers, delivery: self.shared.delivery };
+        if !self.shared.delivery.after_commit {
+            for (index, new) in rows.iter().enumerate() {
+                callers.answer(index, Ok(InsertOutcome::Created(new.row.clone())));
+            }
+        }
+        let mut insertion = Insertion::new(&rows);
+        let result = self.send(&mut insertion, deadline).await;
+        let outcomes = insertion.into_outcomes();
+        self.record(start, &outcomes);
+        let mut open = Vec::new();
+        for (index, outcome) in outcomes.into_iter().enumerate() {
+            match outcome {
+                Some(outcome) => callers.answer(index, Ok(outcome)),
+                None => open.push(index),
+            }
+        }
+        match result {
+            // Then no row is open.
+            Ok(()) => {}
+            Err(DatabaseError::Away(reason)) => {
+                for index in open {
+                    callers.answer(index, Err(DatabaseError::Away(Arc::clone(&reason))));
+                }
+            }
+            Err(error) if rows.len() == 1 => callers.answer(0, Err(error)),
+            // One of the rows is the reason.
+            Err(_) => {
+                for index in open {
+                    let start = Instant::now();
+                    let mut alone = Insertion::new(std::slice::from_ref(&rows[index]));
+                    let result = self.send(&mut alone, deadline).await;
+                    let mut outcomes = alone.into_outcomes();
+                    self.record(start, &outcomes);
+                    let outcome = outcomes.pop().flatten();
+                    // An insert without an error has an outcome, so the last error cannot occur.
+                    let answer = outcome.ok_or_else(|| match result {
+                        Err(error) => error,
+                        Ok(()) => DatabaseError::Contended,
+                    });
+                    callers.answer(index, answer);
+                }
+            }
+        }
+    }
+
+    fn record(&self, start: Instant, outcomes: &[Option<InsertOutcome<R>>]) {
+        let known = outcomes.iter().flatten();
+        metrics::record_insert(&self.shared.metrics, outcomes.len(), start.elapsed(), known);
+    }
+}
+
+/// The callers of a group, in the order of its rows.
+struct Callers<R> {
+    callers: Vec<Option<oneshot::Sender<Answer<R>>>>,
+    delivery: Delivery,
+}
+
+impl<R> Callers<R> {
+    /// Answers the caller of a row.
+    fn answer(&mut self, row: usize, answer: Answer<R>) {
+        let place = (self.delivery.recipient)(row, self.callers.len());
+        if let Some(caller) = self.callers.get_mut(place).and_then(Option::take) {
+            // A caller that hung up does not need its answer.
+            let _received = caller.send(answer);
+        }
+    }
+}
+
+/// A task that stores rows of one table until none waits.
+struct Writer<R: StoredRow> {
+    queue: Arc<Queue<R>>,
+    /// Whether it is no longer counted in [`State::writers`].
+    ended: bool,
+}
+
+impl<R: StoredRow> Writer<R> {
+    async fn run(mut self) {
+        while let Some(group) = self.take() {
+            self.queue.write(group).await;
+        }
+    }
+
+    /// The rows to write next, without those whose callers are gone. If there are none, this writer
+    /// has ended; the next row starts another one.
+    fn take(&mut self) -> Option<Vec<Waiting<R>>> {
+        let max = self.queue.shared.settings.max_group_rows.get();
+        let now = Instant::now();
+        let mut group = Vec::new();
+        let mut state = self.queue.state();
+        while group.len() < max {
+            let Some(waiting) = state.waiting.pop_front() else { break };
+            if waiting.caller.is_closed() {
+                continue;
+            }
+            if waiting.deadline <= now {
+                let late = Unavailable::NoAnswer(self.queue.shared.timeout);
+                let _received = waiting.caller.send(Err(late.into()));
+                continue;
+            }
+            group.push(waiting);
+        }
+        if group.is_empty() {
+            state.writers -= 1;
+            self.ended = true;
+            return None;
+        }
+        Some(group)
+    }
+}
+
+impl<R: StoredRow> Drop for Writer<R> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let mut state = self.queue.state();
+        state.writers -= 1;
+        if state.writers == 0 {
+            // Their callers queue them again, and so start a writer on a thread that is running.
+            let dropped = std::mem::take(&mut state.waiting);
+            drop(state);
+            drop(dropped);
+        }
+    }
+}
