@@ -150,6 +150,8 @@ async fn connection(
         let forward = pump(client_reads, service_writes, mode.clone(), &effects);
         let back = pump(service_reads, client_writes, mode.clone(), &effects);
         tokio::select! {
+            // First, so that a stalled link which breaks passes nothing on any more.
+            biased;
             broken_by = until_broken(&mut mode) => Some(broken_by),
             // Each end may close its direction first.
             _ = async { tokio::join!(forward, back) } => None,
