@@ -13,8 +13,14 @@ use crate::install::{Installer, find_program};
 use crate::{postgres, programs};
 
 /// Errors that are planted in the system. A run must find each of them.
-const PLANTED: [&str; 4] =
-    ["transactions-forgotten", "folded-twice", "acknowledged-early", "lead-kept"];
+const PLANTED: [&str; 6] = [
+    "transactions-forgotten",
+    "folded-twice",
+    "acknowledged-early",
+    "acknowledged-before-commit",
+    "wrong-caller",
+    "lead-kept",
+];
 
 /// Runs one of the crate's programs, `chaos` or `soak`, with these arguments.
 pub(crate) async fn run(

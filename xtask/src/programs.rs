@@ -9,7 +9,7 @@ use crate::command::{cargo, step};
 const SERVICES: [&str; 5] = ["migrate", "ingest-api", "stats-notifier", "sse-gateway", "dashboard"];
 
 /// The programs that inject faults.
-const CHAOS: [&str; 3] = ["chaos", "soak", "planted-stats-notifier"];
+const CHAOS: [&str; 4] = ["chaos", "soak", "planted-ingest-api", "planted-stats-notifier"];
 
 /// Builds the programs that ship.
 pub(crate) async fn services() -> anyhow::Result<()> {

@@ -222,6 +222,8 @@ impl<R: StoredRow> Queue<R> {
                     if attempt < ATTEMPTS && matches!(*reason, Unavailable::Interrupted(_)) =>
                 {
                     attempt += 1;
+                    // The other connections of the pool may be lost, too, and notice it meanwhile.
+                    tokio::task::yield_now().await;
                 }
                 result => return result,
             }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use ingest_api::groups::Delivery;
 use local_stack::stack::{ServiceKind, built_programs};
 use stats_notifier::store::Statements;
 use tokio_postgres::Client;
@@ -18,11 +19,15 @@ pub enum Planted {
     FoldedTwice,
     /// ingest-api acknowledges before Postgres has written the commit to disk.
     AcknowledgedEarly,
+    /// ingest-api acknowledges a group of rows before it sends them to Postgres.
+    AcknowledgedBeforeCommit,
+    /// ingest-api gives the outcome of each row of a group to the caller of the next row.
+    WrongCaller,
     /// Postgres keeps the session of a silent leader.
     LeadKept,
 }
 
-/// The environment variable that names the error to the modified stats-notifier.
+/// The environment variable that names the error to the modified service.
 pub const VARIABLE: &str = "NEWCYCLE_PLANTED";
 
 impl Planted {
@@ -37,6 +42,11 @@ impl Planted {
                 FaultKind::KillNotifier,
             ],
             Self::AcknowledgedEarly => &[FaultKind::KillPostgres, FaultKind::StopPostgres],
+            Self::AcknowledgedBeforeCommit => {
+                &[FaultKind::TerminateBackend, FaultKind::LinkReset, FaultKind::KillPostgres]
+            }
+            // Rows wait meanwhile, so that groups have several.
+            Self::WrongCaller => &[FaultKind::LinkStalled, FaultKind::LinkSlow],
             Self::LeadKept => &[FaultKind::FreezeNotifier],
         }
     }
@@ -53,16 +63,39 @@ impl Planted {
             Self::FoldedTwice => &["but the snapshot has", "differ from the events"],
             // Counts that were shown are lost as well, and the transaction's id is used again.
             Self::AcknowledgedEarly => &["was acknowledged, but is not in", "but the snapshot has"],
+            // Also to the producer of an event that must be refused, and to one that repeats itself.
+            Self::AcknowledgedBeforeCommit => &[
+                "was acknowledged, but is not in",
+                "was acknowledged, but its repeat got a 201",
+                "has no base item, but was stored",
+            ],
+            Self::WrongCaller => &["got the answer to another request"],
             Self::LeadKept => &["was frozen as the leader, and not replaced"],
         };
         words.iter().any(|words| violation.contains(words))
     }
 
-    /// The environment variables with which a stats-notifier has the error.
-    pub(crate) fn variables(self) -> Vec<(&'static str, String)> {
-        let mut variables = vec![(VARIABLE, self.name())];
-        if self == Self::LeadKept {
-            variables.push(("NEWCYCLE__LEADER__SESSION_TIMEOUT", "10m".to_owned()));
+    /// The service that has the error.
+    const fn service(self) -> ServiceKind {
+        match self {
+            Self::AcknowledgedBeforeCommit | Self::WrongCaller => ServiceKind::IngestApi,
+            _ => ServiceKind::StatsNotifier,
+        }
+    }
+
+    /// The environment variables with which a service has the error.
+    pub(crate) fn variables(self) -> Vec<(ServiceKind, &'static str, String)> {
+        let service = self.service();
+        let mut variables = vec![(service, VARIABLE, self.name())];
+        match self {
+            Self::LeadKept => {
+                variables.push((service, "NEWCYCLE__LEADER__SESSION_TIMEOUT", "10m".to_owned()));
+            }
+            // The fewer writers, the larger the groups.
+            Self::WrongCaller => {
+                variables.push((service, "NEWCYCLE__WRITES__WRITERS", "1".to_owned()));
+            }
+            _ => {}
         }
         variables
     }
@@ -79,11 +112,12 @@ impl Planted {
         std::fs::create_dir_all(&programs)
             .with_context(|| format!("making {}", programs.display()))?;
         for service in ServiceKind::ALL {
-            let program = match service {
-                ServiceKind::StatsNotifier => "planted-stats-notifier",
-                _ => service.name(),
+            let program = if service == self.service() {
+                format!("planted-{}", service.name())
+            } else {
+                service.name().to_owned()
             };
-            std::os::unix::fs::symlink(built.join(program), programs.join(service.name()))
+            std::os::unix::fs::symlink(built.join(&program), programs.join(service.name()))
                 .with_context(|| format!("linking {program}"))?;
         }
         Ok(programs)
@@ -92,6 +126,19 @@ impl Planted {
     /// The value of [`VARIABLE`] for this error.
     fn name(self) -> String {
         format!("{self:?}")
+    }
+
+    /// How ingest-api answers groups, with the error that the value of [`VARIABLE`] names.
+    #[must_use]
+    pub fn delivery(name: &str) -> Delivery {
+        let mut delivery = Delivery::default();
+        if name == Self::AcknowledgedBeforeCommit.name() {
+            delivery.after_commit = false;
+        }
+        if name == Self::WrongCaller.name() {
+            delivery.recipient = |row, rows| (row + 1) % rows;
+        }
+        delivery
     }
 
     /// The statements of stats-notifier, with the error that the value of [`VARIABLE`] names.

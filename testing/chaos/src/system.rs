@@ -115,8 +115,8 @@ impl System {
             variables: link_variables,
         };
         stack.set(variables);
-        for (variable, value) in planted.into_iter().flat_map(Planted::variables) {
-            stack.set(&[(ServiceKind::StatsNotifier, variable, &value)]);
+        for (service, variable, value) in planted.into_iter().flat_map(Planted::variables) {
+            stack.set(&[(service, variable, &value)]);
         }
         let stack = Stack::start(stack, findings.reader(&folder.join(LOGS))?)?;
         let mut system = Self {

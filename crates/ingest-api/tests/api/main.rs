@@ -5,6 +5,7 @@
 mod arrays;
 mod bulk;
 mod encodings;
+mod groups;
 mod openapi;
 mod owned_items;
 mod refusals;

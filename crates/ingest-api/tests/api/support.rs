@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ingest_api::settings::Settings;
 use ingest_api::startup;
+use local_stack::link::Link;
 use local_stack::test_database::TestDatabase;
 use serde_json::{Value, json};
 use service_kit::settings::ProgramSettings as _;
@@ -49,7 +50,24 @@ impl Api {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_on(TestDatabase::create().await, change)
+    }
+
+    /// As [`Api::start_with`], with a link between the service and its database.
+    pub(crate) async fn start_through(
+        link: &mut Option<Link>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let database = TestDatabase::create().await;
+        let to = Link::to("ingest-api to Postgres".to_owned(), database.ingest().port).await;
+        let to = link.insert(to.unwrap());
+        Self::start_on(database, |settings| {
+            settings.database.port = to.port();
+            change(settings);
+        })
+    }
+
+    fn start_on(database: TestDatabase, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::load().unwrap();
         settings.database = database.ingest();
         settings.http.port = 0;

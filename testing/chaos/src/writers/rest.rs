@@ -278,6 +278,12 @@ impl RestProducer {
                 request.method, request.path
             ));
         }
+        let id = request.id.to_string();
+        let answered = serde_json::from_str::<Value>(&text).unwrap_or_default();
+        if status.is_success() && answered["id"].as_str().is_some_and(|answered| answered != id) {
+            let violation = format!("{id} got the answer to another request: {text}");
+            self.world.history.record_violation(violation);
+        }
         Some(status)
     }
 }

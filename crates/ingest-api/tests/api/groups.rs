@@ -1,0 +1,284 @@
+//! Rows of single requests that are committed in groups.
+//!
+//! A lock that another session holds keeps the only writer busy. What is sent meanwhile is the next
+//! group.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use ingest_api::settings::Settings;
+use local_stack::link::LinkMode;
+use serde_json::{Value, json};
+use service_kit::settings::NonZeroDuration;
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::support::{Answer, Api};
+
+/// Generous, for a test that waits for conditions while it holds a lock.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+fn one_writer(settings: &mut Settings) {
+    settings.writes.writers = NonZeroUsize::MIN;
+    settings.limits.query_timeout = NonZeroDuration::from_millis(15_000);
+}
+
+/// Polls until a condition holds.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let held = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, held).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+/// The value of a metric of the table of items.
+async fn metric(api: &Api, name: &str) -> u64 {
+    let name = format!("{name}{{table=\"public.items\"}} ");
+    let metrics = api.metrics().await;
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
+async fn until_queued(api: &Api, rows: u64) {
+    until("the rows do not wait", async || metric(api, "ingest_queued_rows").await == rows).await;
+}
+
+/// A session that keeps all others from writing items.
+async fn lock(api: &Api) -> Client {
+    let blocker = api.database.connect().await;
+    blocker.batch_execute("BEGIN; LOCK TABLE items IN SHARE MODE").await.unwrap();
+    blocker
+}
+
+/// The number of sessions that wait for a lock.
+async fn waiting(client: &Client) -> i64 {
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    client.query_one(waiting, &[]).await.unwrap().get(0)
+}
+
+/// Sends a row in the background.
+fn post(api: &Api, body: &Value) -> JoinHandle<Answer> {
+    let request = api.request("POST", "/items").header("content-type", "application/json");
+    let request = request.body(body.to_string());
+    tokio::spawn(async move {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        Answer { status, headers, body }
+    })
+}
+
+/// Sends a row, and waits until the writer has sent it to Postgres, where it waits for the lock.
+async fn post_and_block(api: &Api, body: &Value) -> JoinHandle<Answer> {
+    let sent = post(api, body);
+    // Within its transaction, the blocker would always see the same sessions.
+    let observer = api.database.connect().await;
+    until("the writer does not wait", async || waiting(&observer).await == 1).await;
+    sent
+}
+
+#[tokio::test]
+async fn rows_that_arrive_while_the_writer_is_busy_are_one_group_and_a_lone_row_is_its_own() {
+    let api = Api::start_with(one_writer).await;
+    let (base_item, ..) = api.parents().await;
+    let row = json!({ "base_item_id": base_item });
+    let inserts = async || metric(&api, "ingest_insert_rows_count").await;
+    let before = inserts().await;
+    for _ in 0..3 {
+        assert_eq!(api.post("/items", &row).await.status, 201);
+    }
+    assert_eq!(inserts().await, before + 3, "each lone row is written at once");
+
+    let blocker = lock(&api).await;
+    let mut sent = vec![post_and_block(&api, &row).await];
+    sent.extend((0..20).map(|_| post(&api, &row)));
+    until_queued(&api, 20).await;
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    let mut ids = Vec::new();
+    for answer in join_all(sent).await {
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        ids.push(answer.body["id"].to_string());
+    }
+    assert_eq!(inserts().await, before + 3 + 2, "20 rows are one insert");
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 21, "each caller gets its own row");
+    assert_eq!(api.rows().await[2], 1 + 3 + 21);
+}
+
+#[tokio::test]
+async fn each_caller_of_a_mixed_group_gets_its_own_answer() {
+    let api = Api::start_with(one_writer).await;
+    let (base_item, _, item) = api.parents().await;
+    let stranger = Uuid::now_v7();
+    let [new, twice] = [Uuid::now_v7(), Uuid::now_v7()];
+    let row =
+        |id: &dyn std::fmt::Display| json!({ "id": id.to_string(), "base_item_id": base_item });
+    let conflict =
+        json!({ "id": item, "base_item_id": base_item, "created_at": "2020-01-01T00:00:00Z" });
+    let orphan = json!({ "base_item_id": stranger });
+    let bodies = [row(&new), row(&item), conflict, orphan, row(&twice), row(&twice)];
+    let blocker = lock(&api).await;
+    let first = post_and_block(&api, &json!({ "base_item_id": base_item })).await;
+    let inserts = metric(&api, "ingest_insert_rows_count").await;
+    let sent: Vec<_> = bodies.iter().map(|body| post(&api, body)).collect();
+    until_queued(&api, 6).await;
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(first.await.unwrap().status, 201);
+    let mut answers = Vec::new();
+    for answer in join_all(sent).await {
+        answers.push(answer.unwrap());
+    }
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses[..4], [201, 200, 409, 422]);
+    let mut same = statuses[4..].to_vec();
+    same.sort_unstable();
+    assert_eq!(same, [200, 201], "one of two equal rows is new");
+    let id = |answer: &Answer| answer.body["id"].as_str().unwrap().to_owned();
+    assert_eq!(id(&answers[0]), new.to_string());
+    assert_eq!(id(&answers[1]), item);
+    assert_eq!([id(&answers[4]), id(&answers[5])], [twice.to_string(), twice.to_string()]);
+    assert_eq!(answers[3].body["field"], "base_item_id");
+    assert_eq!(metric(&api, "ingest_insert_rows_count").await, inserts + 2, "it was one group");
+}
+
+/// A trigger stands for anything that makes Postgres refuse a statement.
+#[tokio::test]
+async fn a_row_that_postgres_refuses_does_not_hurt_its_group() {
+    let api = Api::start_with(one_writer).await;
+    let (base_item, ..) = api.parents().await;
+    let bad = Uuid::now_v7();
+    let refuse = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN IF NEW.id = '{bad}' THEN RAISE 'no'; END IF; RETURN NEW; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION refuse()"
+    );
+    let blocker = api.database.connect().await;
+    blocker.batch_execute(&refuse).await.unwrap();
+    blocker.batch_execute("BEGIN; LOCK TABLE items IN SHARE MODE").await.unwrap();
+    let good = json!({ "base_item_id": base_item });
+    let first = post_and_block(&api, &good).await;
+    let sent = [
+        post(&api, &good),
+        post(&api, &json!({ "id": bad, "base_item_id": base_item })),
+        post(&api, &good),
+    ];
+    until_queued(&api, 3).await;
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(first.await.unwrap().status, 201);
+    let mut statuses = Vec::new();
+    for answer in join_all(sent).await {
+        statuses.push(answer.unwrap().status);
+    }
+    assert_eq!(statuses, [201, 500, 201]);
+    assert_eq!(api.rows().await[2], 1 + 3);
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_does_not_disturb_its_group() {
+    let api = Api::start_with(one_writer).await;
+    let (base_item, ..) = api.parents().await;
+    let [taken, queued] = [Uuid::now_v7(), Uuid::now_v7()];
+    let row = |id: Uuid| json!({ "id": id, "base_item_id": base_item });
+    let blocker = lock(&api).await;
+    let first = post_and_block(&api, &row(taken)).await;
+    let second = post(&api, &row(queued));
+    let third = post(&api, &json!({ "base_item_id": base_item }));
+    until_queued(&api, 2).await;
+    first.abort();
+    second.abort();
+    assert!(first.await.is_err() && second.await.is_err());
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(third.await.unwrap().status, 201);
+    // The group of the first caller was not cancelled. The second row may be stored or not.
+    assert_eq!(api.get(&format!("/items/{taken}")).await.status, 200);
+    assert!([200, 404].contains(&api.get(&format!("/items/{queued}")).await.status));
+}
+
+#[tokio::test]
+async fn a_full_queue_is_503_at_once() {
+    let api = Api::start_with(|settings| {
+        one_writer(settings);
+        settings.writes.max_queued_rows = NonZeroUsize::new(2).unwrap();
+    })
+    .await;
+    let (base_item, ..) = api.parents().await;
+    let row = json!({ "base_item_id": base_item });
+    let blocker = lock(&api).await;
+    let mut sent = vec![post_and_block(&api, &row).await];
+    sent.extend([post(&api, &row), post(&api, &row)]);
+    until_queued(&api, 2).await;
+    // While the lock is held: this caller does not wait.
+    let refused = api.post("/items", &row).await;
+    assert_eq!((refused.status, &refused.body["type"]), (503, &json!("/problems/unavailable")));
+    assert_eq!(refused.body["detail"], "too many rows wait to be written");
+    assert!(refused.headers.contains_key("retry-after"));
+    assert_eq!(metric(&api, "ingest_queue_full_total").await, 1);
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    for answer in join_all(sent).await {
+        assert_eq!(answer.unwrap().status, 201);
+    }
+    assert_eq!(api.rows().await[2], 1 + 3);
+}
+
+/// The lock keeps the row from being stored before the session is ended.
+#[tokio::test]
+async fn a_group_whose_session_is_ended_is_sent_again() {
+    let api = Api::start_with(one_writer).await;
+    let (base_item, ..) = api.parents().await;
+    let row = json!({ "base_item_id": base_item });
+    let blocker = lock(&api).await;
+    let first = post_and_block(&api, &row).await;
+    let ended: i64 = blocker
+        .query_one(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_locks
+             WHERE NOT granted AND relation = 'items'::regclass",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(ended, 1);
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(first.await.unwrap().status, 201);
+    assert_eq!(api.rows().await[2], 1 + 1);
+}
+
+/// The link holds back the answer to a commit, and is then reset.
+#[tokio::test]
+async fn a_row_whose_commit_was_not_answered_is_stored_once_and_answered_truthfully() {
+    let mut link = None;
+    let api = Api::start_through(&mut link, one_writer).await;
+    let link = link.unwrap();
+    let (base_item, ..) = api.parents().await;
+    let given = Uuid::now_v7();
+    let bodies = [
+        // The id is the service's, so the row that is found must be this request's own.
+        (json!({ "base_item_id": base_item }), 201),
+        // Stored by this request, or by an earlier one.
+        (json!({ "id": given, "base_item_id": base_item }), 200),
+    ];
+    for (resets, (body, status)) in (1..).zip(bodies) {
+        // The row is inserted, and waits for its parent: all that remains is the commit.
+        let blocker = api.database.connect().await;
+        blocker.batch_execute("BEGIN; SELECT FROM base_items FOR UPDATE").await.unwrap();
+        let stored = api.rows().await[2];
+        let sent = post_and_block(&api, &body).await;
+        link.set(LinkMode::Stalled);
+        blocker.batch_execute("ROLLBACK").await.unwrap();
+        until("the row is not committed", async || api.rows().await[2] == stored + 1).await;
+        link.set(LinkMode::Reset(resets));
+        let answer = sent.await.unwrap();
+        assert_eq!(answer.status, status, "{}", answer.body);
+        let id = Uuid::parse_str(answer.body["id"].as_str().unwrap()).unwrap();
+        let found = "SELECT FROM items WHERE id = $1";
+        assert_eq!(blocker.query(found, &[&id]).await.unwrap().len(), 1);
+        assert_eq!(api.rows().await[2], stored + 1);
+    }
+}
