@@ -63,7 +63,7 @@ impl Planted {
             Self::FoldedTwice => &["but the snapshot has", "differ from the events"],
             // Counts that were shown are lost as well, and the transaction's id is used again.
             Self::AcknowledgedEarly => &["was acknowledged, but is not in", "but the snapshot has"],
-            // Also to the producer of an event that must be refused, and to one that repeats itself.
+            // Events that must be refused, and repeats, are acknowledged as well.
             Self::AcknowledgedBeforeCommit => &[
                 "was acknowledged, but is not in",
                 "was acknowledged, but its repeat got a 201",
