@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 /// piece into the connection's buffer, and takes the next one only when there is room. So a client
 /// that does not read costs one piece and not a whole answer, and a request lasts until nearly all
 /// of its answer is sent: a slow client is not idle.
-pub(crate) const PIECE_BYTES: usize = 16_384;
+pub const PIECE_BYTES: usize = 16_384;
 
 /// The requests of one connection.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +27,7 @@ pub(crate) struct Requests(Rc<RequestCounts>);
 struct RequestCounts {
     active: Cell<usize>,
     ended: Cell<u64>,
-    /// When the client must have received the answer that is being sent.
+    /// When the client must have received the answer, or the part of a stream, that is being sent.
     deadline: Cell<Option<Instant>>,
 }
 
@@ -44,9 +44,10 @@ impl Requests {
 pub(crate) struct RequestGuard(Rc<RequestCounts>);
 
 impl RequestGuard {
-    /// Closes the connection if the request has not ended by then.
-    fn set_deadline(&self, deadline: Instant) {
-        self.0.deadline.set(Some(deadline));
+    /// Closes the connection at this moment, if there is one, unless the request has ended by then
+    /// or has another deadline.
+    fn set_deadline(&self, deadline: Option<Instant>) {
+        self.0.deadline.set(deadline);
     }
 }
 
@@ -59,11 +60,15 @@ impl Drop for RequestGuard {
 }
 
 /// The body of an answer, in pieces. The request ends with it.
+///
+/// A large answer takes memory, and so does a large part of a stream. So the client must receive
+/// each within a time limit.
 pub(crate) struct CountedBody {
     content: Content,
     /// The unsent rest of the current part.
     rest: Bytes,
-    _request: Option<RequestGuard>,
+    request: Option<RequestGuard>,
+    timeout: Duration,
 }
 
 enum Content {
@@ -73,8 +78,8 @@ enum Content {
 }
 
 impl CountedBody {
-    /// The body of an answer to GET; or to HEAD, which gets only its size. If it is large and not a
-    /// stream, it takes memory, so the client must receive it within `timeout`.
+    /// The body of an answer to GET; or to HEAD, which gets only its size. `timeout` is how long the
+    /// client may take to receive a large answer, or a large part of a stream.
     pub(crate) fn new(
         body: BoxBody,
         omitted: bool,
@@ -82,13 +87,26 @@ impl CountedBody {
         timeout: Duration,
     ) -> Self {
         let content = if omitted { Content::Omitted(body.size()) } else { Content::Whole(body) };
-        if let (Content::Whole(body), Some(request)) = (&content, &request)
-            && let BodySize::Sized(size) = body.size()
-            && usize::try_from(size).is_ok_and(|size| size > PIECE_BYTES)
-        {
-            request.set_deadline(Instant::now() + timeout);
+        let body = Self { content, rest: Bytes::new(), request, timeout };
+        if matches!(body.content, Content::Whole(_)) && !body.is_stream() {
+            body.limit_time(match body.size() {
+                BodySize::Sized(size) => usize::try_from(size).unwrap_or(usize::MAX),
+                BodySize::None | BodySize::Stream => 0,
+            });
         }
-        Self { content, rest: Bytes::new(), _request: request }
+        body
+    }
+
+    fn is_stream(&self) -> bool {
+        matches!(self.size(), BodySize::Stream)
+    }
+
+    /// Limits the time in which the client must receive the next `bytes`, if they are many.
+    fn limit_time(&self, bytes: usize) {
+        if let Some(request) = &self.request {
+            let is_large = bytes > PIECE_BYTES;
+            request.set_deadline(is_large.then(|| Instant::now() + self.timeout));
+        }
     }
 }
 
@@ -108,9 +126,17 @@ impl MessageBody for CountedBody {
     ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let body = self.get_mut();
         if body.rest.is_empty() {
+            if body.is_stream() {
+                body.limit_time(0);
+            }
             let Content::Whole(whole) = &mut body.content else { return Poll::Ready(None) };
             match ready!(whole.as_pin_mut().poll_next(context)) {
-                Some(Ok(part)) => body.rest = part,
+                Some(Ok(part)) => {
+                    if body.is_stream() {
+                        body.limit_time(part.len());
+                    }
+                    body.rest = part;
+                }
                 ended => return Poll::Ready(ended),
             }
         }
@@ -192,9 +218,9 @@ impl Connection {
         }
     }
 
-    /// Fails if the client takes too long to receive a large answer. This is checked at each write,
-    /// because nothing is flushed while the client does not read. The timer has no other use
-    /// meanwhile: a connection with a request is not idle.
+    /// Fails if the client takes too long to receive a large answer, or a large part of a stream.
+    /// This is checked at each write, because nothing is flushed while the client does not read.
+    /// The timer has no other use meanwhile: a connection with a request is not idle.
     fn check_deadline(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let Some(deadline) = self.requests.0.deadline.get() else { return Ok(()) };
         if self.timer.deadline() != deadline {

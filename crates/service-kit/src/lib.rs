@@ -26,4 +26,4 @@ pub mod settings;
 pub mod shutdown;
 pub mod supervisor;
 pub mod telemetry;
-mod unsent;
+pub mod unsent;

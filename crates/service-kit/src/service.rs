@@ -74,7 +74,7 @@ pub struct ServiceBuilder {
 /// The public port, and the budget of its answers.
 struct Public {
     port: u16,
-    unsent: web::Data<UnsentBytes>,
+    unsent: UnsentBytes,
 }
 
 impl ServiceBuilder {
@@ -123,7 +123,7 @@ impl ServiceBuilder {
         let address =
             Address { host: settings.host.clone(), port: settings.port, setting: "http.port" };
         let rules = web::Data::new(HostRules::from(settings));
-        let unsent = web::Data::new(UnsentBytes::new(settings.max_unsent_bytes));
+        let unsent = UnsentBytes::new(settings.max_unsent_bytes);
         UnsentBytes::describe(&self.metrics);
         let shared = unsent.clone();
         let port = self.serve("http server", &address, bounds, cors, move |all| {
@@ -241,7 +241,7 @@ impl Application {
 #[derive(Clone)]
 struct Internal {
     about: About,
-    unsent: Option<web::Data<UnsentBytes>>,
+    unsent: Option<UnsentBytes>,
     shutdown: CancellationToken,
     readiness: Readiness,
     metrics: Metrics,

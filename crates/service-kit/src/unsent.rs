@@ -1,41 +1,56 @@
 //! The memory of answers that wait for their clients.
 //!
-//! An answer that is not a stream is built whole, and stays in memory until its client has received
-//! it. Clients that request large ones and do not read could fill the memory, one answer for each
-//! connection. So all of them share one budget.
+//! A client may read as slowly as it likes. What it has not received stays in memory: an answer
+//! that is built whole, or the current event of a stream. Clients that request large ones and do
+//! not read could fill the memory, one for each connection. So all of them share one budget.
 //!
-//! Invariant: the answers of a public port, apart from streams and from answers of at most
-//! [`PIECE_BYTES`], take at most the budget together, or there is only one of them.
+//! Invariant: answers and events that wait for clients of a public port take at most the budget
+//! together, or there is only one of them. Those of at most [`PIECE_BYTES`] are apart from it,
+//! because a connection has only one.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::middleware::Next;
-use actix_web::{Error, web};
+use actix_web::{Error, HttpRequest};
 use bytes::Bytes;
 use metrics::{describe_gauge, gauge};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::connection::PIECE_BYTES;
+pub use crate::connection::PIECE_BYTES;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 
 const UNSENT: &str = "http_server_unsent_bytes";
 
-/// The budget of a process.
-#[derive(Debug)]
-pub(crate) struct UnsentBytes {
-    reserved: AtomicUsize,
-    max: usize,
+/// The budget of a process; clones share it.
+#[derive(Debug, Clone)]
+pub struct UnsentBytes {
+    /// A permit for each byte.
+    room: Arc<Semaphore>,
+    /// `None` if there is no limit.
+    max: Option<usize>,
 }
 
 impl UnsentBytes {
     /// A budget of `max` bytes.
-    pub(crate) const fn new(max: usize) -> Self {
-        Self { reserved: AtomicUsize::new(0), max }
+    pub fn new(max: usize) -> Self {
+        let max = max.clamp(1, Semaphore::MAX_PERMITS);
+        Self { room: Arc::new(Semaphore::new(max)), max: Some(max) }
+    }
+
+    /// No limit, for an internal port: only our own services and operators' tools use it.
+    pub fn unlimited() -> Self {
+        Self { room: Arc::new(Semaphore::new(0)), max: None }
+    }
+
+    /// The budget of the port that a request came to.
+    pub fn of(request: &HttpRequest) -> Self {
+        request.app_data::<Self>().cloned().unwrap_or_else(Self::unlimited)
     }
 
     /// Registers the help text.
@@ -43,7 +58,7 @@ impl UnsentBytes {
         metrics.with(|| {
             describe_gauge!(
                 UNSENT,
-                "Bytes of answers that wait for their clients, apart from streams and small answers."
+                "Bytes of answers and of streams' events that wait for their clients, apart from small ones."
             );
         });
     }
@@ -51,30 +66,135 @@ impl UnsentBytes {
     /// Records the value that is read at each scrape.
     #[expect(clippy::cast_precision_loss, reason = "memory has fewer than 2^52 bytes")]
     pub(crate) fn sample(&self, metrics: &Metrics) {
-        metrics.with(|| gauge!(UNSENT).set(self.reserved.load(Ordering::Relaxed) as f64));
+        let reserved = self.max.unwrap_or(0).saturating_sub(self.room.available_permits());
+        metrics.with(|| gauge!(UNSENT).set(reserved as f64));
     }
 
-    /// Reserves bytes until the reservation is dropped. An answer that is larger than the whole
-    /// budget is possible, but only alone.
-    fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Reservation> {
-        let add = |reserved: usize| {
-            let total = reserved.saturating_add(bytes);
-            (total <= self.max || reserved == 0).then_some(total)
-        };
-        self.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
-        Some(Reservation { budget: Arc::clone(self), bytes })
+    /// Reserves bytes until the reservation is dropped; `None` if there is no room. More than the
+    /// whole budget is possible, but only alone.
+    pub fn reserve(&self, bytes: usize) -> Option<Reservation> {
+        let Some(permits) = self.permits(bytes) else { return Some(self.free(bytes)) };
+        let permit = Arc::clone(&self.room).try_acquire_many_owned(permits).ok()?;
+        Some(self.reservation(permit))
+    }
+
+    /// As [`UnsentBytes::reserve`], but waits for room. Those that wait get it in order, so that
+    /// small reservations do not keep a large one waiting for ever.
+    pub async fn wait(&self, bytes: usize) -> Reservation {
+        let Some(permits) = self.permits(bytes) else { return self.free(bytes) };
+        match Arc::clone(&self.room).acquire_many_owned(permits).await {
+            Ok(permit) => self.reservation(permit),
+            // Cannot happen: the semaphore is never closed.
+            Err(_) => self.free(bytes),
+        }
+    }
+
+    /// The permits that bytes need, if they need any.
+    fn permits(&self, bytes: usize) -> Option<u32> {
+        let max = self.max.filter(|_| bytes > PIECE_BYTES)?;
+        Some(u32::try_from(bytes.min(max)).unwrap_or(u32::MAX))
+    }
+
+    fn free(&self, bytes: usize) -> Reservation {
+        let bytes = if self.max.is_none() { usize::MAX } else { bytes.max(PIECE_BYTES) };
+        Reservation { permit: None, bytes }
+    }
+
+    fn reservation(&self, permit: OwnedSemaphorePermit) -> Reservation {
+        let permits = permit.num_permits();
+        let bytes = if self.max == Some(permits) { usize::MAX } else { permits };
+        Reservation { permit: Some(permit), bytes }
     }
 }
 
+/// A part of the budget.
 #[derive(Debug)]
-struct Reservation {
-    budget: Arc<UnsentBytes>,
+pub struct Reservation {
+    permit: Option<OwnedSemaphorePermit>,
     bytes: usize,
 }
 
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.budget.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
+impl Reservation {
+    /// Whether it is large enough.
+    #[must_use]
+    pub const fn fits(&self, bytes: usize) -> bool {
+        bytes <= self.bytes
+    }
+
+    /// Gives back what is more than `bytes`.
+    fn shrink(&mut self, bytes: usize) {
+        if bytes <= PIECE_BYTES {
+            self.permit = None;
+        } else if let Some(permit) = &mut self.permit {
+            drop(permit.split(permit.num_permits().saturating_sub(bytes)));
+        }
+    }
+}
+
+/// Bytes that are sent to any number of clients. They count once, as long as any client has them.
+#[derive(Debug, Clone)]
+pub struct SharedBytes {
+    bytes: Bytes,
+    reservation: Arc<Mutex<Weak<Reservation>>>,
+}
+
+impl SharedBytes {
+    /// Bytes that no client has yet.
+    pub fn new(bytes: Bytes) -> Self {
+        Self { bytes, reservation: Arc::default() }
+    }
+
+    /// The number of bytes.
+    #[expect(clippy::len_without_is_empty, reason = "what is sent is never empty")]
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes for one more client; `None` if the budget has no room for them.
+    #[must_use]
+    pub fn share(&self, budget: &UnsentBytes) -> Option<Bytes> {
+        let mut shared = self.reservation.lock();
+        if let Some(reservation) = shared.upgrade() {
+            return Some(self.held(reservation));
+        }
+        let reservation = budget.reserve(self.len())?;
+        Some(self.reserved(reservation, &mut shared))
+    }
+
+    /// The bytes for one more client, which has reserved room for them.
+    #[must_use]
+    pub fn share_within(&self, reservation: Reservation) -> Bytes {
+        let mut shared = self.reservation.lock();
+        match shared.upgrade() {
+            Some(earlier) => self.held(earlier),
+            None => self.reserved(reservation, &mut shared),
+        }
+    }
+
+    fn reserved(&self, mut reservation: Reservation, shared: &mut Weak<Reservation>) -> Bytes {
+        reservation.shrink(self.len());
+        if reservation.permit.is_none() {
+            return self.bytes.clone();
+        }
+        let reservation = Arc::new(reservation);
+        *shared = Arc::downgrade(&reservation);
+        self.held(reservation)
+    }
+
+    fn held(&self, reservation: Arc<Reservation>) -> Bytes {
+        Bytes::from_owner(HeldBytes { bytes: self.bytes.clone(), _reservation: reservation })
+    }
+}
+
+struct HeldBytes {
+    bytes: Bytes,
+    _reservation: Arc<Reservation>,
+}
+
+impl AsRef<[u8]> for HeldBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -104,42 +224,79 @@ impl MessageBody for ReservedBody {
 /// internal one: only our own services and operators' tools use that, and metrics must be available
 /// while the budget is used up.
 ///
+/// A stream reserves room for each of its events itself.
+///
 /// # Errors
 /// The errors of the wrapped service.
 pub(crate) async fn limit(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let budget = request.app_data::<web::Data<UnsentBytes>>().cloned();
+    let budget = UnsentBytes::of(request.request());
     let answer = next.call(request).await?.map_into_boxed_body();
-    let (Some(budget), BodySize::Sized(size)) = (budget, answer.response().body().size()) else {
-        return Ok(answer);
-    };
+    let BodySize::Sized(size) = answer.response().body().size() else { return Ok(answer) };
     let size = usize::try_from(size).unwrap_or(usize::MAX);
-    if size <= PIECE_BYTES {
-        return Ok(answer);
+    match budget.reserve(size) {
+        Some(reservation) => {
+            Ok(answer.map_body(|_, body| ReservedBody { body, _reservation: reservation }.boxed()))
+        }
+        None => {
+            let detail = "Too many answers wait for clients that read slowly; try again later.";
+            Ok(answer.into_response(Problem::unavailable(detail).response()))
+        }
     }
-    let Some(reservation) = budget.into_inner().reserve(size) else {
-        let detail = "Too many answers wait for clients that read slowly; try again later.";
-        return Ok(answer.into_response(Problem::unavailable(detail).response()));
-    };
-    Ok(answer.map_body(|_, body| ReservedBody { body, _reservation: reservation }.boxed()))
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+
+    const MAX: usize = 10 * PIECE_BYTES;
 
     #[test]
     fn a_reservation_is_given_back_and_a_large_one_needs_the_whole_budget() {
-        let budget = Arc::new(UnsentBytes::new(100));
-        let [first, second] = [60, 40].map(|bytes| budget.reserve(bytes).unwrap());
-        assert!(budget.reserve(1).is_none());
+        let budget = UnsentBytes::new(MAX);
+        let [first, second] = [6, 4].map(|pieces| budget.reserve(pieces * PIECE_BYTES).unwrap());
+        assert!(budget.reserve(PIECE_BYTES + 1).is_none());
+        assert!(budget.reserve(PIECE_BYTES).is_some(), "small ones are not limited");
         drop(first);
-        assert!(budget.reserve(61).is_none());
-        assert!(budget.reserve(101).is_none());
+        assert!(budget.reserve(6 * PIECE_BYTES + 1).is_none());
+        assert!(budget.reserve(MAX + 1).is_none());
         drop(second);
-        let _larger = budget.reserve(101).unwrap();
-        assert!(budget.reserve(1).is_none());
+        let larger = budget.reserve(MAX + 1).unwrap();
+        assert!(larger.fits(2 * MAX));
+        assert!(budget.reserve(PIECE_BYTES + 1).is_none());
+    }
+
+    #[test]
+    fn shared_bytes_count_once_until_the_last_client_has_received_them() {
+        let budget = UnsentBytes::new(MAX);
+        let available = || budget.room.available_permits();
+        let bytes = SharedBytes::new(Bytes::from(vec![0; 6 * PIECE_BYTES]));
+        let mut first = bytes.share_within(budget.reserve(MAX).unwrap());
+        assert_eq!(available(), 4 * PIECE_BYTES);
+        let second = bytes.share(&budget).unwrap();
+        assert_eq!((second.as_ptr(), available()), (first.as_ptr(), 4 * PIECE_BYTES));
+        assert!(SharedBytes::new(bytes.bytes.clone()).share(&budget).is_none());
+        let piece = first.split_to(PIECE_BYTES);
+        drop((first, second));
+        assert_eq!(available(), 4 * PIECE_BYTES);
+        drop(piece);
+        assert_eq!(available(), MAX);
+        assert!(bytes.share(&budget).is_some());
+    }
+
+    #[test]
+    fn a_large_reservation_waits_for_room_and_then_is_the_next_one() {
+        let budget = UnsentBytes::new(MAX);
+        let first = budget.reserve(6 * PIECE_BYTES).unwrap();
+        let mut large = Box::pin(budget.wait(8 * PIECE_BYTES));
+        assert!(large.as_mut().now_or_never().is_none());
+        assert!(budget.reserve(4 * PIECE_BYTES).is_none());
+        drop(first);
+        assert!(large.now_or_never().unwrap().fits(8 * PIECE_BYTES));
+        assert_eq!(budget.room.available_permits(), MAX);
     }
 }

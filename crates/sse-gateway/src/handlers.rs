@@ -7,6 +7,7 @@ use actix_web::http::header::{CACHE_CONTROL, HeaderValue, LINK};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use domain::{Bucket, Metric, Topic};
 use service_kit::observe::RequestId;
+use service_kit::unsent::UnsentBytes;
 use statistics_stream::history::HistoryQuery;
 use statistics_stream::{Hub, internal_stream_response, last_event_id, stream_response};
 
@@ -87,7 +88,8 @@ fn windows(
     let WindowQuery { selection, heartbeat } = query;
     match MediaType::negotiate(request, MediaType::OF_WINDOW)? {
         MediaType::EventStream => {
-            Ok(stream_response(hub, selection, last_event_id(request), heartbeat)?)
+            let budget = UnsentBytes::of(request);
+            Ok(stream_response(hub, budget, selection, last_event_id(request), heartbeat)?)
         }
         MediaType::Json => {
             let json = hub.snapshot(&selection).ok_or(RequestError::NoData)?;

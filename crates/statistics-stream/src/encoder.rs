@@ -14,6 +14,7 @@ use bytes::Bytes;
 use domain::{FrameBase, Statistics, Topic, TopicFrame, Version};
 use parking_lot::Mutex;
 use russe::{Event, Message};
+use service_kit::unsent::SharedBytes;
 
 use crate::event_id::EventId;
 use crate::selection::{Payload, Selection};
@@ -29,6 +30,12 @@ const CACHED_BYTES: usize = 16_777_216;
 /// by line, and refuse lines of 64 KiB and more (Python's asyncio, Go's `bufio.Scanner`).
 const LINE_BYTES: usize = 16_384;
 
+/// The maximum length, in bytes, of one bucket as JSON: a time of 27 characters, and a count of 20.
+const BUCKET_BYTES: usize = 72;
+
+/// The maximum length, in bytes, of all the rest of one topic, and of all the rest of an event.
+const OTHER_BYTES: usize = 256;
+
 /// The events of one published version, and their parts.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
@@ -38,7 +45,7 @@ pub(crate) struct Events {
 #[derive(Debug, Default)]
 struct Cache {
     /// `None` if a subscriber with this base gets nothing.
-    events: HashMap<EventKey, Option<Bytes>>,
+    events: HashMap<EventKey, Option<SharedBytes>>,
     /// Parts of events: one topic, with this maximum number of buckets. `None` if it has not
     /// changed.
     fragments: HashMap<FragmentKey, Option<Bytes>>,
@@ -52,7 +59,7 @@ type FragmentKey = (Topic, usize, FrameBase);
 #[derive(Debug)]
 pub(crate) enum Found {
     /// An event that was encoded before.
-    Event(Bytes, Version),
+    Event(SharedBytes, Version),
     /// The parts of an event that was not.
     Parts(EventParts),
 }
@@ -167,25 +174,26 @@ impl Events {
 impl Cache {
     /// Keeps an event if there is room, and returns the one that is kept: two threads may have
     /// encoded the same event at the same time.
-    fn keep_event(&mut self, key: EventKey, event: Option<Bytes>) -> Option<Bytes> {
-        keep(&mut self.events, &mut self.bytes, key, event)
+    fn keep_event(&mut self, key: EventKey, event: Option<SharedBytes>) -> Option<SharedBytes> {
+        keep(&mut self.events, &mut self.bytes, key, event, SharedBytes::len)
     }
 
     fn keep_fragment(&mut self, key: FragmentKey, fragment: Option<Bytes>) -> Option<Bytes> {
-        keep(&mut self.fragments, &mut self.bytes, key, fragment)
+        keep(&mut self.fragments, &mut self.bytes, key, fragment, Bytes::len)
     }
 }
 
-fn keep<K: Eq + std::hash::Hash>(
-    cached: &mut HashMap<K, Option<Bytes>>,
+fn keep<K: Eq + std::hash::Hash, V: Clone>(
+    cached: &mut HashMap<K, Option<V>>,
     cached_bytes: &mut usize,
     key: K,
-    encoded: Option<Bytes>,
-) -> Option<Bytes> {
+    encoded: Option<V>,
+    length: impl Fn(&V) -> usize,
+) -> Option<V> {
     if let Some(other) = cached.get(&key) {
         return other.clone();
     }
-    let total = cached_bytes.saturating_add(encoded.as_ref().map_or(0, Bytes::len));
+    let total = cached_bytes.saturating_add(encoded.as_ref().map_or(0, length));
     if cached.len() < CACHED && total <= CACHED_BYTES {
         *cached_bytes = total;
         cached.insert(key, encoded.clone());
@@ -202,8 +210,26 @@ impl EventParts {
         }
     }
 
+    /// The maximum length of the event, in bytes.
+    pub(crate) fn max_bytes(&self) -> usize {
+        let frame = |buckets: usize| OTHER_BYTES + buckets * BUCKET_BYTES;
+        let part = |part: &Part| match part {
+            Part::Fragment(fragment) => fragment.len(),
+            Part::Frame(topic) => frame(topic.buckets.len()),
+        };
+        let json: usize = match &self.content {
+            Content::Topics(topics) => topics.parts.iter().map(part).sum(),
+            Content::Windows(windows) => {
+                windows.iter().map(|window| frame(window.buckets.len())).sum()
+            }
+        };
+        // Each line of JSON begins with `data: `.
+        let topics = self.selection.topics().len();
+        OTHER_BYTES + json + (json / LINE_BYTES + topics) * "\ndata: ,".len()
+    }
+
     /// The event, which is kept for other subscribers, and its version.
-    pub(crate) fn encode(self) -> Option<(Bytes, Version)> {
+    pub(crate) fn encode(self) -> Option<(SharedBytes, Version)> {
         let Self { selection, base, version, content, events } = self;
         let (event, data) = match content {
             Content::Topics(topics) => (Some(base.kind().as_str().into()), topics.json()),
@@ -214,7 +240,7 @@ impl EventParts {
         };
         let id = Some(EventId::new(version, &selection).to_string().into());
         let message = Message { id, event, retry: None, data: data.into() };
-        let event = encode_event(Event::Message(message));
+        let event = encode_event(Event::Message(message)).map(SharedBytes::new);
         let event = events.cache.lock().keep_event((selection, base), event)?;
         Some((event, version))
     }
@@ -248,7 +274,10 @@ impl Part {
 /// The bytes of an event. Never `None`: russe refuses only ids and event names that contain a line
 /// break or NUL, and no event of a hub has one.
 pub(crate) fn encode_event(event: Event) -> Option<Bytes> {
-    event.into_bytestring().ok().map(|text| Bytes::from(String::from(text)))
+    // Without the spare capacity, which may be as large as the event: the budget of unsent bytes
+    // counts the length.
+    let text = String::from(event.into_bytestring().ok()?);
+    Some(Bytes::from(text.into_boxed_str().into_boxed_bytes()))
 }
 
 /// Joins fragments, each on lines of its own. russe writes each line as a `data:` line. A reader
@@ -300,6 +329,7 @@ fn in_lines(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use domain::{Bucket, BucketTime, Frame, FrameKind, Nonce};
+    use service_kit::unsent::UnsentBytes;
 
     use super::*;
 
@@ -314,11 +344,12 @@ mod tests {
         };
         // Two threads may find it missing at the same time.
         let [first, second] = [parts(None), parts(None)];
-        let [first, second] = [first, second].map(|parts| parts.encode().unwrap().0);
-        assert_eq!(second.as_ptr(), first.as_ptr());
+        let address = |event: SharedBytes| event.share(&UnsentBytes::unlimited()).unwrap().as_ptr();
+        let [first, second] = [first, second].map(|parts| address(parts.encode().unwrap().0));
+        assert_eq!(second, first);
         for unknown in [version(2, 7), version(2, 8), version(1, 6)] {
             match events.find(&statistics, &Selection::all(), Some(unknown)).unwrap() {
-                Found::Event(event, _) => assert_eq!(event.as_ptr(), first.as_ptr()),
+                Found::Event(event, _) => assert_eq!(address(event), first),
                 Found::Parts(_) => panic!("it was encoded before"),
             }
         }
@@ -347,8 +378,14 @@ mod tests {
             for selection in [Selection::all(), Selection::one(topic), full] {
                 let event = match events.find(&statistics, &selection, None).unwrap() {
                     Found::Event(event, _) => event,
-                    Found::Parts(parts) => parts.encode().unwrap().0,
+                    Found::Parts(parts) => {
+                        let max = parts.max_bytes();
+                        let event = parts.encode().unwrap().0;
+                        assert!(event.len() <= max, "{} > {max} for {selection:?}", event.len());
+                        event
+                    }
                 };
+                let event = event.share(&UnsentBytes::unlimited()).unwrap();
                 let longest = event.split(|byte| *byte == b'\n').map(<[u8]>::len).max();
                 assert!(longest < Some(32_768), "{longest:?} in {selection:?}");
             }

@@ -8,7 +8,9 @@
 //!
 //! Invariant: a patch waits for no other event. Nothing is encoded under the lock of the state.
 //! Large events, such as whole windows, are encoded one after the other on a thread of their own,
-//! so that they take at most one core, and no time of the threads that serve clients.
+//! so that they take at most one core, and no time of the threads that serve clients. A large event
+//! has room in the budget of unsent bytes before it is encoded, and keeps it until its last
+//! subscriber has received it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -17,12 +19,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::{ApplyError, Changes, Frame, Statistics, Topic, TopicFrame, Version};
 use parking_lot::RwLock;
+use service_kit::unsent::{Reservation, UnsentBytes};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::deliveries::Deliveries;
-use crate::encoder::{Events, Found};
+use crate::encoder::{EventParts, Events, Found};
 use crate::liveness::{Audience, Beat, Liveness};
 use crate::selection::Selection;
 use crate::settings::HubSettings;
@@ -48,6 +51,17 @@ pub(crate) struct Announcement {
 pub(crate) struct Drain {
     pub(crate) begun: Instant,
     pub(crate) spread: Duration,
+}
+
+/// What a subscriber gets.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// An event, and the version that it reaches.
+    Event(Bytes, Version),
+    /// It has the published version.
+    Nothing,
+    /// A large event, which must wait: see [`Hub::later_event`].
+    Later,
 }
 
 /// The state of all topics, and its subscribers.
@@ -229,27 +243,58 @@ impl Hub {
         Some(selection.topics().iter().map(window).collect())
     }
 
-    /// The event that brings a subscriber from version `from` to the published one, with the
-    /// version that it reaches. `None` if there is nothing to send.
-    pub(crate) async fn event(
+    /// What brings a subscriber from version `from` to the published one.
+    pub(crate) fn event(
         &self,
         selection: &Selection,
         from: Option<Version>,
+        budget: &UnsentBytes,
+    ) -> Next {
+        let event = match self.find(selection, from) {
+            None => return Next::Nothing,
+            Some(Found::Event(event, version)) => event.share(budget).map(|event| (event, version)),
+            Some(Found::Parts(parts)) if parts.buckets() <= SMALL_BUCKETS => {
+                let reserved = budget.reserve(parts.max_bytes());
+                reserved.and_then(|reservation| encode(parts, reservation))
+            }
+            Some(Found::Parts(_)) => None,
+        };
+        event.map_or(Next::Later, |(event, version)| Next::Event(event, version))
+    }
+
+    /// As [`Hub::event`], for [`Next::Later`]: waits for room in the budget, and then for the turn
+    /// of this event. `None` if there is nothing to send any more.
+    ///
+    /// Meanwhile it holds no part of the state. At its turn, there may be a newer version, or
+    /// another subscriber has had the event encoded.
+    pub(crate) async fn later_event(
+        self: Arc<Self>,
+        selection: Selection,
+        from: Option<Version>,
+        budget: UnsentBytes,
     ) -> Option<(Bytes, Version)> {
-        match self.find(selection, from)? {
-            Found::Event(event, version) => return Some((event, version)),
-            Found::Parts(parts) if parts.buckets() <= SMALL_BUCKETS => return parts.encode(),
-            // Copied again when it is this event's turn: then there may be a newer version, or
-            // another subscriber has had the event encoded.
-            Found::Parts(_) => {}
-        }
-        // The semaphore is never closed.
-        let _turn = self.large_events.acquire().await.ok()?;
-        match self.find(selection, from)? {
-            Found::Event(event, version) => Some((event, version)),
-            Found::Parts(parts) => {
-                // Fails only when the runtime ends.
-                tokio::task::spawn_blocking(|| parts.encode()).await.ok()?
+        loop {
+            let bytes = match self.find(&selection, from)? {
+                Found::Event(event, version) => match event.share(&budget) {
+                    Some(event) => return Some((event, version)),
+                    None => event.len(),
+                },
+                Found::Parts(parts) => parts.max_bytes(),
+            };
+            // Rounded up, because changes grow while they wait. It waits again only if they have
+            // doubled, and so a few times at most.
+            let room = budget.wait(bytes.next_power_of_two()).await;
+            // Nothing waits for room while it has the turn. The semaphore is never closed.
+            let _turn = self.large_events.acquire().await.ok()?;
+            match self.find(&selection, from)? {
+                Found::Event(event, version) if room.fits(event.len()) => {
+                    return Some((event.share_within(room), version));
+                }
+                Found::Parts(parts) if room.fits(parts.max_bytes()) => {
+                    // Fails only when the runtime ends.
+                    return tokio::task::spawn_blocking(|| encode(parts, room)).await.ok()?;
+                }
+                Found::Event(..) | Found::Parts(_) => {}
             }
         }
     }
@@ -347,6 +392,11 @@ impl Hub {
     }
 }
 
+fn encode(parts: EventParts, room: Reservation) -> Option<(Bytes, Version)> {
+    let (event, version) = parts.encode()?;
+    Some((event.share_within(room), version))
+}
+
 /// Runs for as long as the hub exists and is not closed.
 async fn send_heartbeats(hub: Weak<Hub>, audience: Audience, closed: CancellationToken) {
     let interval = match (hub.upgrade(), audience) {
@@ -398,7 +448,11 @@ mod tests {
         let first = hub.advance(&changes(0..3_000)).unwrap();
         let seconds: Topic = "transfers/second".parse().unwrap();
         let follow = |selection: Selection| {
-            Box::pin(stream_response(&hub, selection, None, None).unwrap().into_body())
+            Box::pin(
+                stream_response(&hub, UnsentBytes::unlimited(), selection, None, None)
+                    .unwrap()
+                    .into_body(),
+            )
         };
         let small = NonZeroUsize::new(10).unwrap();
         let mut clients = Vec::new();

@@ -10,13 +10,14 @@ use domain::Version;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use russe::{Event, Message};
+use service_kit::unsent::UnsentBytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::encoder::encode_event;
 use crate::event_id::EventId;
-use crate::hub::{Announcement, Drain, Hub};
+use crate::hub::{Announcement, Drain, Hub, Next};
 use crate::selection::{Payload, Selection};
 
 /// The minimum time between two whole windows on a stream. Each costs as much as a whole snapshot
@@ -41,10 +42,13 @@ pub enum StreamError {
 /// A client can ask for a shorter `heartbeat`, to notice sooner when the stream falls silent. It is
 /// rounded down to a multiple of the heartbeat for gateways, so no client needs a timer of its own.
 ///
+/// Large events reserve room in `budget`. If there is none, the stream waits for it.
+///
 /// # Errors
 /// [`StreamError`] if the hub accepts no more subscribers.
 pub fn stream_response(
     hub: &Arc<Hub>,
+    budget: UnsentBytes,
     selection: Selection,
     last_event_id: Option<EventId>,
     heartbeat: Option<Duration>,
@@ -53,7 +57,7 @@ pub fn stream_response(
         let beat = hub.settings.internal_heartbeat.get().as_millis();
         u64::try_from(heartbeat.as_millis() / beat).unwrap_or(u64::MAX).max(1)
     };
-    respond(hub, selection, last_event_id, heartbeat.map_or(u64::MAX, beats))
+    respond(hub, budget, selection, last_event_id, heartbeat.map_or(u64::MAX, beats))
 }
 
 /// Streams all topics to another gateway, with heartbeats short enough to notice a frozen upstream.
@@ -64,11 +68,12 @@ pub fn internal_stream_response(
     hub: &Arc<Hub>,
     last_event_id: Option<EventId>,
 ) -> Result<HttpResponse, StreamError> {
-    respond(hub, Selection::all(), last_event_id, 1)
+    respond(hub, UnsentBytes::unlimited(), Selection::all(), last_event_id, 1)
 }
 
 fn respond(
     hub: &Arc<Hub>,
+    budget: UnsentBytes,
     selection: Selection,
     last_event_id: Option<EventId>,
     beats: u64,
@@ -86,6 +91,7 @@ fn respond(
         drain_position: rand::random(),
         beats,
         place,
+        budget,
         version: last_event_id.and_then(|id| id.version_of(&selection)),
         selection,
         seen_version: None,
@@ -114,6 +120,7 @@ impl Drop for Place {
 
 struct Subscriber {
     place: Place,
+    budget: UnsentBytes,
     announcements: watch::Receiver<Announcement>,
     draining: watch::Receiver<Option<Drain>>,
     /// When this stream ends while the hub drains: from 0, the beginning of the drain, to 1, its
@@ -168,7 +175,15 @@ impl Subscriber {
             let skips_frame = is_paced || (status_due && self.sent_frame_last);
             if !skips_frame {
                 let seen_version = self.seen_version.replace(announced.version);
-                let event = self.place.0.event(&self.selection, self.version).await;
+                let hub = &self.place.0;
+                let event = match hub.event(&self.selection, self.version, &self.budget) {
+                    Next::Event(event, version) => Some((event, version)),
+                    Next::Nothing => None,
+                    Next::Later => {
+                        let (hub, selection) = (Arc::clone(hub), self.selection.clone());
+                        hub.later_event(selection, self.version, self.budget.clone()).await
+                    }
+                };
                 if let Some((event, version)) = event {
                     self.version = Some(version);
                     self.sent_frame_last = true;
@@ -292,7 +307,11 @@ mod tests {
         hub.start(Statistics::new(Version { nonce: Nonce::new(1), tick: 0 }));
         let topic: Topic = "transfers/year".parse().unwrap();
         let selection = Selection::one(topic).with_payload(Payload::Full);
-        let mut body = pin!(stream_response(&hub, selection, None, None).unwrap().into_body());
+        let mut body = pin!(
+            stream_response(&hub, UnsentBytes::unlimited(), selection, None, None)
+                .unwrap()
+                .into_body()
+        );
         let started = Instant::now();
         let publish = async {
             for _ in 0..100 {

@@ -14,10 +14,11 @@ use crate::support::{Client, Publisher, all_topics};
 /// Long enough for the head of a request to arrive before it, also on a busy machine.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The resident memory of a process, in bytes.
-fn resident(process_id: u32) -> usize {
+/// A figure of the memory of a process, in bytes: `VmRSS:` is the resident memory now, and `VmHWM:`
+/// the most that it ever was.
+pub(crate) fn memory(process_id: u32, name: &str) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{process_id}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1_024
 }
 
@@ -79,9 +80,9 @@ async fn a_stalled_client_costs_constant_memory() {
     // Each version is about ten kilobytes, so the sockets are full by now, and the write is
     // blocked.
     publish(&publisher, &mut reader, 50..500).await;
-    let before = resident(process_id);
+    let before = memory(process_id, "VmRSS:");
     publish(&publisher, &mut reader, 500..1_500).await;
-    let grown = resident(process_id).saturating_sub(before);
+    let grown = memory(process_id, "VmRSS:").saturating_sub(before);
     // A queue of these 1,000 versions would take more than 10 MB.
     assert!(grown < 5_000_000, "1,000 versions for a client that does not read took {grown} bytes");
 

@@ -1,10 +1,13 @@
 //! Clients that request large answers and do not read them.
 
-use domain::Metric;
+use std::time::Duration;
+
+use domain::{BucketTime, Changes, Metric};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
 use crate::process::GatewayProcess;
+use crate::stalled::memory;
 use crate::support::{Client, DEADLINE, Publisher, all_topics, json};
 
 /// The largest page: about 470 kB.
@@ -62,6 +65,52 @@ async fn large_answers_that_are_not_read_share_one_budget() {
     assert_eq!(page["buckets"].as_array().unwrap().len(), 10_000);
 }
 
+/// Each stream selects something else, so no two share an event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_events_that_are_not_read_share_the_same_budget() {
+    let publisher = Publisher::start(1);
+    let variables =
+        [("NEWCYCLE__HTTP__MAX_UNSENT_BYTES", BUDGET), ("NEWCYCLE__HTTP__ANSWER_TIMEOUT", "300ms")];
+    let gateway = GatewayProcess::start(&publisher.url, &variables).await;
+    let process_id = gateway.process.process_id().unwrap();
+    let mut follower = Client::connect(&gateway.url(&all_topics()), None).await;
+    let seconds = (1_700_000_000..1_700_003_600).map(|second| second * 1_000);
+    let times = seconds.map(|time| BucketTime::from_unix_milliseconds(time).unwrap());
+    let counts =
+        times.flat_map(|time| [(Metric::Transfers, time, 1), (Metric::ItemCreation, time, 1)]);
+    let version = publisher.hub.advance(&Changes::from_iter(counts)).unwrap();
+    follower.until(version).await;
+
+    // All windows are about 450 kB.
+    let before = memory(process_id, "VmHWM:");
+    let mut unread = Vec::new();
+    for client in 0..50 {
+        let path = format!("{}&last={}", all_topics(), 3_500 + client);
+        let (stream, status) = gateway.stall(&path, "").await;
+        assert_eq!(status, 200);
+        unread.push(stream);
+    }
+    // Those that have no room wait for it. Those that have it and do not read are cut off.
+    let mut most = 0.0_f64;
+    let cut_off = async {
+        while gateway.metric("gateway_stream_subscribers").await > 1.0 {
+            most = most.max(gateway.metric(METRIC).await);
+            // Patches of a moderate size go on meanwhile.
+            follower.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, cut_off).await.expect("all other streams must be cut off");
+    assert!((1_000_000.0..=BUDGET.parse().unwrap()).contains(&most), "{most} bytes reserved");
+    let grown = memory(process_id, "VmHWM:") - before;
+    assert!(grown < 12_000_000, "{grown} bytes for 50 clients that do not read");
+
+    until_the_budget_is_free(&gateway).await;
+    let mut reader = Client::connect(&gateway.url(&all_topics()), None).await;
+    reader.until_status().await;
+    assert!(reader.state.is_some());
+    drop(unread);
+}
+
 /// It never stops reading, so no timeout of the connection applies to it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_reads_a_large_answer_too_slowly_is_cut_off() {
@@ -72,7 +121,7 @@ async fn a_client_that_reads_a_large_answer_too_slowly_is_cut_off() {
     assert_eq!(status, 200);
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let read = async {
-        let mut between_bytes = tokio::time::interval(std::time::Duration::from_millis(20));
+        let mut between_bytes = tokio::time::interval(Duration::from_millis(20));
         while stopped.is_empty() {
             between_bytes.tick().await;
             // After the connection was closed, the rest of what was sent can still be read.
