@@ -6,7 +6,8 @@
 //!
 //! Invariant: answers and events that wait for clients of a public port take at most the budget
 //! together, or there is only one of them. Those of at most [`PIECE_BYTES`] are apart from it,
-//! because a connection has only one.
+//! because a connection has only one. So are answers to writes: what was written must not be
+//! reported as failed. Their services bound them.
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -14,6 +15,7 @@ use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpRequest};
 use bytes::Bytes;
@@ -219,8 +221,8 @@ impl MessageBody for ReservedBody {
     }
 }
 
-/// Middleware for [`actix_web::middleware::from_fn`]: replaces an answer that does not fit into the
-/// budget by 503. The application's data contains [`UnsentBytes`] on a public port, and none on an
+/// Middleware for [`actix_web::middleware::from_fn`]: replaces an answer to GET that does not fit
+/// into the budget by 503. The application's data contains [`UnsentBytes`] on a public port, and none on an
 /// internal one: only our own services and operators' tools use that, and metrics must be available
 /// while the budget is used up.
 ///
@@ -233,6 +235,8 @@ pub(crate) async fn limit(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let budget = UnsentBytes::of(request.request());
+    // HEAD came as GET.
+    let is_read = *request.method() == Method::GET;
     let answer = next.call(request).await?.map_into_boxed_body();
     let BodySize::Sized(size) = answer.response().body().size() else { return Ok(answer) };
     let size = usize::try_from(size).unwrap_or(usize::MAX);
@@ -240,6 +244,8 @@ pub(crate) async fn limit(
         Some(reservation) => {
             Ok(answer.map_body(|_, body| ReservedBody { body, _reservation: reservation }.boxed()))
         }
+        // The client would repeat what was done.
+        None if !is_read => Ok(answer),
         None => {
             let detail = "Too many answers wait for clients that read slowly; try again later.";
             Ok(answer.into_response(Problem::unavailable(detail).response()))

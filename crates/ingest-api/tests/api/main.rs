@@ -12,3 +12,4 @@ mod refusals;
 mod rows;
 mod slow_uploads;
 mod support;
+mod unread;

@@ -23,7 +23,7 @@ const CLIENTS: usize = 24;
 
 /// Gives the first user `items` items, in several transfers each, and then all of them to the
 /// second user, except those whose number is a multiple of `kept`. Returns the users.
-async fn create_history(api: &Api, items: u32, kept: u32) -> (String, String) {
+pub(crate) async fn create_history(api: &Api, items: u32, kept: u32) -> (String, String) {
     let (base_item, first, _) = api.parents().await;
     let second = api.post("/users", &json!({})).await.body["id"].as_str().unwrap().to_owned();
     let insert = format!(
