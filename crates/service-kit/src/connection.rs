@@ -61,8 +61,8 @@ impl Drop for RequestGuard {
 
 /// The body of an answer, in pieces. The request ends with it.
 ///
-/// A large answer takes memory, and so does a large part of a stream. So the client must receive
-/// each within a time limit.
+/// A large answer takes memory, and so does a part of a stream, or what the stream has made ready
+/// behind it. So the client must receive each within a time limit.
 pub(crate) struct CountedBody {
     content: Content,
     /// The unsent rest of the current part.
@@ -79,7 +79,7 @@ enum Content {
 
 impl CountedBody {
     /// The body of an answer to GET; or to HEAD, which gets only its size. `timeout` is how long the
-    /// client may take to receive a large answer, or a large part of a stream.
+    /// client may take to receive a large answer, or a part of a stream.
     pub(crate) fn new(
         body: BoxBody,
         omitted: bool,
@@ -89,10 +89,11 @@ impl CountedBody {
         let content = if omitted { Content::Omitted(body.size()) } else { Content::Whole(body) };
         let body = Self { content, rest: Bytes::new(), request, timeout };
         if matches!(body.content, Content::Whole(_)) && !body.is_stream() {
-            body.limit_time(match body.size() {
-                BodySize::Sized(size) => usize::try_from(size).unwrap_or(usize::MAX),
-                BodySize::None | BodySize::Stream => 0,
-            });
+            let is_large = match body.size() {
+                BodySize::Sized(size) => usize::try_from(size).is_ok_and(|size| size > PIECE_BYTES),
+                BodySize::None | BodySize::Stream => false,
+            };
+            body.limit_time(is_large);
         }
         body
     }
@@ -101,11 +102,10 @@ impl CountedBody {
         matches!(self.size(), BodySize::Stream)
     }
 
-    /// Limits the time in which the client must receive the next `bytes`, if they are many.
-    fn limit_time(&self, bytes: usize) {
+    /// Begins the time limit of what is sent next, or ends the current one.
+    fn limit_time(&self, is_limited: bool) {
         if let Some(request) = &self.request {
-            let is_large = bytes > PIECE_BYTES;
-            request.set_deadline(is_large.then(|| Instant::now() + self.timeout));
+            request.set_deadline(is_limited.then(|| Instant::now() + self.timeout));
         }
     }
 }
@@ -127,13 +127,13 @@ impl MessageBody for CountedBody {
         let body = self.get_mut();
         if body.rest.is_empty() {
             if body.is_stream() {
-                body.limit_time(0);
+                body.limit_time(false);
             }
             let Content::Whole(whole) = &mut body.content else { return Poll::Ready(None) };
             match ready!(whole.as_pin_mut().poll_next(context)) {
                 Some(Ok(part)) => {
                     if body.is_stream() {
-                        body.limit_time(part.len());
+                        body.limit_time(true);
                     }
                     body.rest = part;
                 }
@@ -202,7 +202,6 @@ impl Connection {
     /// cannot make progress, so it calls this at the end of each request, and the timer wakes it
     /// here.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        self.check_deadline(context)?;
         let counts = &self.requests.0;
         if counts.active.get() > 0 {
             return Ok(());
@@ -218,8 +217,8 @@ impl Connection {
         }
     }
 
-    /// Fails if the client takes too long to receive a large answer, or a large part of a stream.
-    /// This is checked at each write, because nothing is flushed while the client does not read.
+    /// Fails if the client takes too long to receive a large answer, or a part of a stream. This is
+    /// checked when a write must wait, because nothing is flushed while the client does not read.
     /// The timer has no other use meanwhile: a connection with a request is not idle.
     fn check_deadline(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let Some(deadline) = self.requests.0.deadline.get() else { return Ok(()) };
@@ -260,8 +259,11 @@ impl AsyncWrite for Connection {
         // A client that still receives its answer is not idle, even if its request has ended. So
         // whether the connection is idle is checked when everything is sent.
         let connection = self.get_mut();
-        connection.check_deadline(context)?;
-        Pin::new(&mut connection.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut connection.stream).poll_write(context, bytes);
+        if written.is_pending() {
+            connection.check_deadline(context)?;
+        }
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

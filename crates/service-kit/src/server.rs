@@ -50,8 +50,7 @@ pub struct Bounds {
     pub head: Duration,
     /// How long a client may accept none of the data sent to it (Linux only).
     pub unread: Duration,
-    /// How long a client may take to receive an answer of more than 16 KiB, or such a part of a
-    /// stream.
+    /// How long a client may take to receive an answer of more than 16 KiB, or a part of a stream.
     pub answer: Duration,
     /// How many unsent bytes the operating system buffers (Linux only); `None` leaves that to the
     /// system.

@@ -428,7 +428,7 @@ mod tests {
 
     use super::*;
     use crate::selection::Payload;
-    use crate::subscriber::stream_response;
+    use crate::subscriber::{internal_stream_response, stream_response};
 
     /// The next event of a stream.
     async fn next(body: &mut Pin<Box<BoxBody>>) -> String {
@@ -483,8 +483,42 @@ mod tests {
         assert_eq!(parts.encode().unwrap().1, first);
         drop(turn);
         // It waited, and so it gets the newest state.
-        let event = next(&mut whole).await;
+        let mut event = next(&mut whole).await;
+        while event.contains("event: status") {
+            event = next(&mut whole).await;
+        }
         assert!(event.contains(&second.to_string()), "{event}");
         assert!(event.contains("\"time\":\"1970-01-01T00:50:00Z\""), "{event}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_waits_for_its_turn_gets_statuses_and_can_end() {
+        let hub = Hub::new(HubSettings::default());
+        hub.start(Statistics::new(Version { nonce: Nonce::new(1), tick: 0 }));
+        hub.advance(&changes(0..3_000)).unwrap();
+        tokio::time::sleep(hub.settings.pace).await;
+        let follow = || Box::pin(internal_stream_response(&hub, None).unwrap().into_body());
+        let turn = hub.large_events.acquire().await.unwrap();
+        let [mut first, mut second, mut third] = [follow(), follow(), follow()];
+        for client in [&mut first, &mut second, &mut third] {
+            assert!(next(client).await.starts_with("retry: "));
+            // The clock moves on only when everything waits.
+            assert!(next(client).await.contains("event: status"));
+        }
+        drop(turn);
+        // The second one does not read meanwhile, but had its turn before.
+        for client in [&mut first, &mut third] {
+            while !next(client).await.contains("event: snapshot") {}
+        }
+        let _turn = hub.large_events.acquire().await.unwrap();
+        // This version has not been encoded yet.
+        hub.advance(&changes(3_000..6_000)).unwrap();
+        tokio::time::sleep(hub.settings.pace).await;
+        let mut late = follow();
+        assert!(next(&mut late).await.starts_with("retry: "));
+        assert!(next(&mut late).await.contains("event: status"));
+        hub.close();
+        let end = poll_fn(|context| late.as_mut().poll_next(context)).await;
+        assert!(end.is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! The life of one subscriber.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use service_kit::unsent::UnsentBytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::encoder::encode_event;
 use crate::event_id::EventId;
@@ -99,6 +101,7 @@ fn respond(
         sent_status: None,
         sent_frame_last: false,
         opened: false,
+        waiting: None,
     };
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
@@ -140,6 +143,30 @@ struct Subscriber {
     /// Whether the last event was a frame.
     sent_frame_last: bool,
     opened: bool,
+    waiting: Option<Waiting>,
+}
+
+/// The next event of a subscriber, while it waits for its turn.
+struct Waiting {
+    /// A task, so that its turn ends even if the client does not read, and is not lost when a
+    /// status is sent meanwhile.
+    event: AbortOnDropHandle<Option<(Bytes, Version)>>,
+    /// The announcement for which the event was requested.
+    since: Announcement,
+    /// The versions that the event skips.
+    skipped: u64,
+}
+
+impl Waiting {
+    /// `None` if there is nothing to send any more.
+    async fn event(waiting: &mut Option<Self>) -> Option<(Bytes, Version, u64)> {
+        let Some(Self { event, skipped, .. }) = waiting else { return pending().await };
+        // Fails only when the runtime ends.
+        let event = event.await.ok().flatten();
+        let event = event.map(|(event, version)| (event, version, *skipped));
+        *waiting = None;
+        event
+    }
 }
 
 impl Subscriber {
@@ -152,7 +179,8 @@ impl Subscriber {
     }
 
     /// The next event. Called when the client is ready for it, and not before: all changes until
-    /// then are conflated into one frame.
+    /// then are conflated into one frame. While a large event waits for its turn, statuses are sent,
+    /// and the stream can end.
     async fn next(&mut self) -> Option<Bytes> {
         if !self.opened {
             self.opened = true;
@@ -165,7 +193,9 @@ impl Subscriber {
             // Marked as seen before the state is read, so that a later announcement wakes this loop
             // again.
             let announced = *self.announcements.borrow_and_update();
-            let status_due = self.sent_status.is_none_or(|sent| {
+            // The first event comes before the first status, unless it takes longer than a heartbeat.
+            let last_status = self.sent_status.or(self.waiting.as_ref().map(|event| event.since));
+            let status_due = last_status.is_none_or(|sent| {
                 announced.status != sent.status
                     || announced.internal_status - sent.internal_status >= self.beats
             });
@@ -173,27 +203,24 @@ impl Subscriber {
             // first, it would never get the status. So a status that is due follows each frame.
             let is_paced = Instant::now() < self.next_frame;
             let skips_frame = is_paced || (status_due && self.sent_frame_last);
-            if !skips_frame {
+            if self.waiting.is_none() && !skips_frame {
                 let seen_version = self.seen_version.replace(announced.version);
+                let skipped =
+                    seen_version.map_or(0, |seen| announced.version.saturating_sub(seen + 1));
                 let hub = &self.place.0;
-                let event = match hub.event(&self.selection, self.version, &self.budget) {
-                    Next::Event(event, version) => Some((event, version)),
-                    Next::Nothing => None,
+                match hub.event(&self.selection, self.version, &self.budget) {
+                    Next::Event(event, version) => return Some(self.sent(event, version, skipped)),
+                    Next::Nothing => {}
                     Next::Later => {
                         let (hub, selection) = (Arc::clone(hub), self.selection.clone());
-                        hub.later_event(selection, self.version, self.budget.clone()).await
+                        let event = hub.later_event(selection, self.version, self.budget.clone());
+                        self.waiting = Some(Waiting {
+                            event: AbortOnDropHandle::new(tokio::spawn(event)),
+                            since: announced,
+                            skipped,
+                        });
+                        continue;
                     }
-                };
-                if let Some((event, version)) = event {
-                    self.version = Some(version);
-                    self.sent_frame_last = true;
-                    if self.selection.payload() == Payload::Full {
-                        self.next_frame = Instant::now() + FULL_INTERVAL;
-                    }
-                    let skipped =
-                        seen_version.map_or(0, |seen| announced.version.saturating_sub(seen + 1));
-                    self.place.0.deliveries.count(skipped);
-                    return Some(event);
                 }
             }
             if status_due {
@@ -203,11 +230,27 @@ impl Subscriber {
             }
             let is_behind = is_paced && self.seen_version != Some(announced.version);
             tokio::select! {
+                event = Waiting::event(&mut self.waiting), if self.waiting.is_some() => {
+                    if let Some((event, version, skipped)) = event {
+                        return Some(self.sent(event, version, skipped));
+                    }
+                }
                 changed = self.announcements.changed() => changed.ok()?,
                 () = tokio::time::sleep_until(self.next_frame), if is_behind => {}
                 () = end_of_stream(&mut self.draining, self.drain_position, &self.place.0.closed) => return None,
             }
         }
+    }
+
+    /// Records that a frame is sent.
+    fn sent(&mut self, event: Bytes, version: Version, skipped: u64) -> Bytes {
+        self.version = Some(version);
+        self.sent_frame_last = true;
+        if self.selection.payload() == Payload::Full {
+            self.next_frame = Instant::now() + FULL_INTERVAL;
+        }
+        self.place.0.deliveries.count(skipped);
+        event
     }
 
     /// A random delay for the next attempt: clients that lose their server together must not all
