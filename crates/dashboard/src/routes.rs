@@ -2,19 +2,21 @@
 
 use actix_web::http::Method;
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETag, EntityTag, HeaderName, IfNoneMatch,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, AcceptEncoding, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
+    CONTENT_TYPE, ETag, Encoding, EntityTag, Header as _, HeaderName, IfNoneMatch, REFERRER_POLICY,
+    VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::web::{self, Data, Header};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
 use service_kit::host::RequestedHost;
 use service_kit::problem::{Problem, method_not_allowed, not_found};
+use service_kit::unsent::ExistingBytes;
 
-use crate::assets::{self, PAGE};
+use crate::assets::{Assets, PAGE};
 use crate::settings::ServicesSettings;
 
-/// Adds the routes. The application's data must contain [`ServicesSettings`].
+/// Adds the routes. The application's data must contain [`ServicesSettings`] and [`Assets`].
 pub fn configure(routes: &mut web::ServiceConfig) {
     let resource = |path: &str, route| {
         web::resource(path.to_owned())
@@ -61,15 +63,18 @@ async fn file(
     path: web::Path<String>,
     cached: Option<Header<IfNoneMatch>>,
     settings: Data<ServicesSettings>,
+    assets: Data<Assets>,
 ) -> HttpResponse {
     let path = if path.is_empty() { PAGE } else { path.as_str() };
-    let Some(asset) = assets::find(path) else {
+    let Some(asset) = assets.find(path) else {
         if path == PAGE {
             return not_built();
         }
         return not_found(request).await;
     };
-    let tag = EntityTag::new_strong(asset.tag);
+    let gzip = asset.gzip.as_ref().filter(|_| accepts_gzip(&request));
+    let content = gzip.unwrap_or(&asset.plain);
+    let tag = EntityTag::new_strong(content.tag.clone());
     let unchanged = cached.is_some_and(|Header(cached)| match cached {
         IfNoneMatch::Any => true,
         IfNoneMatch::Items(tags) => tags.iter().any(|cached| cached.weak_eq(&tag)),
@@ -80,6 +85,7 @@ async fn file(
     answer
         .insert_header((CACHE_CONTROL, cache_control))
         .insert_header(ETag(tag))
+        .insert_header((VARY, ACCEPT_ENCODING.as_str()))
         .insert_header((CONTENT_TYPE, asset.media_type))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .insert_header((REFERRER_POLICY, "no-referrer"))
@@ -88,7 +94,20 @@ async fn file(
             CONTENT_SECURITY_POLICY,
             policy(&Addresses::from_request(&request, &settings)),
         ));
-    if unchanged { answer.finish() } else { answer.body(asset.content.into_owned()) }
+    if unchanged {
+        return answer.finish();
+    }
+    if gzip.is_some() {
+        answer.insert_header((CONTENT_ENCODING, "gzip"));
+    }
+    answer.extensions_mut().insert(ExistingBytes);
+    answer.body(content.bytes.clone())
+}
+
+fn accepts_gzip(request: &HttpRequest) -> bool {
+    let supported = [Encoding::gzip(), Encoding::identity()];
+    AcceptEncoding::parse(request)
+        .is_ok_and(|accepted| accepted.negotiate(supported.iter()) == Some(Encoding::gzip()))
 }
 
 /// What the page may load: its own files, and everything of the services. A path that ends in a

@@ -1,13 +1,13 @@
 //! Puts the service together.
 
-use actix_web::middleware::Compress;
 use actix_web::web;
 use service_kit::health::Readiness;
 use service_kit::service::{About, Application, ServiceBuilder};
 use tokio_util::sync::CancellationToken;
 
+use crate::assets::Assets;
+use crate::routes;
 use crate::settings::Settings;
-use crate::{assets, routes};
 
 /// What `/version` answers.
 pub const ABOUT: About =
@@ -20,18 +20,19 @@ pub const ABOUT: About =
 pub fn build(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<Application> {
     let mut builder = ServiceBuilder::new(ABOUT, settings.http.drain_timeout, shutdown)?;
     let services = web::Data::new(settings.services);
+    let assets = web::Data::new(Assets::load());
+    let readiness = readiness(assets.clone());
     let no_cors = || None;
     builder.serve_public(&settings.http, settings.http.bounds(), no_cors, move |all| {
-        let compressed = web::scope("").wrap(Compress::default()).configure(routes::configure);
-        all.app_data(services.clone()).service(compressed);
+        all.app_data(services.clone()).app_data(assets.clone()).configure(routes::configure);
     })?;
-    Ok(builder.serve_internal(&settings.internal, readiness(), || (), |_| ())?)
+    Ok(builder.serve_internal(&settings.internal, readiness, || (), |_| ())?)
 }
 
 /// Ready if there is a page to serve.
-fn readiness() -> Readiness {
-    Readiness::new(|| {
-        let reasons = if assets::are_built() {
+fn readiness(assets: web::Data<Assets>) -> Readiness {
+    Readiness::new(move || {
+        let reasons = if assets.are_built() {
             Vec::new()
         } else {
             vec!["the page was not built before this program".to_owned()]

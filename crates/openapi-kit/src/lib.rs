@@ -4,9 +4,11 @@
 //! Invariant: an [`Endpoint`] both answers a path and describes it, so every served path is
 //! described, and every described path is served. `/docs` loads nothing from another host.
 
+use std::borrow::Cow;
+
 use actix_web::http::Method;
 use actix_web::http::header::LOCATION;
-use actix_web::{FromRequest, Handler, HttpResponse, Resource, Responder, web};
+use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, web};
 use bytes::Bytes;
 use utoipa::ToSchema;
 use utoipa::openapi::header::{Header, HeaderBuilder};
@@ -19,10 +21,11 @@ use utoipa::openapi::{
     Content, InfoBuilder, License, ObjectBuilder, OpenApi, OpenApiBuilder, OpenApiVersion, Ref,
     RefOr, Required, Response, ResponseBuilder, Schema, SchemaFormat, Type,
 };
-use utoipa_swagger_ui::{Config, SwaggerUi};
+use utoipa_swagger_ui::Config;
 
 use service_kit::observe::REQUEST_ID_BYTES;
 use service_kit::problem;
+use service_kit::unsent::ExistingBytes;
 
 /// The path of the description.
 pub const DESCRIPTION_PATH: &str = "/openapi.json";
@@ -159,8 +162,9 @@ pub fn routes(
     Ok(move |routes: &mut web::ServiceConfig| {
         let json = json.clone();
         let answer = move || {
-            let answer = HttpResponse::Ok().content_type(mime::APPLICATION_JSON).body(json.clone());
-            std::future::ready(answer)
+            let mut answer = HttpResponse::Ok();
+            answer.content_type(mime::APPLICATION_JSON).extensions_mut().insert(ExistingBytes);
+            std::future::ready(answer.body(json.clone()))
         };
         let get = web::get().to(answer);
         let description = web::resource(DESCRIPTION_PATH)
@@ -176,8 +180,34 @@ pub fn routes(
         routes
             .service(description)
             .route("/docs", web::get().to(slash))
-            .service(SwaggerUi::new("/docs/{_:.*}").config(config));
+            .app_data(web::Data::new(config))
+            .route("/docs/{path:.*}", web::get().to(page));
     })
+}
+
+/// A file of the pages. The crate's own handler would copy it for each request.
+async fn page(
+    request: HttpRequest,
+    path: web::Path<String>,
+    config: web::Data<Config<'static>>,
+) -> HttpResponse {
+    let file = match utoipa_swagger_ui::serve(&path, config.into_inner()) {
+        Ok(Some(file)) => file,
+        Ok(None) => return problem::not_found(request).await,
+        Err(error) => {
+            tracing::error!(error.message = %error, "a page of the description cannot be shown");
+            return HttpResponse::InternalServerError().finish();
+        }
+    };
+    let mut answer = HttpResponse::Ok();
+    answer.content_type(file.content_type);
+    match file.bytes {
+        Cow::Borrowed(existing) => {
+            answer.extensions_mut().insert(ExistingBytes);
+            answer.body(Bytes::from_static(existing))
+        }
+        Cow::Owned(made) => answer.body(made),
+    }
 }
 
 /// A parameter; it is optional unless it is part of the path.

@@ -6,8 +6,8 @@
 //!
 //! Invariant: answers and events that wait for clients of a public port take at most the budget
 //! together, or there is only one of them. Those of at most [`PIECE_BYTES`] are apart from it,
-//! because a connection has only one. So are answers to writes: what was written must not be
-//! reported as failed. Their services bound them.
+//! because a connection has only one. So are bytes that exist anyway ([`ExistingBytes`]), and
+//! answers to writes: what was written must not be reported as failed. Their services bound them.
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -200,6 +200,11 @@ impl AsRef<[u8]> for HeldBytes {
     }
 }
 
+/// Marks an answer, in its extensions, whose bytes exist as long as the process does. It takes no
+/// memory, however many clients do not read it.
+#[derive(Debug, Clone, Copy)]
+pub struct ExistingBytes;
+
 /// A body that has its part of the budget until it is sent or given up.
 struct ReservedBody {
     body: BoxBody,
@@ -239,6 +244,9 @@ pub(crate) async fn limit(
     let is_read = *request.method() == Method::GET;
     let answer = next.call(request).await?.map_into_boxed_body();
     let BodySize::Sized(size) = answer.response().body().size() else { return Ok(answer) };
+    if answer.response().extensions().contains::<ExistingBytes>() {
+        return Ok(answer);
+    }
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     match budget.reserve(size) {
         Some(reservation) => {

@@ -9,6 +9,8 @@ use dashboard::startup;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use service_kit::settings::ProgramSettings as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A running service, which stops at the end of the test.
@@ -143,13 +145,12 @@ async fn the_page_is_revalidated_and_its_files_are_cached_forever() {
     assert_eq!(headers["cache-control"], "no-cache");
     assert_eq!(headers["content-encoding"], "gzip");
     let tag = headers["etag"].to_str().unwrap();
-    let (status, _, body) = dashboard.get("/", &[("if-none-match", tag)]).await;
+    let cached = [("accept-encoding", "gzip"), ("if-none-match", tag)];
+    let (status, _, body) = dashboard.get("/", &cached).await;
     assert_eq!((status, body.as_str()), (304, ""));
 
-    let (_, _, page) = dashboard.get("/", &[]).await;
-    let script =
-        page.split('"').find(|part| part.starts_with("/assets/") && part.ends_with(".js")).unwrap();
-    let (status, headers, _) = dashboard.get(script, &[]).await;
+    let script = script(&dashboard).await;
+    let (status, headers, _) = dashboard.get(&script, &[]).await;
     assert_eq!(status, 200);
     assert_eq!(headers["cache-control"], "public, max-age=31536000, immutable");
     assert_eq!(headers["content-type"], "text/javascript; charset=utf-8");
@@ -160,6 +161,53 @@ async fn the_page_is_revalidated_and_its_files_are_cached_forever() {
     assert_eq!(headers["content-type"], "application/problem+json");
     let ready = reqwest::get(format!("{}/readyz", dashboard.internal_url)).await.unwrap();
     assert_eq!(ready.status(), 200);
+}
+
+/// The name of the page's script.
+async fn script(dashboard: &Dashboard) -> String {
+    let (_, _, page) = dashboard.get("/", &[]).await;
+    let mut parts = page.split('"');
+    parts.find(|part| part.starts_with("/assets/") && part.ends_with(".js")).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn clients_that_do_not_read_the_script_take_no_memory_from_others() {
+    let dashboard = Dashboard::start(|settings| settings.http.max_unsent_bytes = 1);
+    let script = script(&dashboard).await;
+    let (_, _, plain) = dashboard.get(&script, &[]).await;
+    let mut stalled = Vec::new();
+    for encoding in ["gzip", "identity"].repeat(10) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(1).unwrap();
+        let address = dashboard.url.trim_start_matches("http://").parse().unwrap();
+        let mut client = socket.connect(address).await.unwrap();
+        let head = format!(
+            "GET {script} HTTP/1.1\r\nhost: localhost\r\naccept-encoding: {encoding}\r\n\r\n"
+        );
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        client.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+        stalled.push(client);
+    }
+    let url = format!("{}/metrics", dashboard.internal_url);
+    let metrics = reqwest::get(url).await.unwrap().text().await.unwrap();
+    assert!(metrics.lines().any(|line| line == "http_server_unsent_bytes 0"), "{metrics}");
+    for (accepted, encoding) in [
+        ("gzip, deflate, br, zstd", Some("gzip")),
+        ("br", None),
+        ("gzip;q=0", None),
+        ("identity, gzip;q=0.5", None),
+    ] {
+        let (status, headers, body) =
+            dashboard.get(&script, &[("accept-encoding", accepted)]).await;
+        assert_eq!((status, headers["vary"].as_bytes()), (200, &b"accept-encoding"[..]));
+        let used = headers.get("content-encoding").map(|value| value.to_str().unwrap());
+        assert_eq!(used, encoding, "{accepted}");
+        // Both have a length, so they are not compressed while they are sent.
+        let length: usize = headers["content-length"].to_str().unwrap().parse().unwrap();
+        assert_eq!((length == plain.len(), body == plain), (used.is_none(), used.is_none()));
+    }
 }
 
 /// Runs the program with these variables, which must make it fail, and returns what it reports.

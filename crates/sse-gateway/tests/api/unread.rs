@@ -56,6 +56,12 @@ async fn large_answers_that_are_not_read_share_one_budget() {
     follower.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
     let small = reqwest::get(gateway.url("/statistics/transfers/day?from=2026-11-03T00:00:00Z"));
     assert_eq!(small.await.unwrap().status(), 200);
+    // So do large files that the program has in any case.
+    for path in ["/openapi.json", "/docs/swagger-ui-bundle.js"] {
+        let file = reqwest::get(gateway.url(path)).await.unwrap();
+        assert_eq!(file.status(), 200, "{path}");
+        assert!(file.bytes().await.unwrap().len() > 16_384, "{path}");
+    }
 
     drop(unread);
     until_the_budget_is_free(&gateway).await;
