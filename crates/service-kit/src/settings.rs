@@ -234,15 +234,41 @@ impl Overrides {
     }
 }
 
-/// A text without the user names and passwords of its URLs, even if a URL is not valid: settings
-/// can be printed before they are parsed.
+/// The schemes of the URLs of settings.
+const SCHEMES: [&str; 4] = ["http", "https", "postgres", "postgresql"];
+
+/// A text without the user names and passwords of its URLs, which commas separate, even if a URL is
+/// not valid: settings can be printed before they are parsed.
 #[must_use]
 pub fn without_credentials(text: &str) -> String {
-    let redact = |part: &str| match part.rsplit_once('@') {
-        Some((_, rest)) => format!("<redacted>@{rest}"),
-        None => part.to_owned(),
-    };
-    text.split("://").map(redact).collect::<Vec<_>>().join("://")
+    let mut shown = String::new();
+    let mut url = text;
+    let mut searched = 0;
+    while let Some(found) = url[searched..].find("://") {
+        let scheme_end = searched + found;
+        searched = scheme_end + "://".len();
+        // A password can contain commas and `://`. So only a known scheme begins another URL.
+        if let Some((before, scheme)) = url[..scheme_end].rsplit_once(',')
+            && SCHEMES.iter().any(|known| known.eq_ignore_ascii_case(scheme.trim_start()))
+        {
+            shown.push_str(&redacted(before));
+            shown.push(',');
+            url = &url[before.len() + 1..];
+            searched -= before.len() + 1;
+        }
+    }
+    shown.push_str(&redacted(url));
+    shown
+}
+
+fn redacted(url: &str) -> String {
+    match url.rsplit_once('@') {
+        None => url.to_owned(),
+        Some((before, rest)) => match before.split_once("://") {
+            Some((scheme, _)) => format!("{scheme}://<redacted>@{rest}"),
+            None => format!("<redacted>@{rest}"),
+        },
+    }
 }
 
 fn parse(path: &Path, text: &str) -> Result<Table, SettingsError> {

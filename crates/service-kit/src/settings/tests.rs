@@ -202,6 +202,8 @@ fn the_credentials_of_urls_are_not_printed() {
         // Not valid, but the user may not notice before the settings are printed.
         ("http://user:sec@ret/sec,ret@a", "http://<redacted>@a"),
         ("user:secret@a", "<redacted>@a"),
+        ("http://user:s3://cret@host", "http://<redacted>@host"),
+        ("http://user:a,b://c@d, HTTPS://e:f://@g", "http://<redacted>@d, HTTPS://<redacted>@g"),
         ("http://a,http://b", "http://a,http://b"),
     ] {
         let printed = DEFAULTS.print_with(&with_variables([("PGHOST", text)])).unwrap();

@@ -99,6 +99,7 @@ fn the_credentials_of_an_upstream_are_not_shown() {
         "http://b:2,user:hunter2@a:1",
         "http://b:2,http://user:hun/ter2@a",
         "http://b,https://user:hunter2@a",
+        "http://b,http://user:hun://ter2@a",
     ] {
         let (code, refused) = run("run", bad);
         assert_eq!(code, Some(1), "{refused}");
