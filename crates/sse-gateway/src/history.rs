@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 use service_kit::client;
+use service_kit::failure::one_line;
 use service_kit::observe::REQUEST_ID;
 use statistics_stream::history::{HistoryPage, HistoryQuery, NOT_KEPT};
 use statistics_stream::{UpstreamAddress, UpstreamSettings};
@@ -29,8 +30,8 @@ pub struct HistoryClient {
 /// Why an upstream gave no page. The next one is tried.
 #[derive(Debug, thiserror::Error)]
 enum UpstreamError {
-    #[error("the upstream cannot be reached: {0}")]
-    Unreachable(reqwest::Error),
+    #[error("the upstream cannot be reached")]
+    Unreachable(#[source] reqwest::Error),
     #[error("the upstream answered {0}")]
     Refused(StatusCode),
     #[error("the response is longer than {0} bytes")]
@@ -94,7 +95,7 @@ impl HistoryClient {
                 {
                     Ok(Ok(page)) => return page,
                     Ok(Err(error)) => {
-                        tracing::warn!(upstream.address = %address, error = %error, "no history from this upstream");
+                        tracing::warn!(upstream.address = %address, error = %one_line(&error), "no history from this upstream");
                     }
                     Err(_) => {
                         tracing::warn!(

@@ -8,6 +8,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use reqwest::header::ACCEPT;
 use reqwest::{Client, StatusCode};
 use service_kit::client;
+use service_kit::failure::one_line;
 use service_kit::settings::NonZeroDuration;
 use tokio_util::codec::FramedRead;
 use tokio_util::io::StreamReader;
@@ -24,8 +25,8 @@ pub const PATH: &str = "/internal/v1/stream";
 /// Why an upstream was given up. The next address is tried.
 #[derive(Debug, thiserror::Error)]
 enum UpstreamError {
-    #[error("the upstream cannot be reached: {0}")]
-    Unreachable(reqwest::Error),
+    #[error("the upstream cannot be reached")]
+    Unreachable(#[source] reqwest::Error),
     #[error("the upstream answered {0}")]
     Refused(StatusCode),
     #[error(transparent)]
@@ -76,7 +77,7 @@ pub async fn follow(hub: Arc<Hub>, settings: UpstreamSettings) -> Result<(), req
         if position.last_event.elapsed() >= settings.read_timeout.get() {
             hub.mark_stale();
         }
-        tracing::warn!(upstream.address = %address, error = %error, "lost the upstream; trying the next address");
+        tracing::warn!(upstream.address = %address, error = %one_line(&error), "lost the upstream; trying the next address");
         if position.last_event > connected {
             wait = retry_delay;
         } else if index + 1 == settings.addresses.len() {

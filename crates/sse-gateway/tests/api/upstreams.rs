@@ -79,6 +79,25 @@ async fn an_upstream_is_followed_without_a_proxy_and_without_redirects() {
     assert!(!gateway.log().contains("hunter2"), "{}", gateway.log());
 }
 
+/// The reason is what the network reported, without the password.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_says_why_an_upstream_cannot_be_reached() {
+    let publisher = Publisher::start(1);
+    let addresses = format!("http://user:hunter2@127.0.0.1:1,{}", publisher.url);
+    let gateway = GatewayProcess::start(&addresses, &[]).await;
+    let history = "/statistics/transfers/day?from=2026-11-03T00:00:00Z";
+    assert_eq!(reqwest::get(gateway.url(history)).await.unwrap().status(), 200);
+    let logged = async {
+        while ["lost the upstream", "no history from this upstream"].iter().any(|text| {
+            !gateway.log().lines().any(|line| line.contains(text) && line.contains("refused"))
+        }) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, logged).await.expect("the log must have the reason");
+    assert!(!gateway.log().contains("hunter2"), "{}", gateway.log());
+}
+
 /// Runs the program until it ends, and returns its exit code and all of its output.
 fn run(argument: &str, addresses: &str) -> (Option<i32>, String) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sse-gateway"));
