@@ -52,6 +52,7 @@ impl Settings {
     /// Reads the environment, then the checkout's `.env` for variables that are not set.
     pub(crate) fn load() -> anyhow::Result<Self> {
         let variables = Variables::read(&in_checkout(""))?;
+        variables.warn();
         let text = |variable, default| variables.text(variable, default);
         let port = |variable, default| variables.port(variable, default);
         let database = DatabaseSettings {
@@ -157,6 +158,14 @@ impl Settings {
 /// Variables: those of the environment, then those of the file `.env`.
 struct Variables {
     file: BTreeMap<String, String>,
+    /// The names in the file that nothing reads.
+    ignored: Vec<String>,
+}
+
+/// Whether Compose, or docker-compose.yml, reads a variable that the stack does not.
+fn is_of_compose(variable: &str) -> bool {
+    variable == "NEWCYCLE_REVISION"
+        || ["COMPOSE_", "DOCKER_", "BUILDKIT_"].iter().any(|prefix| variable.starts_with(prefix))
 }
 
 impl Variables {
@@ -173,19 +182,21 @@ impl Variables {
                 file.insert(name, value);
             }
         }
-        file.retain(|name, _| {
-            let known = VARIABLES.contains(&name.as_str());
-            if !known {
-                // Standard output may be JSON.
-                let _closed = writeln!(
-                    std::io::stderr(),
-                    "{} sets {name}, which has no effect: .env.example lists all variables",
-                    path.display()
-                );
-            }
-            known
-        });
-        Ok(Self { file })
+        let (file, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            file.into_iter().partition(|(name, _)| VARIABLES.contains(&name.as_str()));
+        let ignored: Vec<_> = others.into_keys().filter(|name| !is_of_compose(name)).collect();
+        Ok(Self { file, ignored })
+    }
+
+    /// Prints a warning for each ignored variable.
+    fn warn(&self) {
+        for name in &self.ignored {
+            // Standard output may be JSON.
+            let _closed = writeln!(
+                std::io::stderr(),
+                ".env sets {name}, which has no effect: .env.example lists all variables"
+            );
+        }
     }
 
     fn text(&self, variable: &str, default: &str) -> String {
@@ -223,9 +234,11 @@ mod tests {
         std::fs::create_dir(&checkout).unwrap();
         std::fs::write(outside.path().join(".env"), "INGEST_PORT=1\n").unwrap();
         assert!(Variables::read(&checkout).unwrap().file.is_empty());
-        let own = "# a comment\nGATEWAY_PORT=\"2\"\nRUSTFLAGS=-v\nNEWCYCLE__HTTP__PORT=3\n";
+        let own = "# a comment\nGATEWAY_PORT=\"2\"\nRUSTFLAGS=-v\nNEWCYCLE__HTTP__PORT=3\n\
+                   COMPOSE_PROJECT_NAME=a\nDOCKER_HOST=b\nNEWCYCLE_REVISION=c\n";
         std::fs::write(checkout.join(".env"), own).unwrap();
-        let file = Variables::read(&checkout).unwrap().file;
+        let Variables { file, ignored } = Variables::read(&checkout).unwrap();
+        assert_eq!(ignored, ["NEWCYCLE__HTTP__PORT", "RUSTFLAGS"]);
         assert_eq!(file, BTreeMap::from([("GATEWAY_PORT".to_owned(), "2".to_owned())]));
     }
 
