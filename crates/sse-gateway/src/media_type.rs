@@ -105,12 +105,15 @@ impl Range {
         let name = |name: &str| (name != "*").then(|| name.to_ascii_lowercase());
         let quality = parts.find_map(|part| {
             let (name, value) = part.split_once('=')?;
-            let quality = value.trim().parse::<f64>().ok().filter(|quality| quality.is_finite());
+            let quality =
+                value.trim().parse::<f64>().ok().filter(|quality| (0.0..=1.0).contains(quality));
             name.trim().eq_ignore_ascii_case("q").then_some(quality)?
         });
-        let quality = quality.unwrap_or(1.0).clamp(0.0, 1.0);
+        let quality = quality.unwrap_or(1.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1,000")]
         let thousandths = (quality * 1_000.0).round() as u16;
+        // Only 0 means that a form is not acceptable.
+        let thousandths = thousandths.max(u16::from(quality > 0.0));
         Some(Self { names: (name(kind), name(subtype)), thousandths })
     }
 

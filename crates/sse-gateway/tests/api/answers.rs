@@ -77,6 +77,8 @@ async fn the_most_precise_media_type_is_preferred() {
         ("json", STREAM),
         ("application/json;q=1.0000", JSON),
         ("application/json;q=high", JSON),
+        ("application/json;q=0.0001", JSON),
+        ("application/json;q=-1", JSON),
         ("APPLICATION/JSON; Q=1", JSON),
         ("application/json;profile=\"a\"", JSON),
         ("text/csv;q=0.9, application/json;q=0.8, */*;q=0.9", CSV),
