@@ -36,6 +36,12 @@ const REQUEST_ID_HEADER: &str = "X-Request-Id";
 /// The name of the schema of [`problem::Problem`] among the components.
 pub const PROBLEM: &str = "Problem";
 
+/// The name, among the components, of the answer that every path has.
+const MISDIRECTED: &str = "MisdirectedRequest";
+
+const MISDIRECTED_DESCRIPTION: &str = "The service does not have the host name in the address of the request. Use an IP address or \
+     `localhost`, or let the operator allow the name (`http.allowed_hosts`).";
+
 /// A path: a handler and a description for each of its methods.
 pub struct Endpoint {
     path: &'static str,
@@ -105,6 +111,8 @@ impl Endpoint {
     {
         self.resource = self.resource.route(web::method(method.clone()).to(handler));
         self.methods.push(method);
+        let misdirected = Ref::from_response_name(MISDIRECTED);
+        let operation = operation.response("421", misdirected);
         self.description = self.description.operation(described, operation);
         self
     }
@@ -148,6 +156,7 @@ pub fn components() -> ComponentsBuilder {
     ComponentsBuilder::new()
         .schema(PROBLEM, problem_schema())
         .header(REQUEST_ID_HEADER, id)
+        .response(MISDIRECTED, refusal(MISDIRECTED_DESCRIPTION))
         .response("MethodNotAllowed", refusal(description).header("Allow", allow))
 }
 
