@@ -93,4 +93,8 @@ it.skipIf(SKIPPED)("other clients behind nginx get the errors themselves", async
   const block = await stream.text();
   expect(block.split("\n\n"), "one block").toHaveLength(2);
   expect(block).toMatch(/^retry: \d+\nevent: status\ndata: \{"upstream":"stale"/);
+  const status = JSON.parse(block.slice(block.indexOf("{"))) as Record<string, string>;
+  for (const name of ["since", "now"]) {
+    expect(status[name]).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000(Z|[+-]\d\d:\d\d)$/);
+  }
 });
