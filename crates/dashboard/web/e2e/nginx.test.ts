@@ -97,4 +97,6 @@ it.skipIf(SKIPPED)("other clients behind nginx get the errors themselves", async
   for (const name of ["since", "now"]) {
     expect(status[name]).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000(Z|[+-]\d\d:\d\d)$/);
   }
+  const either = { accept: "text/event-stream;q=0.5, application/json" };
+  expect((await fetch(`${URL_OF_NGINX}/statistics/item-creation/year`, { headers: either })).status).toBe(502);
 });
