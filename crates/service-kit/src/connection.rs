@@ -78,8 +78,8 @@ enum Content {
 }
 
 impl CountedBody {
-    /// The body of an answer to GET; or to HEAD, which gets only its size. `timeout` is how long the
-    /// client may take to receive a large answer, or a part of a stream.
+    /// The body of an answer to GET; or to HEAD, which gets only its size. `timeout` is how long
+    /// the client may take to receive a large answer, or a part of a stream.
     pub(crate) fn new(
         body: BoxBody,
         omitted: bool,

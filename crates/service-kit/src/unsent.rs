@@ -227,9 +227,9 @@ impl MessageBody for ReservedBody {
 }
 
 /// Middleware for [`actix_web::middleware::from_fn`]: replaces an answer to GET that does not fit
-/// into the budget by 503. The application's data contains [`UnsentBytes`] on a public port, and none on an
-/// internal one: only our own services and operators' tools use that, and metrics must be available
-/// while the budget is used up.
+/// into the budget by 503. The application's data contains [`UnsentBytes`] on a public port, and
+/// none on an internal one: only our own services and operators' tools use that, and metrics must
+/// be available while the budget is used up.
 ///
 /// A stream reserves room for each of its events itself.
 ///

@@ -179,8 +179,8 @@ impl Subscriber {
     }
 
     /// The next event. Called when the client is ready for it, and not before: all changes until
-    /// then are conflated into one frame. While a large event waits for its turn, statuses are sent,
-    /// and the stream can end.
+    /// then are conflated into one frame. While a large event waits for its turn, statuses are
+    /// sent, and the stream can end.
     async fn next(&mut self) -> Option<Bytes> {
         if !self.opened {
             self.opened = true;
@@ -193,7 +193,8 @@ impl Subscriber {
             // Marked as seen before the state is read, so that a later announcement wakes this loop
             // again.
             let announced = *self.announcements.borrow_and_update();
-            // The first event comes before the first status, unless it takes longer than a heartbeat.
+            // The first event comes before the first status, unless it takes longer than a
+            // heartbeat.
             let last_status = self.sent_status.or(self.waiting.as_ref().map(|event| event.since));
             let status_due = last_status.is_none_or(|sent| {
                 announced.status != sent.status
