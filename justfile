@@ -58,6 +58,10 @@ chaos *arguments:
 soak *arguments:
     cargo xtask soak {{ arguments }}
 
+# Measures, as ratios within one run: profile, backfill, ingest or fanout.
+bench *arguments:
+    cargo xtask bench {{ arguments }}
+
 # Runs the fuzz targets (needs a nightly toolchain).
 fuzz *arguments:
     cargo xtask fuzz {{ arguments }}

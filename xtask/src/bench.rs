@@ -1,30 +1,44 @@
 //! `cargo xtask bench`: figures as ratios within one run, because machines differ and are noisy.
 //!
-//! Invariant: the builds take turns on the same Postgres, which keeps commits as in production
-//! (`fsync` and `synchronous_commit` on). No figure is judged here: a bench prints, a reader
-//! decides.
+//! Invariant: what is compared takes turns on the same Postgres, which keeps commits as in
+//! production (`fsync` and `synchronous_commit` on). No figure is judged here: a bench prints, a
+//! reader decides. docs/performance.md says what the figures mean.
 
 mod backfill;
+mod fanout;
+mod figures;
+mod ingest;
+mod load;
 mod triggers;
+mod usage;
 
-use std::path::Path;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, bail};
-use local_stack::postgres::ClusterSettings;
-use local_stack::stack::{Replicas, ServiceKind, Stack, built_programs};
-use tokio::process::Command;
+use anyhow::Context;
+use local_stack::postgres::{Cluster, ClusterSettings, Installation};
+use local_stack::stack::{Replicas, ServiceKind, Stack, Variable, built_programs};
+use serde::Serialize;
+use tokio_postgres::{Client, NoTls};
 
+use self::figures::Spread;
 use crate::command::target_folder;
 use crate::install::Installer;
 use crate::{ephemeral_stack, postgres, programs};
 
 /// What to measure.
 #[derive(Debug, clap::Subcommand)]
-pub(crate) enum Bench {
+pub(crate) enum Measure {
     /// Compare the throughput of POST /items between the build that `up` runs and a release build.
     Profile(ProfileOptions),
     /// Measure what clients notice of one statement on very many events of past times.
     Backfill(backfill::BackfillOptions),
+    /// Compare what ingest-api and the triggers store in a second with plain SQL and COPY.
+    Ingest(ingest::IngestOptions),
+    /// Measure what one delivery to one of many clients costs sse-gateway.
+    Fanout(fanout::FanoutOptions),
     /// Measure what the trigger for INSERT and its parts cost a producer.
     Triggers(triggers::TriggersOptions),
 }
@@ -50,44 +64,136 @@ struct MeasuredBuild {
     requests_per_second: Vec<f64>,
 }
 
+/// The cluster and the programs to measure with.
+struct Bench<'a> {
+    installation: &'a Installation,
+    cluster: &'a Cluster,
+    settings: &'a ClusterSettings,
+    /// The folder of the services' programs.
+    programs: PathBuf,
+}
+
 /// Runs a bench.
-pub(crate) async fn run(bench: Bench, installer: Installer) -> anyhow::Result<()> {
-    if matches!(bench, Bench::Profile(_)) {
-        installer.programs(&[("wrk", "wrk")])?;
+pub(crate) async fn run(what: Measure, installer: Installer) -> anyhow::Result<()> {
+    let is_json = match &what {
+        Measure::Ingest(options) => options.json,
+        Measure::Fanout(options) => options.json,
+        Measure::Profile(_) | Measure::Backfill(_) | Measure::Triggers(_) => false,
+    };
+    if !is_json {
+        return measure(&what, installer).await.map(drop);
+    }
+    // What is printed on the way goes to the standard error, so that the document is alone.
+    let output = std::io::stdout().as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdout(std::io::stderr())?;
+    let document = measure(&what, installer).await?;
+    writeln!(std::fs::File::from(output), "{document}")?;
+    Ok(())
+}
+
+/// Runs the benches for a moment with the build that `up` uses. Judges no times: shows that they
+/// work.
+pub(crate) async fn test(installer: Installer) -> anyhow::Result<()> {
+    println!("== short benches");
+    measure(&Measure::Ingest(ingest::IngestOptions::short()), installer).await?;
+    measure(&Measure::Fanout(fanout::FanoutOptions::short()), installer).await?;
+    Ok(())
+}
+
+/// Prints what was measured, and returns it as JSON.
+async fn measure(what: &Measure, installer: Installer) -> anyhow::Result<String> {
+    let (needed, is_release): (&[(&str, &'static str)], _) = match what {
+        Measure::Profile(_) => (&[("wrk", "wrk")], true),
+        Measure::Backfill(_) | Measure::Triggers(_) => (&[], false),
+        Measure::Ingest(options) => (&[("wrk", "wrk"), ("curl", "curl")], !options.short),
+        Measure::Fanout(options) => (&[], !options.short),
+    };
+    installer.programs(needed)?;
+    if is_release {
         programs::services_for_release().await?;
     }
-    if !matches!(bench, Bench::Triggers(_)) {
+    let needs_debug = !is_release && !matches!(what, Measure::Triggers(_));
+    if needs_debug || matches!(what, Measure::Profile(_)) {
         programs::services().await?;
     }
+    let programs = if is_release { target_folder()?.join("release") } else { built_programs()? };
     let installation = postgres::ensure(installer)?;
-    let cluster = ClusterSettings { durable: true, ..postgres::temporary_cluster("bench")? };
-    postgres::with_cluster(&installation, &cluster, async |server| match &bench {
-        Bench::Profile(options) => compare(&cluster, options).await,
-        Bench::Backfill(options) => backfill::run(&cluster, options).await,
-        Bench::Triggers(options) => triggers::run(&installation, server, &cluster, options).await,
+    let settings = ClusterSettings { durable: true, ..postgres::temporary_cluster("bench")? };
+    postgres::with_cluster(&installation, &settings, async |cluster| {
+        let bench = Bench { installation: &installation, cluster, settings: &settings, programs };
+        match what {
+            Measure::Profile(options) => compare(&bench, options).await.map(|()| String::new()),
+            Measure::Backfill(options) => {
+                backfill::run(&bench, options).await.map(|()| String::new())
+            }
+            Measure::Triggers(options) => {
+                triggers::run(&bench, options).await.map(|()| String::new())
+            }
+            Measure::Ingest(options) => json(&ingest::run(&bench, options).await?),
+            Measure::Fanout(options) => json(&fanout::run(&bench, options).await?),
+        }
     })
     .await
 }
 
-async fn compare(cluster: &ClusterSettings, options: &ProfileOptions) -> anyhow::Result<()> {
-    let script = cluster.folder.join("post-items.lua");
-    write_script(&script)?;
-    let mut builds = Vec::new();
-    for (name, programs) in
-        [("up", built_programs()?), ("release", target_folder()?.join("release"))]
-    {
-        let database = format!("newcycle_bench_{name}");
-        let stack = ephemeral_stack::start(cluster, &database, Replicas::ONE, &programs).await?;
+fn json(report: &impl Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(report)?)
+}
+
+impl Bench<'_> {
+    /// Starts the services on a new database.
+    async fn start(&self, database: &str, variables: &[Variable<'_>]) -> anyhow::Result<Stack> {
+        let stack = ephemeral_stack::start_with(
+            self.settings,
+            database,
+            Replicas::ONE,
+            &self.programs,
+            variables,
+        )
+        .await?;
         ephemeral_stack::store_rows(&stack.url(ServiceKind::IngestApi)).await?;
+        Ok(stack)
+    }
+
+    /// Connects to a database as the superuser.
+    async fn connect(&self, database: &str) -> anyhow::Result<Client> {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(self.settings.port).dbname(database);
+        config.user(&self.settings.user).password(&self.settings.password);
+        let (client, connection) = config.connect(NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+}
+
+/// Posts items, one after another, with a pause after each.
+async fn post(ingest_api: String, pause: Duration) -> anyhow::Result<()> {
+    let client = reqwest::Client::new();
+    let body = format!("{{\"base_item_id\":\"{}\"}}", ephemeral_stack::BASE_ITEM);
+    loop {
+        let request = client.post(format!("{ingest_api}/items")).body(body.clone());
+        let request = request.header("content-type", "application/json");
+        request.send().await?.error_for_status()?;
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn compare(bench: &Bench<'_>, options: &ProfileOptions) -> anyhow::Result<()> {
+    let script = bench.settings.folder.join("post-items.lua");
+    load::write_script(&script)?;
+    let mut builds = Vec::new();
+    for (name, programs) in [("up", built_programs()?), ("release", bench.programs.clone())] {
+        let stack =
+            Bench { programs, ..*bench }.start(&format!("newcycle_bench_{name}"), &[]).await?;
         builds.push(MeasuredBuild { name, stack, requests_per_second: Vec::new() });
     }
     for round in 1..=options.rounds {
         println!("== round {round} of {}", options.rounds);
         for build in &mut builds {
             let url = build.stack.url(ServiceKind::IngestApi);
-            let rate = load(&script, &url, options).await?;
-            println!("{:>8}: {rate:.0} requests/s", build.name);
-            build.requests_per_second.push(rate);
+            let load = load::wrk(&script, &url, options.connections, options.seconds).await?;
+            println!("{:>8}: {:.0} requests/s", build.name, load.rate);
+            build.requests_per_second.push(load.rate);
         }
     }
     println!(
@@ -96,14 +202,11 @@ async fn compare(cluster: &ClusterSettings, options: &ProfileOptions) -> anyhow:
     );
     let mut medians = Vec::new();
     for build in builds {
-        let mut rates = build.requests_per_second;
-        rates.sort_by(f64::total_cmp);
-        let median = median(&rates).context("there must be at least one round")?;
+        let Spread { median, lowest, highest } =
+            Spread::of(&build.requests_per_second).context("there must be at least one round")?;
         println!(
-            "{:>8}: {median:.0} requests/s (lowest {:.0}, highest {:.0})",
-            build.name,
-            rates[0],
-            rates[rates.len() - 1],
+            "{:>8}: {median:.0} requests/s (lowest {lowest:.0}, highest {highest:.0})",
+            build.name
         );
         medians.push(median);
         ephemeral_stack::stop(build.stack).await?;
@@ -112,62 +215,4 @@ async fn compare(cluster: &ClusterSettings, options: &ProfileOptions) -> anyhow:
         println!("up ÷ release: {:.2}", up / release);
     }
     Ok(())
-}
-
-/// The middle one of sorted values; of an even number, the lower of the two in the middle.
-fn median(sorted: &[f64]) -> Option<f64> {
-    sorted.get(sorted.len().checked_sub(1)? / 2).copied()
-}
-
-/// Writes the script that makes wrk post items of [`ephemeral_stack::BASE_ITEM`].
-fn write_script(path: &Path) -> anyhow::Result<()> {
-    let script = format!(
-        "wrk.method = \"POST\"\nwrk.headers[\"content-type\"] = \"application/json\"\n\
-         wrk.body = '{{\"base_item_id\":\"{}\"}}'\n",
-        ephemeral_stack::BASE_ITEM
-    );
-    std::fs::write(path, script).with_context(|| format!("writing {}", path.display()))
-}
-
-/// Posts items for a while. Returns the number of answers a second, all of which must be 2xx.
-async fn load(script: &Path, url: &str, options: &ProfileOptions) -> anyhow::Result<f64> {
-    let mut wrk = Command::new("wrk");
-    wrk.args(["--threads", "1", "--connections", &options.connections.to_string()])
-        .args(["--duration", &format!("{}s", options.seconds), "--script"])
-        .arg(script)
-        .arg(format!("{url}/items"))
-        .kill_on_drop(true);
-    let output = wrk.output().await.context("running wrk")?;
-    let report = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !output.status.success() || report.contains("Non-2xx") || report.contains("Socket errors") {
-        bail!("not every request was answered with 2xx:\n{report}");
-    }
-    rate(&report).with_context(|| format!("wrk printed no rate:\n{report}"))
-}
-
-/// The rate in a report of wrk.
-fn rate(report: &str) -> Option<f64> {
-    let line = report.lines().find_map(|line| line.strip_prefix("Requests/sec:"))?;
-    line.trim().parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rate_is_read_from_a_report() {
-        assert_eq!(
-            rate("  10 requests in 1.00s\nRequests/sec:   4321.09\nTransfer/sec: 1MB\n"),
-            Some(4321.09)
-        );
-        assert_eq!(rate("unable to connect"), None);
-    }
-
-    #[test]
-    fn the_median_is_the_middle_value() {
-        assert_eq!(median(&[1.0, 2.0, 9.0]), Some(2.0));
-        assert_eq!(median(&[1.0, 2.0]), Some(1.0));
-        assert_eq!(median(&[]), None);
-    }
 }

@@ -8,7 +8,8 @@ use crate::command::{cargo, step};
 use crate::install::Installer;
 use crate::node::Npm;
 use crate::{
-    browser, chaos, clients, contract, page, postgres, programs, python, second_postgres, test,
+    bench, browser, chaos, clients, contract, page, postgres, programs, python, second_postgres,
+    test,
 };
 
 /// How many requests the services answer in a contract test of `--long`.
@@ -26,7 +27,7 @@ pub(crate) struct Options {
 }
 
 /// `cargo xtask test`, then dependencies, workflows, tests that take minutes, the API contract,
-/// other people's clients, the page in browsers, faults, planted errors, and a second version of
+/// other people's clients, the page in browsers, short benches, faults, planted errors, and a second version of
 /// Postgres.
 pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -49,6 +50,7 @@ pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Resul
         browser::test(cluster, &settings, installer).await
     })
     .await?;
+    bench::test(installer).await?;
     chaos::test(installer).await?;
     second_postgres::test(&installation, installer).await?;
     if options.long {

@@ -106,7 +106,7 @@ enum Command {
         arguments: Vec<String>,
     },
     /// Run everything that continuous integration runs: `test`, dependencies, a second Postgres,
-    /// the API contract, the page in browsers, faults and planted errors.
+    /// the API contract, the page in browsers, short benches, faults and planted errors.
     Ci(ci::Options),
     /// Start a Postgres for tests that stays, so that `cargo test -p ingest-api` works by itself.
     Db {
@@ -116,7 +116,7 @@ enum Command {
     },
     /// Measure, as ratios within one run.
     #[command(subcommand)]
-    Bench(bench::Bench),
+    Bench(bench::Measure),
     /// Inject faults while producers write and subscribers follow, and check that nothing is lost
     /// and nothing counts twice. `--help` lists the options.
     #[command(disable_help_flag = true)]
@@ -168,7 +168,7 @@ async fn run(Arguments { no_install, command }: Arguments) -> anyhow::Result<()>
         Command::Ci(options) => ci::run(options, installer).await,
         Command::Db { stop: false } => db::start(installer).await,
         Command::Db { stop: true } => db::stop(),
-        Command::Bench(bench) => bench::run(bench, installer).await,
+        Command::Bench(measure) => bench::run(measure, installer).await,
         Command::Chaos { arguments } => chaos::run("chaos", &arguments, installer).await,
         Command::Soak { arguments } => chaos::run("soak", &arguments, installer).await,
         Command::Fuzz(options) => fuzz::run(options, installer).await,

@@ -4,20 +4,21 @@
 //! One producer posts single items all the time, and one client follows their count. Printed for
 //! each statement: how long it ran; how long after its commit it was shown; the longest time for
 //! which the count stood still, and how often it became stale; how long after the commit the log
-//! was folded, also in units of the statement's own time. No unit expires its buckets, so each
+//! was folded, also in units of the statement's own time, and purged. No unit expires its buckets, so each
 //! event has the most rollups.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use local_stack::postgres::ClusterSettings;
-use local_stack::stack::{Replicas, ServiceKind, built_programs};
+use local_stack::stack::{ServiceKind, Stack};
 use parking_lot::Mutex;
-use serde::Deserialize;
-use tokio_postgres::{Client, NoTls};
+use serde::{Deserialize, Serialize};
+use tokio_postgres::Client;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::Bench;
+use super::usage::{DatabaseWork, EventCost};
 use crate::ephemeral_stack;
 
 /// How much to write.
@@ -31,8 +32,12 @@ pub(crate) struct BackfillOptions {
 /// How often the producer posts an item.
 const POST_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How often the log is asked whether it is folded. Counting its rows costs about what a tick does.
-const FOLD_POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the log is asked whether it is folded or purged. Counting its rows costs about what a
+/// tick does.
+const LOG_POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Log rows of the producer that may wait to be purged: those of some seconds.
+const LIVE_LOG_ROWS: i64 = 100;
 
 /// What a client of `item-creation/year` has seen.
 #[derive(Debug, Default)]
@@ -54,34 +59,136 @@ struct Year {
     count: i64,
 }
 
-pub(super) async fn run(
-    cluster: &ClusterSettings,
-    options: &BackfillOptions,
-) -> anyhow::Result<()> {
-    let name = "newcycle_bench_backfill";
-    let variables = [
-        (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "0"),
-        (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__MINUTE_DAYS", "0"),
-    ];
-    let programs = built_programs()?;
-    let stack =
-        ephemeral_stack::start_with(cluster, name, Replicas::ONE, &programs, &variables).await?;
-    let ingest_api = stack.url(ServiceKind::IngestApi);
-    ephemeral_stack::store_rows(&ingest_api).await?;
-    let client = connect(cluster, name).await?;
-    let seen = Arc::<Mutex<Seen>>::default();
-    let url = format!("{}/statistics/item-creation/year", stack.url(ServiceKind::SseGateway));
-    let following = AbortOnDropHandle::new(tokio::spawn(follow(url, Arc::clone(&seen))));
-    let posting = AbortOnDropHandle::new(tokio::spawn(post(ingest_api)));
-    let events = options.events;
-    let insert = format!(
-        "INSERT INTO items SELECT gen_random_uuid(), '{}', now() - random() * interval '10 years' \
-         FROM generate_series(1, {events})",
-        ephemeral_stack::BASE_ITEM
-    );
-    let delete = "DELETE FROM items WHERE created_at < now() - interval '1 hour'";
+/// A statement on very many events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Statement {
+    Insert,
+    Delete,
+}
+
+/// What one statement meant for everybody else.
+#[derive(Debug, Serialize)]
+pub(super) struct Backfill {
+    /// Events of the statement.
+    pub(super) events: u32,
+    /// How long the statement ran, in seconds.
+    ran_s: f64,
+    /// From its commit until the client saw it, in seconds.
+    shown_s: f64,
+    /// The longest time without a change of the client's count, in seconds.
+    standstill_s: f64,
+    /// How often the counts became stale.
+    stale: usize,
+    /// From the commit until the log was folded, in seconds.
+    fold_s: f64,
+    /// From the commit until the log was purged, in seconds.
+    purge_s: f64,
+    /// What an event cost the database from the statement until it was purged. The producer's few
+    /// items are included, but not counted.
+    pub(super) cost: EventCost,
+}
+
+/// A stack, a producer that posts items all the time, and a client that follows their count.
+pub(super) struct LiveStack {
+    stack: Stack,
+    client: Client,
+    seen: Arc<Mutex<Seen>>,
+    following: AbortOnDropHandle<anyhow::Result<()>>,
+    posting: AbortOnDropHandle<anyhow::Result<()>>,
+}
+
+impl LiveStack {
+    pub(super) async fn start(bench: &Bench<'_>) -> anyhow::Result<Self> {
+        let name = "newcycle_bench_backfill";
+        let variables = [
+            (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "0"),
+            (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__MINUTE_DAYS", "0"),
+        ];
+        let stack = bench.start(name, &variables).await?;
+        let client = bench.connect(name).await?;
+        let seen = Arc::<Mutex<Seen>>::default();
+        let url = format!("{}/statistics/item-creation/year", stack.url(ServiceKind::SseGateway));
+        let following = AbortOnDropHandle::new(tokio::spawn(follow(url, Arc::clone(&seen))));
+        let posting = super::post(stack.url(ServiceKind::IngestApi), POST_INTERVAL);
+        let posting = AbortOnDropHandle::new(tokio::spawn(posting));
+        Ok(Self { stack, client, seen, following, posting })
+    }
+
+    /// Runs a statement, and waits until its log is purged.
+    pub(super) async fn measure(
+        &self,
+        bench: &Bench<'_>,
+        statement: Statement,
+        events: u32,
+    ) -> anyhow::Result<Backfill> {
+        let client = &self.client;
+        let (sql, change) = match statement {
+            Statement::Insert => (
+                format!(
+                    "INSERT INTO items \
+                     SELECT gen_random_uuid(), '{}', now() - random() * interval '10 years' \
+                     FROM generate_series(1, {events})",
+                    ephemeral_stack::BASE_ITEM
+                ),
+                1,
+            ),
+            Statement::Delete => {
+                ("DELETE FROM items WHERE created_at < now() - interval '1 hour'".to_owned(), -1)
+            }
+        };
+        let before = {
+            let mut seen = self.seen.lock();
+            (seen.longest_standstill, seen.stale) = (Duration::ZERO, 0);
+            seen.items
+        };
+        let work = DatabaseWork::read(bench.cluster, client).await?;
+        let started = Instant::now();
+        client.batch_execute(&sql).await.context("running the statement")?;
+        let ran = started.elapsed();
+        let committed = Instant::now();
+        // Half of the events, because the posted ones count as well.
+        let half = change * i64::from(events) / 2;
+        while (self.seen.lock().items - before - half) * change < 0 {
+            anyhow::ensure!(!self.following.is_finished(), "the stream has ended");
+            anyhow::ensure!(!self.posting.is_finished(), "posting an item failed");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let shown = committed.elapsed();
+        while rows(client, "unfolded_count_log").await? > i64::from(events) / 2 {
+            tokio::time::sleep(LOG_POLL_INTERVAL).await;
+        }
+        let folded = committed.elapsed();
+        let (longest_standstill, stale) = {
+            let seen = self.seen.lock();
+            (seen.longest_standstill, seen.stale)
+        };
+        while rows(client, "count_log").await? > LIVE_LOG_ROWS {
+            tokio::time::sleep(LOG_POLL_INTERVAL).await;
+        }
+        let purged = committed.elapsed();
+        let cost =
+            DatabaseWork::read(bench.cluster, client).await?.cost_since(&work, f64::from(events));
+        Ok(Backfill {
+            events,
+            ran_s: ran.as_secs_f64(),
+            shown_s: shown.as_secs_f64(),
+            standstill_s: longest_standstill.as_secs_f64(),
+            stale,
+            fold_s: folded.as_secs_f64(),
+            purge_s: purged.as_secs_f64(),
+            cost,
+        })
+    }
+
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        drop((self.following, self.posting));
+        ephemeral_stack::stop(self.stack).await
+    }
+}
+
+pub(super) fn print_header() {
     println!(
-        "{:>9} {:>10} {:>8} {:>8} {:>14} {:>6} {:>8} {:>11}",
+        "{:>9} {:>10} {:>8} {:>8} {:>14} {:>6} {:>8} {:>11} {:>8}",
         "statement",
         "events",
         "ran, s",
@@ -89,69 +196,44 @@ pub(super) async fn run(
         "standstill, s",
         "stale",
         "fold, s",
-        "fold ÷ ran"
+        "fold ÷ ran",
+        "purge, s"
     );
-    for (kind, statement, change) in [("INSERT", insert.as_str(), 1), ("DELETE", delete, -1)] {
-        let before = {
-            let mut seen = seen.lock();
-            (seen.longest_standstill, seen.stale) = (Duration::ZERO, 0);
-            seen.items
+}
+
+impl Backfill {
+    pub(super) fn print(&self, statement: Statement) {
+        let name = match statement {
+            Statement::Insert => "INSERT",
+            Statement::Delete => "DELETE",
         };
-        let started = Instant::now();
-        client.batch_execute(statement).await.context("running the statement")?;
-        let ran = started.elapsed();
-        let committed = Instant::now();
-        // Half of the events, because the posted ones count as well.
-        let half = change * i64::from(events) / 2;
-        while (seen.lock().items - before - half) * change < 0 {
-            anyhow::ensure!(!following.is_finished(), "the stream has ended");
-            anyhow::ensure!(!posting.is_finished(), "posting an item failed");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let shown = committed.elapsed();
-        while unfolded(&client).await? > i64::from(events) / 2 {
-            tokio::time::sleep(FOLD_POLL_INTERVAL).await;
-        }
-        let folded = committed.elapsed();
-        let seen = seen.lock();
         println!(
-            "{kind:>9} {events:>10} {:>8.1} {:>8.1} {:>14.1} {:>6} {:>8.1} {:>11.2}",
-            ran.as_secs_f64(),
-            shown.as_secs_f64(),
-            seen.longest_standstill.as_secs_f64(),
-            seen.stale,
-            folded.as_secs_f64(),
-            folded.as_secs_f64() / ran.as_secs_f64(),
+            "{name:>9} {:>10} {:>8.1} {:>8.1} {:>14.1} {:>6} {:>8.1} {:>11.2} {:>8.1}",
+            self.events,
+            self.ran_s,
+            self.shown_s,
+            self.standstill_s,
+            self.stale,
+            self.fold_s,
+            self.fold_s / self.ran_s,
+            self.purge_s,
         );
     }
-    drop((following, posting));
-    ephemeral_stack::stop(stack).await
 }
 
-async fn connect(cluster: &ClusterSettings, database: &str) -> anyhow::Result<Client> {
-    let mut config = tokio_postgres::Config::new();
-    config.host("127.0.0.1").port(cluster.port).dbname(database);
-    config.user(&cluster.user).password(&cluster.password);
-    let (client, connection) = config.connect(NoTls).await?;
-    tokio::spawn(connection);
-    Ok(client)
-}
-
-async fn unfolded(client: &Client) -> anyhow::Result<i64> {
-    let count = "SELECT count(*) FROM unfolded_count_log";
-    Ok(client.query_one(count, &[]).await?.get(0))
-}
-
-/// Posts items, one after another.
-async fn post(ingest_api: String) -> anyhow::Result<()> {
-    let client = reqwest::Client::new();
-    let body = format!("{{\"base_item_id\":\"{}\"}}", ephemeral_stack::BASE_ITEM);
-    loop {
-        let request = client.post(format!("{ingest_api}/items")).body(body.clone());
-        let request = request.header("content-type", "application/json");
-        request.send().await?.error_for_status()?;
-        tokio::time::sleep(POST_INTERVAL).await;
+pub(super) async fn run(bench: &Bench<'_>, options: &BackfillOptions) -> anyhow::Result<()> {
+    let live = LiveStack::start(bench).await?;
+    print_header();
+    for statement in [Statement::Insert, Statement::Delete] {
+        live.measure(bench, statement, options.events).await?.print(statement);
     }
+    live.stop().await
+}
+
+/// The rows of the log or of a view of it.
+async fn rows(client: &Client, relation: &str) -> anyhow::Result<i64> {
+    let count = format!("SELECT count(*) FROM {relation}");
+    Ok(client.query_one(&count, &[]).await?.get(0))
 }
 
 /// Follows the number of items by year.

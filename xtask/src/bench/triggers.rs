@@ -6,18 +6,13 @@
 //! reads the logs, and another session holds the gate, as a leader does under load: so the figures
 //! are those of the triggers alone.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
-
-use anyhow::{Context, bail};
-use local_stack::postgres::{Cluster, ClusterSettings, Installation};
+use anyhow::Context;
 use local_stack::test_database::TestDatabase;
 use postgres_kit::locks::GATE;
-use tokio::process::Command;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
-use super::median;
+use super::figures::Spread;
+use super::{Bench, load, usage};
 
 /// How long to measure.
 #[derive(Debug, clap::Args)]
@@ -32,9 +27,6 @@ pub(crate) struct TriggersOptions {
 
 /// The number of clients in the second measurement of a variant.
 const MANY_CLIENTS: u32 = 64;
-
-/// The unit of CPU times in `/proc`: `USER_HZ`, which is 100 on all processors that Linux has.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 const DATABASE: &str = "newcycle_bench_triggers";
 const BASE_ITEM: &str = "00000000-0000-7000-8000-000000000001";
@@ -189,14 +181,9 @@ fn cut(text: &str, end: &str, inclusive: bool) -> anyhow::Result<String> {
     Ok(text[..position + if inclusive { end.len() } else { 0 }].to_owned())
 }
 
-pub(super) async fn run(
-    installation: &Installation,
-    server: &Cluster,
-    cluster: &ClusterSettings,
-    options: &TriggersOptions,
-) -> anyhow::Result<()> {
-    migrate::migrate(&cluster.database(DATABASE), &TestDatabase::roles()).await?;
-    let client = connect(cluster).await?;
+pub(super) async fn run(bench: &Bench<'_>, options: &TriggersOptions) -> anyhow::Result<()> {
+    migrate::migrate(&bench.settings.database(DATABASE), &TestDatabase::roles()).await?;
+    let client = bench.connect(DATABASE).await?;
     let base_item = format!("INSERT INTO base_items VALUES ('{BASE_ITEM}', 'a thing')");
     client.batch_execute(&base_item).await?;
     let mut variants = Shipped::read()?.variants()?;
@@ -207,7 +194,6 @@ pub(super) async fn run(
             {sql}"
         );
         client.batch_execute(&create).await.with_context(|| format!("creating {name:?}"))?;
-        std::fs::write(script(cluster, table), insert(table))?;
     }
     let shut = format!("SELECT pg_advisory_lock({}, {})", GATE.class, GATE.purpose);
     client.batch_execute(&shut).await?;
@@ -215,8 +201,7 @@ pub(super) async fn run(
         println!("== round {round} of {}", options.rounds);
         for variant in &mut variants {
             for clients in [1, MANY_CLIENTS] {
-                let measured =
-                    measure(installation, server, cluster, &variant.table, clients, options).await;
+                let measured = measure(bench, &variant.table, clients, options.seconds).await;
                 let measured = measured.with_context(|| format!("measuring {:?}", variant.name))?;
                 let list = if clients == 1 { &mut variant.one } else { &mut variant.many };
                 list.push(measured);
@@ -225,10 +210,6 @@ pub(super) async fn run(
         }
     }
     print(&variants)
-}
-
-fn script(cluster: &ClusterSettings, table: &str) -> PathBuf {
-    cluster.folder.join(format!("{table}.sql"))
 }
 
 fn insert(table: &str) -> String {
@@ -245,91 +226,26 @@ async fn empty(client: &Client, table: &str) -> anyhow::Result<()> {
     Ok(client.batch_execute(&truncate).await?)
 }
 
-async fn connect(cluster: &ClusterSettings) -> anyhow::Result<Client> {
-    let mut config = tokio_postgres::Config::new();
-    config.host("127.0.0.1").port(cluster.port).dbname(DATABASE);
-    config.user(&cluster.user).password(&cluster.password);
-    let (client, connection) = config.connect(NoTls).await?;
-    tokio::spawn(connection);
-    Ok(client)
-}
-
+/// Inserts rows for a while.
 async fn measure(
-    installation: &Installation,
-    server: &Cluster,
-    cluster: &ClusterSettings,
+    bench: &Bench<'_>,
     table: &str,
     clients: u32,
-    options: &TriggersOptions,
+    seconds: u32,
 ) -> anyhow::Result<Measurement> {
-    let postmaster = server.process_id();
-    let others = backends(postmaster)?;
-    let before = cpu_of_ended_children(postmaster)?;
-    let output = Command::from(installation.program("pgbench", cluster)?)
-        .args(["--no-vacuum", "--protocol", "prepared", "--jobs", "1"])
-        .args(["--client", &clients.to_string(), "--time", &options.seconds.to_string()])
-        .arg("--file")
-        .arg(script(cluster, table))
-        .arg(DATABASE)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .context("running pgbench")?;
-    let report = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !output.status.success() {
-        bail!("pgbench failed:\n{report}{}", String::from_utf8_lossy(&output.stderr));
-    }
-    let value = |name: &str| {
-        let line = report.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok())
-    };
-    let inserts = value("number of transactions actually processed: ");
-    let per_second = value("tps = ");
-    let (Some(inserts), Some(per_second)) = (inserts, per_second) else {
-        bail!("pgbench printed no rate:\n{report}");
-    };
-    while backends(postmaster)?.iter().any(|backend| !others.contains(backend)) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let used = cpu_of_ended_children(postmaster)? - before;
-    Ok(Measurement { per_second, cpu_microseconds: used * 1e6 / inserts })
-}
-
-/// The processes of the server that serve clients of the bench, and those that have ended and were
-/// not waited for yet.
-fn backends(postmaster: u32) -> anyhow::Result<Vec<u32>> {
-    let path = format!("/proc/{postmaster}/task/{postmaster}/children");
-    let children = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    let children = children.split_whitespace().filter_map(|child| child.parse().ok());
-    // Without a title, the process has ended.
-    let title = |child: &u32| std::fs::read_to_string(format!("/proc/{child}/cmdline"));
-    let counts = |title: &String| title.is_empty() || title.contains(DATABASE);
-    Ok(children.filter(|child| title(child).is_ok_and(|title| counts(&title))).collect())
-}
-
-/// The CPU time in seconds of those child processes of a process that have ended and been waited
-/// for.
-fn cpu_of_ended_children(process: u32) -> anyhow::Result<f64> {
-    let path = Path::new("/proc").join(process.to_string()).join("stat");
-    let stat = std::fs::read_to_string(&path);
-    let stat = stat.with_context(|| format!("reading {}", path.display()))?;
-    // The second field is the name in brackets; the sixteenth and seventeenth are cutime and cstime
-    // (<https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>).
-    let fields: Vec<&str> =
-        stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok());
-    let (Some(user), Some(system)) = (ticks(13), ticks(14)) else {
-        bail!("{} has another format", path.display());
-    };
-    Ok((user + system) / TICKS_PER_SECOND)
+    let Bench { installation, cluster, settings, .. } = bench;
+    let before = usage::postgres_cpu(cluster)?;
+    let load =
+        load::pgbench(installation, settings, DATABASE, &insert(table), clients, seconds).await?;
+    let used = usage::postgres_cpu(cluster)? - before;
+    Ok(Measurement { per_second: load.rate, cpu_microseconds: used * 1e6 / load.answers })
 }
 
 fn print(variants: &[Variant]) -> anyhow::Result<()> {
     let middle = |list: &[Measurement], value: fn(&Measurement) -> f64| {
-        let mut values: Vec<f64> = list.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        median(&values).context("there must be at least one round")
+        let values: Vec<f64> = list.iter().map(value).collect();
+        let spread = Spread::of(&values).context("there must be at least one round")?;
+        anyhow::Ok(spread.median)
     };
     println!("== INSERT of one row, medians; ÷ is the rate divided by that without a trigger");
     println!(

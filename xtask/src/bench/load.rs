@@ -1,0 +1,243 @@
+//! Load generators that are not ours: wrk for REST, pgbench for SQL.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use local_stack::postgres::{ClusterSettings, Installation};
+use serde::Deserialize;
+use tokio::process::Command;
+
+use crate::ephemeral_stack;
+
+/// What a load generator measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Load {
+    /// Requests that were answered with 2xx, or transactions that were committed.
+    pub(super) answers: f64,
+    /// The same by second.
+    pub(super) rate: f64,
+    /// Half of the answers took at most this long, in µs.
+    pub(super) p50_us: f64,
+    /// 99 of 100 answers took at most this long, in µs.
+    pub(super) p99_us: f64,
+}
+
+/// The line that our script makes wrk print.
+#[derive(Deserialize)]
+struct WrkSummary {
+    requests: f64,
+    duration_us: f64,
+    errors: u64,
+    p50_us: f64,
+    p99_us: f64,
+}
+
+/// Writes the script that makes wrk post items of [`ephemeral_stack::BASE_ITEM`].
+pub(super) fn write_script(path: &Path) -> anyhow::Result<()> {
+    let script = format!(
+        r#"wrk.method = "POST"
+wrk.headers["content-type"] = "application/json"
+wrk.body = '{{"base_item_id":"{}"}}'
+function done(summary, latency, requests)
+  local errors = summary.errors
+  local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
+  io.write(string.format(
+    '{{"requests":%d,"duration_us":%d,"errors":%d,"p50_us":%d,"p99_us":%d}}\n',
+    summary.requests, summary.duration, failed, latency:percentile(50), latency:percentile(99)))
+end
+"#,
+        ephemeral_stack::BASE_ITEM
+    );
+    std::fs::write(path, script).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Posts items for a while.
+///
+/// # Errors
+/// Not every request was answered with 2xx.
+pub(super) async fn wrk(
+    script: &Path,
+    url: &str,
+    connections: u32,
+    seconds: u32,
+) -> anyhow::Result<Load> {
+    let mut wrk = Command::new("wrk");
+    wrk.args(["--latency", "--threads", "1", "--connections", &connections.to_string()])
+        .args(["--duration", &format!("{seconds}s"), "--script"])
+        .arg(script)
+        .arg(format!("{url}/items"))
+        .kill_on_drop(true);
+    let report = output(wrk, "wrk").await?;
+    parse_wrk(&report).with_context(|| format!("wrk printed:\n{report}"))
+}
+
+fn parse_wrk(report: &str) -> anyhow::Result<Load> {
+    let line = report.lines().rfind(|line| line.starts_with('{')).context("no summary")?;
+    let summary: WrkSummary = serde_json::from_str(line)?;
+    ensure!(summary.errors == 0, "not every request was answered with 2xx");
+    ensure!(summary.requests > 0.0, "no request was answered");
+    Ok(Load {
+        answers: summary.requests,
+        rate: summary.requests * 1e6 / summary.duration_us,
+        p50_us: summary.p50_us,
+        p99_us: summary.p99_us,
+    })
+}
+
+/// Runs a statement again and again, each time as a transaction, prepared once by connection.
+pub(super) async fn pgbench(
+    installation: &Installation,
+    cluster: &ClusterSettings,
+    database: &str,
+    statement: &str,
+    clients: u32,
+    seconds: u32,
+) -> anyhow::Result<Load> {
+    let script = cluster.folder.join("pgbench.sql");
+    std::fs::write(&script, statement).with_context(|| format!("writing {}", script.display()))?;
+    let seconds = duration(clients, seconds).as_secs();
+    let mut pgbench = Command::from(installation.program("pgbench", cluster)?);
+    pgbench
+        .args(["--no-vacuum", "--protocol", "prepared", "--log"])
+        .arg("--log-prefix")
+        .arg(cluster.folder.join(PGBENCH_LOG))
+        .args(["--client", &clients.to_string(), "--jobs", &clients.min(2).to_string()])
+        .args(["--time", &seconds.to_string(), "--file"])
+        .arg(&script)
+        .arg(database)
+        .kill_on_drop(true);
+    let report = output(pgbench, "pgbench").await?;
+    let mut latencies = Vec::new();
+    for log in pgbench_logs(&cluster.folder)? {
+        latencies.extend(parse_pgbench_log(&std::fs::read_to_string(&log)?)?);
+        std::fs::remove_file(&log)?;
+    }
+    parse_pgbench(&report, &mut latencies).with_context(|| format!("pgbench printed:\n{report}"))
+}
+
+/// The time of pgbench begins before its clients have connected. On a busy machine this is how many
+/// can do so in a second. The rate that it prints leaves that time out.
+const CONNECTIONS_PER_SECOND: u32 = 16;
+
+/// How long [`pgbench`] takes for so many seconds of load.
+pub(super) fn duration(clients: u32, seconds: u32) -> Duration {
+    Duration::from_secs((seconds + clients / CONNECTIONS_PER_SECOND).into())
+}
+
+/// The beginning of the names of pgbench's logs.
+const PGBENCH_LOG: &str = "pgbench-log";
+
+/// Each thread of pgbench has its own log.
+fn pgbench_logs(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut logs = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(PGBENCH_LOG) {
+            logs.push(entry.path());
+        }
+    }
+    Ok(logs)
+}
+
+/// The duration of each transaction, in µs: the third field of each line.
+fn parse_pgbench_log(log: &str) -> anyhow::Result<Vec<f64>> {
+    let duration = |line: &str| line.split(' ').nth(2)?.parse().ok();
+    log.lines()
+        .map(|line| duration(line).with_context(|| format!("a line of pgbench's log: {line}")))
+        .collect()
+}
+
+fn parse_pgbench(report: &str, latencies: &mut [f64]) -> anyhow::Result<Load> {
+    let value = |name: &str| -> Option<f64> {
+        let line = report.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    let failed = value("number of failed transactions:").context("no number of failures")?;
+    ensure!(failed == 0.0, "transactions failed");
+    latencies.sort_by(f64::total_cmp);
+    Ok(Load {
+        answers: value("number of transactions actually processed:").context("no number")?,
+        rate: value("tps =").context("no rate")?,
+        p50_us: percentile(latencies, 50).context("the log is empty")?,
+        p99_us: percentile(latencies, 99).context("the log is empty")?,
+    })
+}
+
+/// The least value that is not below `percent` of the sorted values.
+fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
+    sorted.get((sorted.len() * percent).div_ceil(100).checked_sub(1)?).copied()
+}
+
+/// What a command that must succeed prints.
+pub(super) async fn output(mut command: Command, name: &str) -> anyhow::Result<String> {
+    let output = command.output().await.with_context(|| format!("running {name}"))?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("{name} failed:\n{printed}{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(printed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WRK: &str = "\
+Running 2s test @ http://127.0.0.1:8080/items
+  10 requests in 2.00s, 1MB read
+Requests/sec:      5.00
+";
+
+    fn wrk_report(requests: u32, errors: u32) -> String {
+        format!(
+            "{WRK}{{\"requests\":{requests},\"duration_us\":2000000,\"errors\":{errors},\
+             \"p50_us\":300,\"p99_us\":900}}\n"
+        )
+    }
+
+    #[test]
+    fn a_report_of_wrk_is_read() {
+        let load = parse_wrk(&wrk_report(10, 0)).expect("a load");
+        assert_eq!(load, Load { answers: 10.0, rate: 5.0, p50_us: 300.0, p99_us: 900.0 });
+    }
+
+    #[test]
+    fn a_report_of_wrk_with_errors_is_refused() {
+        assert!(parse_wrk(&wrk_report(10, 1)).is_err());
+        assert!(parse_wrk(&wrk_report(0, 0)).is_err());
+        assert!(parse_wrk(WRK).is_err());
+    }
+
+    const PGBENCH: &str = "\
+number of clients: 1
+number of transactions actually processed: 4
+number of failed transactions: 0 (0.000%)
+latency average = 0.400 ms
+initial connection time = 3.000 ms
+tps = 2500.5 (without initial connection time)
+";
+
+    #[test]
+    fn a_report_and_a_log_of_pgbench_are_read() {
+        let log = "0 1 400 0 1700000000 5\n0 2 100 0 1700000000 6\n1 1 300 0 1700000000 7\n";
+        let mut latencies = parse_pgbench_log(log).expect("latencies");
+        let load = parse_pgbench(PGBENCH, &mut latencies).expect("a load");
+        assert_eq!(load, Load { answers: 4.0, rate: 2500.5, p50_us: 300.0, p99_us: 400.0 });
+        assert!(parse_pgbench_log("0 1 skipped 0 1700000000 5\n").is_err());
+    }
+
+    #[test]
+    fn a_report_of_pgbench_with_failures_is_refused() {
+        let report = PGBENCH.replace("transactions: 0", "transactions: 1");
+        assert!(parse_pgbench(&report, &mut [1.0]).is_err());
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let values: Vec<f64> = (1..=200).map(f64::from).collect();
+        assert_eq!(percentile(&values, 50), Some(100.0));
+        assert_eq!(percentile(&values, 99), Some(198.0));
+        assert_eq!(percentile(&[], 99), None);
+    }
+}
