@@ -27,8 +27,8 @@ pub(crate) struct Options {
 }
 
 /// `cargo xtask test`, then dependencies, workflows, tests that take minutes, the API contract,
-/// other people's clients, the page in browsers, short benches, faults, planted errors, and a second version of
-/// Postgres.
+/// other people's clients, the page in browsers, short benches, faults, planted errors, and a
+/// second version of Postgres.
 pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Result<()> {
     let started = Instant::now();
     if !options.after_test {

@@ -4,8 +4,8 @@
 //! One producer posts single items all the time, and one client follows their count. Printed for
 //! each statement: how long it ran; how long after its commit it was shown; the longest time for
 //! which the count stood still, and how often it became stale; how long after the commit the log
-//! was folded, also in units of the statement's own time, and purged. No unit expires its buckets, so each
-//! event has the most rollups.
+//! was folded, also in units of the statement's own time, and purged. No unit expires its buckets,
+//! so each event has the most rollups.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -114,12 +114,14 @@ impl LiveStack {
         Ok(Self { stack, client, seen, following, posting })
     }
 
-    /// Runs a statement, and waits until its log is purged.
+    /// Runs a statement, and waits until its log is purged. Then sessions have `report_time` to
+    /// report dead tuples.
     pub(super) async fn measure(
         &self,
         bench: &Bench<'_>,
         statement: Statement,
         events: u32,
+        report_time: Duration,
     ) -> anyhow::Result<Backfill> {
         let client = &self.client;
         let (sql, change) = match statement {
@@ -166,8 +168,9 @@ impl LiveStack {
             tokio::time::sleep(LOG_POLL_INTERVAL).await;
         }
         let purged = committed.elapsed();
-        let cost =
-            DatabaseWork::read(bench.cluster, client).await?.cost_since(&work, f64::from(events));
+        let mut done = DatabaseWork::read(bench.cluster, client).await?;
+        done.read_late_reports(bench.cluster, client, report_time).await?;
+        let cost = done.cost_since(&work, f64::from(events));
         Ok(Backfill {
             events,
             ran_s: ran.as_secs_f64(),
@@ -225,7 +228,7 @@ pub(super) async fn run(bench: &Bench<'_>, options: &BackfillOptions) -> anyhow:
     let live = LiveStack::start(bench).await?;
     print_header();
     for statement in [Statement::Insert, Statement::Delete] {
-        live.measure(bench, statement, options.events).await?.print(statement);
+        live.measure(bench, statement, options.events, Duration::ZERO).await?.print(statement);
     }
     live.stop().await
 }

@@ -53,6 +53,10 @@ const POST_PAUSE: Duration = Duration::from_millis(20);
 /// How long the clients may take to receive their first frame.
 const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The least number of bare sends. The kernel counts the time of a running thread at its ticks, so
+/// fewer sends would measure nothing.
+const LEAST_SENDS: u64 = 200_000;
+
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
 pub(super) struct FanoutReport {
@@ -199,7 +203,7 @@ async fn bare_send(sockets: u32, sends: u64, bytes: u64) -> anyhow::Result<f64> 
         sender.set_nodelay(true)?;
         senders.push(sender);
     }
-    let rounds = sends.div_ceil(u64::from(sockets));
+    let rounds = sends.max(LEAST_SENDS).div_ceil(u64::from(sockets));
     let bytes = vec![b'x'; usize::try_from(bytes)?];
     tokio::task::spawn_blocking(move || send(&senders, rounds, &bytes)).await?
 }

@@ -59,8 +59,8 @@ const SETTLE_TIME: Duration = Duration::from_millis(100);
 /// Connections or clients of the phases that the ratios compare.
 const MANY: u32 = 64;
 
-/// Clients that the cost of an event is measured with. Logging in costs CPU time as well, which must
-/// be little next to that of the events.
+/// Clients that the cost of an event is measured with. Logging in costs CPU time as well, which
+/// must be little next to that of the events.
 const COST_CLIENTS: u32 = 16;
 
 /// The longest load while the leader is frozen. Some seconds later, Postgres ends the leader's
@@ -241,11 +241,12 @@ pub(super) async fn run(
         println!("== round {} of {}", round + 1, options.rounds);
         ingest.round(round).await?;
     }
+    let report_time = if options.short { Duration::ZERO } else { REPORT_TIME };
     println!("== the cost of an event");
-    let mut event_cost = ingest.event_cost(options.short).await?;
+    let mut event_cost = ingest.event_cost(report_time).await?;
     println!("== a backfill of {} events", options.events);
     let live = LiveStack::start(bench).await?;
-    let backfill = live.measure(bench, Statement::Insert, options.events).await?;
+    let backfill = live.measure(bench, Statement::Insert, options.events, report_time).await?;
     live.stop().await?;
     event_cost.push(NamedCost { name: "backfill, until folded and purged", cost: backfill.cost });
     let ratio = |(of, to, unit): (Phase, Phase, &str)| {
@@ -428,20 +429,21 @@ impl Ingest<'_> {
 
     /// What a single-row INSERT of many clients costs the database: without triggers; with ours
     /// alone, while the leader is frozen; and with all that follows, until the log is empty.
-    async fn event_cost(&self, is_short: bool) -> anyhow::Result<Vec<NamedCost>> {
+    async fn event_cost(&self, report_time: Duration) -> anyhow::Result<Vec<NamedCost>> {
         let database = "newcycle_bench_cost";
         let stack = self.bench.start(database, &[]).await?;
         let client = self.bench.connect(database).await?;
         client.batch_execute(TABLES).await?;
-        let report_time = if is_short { Duration::ZERO } else { REPORT_TIME };
         let mut costs = Vec::new();
         for (name, table) in
             [("raw INSERT", Table::Raw), ("INSERT until folded and purged", Table::Ours)]
         {
-            let before = self.work_after_pause(&client, report_time).await?;
+            let mut before = DatabaseWork::read(self.bench.cluster, &client).await?;
+            before.read_late_reports(self.bench.cluster, &client, report_time).await?;
             let load = self.pgbench(database, table, COST_CLIENTS, self.seconds).await?;
             until_log_is_empty(&client).await?;
-            let work = self.work_after_pause(&client, report_time).await?;
+            let mut work = DatabaseWork::read(self.bench.cluster, &client).await?;
+            work.read_late_reports(self.bench.cluster, &client, report_time).await?;
             costs.push(NamedCost { name, cost: work.cost_since(&before, load.answers) });
         }
         // Frozen under load, so that the gate is in the state that it has under load.
@@ -458,20 +460,12 @@ impl Ingest<'_> {
         let load = load().await?;
         let work = DatabaseWork::read(self.bench.cluster, &client).await?;
         frozen.thaw();
-        let cost = work.cost_since(&before, load.answers);
+        // The sessions of the frozen leader report what it did before.
+        let cost = EventCost { dead_tuples: None, ..work.cost_since(&before, load.answers) };
         costs.insert(1, NamedCost { name: "INSERT with our triggers, alone", cost });
         drop(client);
         self.drop_database(stack, database).await?;
         Ok(costs)
-    }
-
-    async fn work_after_pause(
-        &self,
-        client: &Client,
-        pause: Duration,
-    ) -> anyhow::Result<DatabaseWork> {
-        tokio::time::sleep(pause).await;
-        DatabaseWork::read(self.bench.cluster, client).await
     }
 }
 
@@ -567,7 +561,8 @@ impl IngestReport {
         println!("{:<40} {:>8} {:>10} {:>12}", "", "CPU, µs", "WAL, bytes", "dead tuples");
         for NamedCost { name, cost } in &self.event_cost {
             let EventCost { cpu_us, wal_bytes, dead_tuples } = cost;
-            println!("{name:<40} {cpu_us:>8.1} {wal_bytes:>10.0} {dead_tuples:>12.2}");
+            let dead_tuples = dead_tuples.map_or("-".to_owned(), |number| format!("{number:.2}"));
+            println!("{name:<40} {cpu_us:>8.1} {wal_bytes:>10.0} {dead_tuples:>12}");
         }
         backfill::print_header();
         self.backfill.print(Statement::Insert);

@@ -4,6 +4,7 @@
 //! keeps its share: its parent's times of ended children include it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Context;
 use local_stack::postgres::Cluster;
@@ -113,8 +114,9 @@ pub(super) struct EventCost {
     pub(super) cpu_us: f64,
     /// Bytes of write-ahead log.
     pub(super) wal_bytes: f64,
-    /// Row versions that an UPDATE or DELETE left for vacuum.
-    pub(super) dead_tuples: f64,
+    /// Row versions that an UPDATE or DELETE left for vacuum, if all sessions had time to report
+    /// them.
+    pub(super) dead_tuples: Option<f64>,
 }
 
 impl DatabaseWork {
@@ -130,13 +132,25 @@ impl DatabaseWork {
         })
     }
 
+    /// Reads again, after a pause, the dead tuples that sessions had not reported yet.
+    pub(super) async fn read_late_reports(
+        &mut self,
+        cluster: &Cluster,
+        client: &Client,
+        pause: Duration,
+    ) -> anyhow::Result<()> {
+        tokio::time::sleep(pause).await;
+        self.dead_tuples = Self::read(cluster, client).await?.dead_tuples;
+        Ok(())
+    }
+
     /// The work since an earlier reading, by event.
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
     pub(super) fn cost_since(&self, earlier: &Self, events: f64) -> EventCost {
         EventCost {
             cpu_us: (self.cpu_seconds - earlier.cpu_seconds) * 1e6 / events,
             wal_bytes: (self.wal_bytes - earlier.wal_bytes) as f64 / events,
-            dead_tuples: (self.dead_tuples - earlier.dead_tuples) as f64 / events,
+            dead_tuples: Some((self.dead_tuples - earlier.dead_tuples) as f64 / events),
         }
     }
 }
