@@ -21,6 +21,7 @@ use anyhow::Context;
 use local_stack::postgres::{Cluster, ClusterSettings, Installation};
 use local_stack::stack::{Replicas, ServiceKind, Stack, Variable, built_programs};
 use serde::Serialize;
+use service_kit::client;
 use tokio_postgres::{Client, NoTls};
 
 use self::figures::Spread;
@@ -168,7 +169,7 @@ impl Bench<'_> {
 
 /// Posts items, one after another, with a pause after each.
 async fn post(ingest_api: String, pause: Duration) -> anyhow::Result<()> {
-    let client = reqwest::Client::new();
+    let client = client::internal().build()?;
     let body = format!("{{\"base_item_id\":\"{}\"}}", ephemeral_stack::BASE_ITEM);
     loop {
         let request = client.post(format!("{ingest_api}/items")).body(body.clone());

@@ -14,6 +14,7 @@ use anyhow::Context;
 use local_stack::stack::{ServiceKind, Stack};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use service_kit::client;
 use tokio_postgres::Client;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -241,7 +242,7 @@ async fn rows(client: &Client, relation: &str) -> anyhow::Result<i64> {
 
 /// Follows the number of items by year.
 async fn follow(url: String, seen: Arc<Mutex<Seen>>) -> anyhow::Result<()> {
-    let request = reqwest::Client::new().get(url).header("accept", "text/event-stream");
+    let request = client::internal().build()?.get(url).header("accept", "text/event-stream");
     let mut response = request.send().await?.error_for_status()?;
     let mut years = std::collections::BTreeMap::new();
     let mut buffer = String::new();

@@ -183,19 +183,25 @@ fn resident(status: &str) -> Option<f64> {
 /// CPU seconds of all processes of a cluster, of those that have ended too.
 pub(super) fn postgres_cpu(cluster: &Cluster) -> anyhow::Result<f64> {
     let postmaster = cluster.process_id();
-    let Times { own, ended_children, .. } = times(postmaster)?;
-    let mut sum = own + ended_children;
-    for entry in std::fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(process) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        // Other processes may end at any time.
-        if let Ok(times) = times(process)
-            && times.parent == postmaster
-        {
-            sum += times.own;
+    loop {
+        let Times { own, ended_children, .. } = times(postmaster)?;
+        let mut sum = own + ended_children;
+        for entry in std::fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(process) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            // Other processes may end at any time.
+            if let Ok(times) = times(process)
+                && times.parent == postmaster
+            {
+                sum += times.own;
+            }
+        }
+        // If a process has ended meanwhile, its time may be in neither of the two, or in both.
+        #[expect(clippy::float_cmp, reason = "the same text gives the same number")]
+        if times(postmaster)?.ended_children == ended_children {
+            return Ok(sum);
         }
     }
-    Ok(sum)
 }
 
 fn times(process: u32) -> anyhow::Result<Times> {
