@@ -141,7 +141,7 @@ it("shows the same if the clock of the viewer is wrong", async () => {
     // The seconds that have passed, by this machine's clock, which is the server's.
     const passed = () => {
       const seconds = new Date().getUTCSeconds();
-      return seconds === 0 ? "no whole second" : seconds === 1 ? "second 0," : `seconds 0–${seconds - 1},`;
+      return seconds === 0 ? "no whole second" : seconds === 1 ? "second 0," : `seconds 0 to ${seconds - 1},`;
     };
     const compared = page.locator("[data-metric=transfers] [data-part=compared]");
     await expectSoon("the server's second is the running one", () => compared.innerText().then((text) => text.startsWith(passed())), true);

@@ -131,10 +131,13 @@ export function description(unit: Unit, now: number): string {
   return `${name(unit, finer, buckets)}, against ${same}${unit === "day" ? "" : ` of the previous ${unit}`}`;
 }
 
-/** The name of the first buckets of a unit. Seconds, minutes and hours have a clock's numbers. */
+/**
+ * The name of the first buckets of a unit. Seconds, minutes and hours have a clock's numbers. The
+ * word between them keeps their order: Arabic digits with a dash would be shown from right to left.
+ */
 function name(unit: Unit, finer: Unit, buckets: number): string {
   if (unit !== "minute" && unit !== "hour" && unit !== "day") return lengthOf(finer, buckets);
-  const numbers = buckets === 1 ? `${finer} ${count(0)}` : `${finer}s ${count(0)}–${count(buckets - 1)}`;
+  const numbers = buckets === 1 ? `${finer} ${count(0)}` : `${finer}s ${count(0)} to ${count(buckets - 1)}`;
   return unit === "day" ? `${numbers} UTC` : numbers;
 }
 

@@ -112,7 +112,7 @@ describe("a comparison", () => {
     const windows = windowsOf("day", [...at(26, 0, 9, 9, 10), ...at(25, 0, 1, 10, 23), ...at(19, 5, 10, 12)]);
     expect(withPrevious("day", windows, now)).toEqual({ current: 3, earlier: 2 });
     expect(withWeekBefore(windows, now)).toEqual({ current: 3, earlier: 1 });
-    expect(description("day", now)).toBe("hours 0–9 UTC, against the same hours");
+    expect(description("day", now)).toBe("hours 0 to 9 UTC, against the same hours");
   });
 
   it("is not known without the finer window", () => {
@@ -136,7 +136,7 @@ describe("the words", () => {
 
   it("name the part that is compared", () => {
     expect(said("second", "2026-11-26T10:47:46.500Z")).toBe("the last whole second, against the one before");
-    expect(said("minute", "2026-11-26T10:47:46.500Z")).toBe("seconds 0–45, against the same seconds of the previous minute");
+    expect(said("minute", "2026-11-26T10:47:46.500Z")).toBe("seconds 0 to 45, against the same seconds of the previous minute");
     expect(said("hour", "2026-11-26T10:01:46Z")).toBe("minute 0, against the same minute of the previous hour");
     expect(said("week", "2026-11-26T10:47:46Z")).toBe("first 3 days and 10 hours, against the same hours of the previous week");
     expect(said("week", "2026-11-23T01:47:46Z")).toBe("first 1 hour, against the same hour of the previous week");
