@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::own_postgres::{OwnPostgres, connect, next_transaction};
-use crate::replicas::{Services, observed};
+use crate::replicas::{Services, observed, summary};
 use crate::subscriber::Received;
 use crate::support::{DEADLINE, until};
 
@@ -205,8 +205,10 @@ async fn a_synchronous_failover_loses_nothing_that_was_acknowledged() {
     let lost: Vec<_> = acknowledged.difference(&stored).collect();
     let unexpected: Vec<_> = stored.difference(&acknowledged).collect();
     assert!(lost.is_empty() && unexpected.is_empty(), "lost: {lost:?}, unexpected: {unexpected:?}");
-    // `observed` checks that no count has fallen.
-    let observed = observed(&subscriber.received());
+    // Whether a count has fallen is not checked. When the postmaster is killed, commits stop
+    // waiting for the standby, and a tick may still show their rows before its own session ends.
+    // They were not acknowledged, and the failover loses them.
+    let observed = summary(&subscriber.received());
     assert_eq!((observed.streams, observed.snapshots), (1, 2), "{observed:?}");
     pair.services.until_rolled_up().await;
 }

@@ -356,9 +356,22 @@ pub(crate) struct Observed {
 
 /// Summarises what a client received. Checks that no count fell or vanished.
 pub(crate) fn observed(received: &[Received]) -> Observed {
+    let mut last = None::<&Vec<TopicFrame>>;
+    for event in received {
+        if let Received::Frame(_, shown) = event {
+            for before in last.into_iter().flatten() {
+                assert_grown(before, &shown.topics);
+            }
+            last = Some(&shown.topics);
+        }
+    }
+    summary(received)
+}
+
+/// Summarises what a client received.
+pub(crate) fn summary(received: &[Received]) -> Observed {
     let mut observed = Observed::default();
     let mut live = false;
-    let mut last = None::<&Vec<TopicFrame>>;
     for event in received {
         match event {
             Received::Opened => observed.streams += 1,
@@ -367,12 +380,8 @@ pub(crate) fn observed(received: &[Received]) -> Observed {
                 observed.stale += usize::from(live && !now_live);
                 live = now_live;
             }
-            Received::Frame(kind, shown) => {
+            Received::Frame(kind, _) => {
                 observed.snapshots += usize::from(*kind == FrameKind::Snapshot);
-                for before in last.into_iter().flatten() {
-                    assert_grown(before, &shown.topics);
-                }
-                last = Some(&shown.topics);
             }
         }
     }
