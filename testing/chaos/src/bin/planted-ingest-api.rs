@@ -3,22 +3,16 @@
 use std::process::ExitCode;
 
 use chaos::planted::{Planted, VARIABLE};
-use ingest_api::settings::Settings;
 use ingest_api::startup;
+use service_kit::command::Command;
 use service_kit::failure::exit_code;
-use service_kit::settings::ProgramSettings as _;
 use time::OffsetDateTime;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    exit_code(run().await)
-}
-
-async fn run() -> anyhow::Result<()> {
-    let settings = Settings::load()?;
-    service_kit::telemetry::start(&settings.log)?;
-    let shutdown = service_kit::shutdown::on_signal()?;
     let delivery = Planted::delivery(&std::env::var(VARIABLE).unwrap_or_default());
-    let application = startup::build_with(settings, OffsetDateTime::now_utc, delivery, shutdown)?;
-    Ok(application.run_until_stopped().await?)
+    let run = Command::Run.execute(|settings, shutdown| {
+        startup::build_with(settings, OffsetDateTime::now_utc, delivery, shutdown)
+    });
+    exit_code(run.await)
 }
