@@ -141,11 +141,11 @@ VALUES ('second'), ('minute'), ('hour'), ('day'), ('week'), ('month'), ('quarter
 -- The triggers. Each table has one function for INSERT, and one for UPDATE and DELETE. They are
 -- SECURITY DEFINER, because a producer may write events but not the log.
 --
--- Most statements insert one row, and anybody who writes by SQL waits for this function. So it does
--- as little as possible (docs/performance.md has what was tried):
--- - It has no `SET search_path`, which would cost more than the insert into the log. Instead, it
---   names the schema of everything, operators too, so no search_path can put something else in its
---   place. `added` needs none: the name of a transition table always comes first.
+-- Most statements insert one row, and a producer that writes by SQL waits for this function. So it
+-- does as little as possible (docs/performance.md has what was tried):
+-- - It has no `SET search_path`, which Postgres would set and reset at each call. Instead, it names
+--   the schema of everything, operators too, so no search_path can put something else in its place.
+--   `added` needs none: the name of a transition table always comes first.
 -- - The first eight rows are logged as they are, because grouping costs more than it saves for so
 --   few. Only the others are summed by millisecond. Both scans read the transition table from its
 --   beginning, and its rows have an order that does not change, so no row is left out or read

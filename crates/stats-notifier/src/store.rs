@@ -19,8 +19,8 @@
 //! transactions, statements are sent unnamed (`query_typed`): Postgres reads and runs them under
 //! one lock. The pool for history prepares a statement again if that happens
 //! ([`postgres_kit::session`]). Only the tick is prepared for a whole term, because planning it
-//! takes longer than running it. It reads `count_log` alone, which nobody else should change; if
-//! somebody does, the next term prepares it again.
+//! takes longer than running it. It reads `count_log` alone, whose columns only a migration should
+//! change; after such a change, the next term prepares it again.
 //!
 //! Transaction ids and snapshots travel as text, because tokio-postgres knows neither type.
 

@@ -73,7 +73,7 @@ fn post(api: &Api, body: &Value) -> JoinHandle<Answer> {
     })
 }
 
-/// Sends a row, and waits until the writer has sent it to Postgres, where it waits for the lock.
+/// Sends a row, and waits until its insert waits for the lock.
 async fn post_and_block(api: &Api, body: &Value) -> JoinHandle<Answer> {
     let sent = post(api, body);
     // Within its transaction, the blocker would always see the same sessions.

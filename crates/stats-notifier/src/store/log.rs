@@ -58,8 +58,8 @@ impl Store {
         cursor: &Snapshot,
         retention: Retention,
     ) -> Result<TickResult, StoreError> {
-        // Prepared once: if somebody changes a column of the log later, so that the plan cannot be
-        // used any more, the tick fails, and the next term begins with a new session.
+        // Prepared once: if a column of the log is changed later, so that the plan cannot be used
+        // any more, the tick fails, and the next term begins with a new session.
         let tick = self.tick.get_or_try_init(|| self.client.prepare(&self.statements.tick)).await?;
         let stream = self.client.query_raw(tick, [cursor.to_string()]).await?;
         let mut stream = std::pin::pin!(stream);
