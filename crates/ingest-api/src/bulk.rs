@@ -5,10 +5,27 @@
 //! named. If the upload breaks off or the database goes away, the chunks committed so far stay.
 //! Sending the whole upload again is harmless if its lines have ids. The elements of an array are
 //! handled as lines, and their numbers are line numbers.
+//!
+//! While the next chunk is read, up to `bulk.max_chunks_in_flight` chunks of an upload are being
+//! committed, each with a connection of its own and in any order.
+//!
+//! Invariants:
+//! - A full chunk waits until another one has ended, and nothing is read from the body meanwhile. So
+//!   a client cannot send faster than the database commits.
+//! - Two chunks that are being committed at the same time have no id in common: of several lines
+//!   with the same id, the first one is stored.
+//! - An upload ends after all of its chunks have, and its counts are those of all committed chunks.
 
+use std::cmp::Ordering;
 use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
 
 use crate::array::{BrokenArray, Elements};
 use crate::body::{Body, BodyError};
@@ -104,57 +121,198 @@ where
         ContentCoding::Zstd => Some(service.uploads.zstd().ok_or(UploadError::TooManyZstd)?),
         ContentCoding::Gzip | ContentCoding::Identity => None,
     };
-    let limits = &service.settings.bulk;
-    body.require_rate(limits.min_bytes_per_second);
-    let mut lines = Splitter::new(form, limits.max_line_bytes);
-    let mut chunk = Chunk::new(service);
-    let mut ended = false;
-    while !ended {
-        let part = tokio::select! {
-            biased;
-            part = body.next() => part,
-            () = service.uploads.shortage(), if !chunk.rows.is_empty() => {
-                chunk.commit().await?;
-                continue;
-            }
-        };
-        match part {
-            Ok(Some(part)) => lines.add(&part),
-            Ok(None) => {
-                lines.end();
-                ended = true;
-            }
-            Err(error) => {
-                return Err(UploadError::Body { error, counts: chunk.report.counts });
-            }
+    body.require_rate(service.settings.bulk.min_bytes_per_second);
+    let mut upload = Upload::new(service);
+    let read = upload.read::<I>(form, body).await;
+    // Also after an error: the counts are those of all committed chunks.
+    let settled = upload.settle().await;
+    let mut report = upload.report;
+    match read {
+        Err(Interruption::Commit(error)) => Err(error),
+        Ok(()) => settled.map(|()| report),
+        Err(Interruption::Body(error)) => {
+            settled?;
+            Err(UploadError::Body { error, counts: report.counts })
         }
-        loop {
-            match lines.next() {
-                Ok(None) => break,
-                Ok(Some(Line { number, text })) => {
-                    // Idempotency-Key does not apply: it would be the id of every line.
-                    let context = service.context(None);
-                    let row = text.and_then(|text| {
-                        Ok((parse::<I>(text.as_bytes())?.into_row(context)?, text.len()))
-                    });
-                    match row {
-                        Ok((row, bytes)) => chunk.add(number, row, bytes).await?,
-                        Err(rejection) => chunk.reject(number, &rejection),
-                    }
-                }
-                Err(error) => {
-                    chunk.commit().await?;
-                    chunk.reject(error.element, &Rejection::Malformed(error.detail.to_owned()));
-                    return Err(UploadError::Array { error, report: chunk.report });
-                }
-            }
+        Err(Interruption::Array(error)) => {
+            settled?;
+            let rejection = Rejection::Malformed(error.detail.to_owned());
+            report.reject(error.element, &rejection, service.settings.bulk.max_reported_errors);
+            Err(UploadError::Array { error, report })
         }
     }
-    chunk.commit().await?;
-    Ok(chunk.report)
 }
 
-/// Rows that wait to be committed, and the outcomes of the lines before.
+/// Why an upload was not read to its end.
+enum Interruption {
+    Body(BodyError),
+    Array(BrokenArray),
+    /// A chunk could not be committed.
+    Commit(UploadError),
+}
+
+impl From<UploadError> for Interruption {
+    fn from(error: UploadError) -> Self {
+        Self::Commit(error)
+    }
+}
+
+/// An upload in progress.
+struct Upload<'a, R> {
+    service: &'a IngestService,
+    /// The chunk that is being filled.
+    chunk: Chunk<'a, R>,
+    /// The chunks that are being committed.
+    commits: FuturesUnordered<Commit<'a>>,
+    /// The outcomes of the lines that are done with.
+    report: UploadReport,
+}
+
+impl<'a, R: StoredRow> Upload<'a, R> {
+    fn new(service: &'a IngestService) -> Self {
+        Self {
+            service,
+            chunk: Chunk::new(service),
+            commits: FuturesUnordered::new(),
+            report: UploadReport::default(),
+        }
+    }
+
+    /// Reads the body to its end. Some chunks may still be being committed then.
+    async fn read<I: Input<Row = R>>(
+        &mut self,
+        form: UploadForm,
+        mut body: Body,
+    ) -> Result<(), Interruption> {
+        let limits = &self.service.settings.bulk;
+        let mut lines = Splitter::new(form, limits.max_line_bytes);
+        let mut ended = false;
+        while !ended {
+            let part = tokio::select! {
+                biased;
+                Some(committed) = self.commits.next() => {
+                    self.count(committed)?;
+                    continue;
+                }
+                part = body.next() => part,
+                () = self.service.uploads.shortage(), if !self.chunk.rows.is_empty() => {
+                    self.commit().await?;
+                    continue;
+                }
+            };
+            match part.map_err(Interruption::Body)? {
+                Some(part) => lines.add(&part),
+                None => {
+                    lines.end();
+                    ended = true;
+                }
+            }
+            // Idempotency-Key does not apply: it would be the id of every line.
+            let context = self.service.context(None);
+            loop {
+                match lines.next() {
+                    Ok(None) => break,
+                    Ok(Some(Line { number, text })) => {
+                        let row = text.and_then(|text| {
+                            Ok((parse::<I>(text.as_bytes())?.into_row(context)?, text.len()))
+                        });
+                        match row {
+                            Ok((row, bytes)) => self.add(number, row, bytes).await?,
+                            Err(rejection) => {
+                                let max_errors = limits.max_reported_errors;
+                                self.report.reject(number, &rejection, max_errors);
+                            }
+                        }
+                    }
+                    Err(error) => {
+                        self.commit().await?;
+                        return Err(Interruption::Array(error));
+                    }
+                }
+            }
+        }
+        Ok(self.commit().await?)
+    }
+
+    /// Adds the row of a line of this length, and begins to commit the chunk if it is full.
+    async fn add(&mut self, line: u64, row: NewRow<R>, bytes: usize) -> Result<(), UploadError> {
+        let fits = self.chunk.add(line, row, bytes);
+        if !fits {
+            // The row is held without memory of its own. There may only be one such row.
+            self.commit().await?;
+            self.settle().await?;
+        } else if self.chunk.is_full() {
+            self.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Begins to commit the chunk, as soon as it may.
+    async fn commit(&mut self) -> Result<(), UploadError> {
+        if self.chunk.rows.is_empty() {
+            return Ok(());
+        }
+        let chunk = std::mem::replace(&mut self.chunk, Chunk::new(self.service));
+        let ids = chunk.given_ids();
+        let max = self.service.settings.bulk.max_chunks_in_flight.get();
+        while self.commits.len() >= max
+            || self.commits.iter().any(|other| have_common_id(&other.ids, &ids))
+        {
+            let Some(committed) = self.commits.next().await else { break };
+            self.count(committed)?;
+        }
+        self.commits.push(Commit { ids, outcome: chunk.commit().boxed_local() });
+        Ok(())
+    }
+
+    /// Waits until no chunk is being committed.
+    ///
+    /// # Errors
+    /// The first one, after all chunks have ended.
+    async fn settle(&mut self) -> Result<(), UploadError> {
+        let mut result = Ok(());
+        while let Some(committed) = self.commits.next().await {
+            let counted = self.count(committed);
+            result = result.and(counted);
+        }
+        result
+    }
+
+    fn count(&mut self, committed: Result<UploadReport, UploadError>) -> Result<(), UploadError> {
+        self.report.add(committed?, self.service.settings.bulk.max_reported_errors);
+        Ok(())
+    }
+}
+
+/// A chunk that is being committed.
+struct Commit<'a> {
+    /// The ids that the client gave, sorted.
+    ids: Vec<Uuid>,
+    outcome: LocalBoxFuture<'a, Result<UploadReport, UploadError>>,
+}
+
+impl Future for Commit<'_> {
+    type Output = Result<UploadReport, UploadError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.outcome.poll_unpin(context)
+    }
+}
+
+/// Whether two sorted lists have an id in common.
+fn have_common_id(left: &[Uuid], right: &[Uuid]) -> bool {
+    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
+    while let (Some(one), Some(other)) = (left.peek(), right.peek()) {
+        match one.cmp(other) {
+            Ordering::Equal => return true,
+            Ordering::Less => left.next(),
+            Ordering::Greater => right.next(),
+        };
+    }
+    false
+}
+
+/// Rows that are committed together.
 struct Chunk<'a, R> {
     service: &'a IngestService,
     rows: Vec<NewRow<R>>,
@@ -162,64 +320,81 @@ struct Chunk<'a, R> {
     lines: Vec<u64>,
     /// The length of these lines.
     bytes: usize,
+    /// Held until the chunk is committed.
     memory: ChunkMemory<'a>,
-    report: UploadReport,
 }
 
 impl<'a, R: StoredRow> Chunk<'a, R> {
-    fn new(service: &'a IngestService) -> Self {
-        Self {
-            service,
-            rows: Vec::new(),
-            lines: Vec::new(),
-            bytes: 0,
-            memory: service.uploads.chunk_memory(),
-            report: UploadReport::default(),
-        }
+    /// A chunk without rows, which holds no memory: the upload may wait for its client for long.
+    const fn new(service: &'a IngestService) -> Self {
+        let memory = service.uploads.chunk_memory();
+        Self { service, rows: Vec::new(), lines: Vec::new(), bytes: 0, memory }
     }
 
-    fn reject(&mut self, line: u64, rejection: &Rejection) {
-        self.report.reject(line, rejection, self.service.settings.bulk.max_reported_errors);
-    }
-
-    /// Adds the row of a line of this length. Commits the chunk if it is full.
-    async fn add(&mut self, line: u64, row: NewRow<R>, bytes: usize) -> Result<(), UploadError> {
-        let limits = &self.service.settings.bulk;
+    /// Adds the row of a line of this length. Returns whether there was memory for it; if not,
+    /// commit the chunk now.
+    fn add(&mut self, line: u64, row: NewRow<R>, bytes: usize) -> bool {
         self.rows.push(row);
         self.lines.push(line);
         self.bytes += bytes;
         // A row has no more text than its line.
-        let fits = self.memory.grow(bytes + size_of::<NewRow<R>>() + size_of::<u64>());
-        if !fits
-            || self.rows.len() >= limits.max_chunk_lines.get()
-            || self.bytes >= limits.chunk_bytes.get()
-        {
-            self.commit().await?;
-        }
-        Ok(())
+        self.memory.grow(bytes + size_of::<NewRow<R>>() + size_of::<u64>() + size_of::<Uuid>())
     }
 
-    async fn commit(&mut self) -> Result<(), UploadError> {
-        if self.rows.is_empty() {
-            return Ok(());
-        }
-        let deadline = Instant::now() + self.service.settings.bulk.chunk_timeout.get();
-        let place = timeout_at(deadline, self.service.uploads.place()).await.ok().flatten();
-        let place = place.ok_or(UploadError::TooMany)?;
+    fn is_full(&self) -> bool {
+        let limits = &self.service.settings.bulk;
+        self.rows.len() >= limits.max_chunk_lines.get() || self.bytes >= limits.chunk_bytes.get()
+    }
+
+    /// The ids that the client gave, sorted. Generated ids are unique.
+    fn given_ids(&self) -> Vec<Uuid> {
+        let given = self.rows.iter().filter(|new| new.id_given);
+        let mut ids: Vec<Uuid> = given.map(|new| new.row.id()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Commits the rows and returns the outcomes of their lines.
+    async fn commit(self) -> Result<UploadReport, UploadError> {
+        let Self { service, rows, lines, bytes: _, memory: _held } = self;
+        let limits = &service.settings.bulk;
+        let deadline = Instant::now() + limits.chunk_timeout.get();
+        let place = timeout_at(deadline, service.uploads.place()).await.ok().flatten();
+        let _place = place.ok_or(UploadError::TooMany)?;
         let timeout = deadline.saturating_duration_since(Instant::now());
-        let outcomes = self.service.insert(timeout, &self.rows).await?;
-        drop(place);
-        for (outcome, line) in outcomes.iter().zip(std::mem::take(&mut self.lines)) {
+        let outcomes = service.insert(timeout, &rows).await?;
+        let mut report = UploadReport::default();
+        for (outcome, line) in outcomes.iter().zip(lines) {
             match outcome {
-                InsertOutcome::Created(_) => self.report.counts.accepted += 1,
-                InsertOutcome::Repeated(_) => self.report.counts.repeated += 1,
-                InsertOutcome::Rejected(rejection) => self.reject(line, rejection),
+                InsertOutcome::Created(_) => report.counts.accepted += 1,
+                InsertOutcome::Repeated(_) => report.counts.repeated += 1,
+                InsertOutcome::Rejected(rejection) => {
+                    report.reject(line, rejection, limits.max_reported_errors);
+                }
             }
         }
-        // New vectors, because the chunks of an upload that waits for its client hold no memory.
-        self.rows = Vec::new();
-        self.bytes = 0;
-        self.memory.release();
-        Ok(())
+        Ok(report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_in_common_are_found_in_any_place() {
+        let ids = |numbers: &[u128]| -> Vec<Uuid> {
+            numbers.iter().copied().map(Uuid::from_u128).collect()
+        };
+        for (left, right, common) in [
+            (&[][..], &[1][..], false),
+            (&[1, 3, 5], &[2, 4, 6], false),
+            (&[1, 3, 6], &[2, 4, 6], true),
+            (&[1, 2], &[1], true),
+            (&[2, 2], &[1, 2], true),
+        ] {
+            assert_eq!(have_common_id(&ids(left), &ids(right)), common, "{left:?} {right:?}");
+            assert_eq!(have_common_id(&ids(right), &ids(left)), common, "{right:?} {left:?}");
+        }
     }
 }

@@ -76,13 +76,20 @@ pub(crate) fn record_insert<'a, R: StoredRow>(
         #[expect(clippy::cast_precision_loss, reason = "a chunk has far fewer than 2^52 rows")]
         histogram!(INSERT_ROWS, "table" => R::TABLE).record(rows as f64);
         histogram!(INSERT_DURATION, "table" => R::TABLE).record(duration.as_secs_f64());
+        let (mut created, mut repeated, mut rejected) = (0, 0, 0);
         for outcome in outcomes {
-            let outcome = match outcome {
-                InsertOutcome::Created(_) => "created",
-                InsertOutcome::Repeated(_) => "repeated",
-                InsertOutcome::Rejected(_) => "rejected",
-            };
-            counter!(ROWS, "table" => R::TABLE, "outcome" => outcome).increment(1);
+            match outcome {
+                InsertOutcome::Created(_) => created += 1,
+                InsertOutcome::Repeated(_) => repeated += 1,
+                InsertOutcome::Rejected(_) => rejected += 1,
+            }
+        }
+        for (outcome, rows) in
+            [("created", created), ("repeated", repeated), ("rejected", rejected)]
+        {
+            if rows > 0 {
+                counter!(ROWS, "table" => R::TABLE, "outcome" => outcome).increment(rows);
+            }
         }
     });
 }

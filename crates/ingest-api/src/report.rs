@@ -45,16 +45,53 @@ pub struct UploadReport {
     /// The numbers of lines.
     #[serde(flatten)]
     pub counts: LineCounts,
-    /// The first rejected lines.
+    /// The first rejected lines, in their order.
     pub errors: Vec<LineError>,
 }
 
 impl UploadReport {
-    /// Counts a rejected line, and describes it if it is one of the first.
+    /// Counts a rejected line, and describes it if it is one of the first. The lines may come in
+    /// any order.
     pub(crate) fn reject(&mut self, line: u64, rejection: &Rejection, max_errors: usize) {
         self.counts.rejected += 1;
-        if self.errors.len() < max_errors {
-            self.errors.push(LineError::new(line, rejection));
+        let place = self.errors.partition_point(|other| other.line < line);
+        if place < max_errors {
+            self.errors.insert(place, LineError::new(line, rejection));
+            self.errors.truncate(max_errors);
         }
+    }
+
+    /// Adds the outcomes of other lines.
+    pub(crate) fn add(&mut self, other: Self, max_errors: usize) {
+        self.counts.accepted += other.counts.accepted;
+        self.counts.repeated += other.counts.repeated;
+        self.counts.rejected += other.counts.rejected;
+        if !other.errors.is_empty() {
+            self.errors.extend(other.errors);
+            self.errors.sort_unstable_by_key(|error| error.line);
+            self.errors.truncate(max_errors);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_errors_are_kept_in_the_order_of_their_lines() {
+        let report = |lines: &[u64]| {
+            let mut report = UploadReport::default();
+            for line in lines {
+                report.reject(*line, &Rejection::Conflict, 3);
+            }
+            report
+        };
+        let lines =
+            |report: &UploadReport| report.errors.iter().map(|e| e.line).collect::<Vec<_>>();
+        let mut all = report(&[9, 2, 7, 8]);
+        assert_eq!((lines(&all), all.counts.rejected), (vec![2, 7, 8], 4));
+        all.add(report(&[6, 1]), 3);
+        assert_eq!((lines(&all), all.counts.rejected), (vec![1, 2, 6], 6));
     }
 }

@@ -52,6 +52,7 @@ pub struct WriteSettings {
 #[serde(deny_unknown_fields)]
 pub struct BulkLimits {
     pub max_concurrent_commits: NonZeroUsize,
+    pub max_chunks_in_flight: NonZeroUsize,
     pub max_waiting_bytes: NonZeroUsize,
     pub max_zstd_uploads: NonZeroUsize,
     pub min_bytes_per_second: u32,

@@ -1,7 +1,7 @@
 //! What all uploads share, so that none of them can take it from the others.
 //!
-//! - Places to commit. An upload has a place only while it commits a chunk, never while it waits
-//!   for its client: slow uploads do not block fast ones.
+//! - Places to commit. Only a chunk that is being committed has a place; an upload that waits for
+//!   its client has none: slow uploads do not block fast ones.
 //! - Memory for rows that wait to be committed. If it is used up, every upload commits what it has,
 //!   also if it waits for its client. So chunks become smaller, but no upload waits for another.
 //! - Memory for zstd, which needs more of it than gzip, and keeps it until the upload ends.
@@ -30,7 +30,7 @@ pub(crate) struct Uploads {
 /// Counts an upload as in progress.
 pub(crate) struct InProgress(#[expect(dead_code, reason = "it counts")] Arc<()>);
 
-/// The memory of the rows of a chunk.
+/// The memory of the rows of a chunk, given back when it is dropped.
 pub(crate) struct ChunkMemory<'a> {
     uploads: &'a Uploads,
     held: Option<SemaphorePermit<'a>>,
@@ -95,10 +95,5 @@ impl ChunkMemory<'_> {
             }
         }
         true
-    }
-
-    /// Gives the memory back, after the chunk is committed.
-    pub(crate) fn release(&mut self) {
-        self.held = None;
     }
 }

@@ -15,24 +15,11 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::support::{Answer, Api};
-
-/// Generous, for a test that waits for conditions while it holds a lock.
-const TIMEOUT: Duration = Duration::from_secs(15);
+use crate::support::{Answer, Api, until, waiting};
 
 fn one_writer(settings: &mut Settings) {
     settings.writes.writers = NonZeroUsize::MIN;
     settings.limits.query_timeout = NonZeroDuration::from_millis(15_000);
-}
-
-/// Polls until a condition holds.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let held = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(TIMEOUT, held).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
 /// The value of a metric of the table of items.
@@ -52,13 +39,6 @@ async fn lock(api: &Api) -> Client {
     let blocker = api.database.connect().await;
     blocker.batch_execute("BEGIN; LOCK TABLE items IN SHARE MODE").await.unwrap();
     blocker
-}
-
-/// The number of sessions that wait for a lock.
-async fn waiting(client: &Client) -> i64 {
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    client.query_one(waiting, &[]).await.unwrap().get(0)
 }
 
 /// Sends a row in the background.

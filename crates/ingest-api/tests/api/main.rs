@@ -4,6 +4,7 @@
 
 mod arrays;
 mod bulk;
+mod chunks_in_flight;
 mod encodings;
 mod groups;
 mod openapi;

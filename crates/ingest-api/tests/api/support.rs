@@ -9,10 +9,31 @@ use local_stack::test_database::TestDatabase;
 use serde_json::{Value, json};
 use service_kit::settings::ProgramSettings as _;
 use time::macros::datetime;
+use tokio_postgres::Client;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) const JSON: &str = "application/json";
 pub(crate) const NDJSON: &str = "application/x-ndjson";
+
+/// Generous, for a test that waits for conditions while it holds a lock.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Polls until a condition holds.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let held = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, held).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+/// The number of sessions that wait for a lock.
+pub(crate) async fn waiting(client: &Client) -> i64 {
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    client.query_one(waiting, &[]).await.unwrap().get(0)
+}
 
 /// An answer. The body is null if it is empty.
 pub(crate) struct Answer {
