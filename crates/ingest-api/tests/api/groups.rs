@@ -4,7 +4,6 @@
 //! group.
 
 use std::num::NonZeroUsize;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use ingest_api::settings::Settings;
