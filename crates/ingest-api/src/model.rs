@@ -4,7 +4,11 @@
 //! cannot hold (a NUL in a text, a year before 1 or after 9999), and cuts times to microseconds,
 //! which is what Postgres keeps.
 
-use serde::{Deserialize, Serialize, Serializer};
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::format_description::well_known::Rfc3339;
 use time::macros::datetime;
 use time::{OffsetDateTime, UtcOffset};
@@ -80,8 +84,7 @@ impl TryFrom<String> for Description {
 }
 
 /// The time of an event, within the years 1 to 9999 in UTC. Digits beyond microseconds are cut off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, ToSchema)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ToSchema)]
 #[schema(value_type = String, format = DateTime, examples("2026-11-23T09:37:00.123456Z"))]
 pub struct EventTime(OffsetDateTime);
 
@@ -104,12 +107,33 @@ impl EventTime {
     }
 }
 
-impl TryFrom<String> for EventTime {
-    type Error = InvalidValue;
+impl FromStr for EventTime {
+    type Err = InvalidValue;
 
-    fn try_from(text: String) -> Result<Self, InvalidValue> {
-        let time = OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| InvalidValue::NotRfc3339)?;
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| InvalidValue::NotRfc3339)?;
         Self::new(time)
+    }
+}
+
+/// Parses the text in place, because an upload has one for each line.
+impl<'de> Deserialize<'de> for EventTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = EventTime;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a string")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<EventTime, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Text)
     }
 }
 
@@ -241,7 +265,7 @@ mod tests {
     use super::*;
 
     fn time(text: &str) -> Result<EventTime, InvalidValue> {
-        EventTime::try_from(text.to_owned())
+        text.parse()
     }
 
     #[test]

@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet};
 
 use postgres_kit::database::{self, Session};
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -124,11 +125,11 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
     /// The first row of each id, in the order of the ids: two statements that insert the same ids
     /// then wait for each other in one direction only, so they do not deadlock.
     fn first_of_each_id(&self, open: &[usize]) -> Vec<usize> {
-        let mut ids = HashSet::new();
-        let mut first: Vec<usize> =
-            open.iter().copied().filter(|index| ids.insert(self.id(*index))).collect();
-        first.sort_unstable_by_key(|index| self.id(*index));
-        first
+        let mut first: Vec<(Uuid, usize)> =
+            open.iter().map(|&index| (self.id(index), index)).collect();
+        first.sort_unstable();
+        first.dedup_by_key(|(id, _)| *id);
+        first.into_iter().map(|(_, index)| index).collect()
     }
 
     /// Sends the rows `first` in one statement, and decides as many of the rows `open` as possible.
@@ -139,12 +140,18 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
         open: &[usize],
     ) -> Result<(), DatabaseError> {
         let Some(created) = self.send(session, first).await? else { return Ok(()) };
+        // Most often, all rows are new.
+        let all_created = created.len() == first.len();
+        let are_all_first = first.len() == open.len();
         let mut stored: HashMap<Uuid, R> = HashMap::new();
         let mut refused: Vec<Uuid> = Vec::new();
+        let created = if all_created { HashSet::new() } else { ids(&created)? };
         for &index in first {
             let row = &self.rows[index].row;
-            if created.contains(&row.id()) {
-                stored.insert(row.id(), row.clone());
+            if all_created || created.contains(&row.id()) {
+                if !are_all_first {
+                    stored.insert(row.id(), row.clone());
+                }
                 self.outcomes[index] = Some(InsertOutcome::Created(row.clone()));
             } else {
                 refused.push(row.id());
@@ -181,20 +188,20 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
         self.reject_orphans(session, &not_stored).await
     }
 
-    /// Sends rows in one statement and returns the ids of the stored rows, or nothing if the
+    /// Sends rows in one statement and returns the stored rows, with their ids, or nothing if the
     /// statement met another transaction and stored none: a parent was deleted meanwhile, or the
     /// two deadlocked after all.
     async fn send(
         &self,
         session: &Session,
         indexes: &[usize],
-    ) -> Result<Option<HashSet<Uuid>>, DatabaseError> {
+    ) -> Result<Option<Vec<Row>>, DatabaseError> {
         let rows: Vec<&NewRow<R>> = indexes.iter().map(|index| &self.rows[*index]).collect();
         let parameters = R::parameters(&rows);
         let parameters: Vec<database::Parameter<'_>> =
             parameters.iter().map(Parameter::as_sent).collect();
         match session.query(R::SQL.insert, &parameters).await {
-            Ok(created) => Ok(Some(ids(&created)?)),
+            Ok(created) => Ok(Some(created)),
             Err(error)
                 if matches!(
                     error.code(),
@@ -249,6 +256,6 @@ async fn missing_parents(
     Ok(missing)
 }
 
-fn ids(rows: &[tokio_postgres::Row]) -> Result<HashSet<Uuid>, DatabaseError> {
+fn ids(rows: &[Row]) -> Result<HashSet<Uuid>, DatabaseError> {
     rows.iter().map(|row| column(row, "id")).collect()
 }
