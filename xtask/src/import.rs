@@ -1,6 +1,7 @@
 //! `cargo xtask import`: uploads the files of a folder to ingest-api.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use async_compression::tokio::bufread::GzipDecoder;
@@ -9,7 +10,7 @@ use local_stack::stack::ServiceKind;
 use serde::Deserialize;
 use service_kit::client;
 use tokio::io::{AsyncRead, BufReader};
-use tokio_util::io::ReaderStream;
+use tokio_util::io::{InspectReader, ReaderStream};
 
 use crate::settings::Settings;
 
@@ -46,6 +47,11 @@ impl UploadResult {
         self.rejected += other.rejected;
     }
 
+    /// The number of lines.
+    const fn rows(&self) -> u64 {
+        self.accepted + self.repeated + self.rejected
+    }
+
     /// Prints a row of the table that [`print_header`] begins.
     pub(crate) fn print(&self, kind: &str) {
         println!("{kind:<12} {:>12} {:>12} {:>12}", self.accepted, self.repeated, self.rejected);
@@ -78,7 +84,8 @@ pub(crate) async fn run(folder: &Path, url: Option<String>) -> anyhow::Result<()
         );
     }
     print_header();
-    let mut rejected = 0;
+    let mut total = UploadResult::default();
+    let start = Instant::now();
     for (kind, file) in files {
         let answer = post(&url, kind, &file).await?;
         answer.print(kind);
@@ -86,15 +93,28 @@ pub(crate) async fn run(folder: &Path, url: Option<String>) -> anyhow::Result<()
             let field = field.as_ref().map_or_else(String::new, |field| format!("{field}: "));
             println!("  {}, line {line}: {field}{detail}", file.display());
         }
-        rejected += answer.rejected;
+        total.add(&answer);
     }
-    if rejected > 0 {
+    println!("== {}", speed(total.rows(), start.elapsed()));
+    if total.rejected > 0 {
         bail!(
-            "{rejected} lines were rejected, and all others are stored: correct them and import again (lines with \
-             ids are stored only once)"
+            "{} lines were rejected, and all others are stored: correct them and import again (lines with \
+             ids are stored only once)",
+            total.rejected
         );
     }
     Ok(())
+}
+
+fn speed(rows: u64, time: Duration) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "it is rounded")]
+    let per_second = rows as f64 / time.as_secs_f64();
+    format!("{rows} rows in {:.1} s: {per_second:.0} rows/s", time.as_secs_f64())
+}
+
+/// The number of lines that end in this part of a file.
+fn lines(part: &[u8]) -> u64 {
+    part.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
 /// The file of a kind, preferably uncompressed.
@@ -107,7 +127,7 @@ async fn post(url: &str, kind: &'static str, path: &Path) -> anyhow::Result<Uplo
     let file =
         tokio::fs::File::open(path).await.with_context(|| format!("opening {}", path.display()))?;
     let bar = ProgressBar::new(file.metadata().await?.len());
-    let style = "{prefix:<12} {wide_bar} {bytes}/{total_bytes} {eta}";
+    let style = "{prefix:<12} {wide_bar} {bytes}/{total_bytes} {eta} {msg}";
     bar.set_style(ProgressStyle::with_template(style)?);
     bar.set_prefix(kind);
     let read = BufReader::new(bar.wrap_async_read(file));
@@ -120,7 +140,13 @@ async fn post(url: &str, kind: &'static str, path: &Path) -> anyhow::Result<Uplo
         } else {
             Box::new(read)
         };
-    let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(plain, CHUNK_BYTES));
+    let (progress, start, mut rows) = (bar.clone(), Instant::now(), 0);
+    // A part is read when the service takes it, so this is what the service has taken.
+    let counted = InspectReader::new(plain, move |part| {
+        rows += lines(part);
+        progress.set_message(speed(rows, start.elapsed()));
+    });
+    let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(counted, CHUNK_BYTES));
     let request = client::internal()
         .build()?
         .post(format!("{url}/{kind}"))
