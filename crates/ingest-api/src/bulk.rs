@@ -10,8 +10,8 @@
 //! committed, each with a connection of its own and in any order.
 //!
 //! Invariants:
-//! - A full chunk waits until another one has ended, and nothing is read from the body meanwhile. So
-//!   a client cannot send faster than the database commits.
+//! - A full chunk waits until another one has ended, and nothing is read from the body meanwhile.
+//!   So a client cannot send faster than the database commits.
 //! - Two chunks that are being committed at the same time have no id in common: of several lines
 //!   with the same id, the first one is stored.
 //! - An upload ends after all of its chunks have, and its counts are those of all committed chunks.
