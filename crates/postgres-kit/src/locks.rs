@@ -29,8 +29,6 @@ const CLASS: i32 = 1_315_208_537;
 pub const LEAD: AdvisoryLock = AdvisoryLock { class: CLASS, purpose: 1 };
 /// While the leader holds it, the triggers do not notify.
 pub const GATE: AdvisoryLock = AdvisoryLock { class: CLASS, purpose: 2 };
-/// A session that writes counts for a leader shares it, so that the next leader finds and ends it.
-pub const UPKEEP: AdvisoryLock = AdvisoryLock { class: CLASS, purpose: 4 };
 /// Only one `migrate` at a time changes a database.
 pub const MIGRATE: AdvisoryLock = AdvisoryLock { class: CLASS, purpose: 3 };
 

@@ -4,28 +4,31 @@
 //! own term in it. So two leaders at once cannot fold the same rows, and a deposed leader writes
 //! nothing.
 
-use postgres_kit::locks::UPKEEP;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 
 use super::error::StoreError;
 use super::row::{column, parsed};
-use super::session::Store;
+use super::session::{Store, UPKEEP_NAME};
 use crate::snapshot::Snapshot;
 
 /// Ends the sessions through which earlier terms write. What such a session has not committed is
-/// rolled back. If it has just begun, and does not hold the lock yet, it has not locked the cursor
-/// row either, and will find the next term there.
+/// rolled back.
 ///
-/// `$1` is the class of their lock, `$2` its purpose. A role may only end sessions of its own.
+/// It finds them by their name, and not by a lock, because any role could hold a lock, and would
+/// keep every term from writing. Only sessions of the own role count, for a role may end no others.
+///
+/// A former leader may open such a session after this has looked. That does no harm, because the
+/// name only ends a fold early; the term in the cursor row is what fences writes:
+/// - If the session locks the cursor row before [`BEGIN_TERM`] does, that waits for the lock and
+///   times out. The next attempt finds the session and ends it.
+/// - If it locks the row later, it finds the next term there, and writes nothing.
+///
+/// `$1` is their application name.
 const END_UPKEEP: &str = "
     SELECT pg_terminate_backend(pid)
-    FROM pg_locks
-    JOIN pg_stat_activity USING (pid)
-    WHERE locktype = 'advisory'
-      AND granted
-      AND mode = 'ShareLock'
-      AND classid = $1::integer::oid
-      AND objid = $2::integer::oid
+    FROM pg_stat_activity
+    WHERE application_name = $1
       AND datname = current_database()
       AND usename = current_user";
 
@@ -48,7 +51,7 @@ impl Store {
     /// method fails after the lock timeout, and the caller tries again.
     pub async fn begin_term(&self) -> Result<i64, StoreError> {
         let begin = async {
-            self.client.query_typed(END_UPKEEP, &UPKEEP.parameters()).await?;
+            self.client.query_typed(END_UPKEEP, &[(&UPKEEP_NAME, Type::TEXT)]).await?;
             column(&self.client.query_typed_one(BEGIN_TERM, &[]).await?, 0)
         };
         self.with_timeout(begin).await

@@ -3,45 +3,42 @@
 use std::time::Duration;
 
 use postgres_kit::database::Parameter;
-use postgres_kit::locks::{AdvisoryLock, GATE, LEAD, UPKEEP};
+use postgres_kit::locks::{AdvisoryLock, GATE, LEAD};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::error::StoreError;
 use super::row::column;
-use super::session::Store;
+use super::session::{Store, UPKEEP_NAME};
 use crate::lead_watch::LeadHolder;
 
 /// `$1` is the class of the lock, `$2` its purpose.
 const TRY_LOCK: &str = "SELECT pg_try_advisory_lock($1, $2)";
 /// `$1` is the class of the lock, `$2` its purpose.
-const SHARE_LOCK: &str = "SELECT pg_advisory_lock_shared($1, $2)";
-/// `$1` is the class of the lock, `$2` its purpose.
 const WAIT_FOR_LOCK: &str = "SELECT pg_advisory_lock($1, $2)";
 /// `$1` is the class of the lock, `$2` its purpose.
 const UNLOCK: &str = "SELECT pg_advisory_unlock($1, $2)";
 
-/// The sessions that hold the lock of the lead, in whatever mode; and whether any session of this
-/// role shares the lock of the upkeep.
+/// The sessions that hold the lock of the lead, in whatever mode; and whether this role has any
+/// session for upkeep.
 ///
-/// `$1` is the class of the locks, `$2` the purpose of the lead, `$3` that of the upkeep.
+/// `$1` is the class of the lock, `$2` its purpose, `$3` the application name of upkeep.
 const READ_LEAD_HOLDERS: &str = "
-    WITH held AS (
-        SELECT objid, pid, usename
-        FROM pg_locks
-        JOIN pg_stat_activity USING (pid)
-        WHERE locktype = 'advisory'
-          AND granted
-          AND classid = $1::integer::oid
-          AND datname = current_database()
-    )
     SELECT pid,
            usename::text,
            usename = current_user,
-           EXISTS (SELECT FROM held
-                   WHERE objid = $3::integer::oid AND usename = current_user)
-    FROM held
-    WHERE objid = $2::integer::oid
+           EXISTS (SELECT
+                   FROM pg_stat_activity
+                   WHERE application_name = $3
+                     AND datname = current_database()
+                     AND usename = current_user)
+    FROM pg_locks
+    JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory'
+      AND granted
+      AND classid = $1::integer::oid
+      AND objid = $2::integer::oid
+      AND datname = current_database()
     ORDER BY pid";
 
 /// `$1` is a time as text, such as `5000ms`.
@@ -57,7 +54,7 @@ impl Store {
     /// The sessions that hold the lock of the lead.
     pub async fn lead_holders(&self) -> Result<Vec<LeadHolder>, StoreError> {
         let [class, lead] = LEAD.parameters();
-        let locks: [Parameter<'_>; 3] = [class, lead, (&UPKEEP.purpose, Type::INT4)];
+        let locks: [Parameter<'_>; 3] = [class, lead, (&UPKEEP_NAME, Type::TEXT)];
         let read = async {
             let rows = self.client.query_typed(READ_LEAD_HOLDERS, &locks).await?;
             let holder = |row| {
@@ -93,15 +90,6 @@ impl Store {
             Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(false),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Marks this session as one through which a leader writes.
-    pub(super) async fn mark_upkeep(&self) -> Result<(), StoreError> {
-        let mark = async {
-            self.client.query_typed_one(SHARE_LOCK, &UPKEEP.parameters()).await?;
-            Ok(())
-        };
-        self.with_timeout(mark).await
     }
 
     /// Tries to shut the gate. Fails while a trigger tests the lock.

@@ -14,6 +14,11 @@ use super::row::column;
 use super::statements::Statements;
 use crate::settings::LeaderSettings;
 
+/// The application names of the session that holds the lead, or tries to, and of the session
+/// through which a leader writes.
+const LEAD_NAME: &str = "stats-notifier";
+pub(super) const UPKEEP_NAME: &str = "stats-notifier upkeep";
+
 /// Identifies this session.
 const READ_SESSION_ID: &str = "
     SELECT pid, backend_start::text
@@ -91,11 +96,11 @@ impl Store {
         leader: &LeaderSettings,
         statements: Statements,
     ) -> Result<Self, StoreError> {
-        Self::connect_as("stats-notifier", database, leader, statements).await
+        Self::connect_as(LEAD_NAME, database, leader, statements).await
     }
 
-    /// Opens a second session to the server of this one, through which this leader writes. It holds
-    /// the lock [`UPKEEP`](postgres_kit::locks::UPKEEP), so that the next leader finds it.
+    /// Opens a second session to the server of this one, through which this leader writes. The next
+    /// leader finds it by its application name.
     ///
     /// # Errors
     /// Those of [`Store::connect`], and [`StoreError::ServerReplaced`] if the address leads to
@@ -106,11 +111,10 @@ impl Store {
         leader: &LeaderSettings,
     ) -> Result<Self, StoreError> {
         let statements = self.statements.clone();
-        let store = Self::connect_as("stats-notifier upkeep", database, leader, statements).await?;
+        let store = Self::connect_as(UPKEEP_NAME, database, leader, statements).await?;
         if !store.with_timeout(self.id.is_known_to(&store.client)).await? {
             return Err(StoreError::ServerReplaced);
         }
-        store.mark_upkeep().await?;
         Ok(store)
     }
 

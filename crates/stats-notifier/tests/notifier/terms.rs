@@ -4,7 +4,7 @@
 use postgres_kit::locks::LEAD;
 use service_kit::settings::NonZeroDuration;
 use stats_notifier::lead_watch::LeadHolder;
-use stats_notifier::settings::Settings;
+use stats_notifier::settings::{RetentionSettings, Settings};
 use stats_notifier::store::StoreError;
 use tokio_postgres::error::SqlState;
 
@@ -119,16 +119,25 @@ async fn a_deposed_leader_writes_nothing() {
     let mut new = Leader::begin(fixture.connect().await, &fixture.settings).await;
     fixture.execute(&fixture.insert_item()).await;
     old.tick().await;
-    let before = fixture.rolled_up().await;
+    let before = (fixture.rolled_up().await, fixture.log_rows().await);
     let ended = old.upkeep.flush(&old.for_upkeep).await;
     assert!(matches!(ended, Err(StoreError::Postgres(_))), "a new term ends the session");
-    // The leader may have opened it a moment later.
-    let Settings { database, leader, .. } = &fixture.settings;
+    // The leader may open the session after the new term has looked for it. It expires buckets
+    // and then has some to delete.
+    let Settings { database, leader, retention, .. } = &fixture.settings;
+    let retention = RetentionSettings { second_days: 1, ..retention.clone() };
     old.for_upkeep = old.store.connect_for_upkeep(database, leader).await.unwrap();
-    assert!(matches!(old.upkeep.flush(&old.for_upkeep).await, Err(StoreError::Deposed(_))));
-    let purged = old.upkeep.purge(&old.for_upkeep, 10).await;
-    assert!(matches!(purged, Ok(_) | Err(StoreError::Deposed(_))));
-    assert_eq!(fixture.rolled_up().await, before);
+    let Leader { upkeep, for_upkeep, .. } = &mut old;
+    let written = [
+        ("flush", upkeep.flush(for_upkeep).await.err()),
+        ("purge", upkeep.purge(for_upkeep, 10).await.err()),
+        ("expire", upkeep.expire(for_upkeep, &retention).await.err()),
+        ("delete", upkeep.delete_expired(for_upkeep, 10).await.err()),
+    ];
+    for (write, refused) in written {
+        assert!(matches!(refused, Some(StoreError::Deposed(_))), "{write}: {refused:?}");
+    }
+    assert_eq!((fixture.rolled_up().await, fixture.log_rows().await), before);
     new.tick().await;
     assert_eq!(new.shown(), fixture.counted_from_events().await);
 }

@@ -311,6 +311,12 @@ async fn a_leader_whose_session_is_terminated_counts_nothing_twice() {
         let producer = services.produce();
         let leading = services.leading_backend(None).await;
         let ended = if upkeep { services.upkeep_backend().await } else { leading };
+        // A session that is ended while it is opened is opened again, in the same term.
+        until("the session must have written", async || {
+            let written = "SELECT FROM writes WHERE backend = $1 LIMIT 1";
+            services.client.query_opt(written, &[&ended]).await.unwrap()
+        })
+        .await;
         assert!(services.client.query_one(end, &[&ended]).await.unwrap().get::<_, bool>(0));
         services.leading_backend(Some(leading)).await;
         services.leader_and_standby().await;
@@ -333,6 +339,11 @@ async fn a_standby_says_that_another_program_has_the_lead() {
     let take = "SELECT pg_advisory_lock_shared($1, $2), pg_backend_pid()";
     let process: i32 =
         intruder.query_one(take, &[&LEAD.class, &LEAD.purpose]).await.unwrap().get(1);
+    // No other lock of this system may stop the counting.
+    let others = services.connect().await;
+    let numbers = "SELECT pg_advisory_lock($1, number) FROM generate_series(0, 20) AS number \
+         WHERE number <> $2";
+    others.query(numbers, &[&LEAD.class, &LEAD.purpose]).await.unwrap();
     services.stack.start_one(notifier).unwrap();
     let internal = services.stack.internal_url(notifier);
     let read = async |path: &str| {
@@ -354,4 +365,9 @@ async fn a_standby_says_that_another_program_has_the_lead() {
     assert_eq!(problem().await, Some(None));
     let metrics = read("/metrics").await.unwrap();
     assert!(metrics.contains("\nnotifier_lead_blocked 0\n"), "{metrics}");
+    services.post(20).await;
+    let subscriber = services.subscribe(ServiceKind::SseGateway).await;
+    services.until_exact(&subscriber, "while others hold all other locks").await;
+    services.until_rolled_up().await;
+    drop(others);
 }
