@@ -14,13 +14,22 @@ use super::row::{bucket, column, time};
 /// the time since when the unit keeps buckets. Returns no row if the rollups do not belong to this
 /// database, and one row without a bucket if the period is empty.
 ///
+/// The log has a row for each event of a large statement until that is folded. So its rows are
+/// first restricted to times of the period, and grouped into bins, at most a day long, by
+/// `date_bin`, which costs a fraction of `date_trunc`. A bucket that begins in the period may end
+/// one length after it. A page needs no more bins than those of its most buckets, and of one that
+/// begins before the period; a bucket longer than a day has at most 366.
+///
 /// `$1` is the metric, `$2` the unit, `$3` the start of the period or null, `$4` its end or null,
 /// and `$5` the most buckets to return.
 const READ_ROLLUPS: &str = "
     WITH bounds AS MATERIALIZED (
         SELECT kept_since,
                greatest(kept_since, $3::timestamptz) AS lower,
-               coalesce($4::timestamptz, 'infinity') AS upper
+               coalesce($4::timestamptz, 'infinity') AS upper,
+               CASE $2 WHEN 'quarter' THEN interval '3 months' ELSE ('1 ' || $2)::interval END
+                   AS length,
+               $2 IN ('second', 'minute', 'hour', 'day') AS is_bin
         FROM public.valid_rollup_cursor, public.rollup_unit
         WHERE unit = $2
     ), stored AS (
@@ -32,10 +41,22 @@ const READ_ROLLUPS: &str = "
           AND bucket < (SELECT upper FROM bounds)
         ORDER BY bucket
         LIMIT $5
-    ), logged AS (
-        SELECT date_trunc($2, time, 'UTC') AS bucket, delta
+    ), bins AS (
+        SELECT date_bin(
+                   (SELECT CASE WHEN is_bin THEN length ELSE interval '1 day' END FROM bounds),
+                   time,
+                   '0001-01-01 00:00:00+00') AS bin,
+               sum(delta) AS delta
         FROM public.unfolded_count_log
         WHERE metric = $1
+          AND time >= (SELECT lower FROM bounds)
+          AND time < (SELECT upper + length FROM bounds)
+        GROUP BY 1
+        ORDER BY 1
+        LIMIT ($5 + 1) * (SELECT CASE WHEN is_bin THEN 1 ELSE 366 END FROM bounds)
+    ), logged AS (
+        SELECT CASE WHEN is_bin THEN bin ELSE date_trunc($2, bin, 'UTC') END AS bucket, delta
+        FROM bins, bounds
     ), page AS (
         SELECT bucket, sum(count)::bigint AS count
         FROM (

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use domain::Topic;
 use futures_util::SinkExt;
-use local_stack::stack::{Replicas, ServiceKind, Variable};
+use local_stack::stack::{Instance, Replicas, ServiceKind, Variable};
+use statistics_stream::history::{HistoryPage, HistoryQuery};
 use uuid::Uuid;
 
 use crate::replicas::{Services, observed};
@@ -56,6 +57,28 @@ async fn until_folds(services: &Services) {
     services.until_backend(upkeep, "state = 'active' AND query ~ 'WITH seconds'").await;
 }
 
+/// Reads pages of history, which have to read every log row of the statement.
+async fn read_history(services: &Services, notifier: Instance) {
+    for unit in ["second", "year"] {
+        let query = HistoryQuery {
+            topic: format!("item-creation/{unit}").parse().unwrap(),
+            from: None,
+            to: None,
+            limit: 100,
+        };
+        let url = format!("{}{}", services.stack.internal_url(notifier), query.path());
+        let answer = reqwest::get(url).await.unwrap();
+        let status = answer.status();
+        let page = answer.text().await.unwrap();
+        assert_eq!(status, 200, "{unit}: {page}");
+        let page: HistoryPage = serde_json::from_str(&page).unwrap();
+        let items: i64 = page.buckets.iter().map(|bucket| bucket.count).sum();
+        let least = if unit == "year" { EVENTS } else { 100 };
+        assert!(items >= least, "{unit}: {items} items");
+    }
+    assert!(is_unfolded(services).await, "history must be read before the fold ends");
+}
+
 /// Whether log rows of the statement are still to be folded.
 async fn is_unfolded(services: &Services) -> bool {
     let many = "SELECT count(*) > 500000 FROM unfolded_count_log";
@@ -86,6 +109,7 @@ async fn counts_go_on_during_the_fold_of_a_large_statement_and_stay_exact_if_the
     loader.batch_execute(&insert).await.unwrap();
     until_shown(&subscriber, EVENTS).await;
     until_folds(&services).await;
+    read_history(&services, leader).await;
     let before = shown(&subscriber);
     until_shown(&subscriber, before + 20).await;
     assert!(is_unfolded(&services).await, "events of now must be shown before the fold ends");
@@ -107,6 +131,7 @@ async fn counts_go_on_during_the_fold_of_a_large_statement_and_stay_exact_if_the
     copy_items(&loader, services.parents.base_item).await;
     until_shown(&subscriber, before + EVENTS).await;
     until_folds(&services).await;
+    read_history(&services, standby).await;
     let frozen = services.stack.freeze(leader).await.unwrap();
     services.until_leads(standby).await;
     let before = shown(&subscriber);
