@@ -19,13 +19,13 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Limits how often failures in a row are logged.
 #[derive(Debug, Default)]
-struct FailureLog {
+pub(crate) struct FailureLog {
     last: Option<Instant>,
 }
 
 impl FailureLog {
     /// The first failure is logged, and then one in each [`WARNING_INTERVAL`].
-    fn should_log(&mut self, now: Instant) -> bool {
+    pub(crate) fn should_log(&mut self, now: Instant) -> bool {
         let due = self.last.is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL);
         if due {
             self.last = Some(now);

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::failover::watch_for_failover;
+use crate::failover::{FailureLog, watch_for_failover};
 use crate::gate::{Gate, GateAction};
 use crate::lead_watch::{LeadProblem, LeadWatch};
 use crate::listener;
@@ -71,6 +71,9 @@ impl Role {
 /// No batch of a purge begins later than this after the first, so that the next flush comes in
 /// time.
 const PURGE_TIME: Duration = Duration::from_millis(200);
+
+/// How long a leader waits before it tries again to open the session that writes.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How often a standby looks who has the lead.
 const LEAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -141,18 +144,18 @@ impl Candidate {
     }
 
     async fn wait_and_lead(&self, store: &Store) -> Result<(), StoreError> {
-        let Settings { database, leader, retention, .. } = &self.settings;
+        let Settings { database, retention, .. } = &self.settings;
         self.wait_for_lead(store).await?;
         let (mut term, mut upkeep) = Term::begin(store, (self.new_hub)(), retention).await?;
-        let for_upkeep = store.connect_for_upkeep(database, leader).await?;
         self.metrics.terms.increment(1);
         self.metrics.leading.set(1.0);
         self.role.send_replace(Role::Leader(Arc::clone(term.hub())));
+        tracing::info!(term.number = upkeep.term(), "leading");
         let wake = Arc::new(Notify::new());
         let notifications = &self.metrics.notifications;
         tokio::select! {
             ended = self.run_ticks(store, &mut term, &wake) => ended,
-            ended = self.run_upkeep(&for_upkeep, &mut upkeep) => ended,
+            ended = self.run_upkeep(store, &mut upkeep) => ended,
             () = listener::run(database, &wake, notifications), if self.settings.tick.listen => Ok(()),
         }
     }
@@ -223,8 +226,43 @@ impl Candidate {
         }
     }
 
+    /// Writes through a session of its own. Fails with that session, or if the term is over.
+    async fn run_upkeep(&self, lead: &Store, upkeep: &mut Upkeep) -> Result<(), StoreError> {
+        let store = self.connect_for_upkeep(lead, upkeep.term()).await?;
+        self.write(&store, upkeep).await
+    }
+
+    /// Opens the session for the writes, and tries until it succeeds. Ticks go on meanwhile,
+    /// because live numbers need no write; only the log grows.
+    async fn connect_for_upkeep(&self, lead: &Store, term: i64) -> Result<Store, StoreError> {
+        let Settings { database, leader, .. } = &self.settings;
+        let mut failures = FailureLog::default();
+        loop {
+            let error = match lead.connect_for_upkeep(database, leader).await {
+                Ok(store) => return Ok(store),
+                // Each of them concerns the session of the lead, too.
+                Err(
+                    error @ (StoreError::ServerReplaced
+                    | StoreError::Schema(
+                        SchemaError::Missing | SchemaError::Older(_) | SchemaError::Newer(_),
+                    )),
+                ) => return Err(error),
+                Err(error) => error,
+            };
+            if failures.should_log(std::time::Instant::now()) {
+                tracing::warn!(
+                    error = %error,
+                    "leading without a session that writes, so the change log grows; trying again"
+                );
+            }
+            // A rebuild begins a term, and ends the session that writes, but there is none.
+            lead.check_term(term).await?;
+            tokio::time::sleep(CONNECT_INTERVAL).await;
+        }
+    }
+
     /// Flushes, purges, expires, and waits, again and again.
-    async fn run_upkeep(&self, store: &Store, upkeep: &mut Upkeep) -> Result<(), StoreError> {
+    async fn write(&self, store: &Store, upkeep: &mut Upkeep) -> Result<(), StoreError> {
         let Settings { flush, retention, .. } = &self.settings;
         let mut last_expire: Option<Instant> = None;
         // An earlier term may have left expired buckets.

@@ -87,7 +87,6 @@ impl Term {
         term.log_version(version);
         term.hub.start(statistics);
         term.hub.mark_live_at(load_started);
-        tracing::info!(term.number = number, "leading");
         Ok((term, Upkeep::new(number, stored, for_upkeep)))
     }
 

@@ -41,6 +41,11 @@ impl Upkeep {
         Self { number, stored, counted, flushed: None, purged: 0 }
     }
 
+    /// The number of the term.
+    pub(crate) const fn term(&self) -> i64 {
+        self.number
+    }
+
     fn counted(&self) -> Counted {
         *self.counted.borrow()
     }

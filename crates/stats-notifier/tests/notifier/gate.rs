@@ -4,52 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use domain::{Statistics, Topic};
 use postgres_kit::locks::{FIND_HOLDERS, GATE};
-use service_kit::metrics::Metrics;
-use statistics_stream::{Hub, HubSettings};
-use stats_notifier::leader::{self, Candidate, Role};
-use stats_notifier::metrics::LeaderMetrics;
-use stats_notifier::settings::Settings;
-use stats_notifier::store::Statements;
-use tokio::sync::watch;
 use tokio_postgres::Client;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::support::{DEADLINE, Fixture};
-
-/// A stats-notifier that leads, until the end of the test.
-struct Running {
-    hub: Arc<Hub>,
-    _stop: tokio_util::sync::DropGuard,
-}
-
-async fn run(settings: Settings) -> Running {
-    let (role, mut roles) = watch::channel(Role::default());
-    let new_hub = Box::new(|| Hub::new(HubSettings::default()));
-    let metrics = LeaderMetrics::register(&Metrics::new().unwrap());
-    let statements = Statements::default();
-    let candidate = Candidate { settings, new_hub, role, metrics, statements };
-    let stop = CancellationToken::new();
-    tokio::spawn(leader::run(candidate, stop.clone()));
-    let leads = roles.wait_for(|role| matches!(role, Role::Leader(_)));
-    let led =
-        tokio::time::timeout(DEADLINE, leads).await.expect("it must lead in time").unwrap().clone();
-    let Role::Leader(hub) = led else { unreachable!("the role was waited for") };
-    Running { hub, _stop: stop.drop_guard() }
-}
+use crate::support::{DEADLINE, Fixture, Running, run};
 
 impl Running {
-    /// The number of created items that is shown now.
-    fn items(&self) -> i64 {
-        let topic: Topic = "item-creation/year".parse().unwrap();
-        let sum = |statistics: &Statistics| {
-            statistics.snapshot(topic, usize::MAX).buckets.iter().map(|bucket| bucket.count).sum()
-        };
-        self.hub.with_state(sum).unwrap()
-    }
-
     /// The time until `count` items are shown, by a clock of steps.
     async fn until_items(&self, count: i64, clock: &StepClock) -> Duration {
         let (started, began) = (Instant::now(), clock.now());

@@ -4,16 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{BucketTime, Metric, TimeUnit, Topic, TopicFrame};
+use domain::{BucketTime, Metric, Statistics, TimeUnit, Topic, TopicFrame};
 use local_stack::test_database::TestDatabase;
+use service_kit::metrics::Metrics;
 use service_kit::settings::ProgramSettings as _;
 use statistics_stream::{Hub, HubSettings};
+use stats_notifier::leader::{self, Candidate, Role};
+use stats_notifier::metrics::LeaderMetrics;
 use stats_notifier::settings::Settings;
 use stats_notifier::store::{Statements, Store, StoreError};
 use stats_notifier::term::Term;
 use stats_notifier::upkeep::Upkeep;
 use stats_notifier::verify::{Verifier, VerifyMode, VerifyReport};
+use tokio::sync::watch;
 use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// The time limit of every wait for a condition.
@@ -206,6 +211,38 @@ impl Leader {
             counts.extend(buckets.map(|bucket| ((topic.index(), bucket.time), bucket.count)));
         }
         counts
+    }
+}
+
+/// A stats-notifier that leads, until the end of the test.
+pub(crate) struct Running {
+    hub: Arc<Hub>,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+pub(crate) async fn run(settings: Settings) -> Running {
+    let (role, mut roles) = watch::channel(Role::default());
+    let new_hub = Box::new(|| Hub::new(HubSettings::default()));
+    let metrics = LeaderMetrics::register(&Metrics::new().unwrap());
+    let statements = Statements::default();
+    let candidate = Candidate { settings, new_hub, role, metrics, statements };
+    let stop = CancellationToken::new();
+    tokio::spawn(leader::run(candidate, stop.clone()));
+    let leads = roles.wait_for(|role| matches!(role, Role::Leader(_)));
+    let led =
+        tokio::time::timeout(DEADLINE, leads).await.expect("it must lead in time").unwrap().clone();
+    let Role::Leader(hub) = led else { unreachable!("the role was waited for") };
+    Running { hub, _stop: stop.drop_guard() }
+}
+
+impl Running {
+    /// The number of created items that is shown now.
+    pub(crate) fn items(&self) -> i64 {
+        let topic: Topic = "item-creation/year".parse().unwrap();
+        let sum = |statistics: &Statistics| {
+            statistics.snapshot(topic, usize::MAX).buckets.iter().map(|bucket| bucket.count).sum()
+        };
+        self.hub.with_state(sum).unwrap()
     }
 }
 

@@ -8,7 +8,7 @@ use stats_notifier::settings::{RetentionSettings, Settings};
 use stats_notifier::store::StoreError;
 use tokio_postgres::error::SqlState;
 
-use crate::support::{DEADLINE, Fixture, Leader, coarser};
+use crate::support::{DEADLINE, Fixture, Leader, coarser, run};
 
 #[tokio::test]
 async fn every_kind_of_statement_is_counted_once() {
@@ -166,6 +166,37 @@ async fn a_new_term_ends_a_flush_of_the_former_one() {
     assert_eq!(error.code(), Some(&SqlState::ADMIN_SHUTDOWN), "{error}");
     assert_eq!(fixture.rolled_up().await, before);
     assert_eq!(new.shown(), fixture.counted_from_events().await);
+}
+
+/// Live numbers need only the session of the lead.
+#[tokio::test]
+async fn a_leader_counts_while_its_second_session_cannot_be_opened() {
+    let mut fixture = Fixture::create().await;
+    fixture.settings.tick.listen = false;
+    fixture.settings.leader.address_check_interval = NonZeroDuration::from_millis(3_600_000);
+    let name = fixture.database.superuser().name;
+    let limit = |most: i32| format!("ALTER DATABASE {name} CONNECTION LIMIT {most}");
+    // The producer has one connection, and the session of the lead is the other.
+    fixture.execute(&limit(2)).await;
+    let running = run(fixture.settings.clone()).await;
+    let term = async || -> i64 {
+        fixture.producer.query_one("SELECT term FROM rollup_cursor", &[]).await.unwrap().get(0)
+    };
+    let first_term = term().await;
+    let before = fixture.rolled_up().await;
+    fixture.execute(&fixture.insert_items("now()", "1, 20")).await;
+    let shown = async {
+        while running.items() != 21 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, shown).await.expect("the items must be shown");
+    assert_eq!(fixture.rolled_up().await, before, "there must be no second session yet");
+    fixture.execute(&limit(-1)).await;
+    let expected = coarser(&fixture.counted_from_events().await);
+    let written = async { while fixture.rolled_up().await != expected {} };
+    tokio::time::timeout(DEADLINE, written).await.expect("the items must be rolled up");
+    assert_eq!(term().await, first_term, "it must be the same term");
 }
 
 #[tokio::test]
