@@ -75,6 +75,9 @@ const PURGE_TIME: Duration = Duration::from_millis(200);
 /// How long a leader waits before it tries again to open the session that writes.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(250);
 
+/// How often a leader looks for its second session through the first one.
+const SESSION_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
 /// How often a standby looks who has the lead.
 const LEAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -229,7 +232,10 @@ impl Candidate {
     /// Writes through a session of its own. Fails with that session, or if the term is over.
     async fn run_upkeep(&self, lead: &Store, upkeep: &mut Upkeep) -> Result<(), StoreError> {
         let store = self.connect_for_upkeep(lead, upkeep.term()).await?;
-        self.write(&store, upkeep).await
+        tokio::select! {
+            ended = self.write(&store, upkeep) => ended,
+            ended = until_gone(lead, &store) => ended,
+        }
     }
 
     /// Opens the session for the writes, and tries until it succeeds. Ticks go on meanwhile,
@@ -303,5 +309,19 @@ impl Candidate {
             self.metrics.log_size.set(store.log_bytes().await? as f64);
         }
         Ok(())
+    }
+}
+
+/// Fails once the server no longer has the session that writes.
+///
+/// A fold has no time limit, and a proxy may keep a connection open whose other end is gone. So a
+/// leader could wait for ever. But the server ends each session of a leader that it receives
+/// nothing from, and the session of the lead sees that.
+async fn until_gone(lead: &Store, for_upkeep: &Store) -> Result<(), StoreError> {
+    loop {
+        tokio::time::sleep(SESSION_CHECK_INTERVAL).await;
+        if !lead.has_session(for_upkeep.session_id()).await? {
+            return Err(StoreError::UpkeepLost);
+        }
     }
 }

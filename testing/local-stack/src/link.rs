@@ -32,6 +32,9 @@ pub enum LinkMode {
     /// The connections that exist stay open, and nothing is passed on for the rest of their lives.
     /// New ones are passed on.
     Hung,
+    /// As [`LinkMode::Hung`], but only for the connection that the target sees as coming from this
+    /// port. All others are passed on.
+    HungFrom(u16),
 }
 
 /// The most bytes that a slow link passes on at a time.
@@ -119,7 +122,10 @@ impl Link {
     /// Whether new connections are passed on without delay.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        matches!(*self.mode.borrow(), LinkMode::Open | LinkMode::Reset(_) | LinkMode::Hung)
+        matches!(
+            *self.mode.borrow(),
+            LinkMode::Open | LinkMode::Reset(_) | LinkMode::Hung | LinkMode::HungFrom(_)
+        )
     }
 
     /// What the link's faults did until now.
@@ -140,6 +146,7 @@ async fn connection(
         return;
     }
     let Ok(mut service) = connect(address).await else { return };
+    let Ok(from) = service.local_addr().map(|own| own.port()) else { return };
     // The services send small messages at once too.
     if client.set_nodelay(true).is_err() || service.set_nodelay(true).is_err() {
         return;
@@ -152,7 +159,7 @@ async fn connection(
         tokio::select! {
             // First, so that a stalled link which breaks passes nothing on any more.
             biased;
-            broken_by = until_broken(&mut mode) => Some(broken_by),
+            broken_by = until_broken(&mut mode, from) => Some(broken_by),
             // Each end may close its direction first.
             _ = async { tokio::join!(forward, back) } => None,
         }
@@ -160,7 +167,7 @@ async fn connection(
     match broken_by {
         None => return,
         // Both sockets stay open until the link is dropped.
-        Some(LinkMode::Hung) => return std::future::pending().await,
+        Some(LinkMode::Hung | LinkMode::HungFrom(_)) => return std::future::pending().await,
         Some(_) => {}
     }
     effects.lock().broken_connections += 1;
@@ -176,13 +183,13 @@ async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(address).await
 }
 
-/// Waits for a fault that ends the traffic of a connection.
-async fn until_broken(mode: &mut watch::Receiver<LinkMode>) -> LinkMode {
+/// Waits for a fault that ends the traffic of the connection from a port.
+async fn until_broken(mode: &mut watch::Receiver<LinkMode>, from: u16) -> LinkMode {
     while mode.changed().await.is_ok() {
-        if let broken @ (LinkMode::Cut | LinkMode::Reset(_) | LinkMode::Hung) =
-            *mode.borrow_and_update()
-        {
-            return broken;
+        match *mode.borrow_and_update() {
+            broken @ (LinkMode::Cut | LinkMode::Reset(_) | LinkMode::Hung) => return broken,
+            broken @ LinkMode::HungFrom(port) if port == from => return broken,
+            LinkMode::HungFrom(_) | LinkMode::Open | LinkMode::Stalled | LinkMode::Slow(_) => {}
         }
     }
     LinkMode::Cut
@@ -211,7 +218,11 @@ async fn pump(
                     return;
                 }
             }
-            LinkMode::Open | LinkMode::Cut | LinkMode::Reset(_) | LinkMode::Hung => {}
+            LinkMode::Open
+            | LinkMode::Cut
+            | LinkMode::Reset(_)
+            | LinkMode::Hung
+            | LinkMode::HungFrom(_) => {}
         }
         if length == 0 || to.write_all(&piece[..length]).await.is_err() {
             // Passes on the end of the stream. This fails if the other end has gone.
@@ -326,5 +337,19 @@ mod tests {
         assert_eq!(service.try_read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
         drop(link);
         assert_eq!(service.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_connection_hangs_and_another_does_not() {
+        let (link, mut client, mut service) = joined().await;
+        pass(&mut client, &mut service).await;
+        let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        link.move_to(elsewhere.local_addr().unwrap().port());
+        let mut next = TcpStream::connect(("127.0.0.1", link.port())).await.unwrap();
+        let (mut accepted, _) = elsewhere.accept().await.unwrap();
+        link.set(LinkMode::HungFrom(service.peer_addr().unwrap().port()));
+        client.write_all(b"never").await.unwrap();
+        pass(&mut next, &mut accepted).await;
+        assert_eq!(service.try_read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 }

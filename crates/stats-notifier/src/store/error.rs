@@ -31,6 +31,10 @@ pub enum StoreError {
     /// After a failover, the database address leads to another server than the session.
     #[error("the database address leads to another server than the one of this session")]
     ServerReplaced,
+    /// The server has ended the session through which the leader writes, and its connection did not
+    /// say so.
+    #[error("the server has ended the session through which this leader writes")]
+    UpkeepLost,
     /// The rollups do not belong to this database, or the events were never counted.
     #[error(
         "nothing was ever counted in this database: start stats-notifier, which counts all events, first"
@@ -57,6 +61,7 @@ impl StoreError {
             | Self::Deposed(_)
             | Self::LeadHeld(_)
             | Self::ServerReplaced
+            | Self::UpkeepLost
             | Self::NeverCounted => true,
             Self::Schema(_) | Self::NoSnapshot | Self::Corrupt(_) => false,
         }

@@ -43,7 +43,7 @@ impl Store {
     /// of this transaction, which it returns.
     ///
     /// There is no time limit: a fold that is stopped has to be done again, and the log would only
-    /// be longer then.
+    /// be longer then. Nor has the wait for the cursor row, because live numbers do not need it.
     pub async fn flush(&self, term: i64) -> Result<Snapshot, StoreError> {
         let work = async {
             let stored = self.lock_cursor(term).await?.ok_or(StoreError::Deposed(term))?;

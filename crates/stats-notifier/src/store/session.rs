@@ -164,6 +164,11 @@ impl Store {
         Ok(Self { client, statements, tick, id, statement_timeout, _driver: driver })
     }
 
+    /// Whether the server of this session also has another one.
+    pub(crate) async fn has_session(&self, session: &SessionId) -> Result<bool, StoreError> {
+        self.with_timeout(session.is_known_to(&self.client)).await
+    }
+
     pub(crate) const fn session_id(&self) -> &SessionId {
         &self.id
     }
@@ -177,11 +182,14 @@ impl Store {
     }
 
     /// Runs `work` in a REPEATABLE READ transaction, so that all of it sees one snapshot.
+    ///
+    /// Its begin and a rollback have the time limit of one statement, because neither waits for a
+    /// lock. A commit has none: it may wait for a synchronous standby.
     pub(super) async fn in_one_snapshot<T>(
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        self.client.batch_execute(BEGIN).await?;
+        self.with_timeout(async { Ok(self.client.batch_execute(BEGIN).await?) }).await?;
         match work.await {
             Ok(done) => {
                 self.client.batch_execute(COMMIT).await?;
@@ -189,7 +197,8 @@ impl Store {
             }
             // Reports why the work failed. If the session is lost, the rollback fails as well.
             Err(error) => {
-                let _rolled_back = self.client.batch_execute(ROLLBACK).await;
+                let rollback = async { Ok(self.client.batch_execute(ROLLBACK).await?) };
+                let _rolled_back = self.with_timeout(rollback).await;
                 Err(error)
             }
         }

@@ -87,7 +87,7 @@ pub(super) async fn disturb_link(
             continue;
         }
         match mode {
-            LinkMode::Reset(_) | LinkMode::Hung | LinkMode::Open => {}
+            LinkMode::Reset(_) | LinkMode::Hung | LinkMode::HungFrom(_) | LinkMode::Open => {}
             // Sometimes longer than any service waits for its peer.
             LinkMode::Cut | LinkMode::Stalled | LinkMode::Slow(_) => {
                 linger(random, 100..4_500).await;

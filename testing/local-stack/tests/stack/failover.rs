@@ -357,6 +357,26 @@ async fn the_services_leave_a_primary_that_hangs() {
     pair.services.until_rolled_up().await;
 }
 
+/// Only the session through which the leader writes hangs, and a fold has no time limit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_notices_that_its_second_session_is_gone() {
+    let database = TestDatabase::create().await;
+    let address =
+        Link::to("services to Postgres".to_owned(), database.superuser().port).await.unwrap();
+    let linked = DatabaseSettings { port: address.port(), ..database.superuser() };
+    let mut services = Services::start_on(linked, Replicas::ONE, "", &[]).await;
+    services.until_ready().await;
+    let subscriber = services.subscribe(ServiceKind::SseGateway).await;
+    let upkeep = services.upkeep_backend().await;
+    let find = "SELECT client_port FROM pg_stat_activity WHERE pid = $1";
+    let port: i32 = services.client.query_one(find, &[&upkeep]).await.unwrap().get(0);
+    address.set(LinkMode::HungFrom(port.try_into().unwrap()));
+    services.post(20).await;
+    services.until_exact(&subscriber, "while the second session hangs").await;
+    services.until_rolled_up().await;
+    observed(&subscriber.received());
+}
+
 /// The old primary was not stopped, so the open sessions go on working.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_services_leave_a_primary_that_was_not_stopped() {
