@@ -103,7 +103,7 @@ impl Store {
             let last = column::<Option<&str>>(&row, 1)?.and_then(|text| text.parse().ok());
             Ok(last.unwrap_or(to))
         };
-        self.with_timeout(self.in_one_snapshot(work)).await
+        self.in_one_snapshot(work).await
     }
 
     /// The size of the change log on disk in bytes, with its index.

@@ -2,6 +2,9 @@
 //!
 //! Invariant: the rollups contain exactly what the stored snapshot sees, because both change in one
 //! transaction.
+//!
+//! No write has a time limit. It may have to wait for a lock, and live numbers do not wait for it.
+//! The leader notices if the session is gone ([`Store::has_session`]).
 
 use domain::TimeUnit;
 
@@ -43,7 +46,7 @@ impl Store {
     /// of this transaction, which it returns.
     ///
     /// There is no time limit: a fold that is stopped has to be done again, and the log would only
-    /// be longer then. Nor has the wait for the cursor row, because live numbers do not need it.
+    /// be longer then.
     pub async fn flush(&self, term: i64) -> Result<Snapshot, StoreError> {
         let work = async {
             let stored = self.lock_cursor(term).await?.ok_or(StoreError::Deposed(term))?;
@@ -64,7 +67,7 @@ impl Store {
             self.lock_cursor(term).await?;
             self.advance_retention(unit, days).await
         };
-        self.with_timeout(self.in_one_snapshot(work)).await
+        self.in_one_snapshot(work).await
     }
 
     /// [`Store::expire`] within an open transaction that has locked the cursor.
@@ -84,6 +87,6 @@ impl Store {
             let delete = self.client.prepare(DELETE_EXPIRED).await?;
             Ok(self.client.execute(&delete, &[&i64::from(limit)]).await? >= u64::from(limit))
         };
-        self.with_timeout(self.in_one_snapshot(work)).await
+        self.in_one_snapshot(work).await
     }
 }

@@ -96,11 +96,13 @@ impl Store {
         leader: &LeaderSettings,
         statements: Statements,
     ) -> Result<Self, StoreError> {
-        Self::connect_as(LEAD_NAME, database, leader, statements).await
+        let lock_timeout = leader.lock_timeout.get();
+        Self::connect_as(LEAD_NAME, lock_timeout, database, leader, statements).await
     }
 
     /// Opens a second session to the server of this one, through which this leader writes. The next
-    /// leader finds it by its application name.
+    /// leader finds it by its application name. It waits for locks without a time limit, because
+    /// live numbers do not wait for it, and a new term would have to wait for the same locks.
     ///
     /// # Errors
     /// Those of [`Store::connect`], and [`StoreError::ServerReplaced`] if the address leads to
@@ -111,15 +113,18 @@ impl Store {
         leader: &LeaderSettings,
     ) -> Result<Self, StoreError> {
         let statements = self.statements.clone();
-        let store = Self::connect_as(UPKEEP_NAME, database, leader, statements).await?;
+        let unlimited = Duration::ZERO;
+        let store = Self::connect_as(UPKEEP_NAME, unlimited, database, leader, statements).await?;
         if !store.with_timeout(self.id.is_known_to(&store.client)).await? {
             return Err(StoreError::ServerReplaced);
         }
         Ok(store)
     }
 
+    /// A `lock_timeout` of zero is none.
     async fn connect_as(
         name: &str,
+        lock_timeout: Duration,
         database: &DatabaseSettings,
         leader: &LeaderSettings,
         statements: Statements,
@@ -131,7 +136,8 @@ impl Store {
         // - It waits for the next statement, inside or outside a transaction: the idle timeouts end
         //   it.
         // - It waits for a lock: first lock_timeout, then the idle timeout of the failed
-        //   transaction.
+        //   transaction. The session that writes waits as long as it takes, but the next leader
+        //   ends it.
         // - It waits for the leader to read rows, because all buffers are full: tcp_user_timeout
         //   ends it, because Linux also counts the time in which the peer's window stays closed.
         // - It runs a statement, and is then in one of the states above. If the leader's host is
@@ -141,7 +147,7 @@ impl Store {
         // lead. It runs no statement for long but the load of a term and a tick over many rows: the
         // next leader would have to do the same work.
         let idle = session_timeout.as_millis();
-        let lock = leader.lock_timeout.get().as_millis();
+        let lock = lock_timeout.as_millis();
         let check = leader.attempt_interval.get().as_millis();
         config.options(format!(
             "{PLANNING} -c TimeZone=UTC -c idle_session_timeout={idle} \

@@ -258,8 +258,7 @@ async fn milliseconds_are_loaded_from_the_newest_events() {
 /// The error is not that the rollback failed as well.
 #[tokio::test]
 async fn a_transaction_that_fails_reports_its_first_error() {
-    let mut fixture = Fixture::create().await;
-    fixture.settings.leader.lock_timeout = NonZeroDuration::from_millis(60_000);
+    let fixture = Fixture::create().await;
     let mut leader = fixture.lead().await;
     fixture.execute("BEGIN; LOCK TABLE rollup_cursor").await;
     let end = async {

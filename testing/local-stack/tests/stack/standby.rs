@@ -162,6 +162,27 @@ async fn ticks_do_not_wait_for_a_flush() {
     assert_eq!(observed(&subscriber.received()), Observed { streams: 1, snapshots: 1, stale: 0 });
 }
 
+/// An operator's lock, or that of a backup, holds up the rollups, and not the term.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_on_the_rollups_ends_no_term() {
+    let services = Services::start(Replicas::ONE).await;
+    let subscriber = services.subscribe(ServiceKind::SseGateway).await;
+    let backend = services.leading_backend(None).await;
+    let upkeep = services.upkeep_backend().await;
+    let blocker = services.connect().await;
+    blocker.batch_execute("BEGIN; LOCK TABLE rollup IN SHARE MODE").await.unwrap();
+    services.post(20).await;
+    // Several times `leader.lock_timeout`.
+    let long = "wait_event_type = 'Lock' AND query_start < clock_timestamp() - interval '3 s'";
+    services.until_backend(upkeep, long).await;
+    services.until_exact(&subscriber, "while the flush waits for the lock").await;
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    services.until_rolled_up().await;
+    assert_eq!(services.leading_backend(None).await, backend);
+    let Observed { streams, snapshots, .. } = observed(&subscriber.received());
+    assert_eq!((streams, snapshots), (1, 1), "it must be one term");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_frozen_inside_a_flush_commits_nothing() {
     // The server has ended the flush before the standby leads, or it is still in the middle of it.
