@@ -1,30 +1,47 @@
-//! Finds out why a standby cannot take the lead, if the session that has it is not that of a
-//! leader.
+//! Finds out why a standby cannot take the lead, if what holds it is not a leader.
 //!
 //! Any role that may connect to the database can take the advisory lock of the lead. No replica
 //! counts then, and none can do anything about it: a role may not end the sessions of another role.
 //! So a standby says what it sees. It stays ready, because it still answers queries for history.
+//!
+//! A session of this role that holds the lead is a leader's, or it is an operator's. They are told
+//! apart by their silence: the server ends the session of a leader that is silent for
+//! `leader.session_timeout`. While it loads or recounts, it is not silent.
 
 use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A session of this role that has the lead begins a term within this time, unless the counts take
-/// longer to load, or all events are counted.
-const TERM_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much longer than `leader.session_timeout` a session is idle if it is not a leader's. The
+/// server may be late to end it.
+const IDLE_MARGIN: Duration = Duration::from_secs(2);
 
-/// A session that holds the lock of the lead.
+/// After this time it is a problem that the lead cannot be taken, although no check finds what
+/// holds it. Before that, the holder may just be changing.
+const UNSEEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What holds the lock of the lead.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeadHolder {
-    /// The process id of its backend.
-    pub process: i32,
-    /// Its role.
-    pub role: String,
-    /// Whether that is the role of this replica too.
-    pub is_own_role: bool,
-    /// Whether a session of this role writes counts, as each leader has one.
-    pub counts: bool,
+pub enum LeadHolder {
+    /// A session.
+    Session {
+        /// The process id of its backend.
+        process: i32,
+        /// Its role.
+        role: String,
+        /// Whether that is the role of this replica too.
+        is_own_role: bool,
+        /// How long it has waited for a statement; zero while it runs one.
+        idle: Duration,
+    },
+    /// A prepared transaction. It has no session.
+    Prepared {
+        /// Its name, as a literal of SQL.
+        name: String,
+        /// The role that prepared it.
+        role: String,
+    },
 }
 
 /// The lead is held, but no replica counts.
@@ -37,11 +54,20 @@ pub enum LeadProblem {
         /// Its role.
         role: String,
     },
-    /// A session has had the lead for some seconds, but there is no term that counts.
-    NoTerm {
+    /// A session of this role has the lead, and is idle for longer than a leader can be.
+    Idle {
         /// The process id of its backend.
         process: i32,
     },
+    /// A prepared transaction has the lead.
+    Prepared {
+        /// Its name, as a literal of SQL.
+        name: String,
+        /// The role that prepared it.
+        role: String,
+    },
+    /// The lead cannot be taken, but nothing is seen that holds it.
+    Unseen,
 }
 
 impl fmt::Display for LeadProblem {
@@ -52,39 +78,56 @@ impl fmt::Display for LeadProblem {
                 "no replica counts, because session {process} of the role {role:?} holds the lock of the lead: \
                  end it by SELECT pg_terminate_backend({process})"
             ),
-            Self::NoTerm { process } => write!(
+            Self::Idle { process } => write!(
                 formatter,
-                "session {process} has the lead, but does not count yet: unless it loads the counts or counts all events again, \
+                "no replica counts, because session {process} holds the lock of the lead and does nothing: \
                  end it by SELECT pg_terminate_backend({process})"
+            ),
+            Self::Prepared { name, role } => write!(
+                formatter,
+                "no replica counts, because a prepared transaction of the role {role:?} holds the lock of the lead: \
+                 end it by ROLLBACK PREPARED {name}"
+            ),
+            Self::Unseen => formatter.write_str(
+                "no replica counts, because the lock of the lead cannot be taken, although pg_locks shows nothing that holds it",
             ),
         }
     }
 }
 
-/// Judges who holds the lead, from time to time.
-#[derive(Debug, Default)]
+/// Judges what holds the lead, from time to time.
+#[derive(Debug)]
 pub(crate) struct LeadWatch {
-    /// The session that had the lead without a term, and since when.
-    without_term: Option<(i32, Instant)>,
+    /// A leader's session is never idle for as long as this.
+    max_idle: Duration,
+    /// Since when the lead could not be taken, and nothing was seen that holds it.
+    unseen: Option<Instant>,
 }
 
 impl LeadWatch {
-    /// What is wrong with the sessions that hold the lock of the lead at `now`.
+    /// Judges replicas with this `leader.session_timeout`.
+    pub(crate) const fn new(session_timeout: Duration) -> Self {
+        Self { max_idle: session_timeout.saturating_add(IDLE_MARGIN), unseen: None }
+    }
+
+    /// What is wrong with what holds the lock of the lead at `now`. The lead could not be taken
+    /// just before.
     pub(crate) fn judge(&mut self, holders: &[LeadHolder], now: Instant) -> Option<LeadProblem> {
-        if let Some(other) = holders.iter().find(|holder| !holder.is_own_role) {
-            let LeadHolder { process, role, .. } = other.clone();
-            return Some(LeadProblem::OtherRole { process, role });
+        if holders.is_empty() {
+            let since = *self.unseen.get_or_insert(now);
+            let is_long = now.duration_since(since) >= UNSEEN_TIMEOUT;
+            return is_long.then_some(LeadProblem::Unseen);
         }
-        let Some(&LeadHolder { process, .. }) = holders.iter().find(|holder| !holder.counts) else {
-            self.without_term = None;
-            return None;
-        };
-        let since = match self.without_term {
-            Some((before, since)) if before == process => since,
-            _ => now,
-        };
-        self.without_term = Some((process, since));
-        (now.duration_since(since) >= TERM_TIMEOUT).then_some(LeadProblem::NoTerm { process })
+        self.unseen = None;
+        holders.iter().find_map(|holder| match holder.clone() {
+            LeadHolder::Prepared { name, role } => Some(LeadProblem::Prepared { name, role }),
+            LeadHolder::Session { process, role, is_own_role: false, .. } => {
+                Some(LeadProblem::OtherRole { process, role })
+            }
+            LeadHolder::Session { process, idle, .. } => {
+                (idle > self.max_idle).then_some(LeadProblem::Idle { process })
+            }
+        })
     }
 }
 
@@ -92,29 +135,46 @@ impl LeadWatch {
 mod tests {
     use super::*;
 
-    fn holder(process: i32, is_own_role: bool, counts: bool) -> LeadHolder {
-        LeadHolder { process, role: "somebody".to_owned(), is_own_role, counts }
+    fn session(is_own_role: bool, idle: u64) -> LeadHolder {
+        let (role, idle) = ("somebody".to_owned(), Duration::from_secs(idle));
+        LeadHolder::Session { process: 7, role, is_own_role, idle }
+    }
+
+    fn watch() -> LeadWatch {
+        LeadWatch::new(Duration::from_secs(3))
     }
 
     #[test]
-    fn another_role_is_a_problem_at_once_and_a_missing_term_after_some_seconds() {
+    fn another_role_and_a_prepared_transaction_are_problems_at_once() {
+        let role = || "somebody".to_owned();
+        let judge = |holder| watch().judge(&[session(true, 0), holder], Instant::now());
+        let problem = LeadProblem::OtherRole { process: 7, role: role() };
+        assert_eq!(judge(session(false, 0)), Some(problem));
+        let name = || "'it''s'".to_owned();
+        let problem = LeadProblem::Prepared { name: name(), role: role() };
+        assert!(problem.to_string().ends_with("end it by ROLLBACK PREPARED 'it''s'"));
+        assert_eq!(judge(LeadHolder::Prepared { name: name(), role: role() }), Some(problem));
+    }
+
+    #[test]
+    fn a_session_of_this_role_is_a_problem_if_it_is_idle_for_longer_than_a_leader_can_be() {
+        let judge = |idle| watch().judge(&[session(true, idle)], Instant::now());
+        assert_eq!(judge(0), None, "it may load the counts for long");
+        assert_eq!(judge(4), None);
+        assert_eq!(judge(6), Some(LeadProblem::Idle { process: 7 }));
+    }
+
+    #[test]
+    fn a_lead_that_nothing_seems_to_hold_is_a_problem_after_some_seconds() {
         let began = Instant::now();
-        let mut watch = LeadWatch::default();
+        let mut watch = watch();
         let mut judge = |second, holders: &[LeadHolder]| {
             watch.judge(holders, began + Duration::from_secs(second))
         };
-        let other_role = LeadProblem::OtherRole { process: 7, role: "somebody".to_owned() };
-        assert_eq!(judge(0, &[holder(7, false, true)]), Some(other_role));
-        assert_eq!(
-            judge(1, &[holder(8, true, false)]),
-            None,
-            "it may have taken the lead just now"
-        );
-        assert_eq!(judge(5, &[holder(8, true, false)]), None);
-        assert_eq!(judge(6, &[holder(8, true, false)]), Some(LeadProblem::NoTerm { process: 8 }));
-        assert_eq!(judge(7, &[holder(9, true, false)]), None, "another session has its own time");
-        assert_eq!(judge(8, &[holder(9, true, true)]), None);
-        assert_eq!(judge(13, &[holder(9, true, false)]), None, "it has counted in between");
-        assert_eq!(judge(14, &[]), None);
+        assert_eq!(judge(0, &[]), None, "the holder may just be changing");
+        assert_eq!(judge(4, &[]), None);
+        assert_eq!(judge(5, &[]), Some(LeadProblem::Unseen));
+        assert_eq!(judge(6, &[session(true, 0)]), None);
+        assert_eq!(judge(7, &[]), None, "a holder was seen in between");
     }
 }

@@ -163,9 +163,9 @@ impl Candidate {
         }
     }
 
-    /// Waits for the lead, and says so if nobody seems to have it who counts.
+    /// Waits for the lead, and says so if what holds it does not count.
     async fn wait_for_lead(&self, store: &Store) -> Result<(), StoreError> {
-        let mut watch = LeadWatch::default();
+        let mut watch = LeadWatch::new(self.settings.leader.session_timeout.get());
         let mut known: Option<LeadProblem> = None;
         let mut next_check = Instant::now();
         self.role.send_replace(Role::Standby(None));

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use postgres_kit::database::Parameter;
 use postgres_kit::locks::{AdvisoryLock, GATE, LEAD};
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use super::error::StoreError;
 use super::row::column;
-use super::session::{Store, UPKEEP_NAME};
+use super::session::Store;
 use crate::lead_watch::LeadHolder;
 
 /// `$1` is the class of the lock, `$2` its purpose.
@@ -19,31 +19,50 @@ const WAIT_FOR_LOCK: &str = "SELECT pg_advisory_lock($1, $2)";
 /// `$1` is the class of the lock, `$2` its purpose.
 const UNLOCK: &str = "SELECT pg_advisory_unlock($1, $2)";
 
-/// The sessions that hold the lock of the lead, in whatever mode; and whether this role has any
-/// session for upkeep.
+/// What holds the lock of the lead, in whatever mode: the process id of a session, or the name of a
+/// prepared transaction, which has none; the role; whether that is the role of this session; and
+/// for how many seconds a session has been idle. A prepared transaction also locks its own id.
 ///
-/// `$1` is the class of the lock, `$2` its purpose, `$3` the application name of upkeep.
+/// `$1` is the class of the lock, `$2` its purpose.
 const READ_LEAD_HOLDERS: &str = "
     SELECT pid,
-           usename::text,
-           usename = current_user,
-           EXISTS (SELECT
-                   FROM pg_stat_activity
-                   WHERE application_name = $3
-                     AND datname = current_database()
-                     AND usename = current_user)
-    FROM pg_locks
-    JOIN pg_stat_activity USING (pid)
+           quote_literal(gid),
+           coalesce(usename, owner, '')::text,
+           coalesce(usename = current_user, false),
+           CASE WHEN state LIKE 'idle%'
+                THEN greatest(extract(epoch FROM clock_timestamp() - state_change), 0)
+                ELSE 0 END::double precision
+    FROM pg_locks AS held
+    LEFT JOIN pg_stat_activity AS activity USING (pid)
+    LEFT JOIN (
+        SELECT gid, owner, virtualtransaction
+        FROM pg_prepared_xacts
+        JOIN pg_locks ON transactionid = transaction AND pid IS NULL AND granted
+    ) AS prepared ON pid IS NULL AND prepared.virtualtransaction = held.virtualtransaction
     WHERE locktype = 'advisory'
       AND granted
       AND classid = $1::integer::oid
       AND objid = $2::integer::oid
-      AND datname = current_database()
+      AND objsubid = 2
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND (activity.datid IS NOT NULL OR gid IS NOT NULL)
     ORDER BY pid";
 
 /// `$1` is a time as text, such as `5000ms`.
 const SET_LOCK_TIMEOUT: &str = "SELECT set_config('lock_timeout', $1, false)";
 const RESET_LOCK_TIMEOUT: &str = "RESET lock_timeout";
+
+/// The holder in a row of [`READ_LEAD_HOLDERS`].
+fn lead_holder(row: &Row) -> Result<LeadHolder, StoreError> {
+    let role = column(row, 2)?;
+    Ok(match column::<Option<i32>>(row, 0)? {
+        None => LeadHolder::Prepared { name: column(row, 1)?, role },
+        Some(process) => {
+            let idle = Duration::try_from_secs_f64(column(row, 4)?).unwrap_or_default();
+            LeadHolder::Session { process, role, is_own_role: column(row, 3)?, idle }
+        }
+    })
+}
 
 impl Store {
     /// Tries to take the lead.
@@ -51,21 +70,11 @@ impl Store {
         self.call(TRY_LOCK, LEAD).await
     }
 
-    /// The sessions that hold the lock of the lead.
+    /// What holds the lock of the lead.
     pub async fn lead_holders(&self) -> Result<Vec<LeadHolder>, StoreError> {
-        let [class, lead] = LEAD.parameters();
-        let locks: [Parameter<'_>; 3] = [class, lead, (&UPKEEP_NAME, Type::TEXT)];
         let read = async {
-            let rows = self.client.query_typed(READ_LEAD_HOLDERS, &locks).await?;
-            let holder = |row| {
-                Ok(LeadHolder {
-                    process: column(row, 0)?,
-                    role: column(row, 1)?,
-                    is_own_role: column(row, 2)?,
-                    counts: column(row, 3)?,
-                })
-            };
-            rows.iter().map(holder).collect()
+            let rows = self.client.query_typed(READ_LEAD_HOLDERS, &LEAD.parameters()).await?;
+            rows.iter().map(lead_holder).collect()
         };
         self.with_timeout(read).await
     }

@@ -1,12 +1,15 @@
 //! Drives terms step by step, and compares what they show and store after each step with the
 //! events.
 
+use std::time::Duration;
+
 use postgres_kit::locks::LEAD;
 use service_kit::settings::NonZeroDuration;
 use stats_notifier::lead_watch::LeadHolder;
 use stats_notifier::settings::{RetentionSettings, Settings};
 use stats_notifier::store::StoreError;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
 
 use crate::support::{DEADLINE, Fixture, Leader, coarser, run};
 
@@ -200,28 +203,58 @@ async fn a_leader_counts_while_its_second_session_cannot_be_opened() {
 }
 
 #[tokio::test]
-async fn the_sessions_that_hold_the_lead_are_known() {
-    let fixture = Fixture::create().await;
+async fn what_holds_the_lead_is_known() {
+    let mut fixture = Fixture::create().await;
+    // Neither ends the sessions here.
+    fixture.settings.leader.lock_timeout = NonZeroDuration::from_millis(120_000);
+    fixture.settings.leader.session_timeout = NonZeroDuration::from_millis(120_000);
     let standby = fixture.connect().await;
-    assert_eq!(standby.lead_holders().await.unwrap(), []);
-    let mut leader = fixture.lead().await;
-    let holders = standby.lead_holders().await.unwrap();
-    let [LeadHolder { is_own_role: true, counts: true, role, .. }] = holders.as_slice() else {
-        panic!("{holders:?}")
+    let holders = async || standby.lead_holders().await.unwrap();
+    assert_eq!(holders().await, []);
+    // Idle for a while, and then busy.
+    let holder = fixture.connect().await;
+    assert!(holder.try_lead().await.unwrap());
+    let idle = async || match holders().await.as_slice() {
+        [LeadHolder::Session { is_own_role: true, idle, role, .. }] => {
+            assert_eq!(role, "newcycle_notifier");
+            *idle
+        }
+        other => panic!("{other:?}"),
     };
-    assert_eq!(role, "newcycle_notifier");
-    // Without the session of its upkeep.
-    leader.for_upkeep = fixture.connect().await;
-    let without_term = async { while standby.lead_holders().await.unwrap()[0].counts {} };
-    tokio::time::timeout(DEADLINE, without_term).await.expect("the session must end");
-    let share = "SELECT pg_advisory_lock_shared($1, $2)";
-    drop(leader);
-    let other = async {
-        fixture.producer.query_one(share, &[&LEAD.class, &LEAD.purpose]).await.unwrap();
-        standby.lead_holders().await.unwrap()
+    let until_idle = async { while idle().await < Duration::from_millis(100) {} };
+    tokio::time::timeout(DEADLINE, until_idle).await.expect("it must become idle");
+    fixture.execute("BEGIN; LOCK TABLE rollup_cursor").await;
+    let until_busy = async { while !idle().await.is_zero() {} };
+    tokio::select! {
+        ended = holder.check_term(1) => panic!("it must wait for the lock: {ended:?}"),
+        busy = tokio::time::timeout(DEADLINE, until_busy) => busy.expect("it must be busy"),
+    }
+    fixture.execute("ROLLBACK").await;
+    drop(holder);
+
+    // Another lock with the same numbers, which is one of 64 bits, is none.
+    let alike = "SELECT pg_advisory_lock($1::bigint << 32 | $2)";
+    let numbers: [&(dyn ToSql + Sync); 2] = [&i64::from(LEAD.class), &i64::from(LEAD.purpose)];
+    fixture.producer.query_one(alike, &numbers).await.unwrap();
+    let until_free = async { while !holders().await.is_empty() {} };
+    tokio::time::timeout(DEADLINE, until_free).await.expect("the lead must become free");
+    let share = "SELECT pg_advisory_xact_lock_shared($1, $2)";
+    fixture.execute("BEGIN").await;
+    fixture.producer.query_one(share, &[&LEAD.class, &LEAD.purpose]).await.unwrap();
+    let of_session = holders().await;
+    assert!(
+        matches!(of_session.as_slice(), [LeadHolder::Session { is_own_role: false, .. }]),
+        "{of_session:?}"
+    );
+    // Its name must be unique in the cluster.
+    let name = format!("{}'s", fixture.database.superuser().name).replace('\'', "''");
+    fixture.execute(&format!("PREPARE TRANSACTION '{name}'")).await;
+    let of_transaction = holders().await;
+    fixture.execute(&format!("ROLLBACK PREPARED '{name}'")).await;
+    let [LeadHolder::Prepared { name: found, .. }] = of_transaction.as_slice() else {
+        panic!("{of_transaction:?}")
     };
-    let holders = tokio::time::timeout(DEADLINE, other).await.expect("the lead must become free");
-    assert!(!holders[0].is_own_role, "{holders:?}");
+    assert_eq!(*found, format!("'{name}'"));
 }
 
 #[tokio::test]
