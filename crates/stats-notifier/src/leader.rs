@@ -22,7 +22,7 @@ use crate::metrics::LeaderMetrics;
 use crate::settings::Settings;
 use crate::store::{Statements, Store, StoreError};
 use crate::term::Term;
-use crate::upkeep::Upkeep;
+use crate::upkeep::{Lag, Upkeep};
 
 /// What this replica does, as the rest of the process sees it.
 #[derive(Debug, Clone)]
@@ -74,6 +74,9 @@ const PURGE_TIME: Duration = Duration::from_millis(200);
 
 /// How long a leader waits before it tries again to open the session that writes.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often a leader measures how far the writes are behind.
+const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a leader looks for its second session through the first one.
 const SESSION_CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -154,11 +157,13 @@ impl Candidate {
         self.metrics.leading.set(1.0);
         self.role.send_replace(Role::Leader(Arc::clone(term.hub())));
         tracing::info!(term.number = upkeep.term(), "leading");
+        let lag = upkeep.lag();
         let wake = Arc::new(Notify::new());
         let notifications = &self.metrics.notifications;
         tokio::select! {
             ended = self.run_ticks(store, &mut term, &wake) => ended,
             ended = self.run_upkeep(store, &mut upkeep) => ended,
+            ended = self.run_gauges(store, &lag) => ended,
             () = listener::run(database, &wake, notifications), if self.settings.tick.listen => Ok(()),
         }
     }
@@ -300,15 +305,21 @@ impl Candidate {
             .record(purge_started.duration_since(flush_started).as_secs_f64());
         while upkeep.purge(store, purge_rows).await? && purge_started.elapsed() < PURGE_TIME {}
         self.metrics.purge_duration.record(purge_started.elapsed().as_secs_f64());
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a gauge is a float, and need not be exact above 2^52"
-        )]
-        {
-            self.metrics.cursor_lag.set(upkeep.lag() as f64);
-            self.metrics.log_size.set(store.log_bytes().await? as f64);
-        }
         Ok(())
+    }
+
+    /// Measures how far the writes are behind, through the session of the lead: during a long
+    /// flush, or while there is no second session, these numbers matter most.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge is a float, and need not be exact above 2^52"
+    )]
+    async fn run_gauges(&self, store: &Store, lag: &Lag) -> Result<(), StoreError> {
+        loop {
+            self.metrics.cursor_lag.set(lag.transactions() as f64);
+            self.metrics.log_size.set(store.log_bytes().await? as f64);
+            tokio::time::sleep(GAUGE_INTERVAL).await;
+        }
     }
 }
 

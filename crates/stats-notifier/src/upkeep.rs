@@ -23,7 +23,7 @@ use crate::term::Counted;
 pub struct Upkeep {
     number: i64,
     /// What the rollups have counted, as far as this term knows.
-    stored: Snapshot,
+    stored: watch::Sender<Snapshot>,
     /// What memory has counted.
     counted: watch::Receiver<Counted>,
     /// The [`Counted::ticks_with_rows`] of the last flush; `None` before the first one.
@@ -33,12 +33,8 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    pub(crate) const fn new(
-        number: i64,
-        stored: Snapshot,
-        counted: watch::Receiver<Counted>,
-    ) -> Self {
-        Self { number, stored, counted, flushed: None, purged: 0 }
+    pub(crate) fn new(number: i64, stored: Snapshot, counted: watch::Receiver<Counted>) -> Self {
+        Self { number, stored: watch::Sender::new(stored), counted, flushed: None, purged: 0 }
     }
 
     /// The number of the term.
@@ -58,7 +54,7 @@ impl Upkeep {
         // Read before the flush takes its snapshot, which so sees all rows of these ticks.
         let Counted { ticks_with_rows, rows_below, .. } = self.counted();
         if self.flushed != Some(ticks_with_rows) || self.purged < rows_below {
-            self.stored = store.flush(self.number).await?;
+            self.stored.send_replace(store.flush(self.number).await?);
             self.flushed = Some(ticks_with_rows);
         } else {
             // Notices a rebuild that has begun a new term, although there is nothing to write.
@@ -70,7 +66,7 @@ impl Upkeep {
     /// Deletes at most `limit` log rows that both memory and the rollups have counted. Returns
     /// whether more are left.
     pub async fn purge(&mut self, store: &Store, limit: u32) -> Result<bool, StoreError> {
-        let counted = self.counted().xmin.min(self.stored.xmin());
+        let counted = self.counted().xmin.min(self.stored.borrow().xmin());
         if counted > self.purged {
             self.purged = store.purge(self.number, self.purged, counted, limit).await?;
         }
@@ -96,9 +92,23 @@ impl Upkeep {
         store.delete_expired(self.number, limit).await
     }
 
+    /// How far this is behind, at any time from now on.
+    pub(crate) fn lag(&self) -> Lag {
+        Lag { counted: self.counted.clone(), stored: self.stored.subscribe() }
+    }
+}
+
+/// How far the rollups are behind memory.
+#[derive(Debug)]
+pub(crate) struct Lag {
+    counted: watch::Receiver<Counted>,
+    stored: watch::Receiver<Snapshot>,
+}
+
+impl Lag {
     /// The number of transactions between the oldest that the rollups may lack and the newest that
     /// memory has seen.
-    pub fn lag(&self) -> u64 {
-        self.counted().xmax.saturating_sub(self.stored.xmin())
+    pub(crate) fn transactions(&self) -> u64 {
+        self.counted.borrow().xmax.saturating_sub(self.stored.borrow().xmin())
     }
 }

@@ -154,8 +154,21 @@ async fn ticks_do_not_wait_for_a_flush() {
     services.client.execute(HOLD, &[]).await.unwrap();
     services.post(20).await;
     services.until_backend(upkeep, "wait_event = 'PgSleep'").await;
+    let internal = services.stack.internal_url(ServiceKind::StatsNotifier);
+    let lag = async || {
+        let metrics = reqwest::get(format!("{internal}/metrics")).await.unwrap();
+        let metrics = metrics.text().await.unwrap();
+        let mut lines = metrics.lines();
+        let lag = lines.find_map(|line| line.strip_prefix("notifier_cursor_lag_transactions "));
+        lag.unwrap().parse::<f64>().unwrap()
+    };
+    let before = lag().await;
     services.post(20).await;
     services.until_exact(&subscriber, "during the flush").await;
+    until("the lag must be measured during the flush", async || {
+        (lag().await > before).then_some(())
+    })
+    .await;
     services.until_backend(upkeep, "wait_event = 'PgSleep'").await;
     services.client.execute(RELEASE, &[]).await.unwrap();
     services.until_rolled_up().await;
