@@ -140,19 +140,23 @@ impl Store {
         //   ends it.
         // - It waits for the leader to read rows, because all buffers are full: tcp_user_timeout
         //   ends it, because Linux also counts the time in which the peer's window stays closed.
-        // - It runs a statement, and is then in one of the states above. If the leader's host is
-        //   gone, client_connection_check_interval ends it. It never waits between the messages of
-        //   one statement, because they are sent together.
+        // - It runs a statement, and is then in one of the states above. It never waits between the
+        //   messages of one statement, because they are sent together. If the leader has closed the
+        //   connection, client_connection_check_interval ends the statement. If the leader's host
+        //   is gone, nothing closes the connection before the keepalives have got no answer.
         // On the session of the lead, the longest of these is how long a silent leader keeps the
-        // lead. It runs no statement for long but the load of a term and a tick over many rows: the
-        // next leader would have to do the same work.
+        // lead. It runs no statement for long but the load of a term, a tick over many rows, and
+        // those of a rebuild, one for each day: the next leader would have to do the same work.
         let idle = session_timeout.as_millis();
+        let keepalives_idle = session_timeout.as_secs().max(1);
         let lock = lock_timeout.as_millis();
         let check = leader.attempt_interval.get().as_millis();
         config.options(format!(
             "{PLANNING} -c TimeZone=UTC -c idle_session_timeout={idle} \
              -c idle_in_transaction_session_timeout={idle} -c tcp_user_timeout={idle} \
-             -c lock_timeout={lock} -c client_connection_check_interval={check}"
+             -c lock_timeout={lock} -c client_connection_check_interval={check} \
+             -c tcp_keepalives_idle={keepalives_idle} -c tcp_keepalives_interval=1 \
+             -c tcp_keepalives_count=3"
         ));
         // In the other direction, these find that the server's host is gone, also while the leader
         // waits for a statement without a time limit.
