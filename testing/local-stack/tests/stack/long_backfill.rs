@@ -5,12 +5,13 @@
 
 use std::fmt::Write;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use domain::Topic;
-use futures_util::SinkExt;
+use domain::{Changes, Topic};
+use futures_util::{SinkExt, TryStreamExt};
 use local_stack::stack::{Instance, Replicas, ServiceKind, Variable};
 use statistics_stream::history::{HistoryPage, HistoryQuery};
+use stats_notifier::store::Statements;
 use uuid::Uuid;
 
 use crate::replicas::{Services, observed};
@@ -48,6 +49,32 @@ async fn until_shown(subscriber: &Subscriber, items: i64) {
         (shown(subscriber) >= items).then_some(())
     })
     .await;
+}
+
+/// The most time from the commit of the statement until it is shown, in [passes](one_pass). The
+/// tick reads the rows once, but the services next to it need the processor, too.
+const MAX_PASSES: u32 = 4;
+
+/// The time to read the log rows of the statement once, as a tick does. Taken on the same machine
+/// just after a tick, during the same fold, so it may be compared with that.
+async fn one_pass(services: &Services) -> Duration {
+    let started = Instant::now();
+    let cursor = "SELECT snapshot::text FROM rollup_cursor";
+    let cursor: String = services.client.query_one(cursor, &[]).await.unwrap().get(0);
+    let Statements { tick, .. } = Statements::default();
+    let mut rows = pin!(services.client.query_raw(&tick, [cursor]).await.unwrap());
+    let mut changes = Changes::default();
+    let mut events = 0;
+    while let Some(row) = rows.try_next().await.unwrap() {
+        if let Some(metric) = row.get::<_, Option<&str>>(1) {
+            let time: time::OffsetDateTime = row.get(2);
+            let delta = row.get(3);
+            changes.add(metric.parse().unwrap(), time.try_into().unwrap(), delta);
+            events += delta;
+        }
+    }
+    assert!(events >= EVENTS, "{events} events: the pass must be as long as the tick");
+    started.elapsed()
 }
 
 /// Waits until the fold of the statement runs.
@@ -107,8 +134,12 @@ async fn counts_go_on_during_the_fold_of_a_large_statement_and_stay_exact_if_the
         services.parents.base_item
     );
     loader.batch_execute(&insert).await.unwrap();
+    let committed = Instant::now();
     until_shown(&subscriber, EVENTS).await;
+    let waited = committed.elapsed();
     until_folds(&services).await;
+    let pass = one_pass(&services).await;
+    assert!(waited < MAX_PASSES * pass, "shown after {waited:?}, but one pass takes {pass:?}");
     read_history(&services, leader).await;
     let before = shown(&subscriber);
     until_shown(&subscriber, before + 20).await;
