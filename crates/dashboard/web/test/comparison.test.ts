@@ -1,6 +1,6 @@
 // Comparisons with earlier buckets, against a recount of the events.
 
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { type Compared, FINER, type Windows, description, withPrevious, withWeekBefore } from "../src/comparison";
 import type { Window } from "../src/statistics-stream";
 import { FACTS, UNITS, type Unit, start, step } from "../src/units";
@@ -144,6 +144,19 @@ describe("the words", () => {
     expect(said("quarter", "2026-11-26T10:47:46Z")).toBe("first 56 days, against the same days of the previous quarter");
     expect(said("year", "2026-11-26T10:47:46Z")).toBe("first 10 months, against the same months of the previous year");
   });
+
+  // Numbers of such digits with only a dash between them would be shown from right to left.
+  it("have a word between numbers, in the digits of the viewer", async () => {
+    vi.resetModules();
+    vi.stubGlobal("navigator", { languages: ["ar-SA"], language: "ar-SA" });
+    const { description } = await import("../src/comparison");
+    const said = (unit: Unit) => description(unit, Date.parse("2026-11-26T10:47:46.500Z"));
+    expect(said("minute")).toBe("seconds ٠ to ٤٥, against the same seconds of the previous minute");
+    expect(said("hour")).toBe("minutes ٠ to ٤٦, against the same minutes of the previous hour");
+    expect(said("day")).toBe("hours ٠ to ٩ UTC, against the same hours");
+    expect(said("week")).toBe("first ٣ days and ١٠ hours, against the same hours of the previous week");
+  });
+  afterEach(() => vi.unstubAllGlobals());
 
   it("say that the previous month or quarter was shorter", () => {
     expect(said("month", "2026-03-31T10:00:00Z")).toBe("first 28 days, against the whole previous month");
