@@ -166,7 +166,7 @@ export interface components {
         UploadProblem: components["schemas"]["Problem"] & components["schemas"]["UploadReport"];
         /** @description The outcome of an upload that arrived completely. */
         UploadReport: components["schemas"]["LineCounts"] & {
-            /** @description The first rejected lines. */
+            /** @description The first rejected lines, in their order. */
             errors: components["schemas"]["LineError"][];
         };
         /** @description A user, who can own items. */
