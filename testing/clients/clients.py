@@ -7,6 +7,7 @@ import asyncio
 import datetime
 import json
 import os
+import time
 
 import aiohttp
 import httpx
@@ -20,7 +21,7 @@ SECONDS = "/statistics/item-creation/second"
 
 
 def fill_the_window() -> None:
-    """One item in each of the 3,600 seconds of the largest window."""
+    """One item in each of the 3,600 seconds of the largest window, which the gateway has then."""
     answer = requests.post(f"{INGEST}/base-items", json={"description": "of a client"}, timeout=10)
     answer.raise_for_status()
     begin = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)
@@ -38,6 +39,18 @@ def fill_the_window() -> None:
         f"{INGEST}/items", data="\n".join(lines), headers=headers, timeout=60
     )
     assert answer.json()["accepted"] == 3_600, answer.text
+    # The upload is counted in several steps.
+    deadline = time.monotonic() + 60
+    while (size := window_size()) < 3_600:
+        assert time.monotonic() < deadline, f"the window has {size} buckets"
+        time.sleep(0.05)
+
+
+def window_size() -> int:
+    headers = {"accept": "application/json"}
+    answer = requests.get(GATEWAY + SECONDS, headers=headers, timeout=10)
+    answer.raise_for_status()
+    return len(answer.json()["buckets"])
 
 
 def check(events: list, client: str) -> None:
