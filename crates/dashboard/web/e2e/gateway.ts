@@ -8,9 +8,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 export const PROGRAM = process.env["GATEWAY_PROGRAM"];
 export const PORT = Number(process.env["TEST_GATEWAY_PORT"] ?? 18_090);
 
-/** Starts a gateway on PORT, and waits until it is ready. */
-export async function startGateway(): Promise<ChildProcess> {
-  const env = { ...process.env, NEWCYCLE__HTTP__PORT: String(PORT), NEWCYCLE__INTERNAL__PORT: String(PORT + 1) };
+/** Starts a gateway on PORT with further settings, and waits until it is ready. */
+export async function startGateway(settings: { readonly [variable: string]: string } = {}): Promise<ChildProcess> {
+  const env = { ...process.env, NEWCYCLE__HTTP__PORT: String(PORT), NEWCYCLE__INTERNAL__PORT: String(PORT + 1), ...settings };
   const gateway = spawn(PROGRAM ?? "", [], { env, stdio: "ignore" });
   const ready = () => fetch(`http://127.0.0.1:${PORT + 1}/readyz`).then((answer) => answer.ok, () => false);
   const deadline = performance.now() + 20_000;

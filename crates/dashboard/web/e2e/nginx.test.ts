@@ -83,6 +83,23 @@ it.skipIf(SKIPPED)("an EventSource behind nginx survives a restart of the gatewa
   await page.close();
 });
 
+it.skipIf(SKIPPED)("an EventSource behind nginx waits for a place in a gateway that is full", async () => {
+  gateway.kill("SIGKILL");
+  gateway = await startGateway({ NEWCYCLE__STREAM__MAX_SUBSCRIBERS: "1" });
+  const open = (signal?: AbortSignal) =>
+    fetch(`http://127.0.0.1:${PORT}/statistics/item-creation/year`, { headers: { accept: "text/event-stream" }, signal: signal ?? null });
+  const held = new AbortController();
+  expect((await open(held.signal)).status).toBe(200);
+  expect((await open()).status, "it is full").toBe(503);
+  const page = await follow();
+  await expect.poll(async () => statusOf(await seen(page)), { timeout: 20_000 }).toContain("stale");
+  expect(await state(page), "it must not be closed").not.toBe(2);
+  expect(statusOf(await seen(page)), "it has no place yet").not.toContain("live");
+  held.abort();
+  await expect.poll(async () => statusOf(await seen(page)).at(-1), { timeout: 20_000 }).toBe("live");
+  await page.close();
+});
+
 it.skipIf(SKIPPED)("other clients behind nginx get the errors themselves", async () => {
   gateway.kill("SIGKILL");
   await expect.poll(async () => (await fetch(`${URL_OF_NGINX}/statistics/item-creation/year`, { headers: { accept: "application/json" } })).status).toBe(502);
