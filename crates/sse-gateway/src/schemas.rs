@@ -44,7 +44,7 @@ enum Upstream {
 #[derive(ToSchema)]
 pub(crate) struct Status {
     upstream: Upstream,
-    /// When `upstream` last changed.
+    /// When `upstream` became live, or when it was last known to be live.
     #[schema(format = DateTime)]
     since: String,
     /// The time of the server.

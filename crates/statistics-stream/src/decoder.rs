@@ -8,7 +8,7 @@ use domain::{Frame, FrameKind, InvalidVersion, TopicFrame};
 use russe::{Event, Message};
 use tokio_util::codec::Decoder;
 
-use crate::status::{Status, UpstreamStatus};
+use crate::status::Status;
 
 /// An event of a statistics stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum StreamEvent {
     /// A snapshot or a patch.
     Frame(Frame),
     /// Whether the upstream is live.
-    Status(UpstreamStatus),
+    Status(Status),
     /// An event of a kind that this release does not know, and ignores.
     Unknown,
 }
@@ -94,10 +94,7 @@ fn parse_event(message: &Message) -> Result<StreamEvent, DecodeError> {
     let kind = match message.event.as_deref() {
         Some("snapshot") => FrameKind::Snapshot,
         Some("patch") => FrameKind::Patch,
-        Some("status") => {
-            let status: Status = serde_json::from_str(&message.data)?;
-            return Ok(StreamEvent::Status(status.upstream));
-        }
+        Some("status") => return Ok(StreamEvent::Status(serde_json::from_str(&message.data)?)),
         _ => return Ok(StreamEvent::Unknown),
     };
     let topics: Vec<TopicFrame> = serde_json::from_str(&message.data)?;

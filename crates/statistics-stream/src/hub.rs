@@ -176,10 +176,15 @@ impl Hub {
         self.liveness.read().was_live_within(time)
     }
 
-    /// Records that the upstream is lost, or that it reports itself as stale. Subscribers keep
-    /// their counts.
+    /// Records that the upstream is lost. Subscribers keep their counts.
     pub fn mark_stale(&self) {
         let changed = self.liveness.write().mark_stale();
+        self.announce_status_if(changed);
+    }
+
+    /// Records that the upstream reports itself as stale for `age`. Subscribers keep their counts.
+    pub fn mark_stale_for(&self, age: Duration) {
+        let changed = self.liveness.write().mark_stale_for(age);
         self.announce_status_if(changed);
     }
 

@@ -1,7 +1,8 @@
 //! Whether the upstream is alive, and when subscribers are reminded of that.
 //!
 //! Invariant: a heartbeat says "live" only if the upstream was seen alive since the heartbeat
-//! before it. An upstream that was not seen for [`MISSED_BEATS`] heartbeats is stale.
+//! before it. An upstream that was not seen for [`MISSED_BEATS`] heartbeats is stale. The counts are
+//! complete until the moment since when it is stale.
 
 use std::time::Duration;
 
@@ -65,20 +66,32 @@ impl Liveness {
         self.last_alive = Some(moment);
         self.seen = [true; 2];
         self.missed = 0;
-        self.set_upstream(UpstreamStatus::Live)
+        let changed = self.upstream == UpstreamStatus::Stale;
+        if changed {
+            self.upstream = UpstreamStatus::Live;
+            self.since = OffsetDateTime::now_utc();
+        }
+        changed
     }
 
     /// Returns whether the status changed.
     pub(crate) fn mark_stale(&mut self) -> bool {
-        self.set_upstream(UpstreamStatus::Stale)
+        self.mark_stale_for(Duration::ZERO)
     }
 
-    fn set_upstream(&mut self, upstream: UpstreamStatus) -> bool {
-        let changed = self.upstream != upstream;
+    /// Records that the upstream reports itself as stale for `age`. It noticed that later than it
+    /// began, and sent signs of life until then. Returns whether the status changed.
+    pub(crate) fn mark_stale_for(&mut self, age: Duration) -> bool {
+        let now = OffsetDateTime::now_utc();
+        let changed = self.upstream == UpstreamStatus::Live;
         if changed {
-            self.upstream = upstream;
-            self.since = OffsetDateTime::now_utc();
+            self.upstream = UpstreamStatus::Stale;
+            // The last sign of life: a lost upstream is noticed later than it was lost.
+            let silence = self.last_alive.map_or(Duration::ZERO, |moment| moment.elapsed());
+            self.since = now - silence;
         }
+        // The earlier one, because clients take the counts for complete until then.
+        self.since = self.since.min(now - age);
         changed
     }
 
@@ -124,6 +137,32 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_is_stale_since_its_last_sign_of_life() {
+        let mut liveness = Liveness::new();
+        liveness.mark_live(Instant::now());
+        tokio::time::advance(100 * SECOND).await;
+        assert!(liveness.mark_stale());
+        assert!(liveness.since <= OffsetDateTime::now_utc() - 100 * SECOND);
+        // As `age` is measured from now, these are later and earlier moments.
+        let since = liveness.since;
+        assert!(!liveness.mark_stale_for(90 * SECOND));
+        assert_eq!(liveness.since, since);
+        assert!(!liveness.mark_stale_for(110 * SECOND));
+        assert!(liveness.since <= OffsetDateTime::now_utc() - 110 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_that_reports_itself_as_stale_was_so_before() {
+        let mut liveness = Liveness::new();
+        liveness.mark_live(Instant::now());
+        tokio::time::advance(SECOND).await;
+        assert!(liveness.mark_stale_for(2 * SECOND));
+        assert!(liveness.since <= OffsetDateTime::now_utc() - 2 * SECOND);
+    }
 
     #[test]
     fn times_have_three_decimals() {

@@ -1,6 +1,10 @@
 //! The `status` event: whether the counts are live.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Whether the counts follow the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,8 +21,18 @@ pub enum UpstreamStatus {
 pub struct Status {
     /// Whether the counts follow the database.
     pub upstream: UpstreamStatus,
-    /// When `upstream` last changed, RFC 3339.
+    /// When `upstream` became live, or when it was last known to be live, RFC 3339.
     pub since: String,
     /// The server's time, RFC 3339. A page can use it instead of its own clock.
     pub now: String,
+}
+
+impl Status {
+    /// The time from `since` until `now`, which does not depend on the reader's clock. Zero if they
+    /// are not two times in that order.
+    pub(crate) fn age(&self) -> Duration {
+        let time = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
+        let age = time(&self.now).zip(time(&self.since)).map(|(now, since)| now - since);
+        age.and_then(|age| age.try_into().ok()).unwrap_or_default()
+    }
 }

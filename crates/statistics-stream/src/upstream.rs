@@ -137,8 +137,10 @@ fn apply_event(
             hub.apply(frame)?;
             *version = Some(frame.version);
         }
-        StreamEvent::Status(UpstreamStatus::Live) => hub.mark_live(),
-        StreamEvent::Status(UpstreamStatus::Stale) => hub.mark_stale(),
+        StreamEvent::Status(status) => match status.upstream {
+            UpstreamStatus::Live => hub.mark_live(),
+            UpstreamStatus::Stale => hub.mark_stale_for(status.age()),
+        },
         StreamEvent::Unknown => {}
     }
     Ok(())

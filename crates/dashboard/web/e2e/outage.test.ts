@@ -51,6 +51,12 @@ function signal(processes: number[], name: NodeJS.Signals): void {
   }
 }
 
+/** The last second of the minute that the page compares; -1 if there is none yet. */
+async function lastCompared(page: Page): Promise<number> {
+  const text = await page.locator("[data-metric=item-creation] [data-part=compared]").innerText();
+  return Math.max(-1, ...(text.split(",")[0]?.match(/\d+/g) ?? []).map(Number));
+}
+
 /**
  * Freezes processes, waits until the page notices, thaws them, and waits until the page recovers
  * without a reload.
@@ -58,11 +64,14 @@ function signal(processes: number[], name: NodeJS.Signals): void {
 async function freeze(processes: () => number[]): Promise<void> {
   const page = await dashboard!.open("?unit=year");
   await live(page);
+  const minute = await dashboard!.open("?unit=minute", page.context());
+  await live(minute);
   await page.evaluate("globalThis.reloaded = false");
   const before = await shown(page, "item-creation");
   const frozen = processes();
   signal(frozen, "SIGSTOP");
   const began = performance.now();
+  const second = new Date().getUTCSeconds();
   try {
     await page.locator("#condition:not([data-kind=live])").waitFor({ timeout: 20_000 });
     const seconds = (performance.now() - began) / 1_000;
@@ -71,6 +80,11 @@ async function freeze(processes: () => number[]): Promise<void> {
     expect(await saysLive(page)).toBe(false);
     expect(await shown(page, "item-creation"), "the counts stay").toBe(before);
     expect(await barriers(page)).toEqual([]);
+    await minute.locator("#condition:not([data-kind=live])").waitFor({ timeout: 20_000 });
+    // Nothing is known about the second of the freeze and later ones. A much later one is of the
+    // minute before.
+    const isKnown = (last: number) => last < second || last > second + 30;
+    await expect.poll(() => lastCompared(minute).then(isKnown), { timeout: 10_000, message: "only known seconds are compared" }).toBe(true);
   } finally {
     signal(frozen, "SIGCONT");
   }

@@ -159,6 +159,8 @@ class Dashboard {
     if (condition.kind === "live" || condition.kind === "connecting") this.#now = this.#feed.now();
     // If the counts are stale already when the page opens, this is their last moment.
     else if (condition.kind === "stale" && !this.#hasTime) this.#now = condition.since;
+    // The clock went on until the silence was noticed, but the counts end where the silence began.
+    else this.#now = Math.min(this.#now, condition.since);
     this.#hasTime ||= this.#feed.hasServerTime;
   }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use domain::{Metric, Version};
+use domain::{BucketTime, Metric, Version};
 use futures_util::StreamExt;
 use service_kit::settings::NonZeroDuration;
 use sse_gateway::settings::Settings;
-use statistics_stream::{UpstreamStatus, upstream};
+use statistics_stream::{Status, UpstreamStatus, upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -53,6 +53,45 @@ async fn a_silent_upstream_is_stale_and_recovers_without_a_snapshot() {
     publisher.hub.mark_live();
     until_status(&mut client, "live").await;
     assert_eq!(content(client.state.as_ref().unwrap()), before);
+}
+
+/// An upstream notices late that its database is lost. Until then, it sent signs of life.
+#[tokio::test]
+async fn a_gateway_is_stale_for_as_long_as_its_upstream() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    // An hour, by a clock that is wrong.
+    let text = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
+        event: status\n\
+        data: {\"upstream\":\"live\",\"since\":\"1970-01-01T00:00:00.000Z\",\"now\":\"1970-01-01T01:00:00.000Z\"}\n\n\
+        event: status\n\
+        data: {\"upstream\":\"stale\",\"since\":\"1970-01-01T00:00:00.000Z\",\"now\":\"1970-01-01T01:00:00.000Z\"}\n\n";
+    let reports = async {
+        let mut streams = Vec::new();
+        loop {
+            let (mut gateway, _) = listener.accept().await.unwrap();
+            let request = gateway.read(&mut [0; 4_096]).await.unwrap();
+            assert_ne!(request, 0, "the gateway must send a request");
+            gateway.write_all(text.as_bytes()).await.unwrap();
+            streams.push(gateway);
+        }
+    };
+    let gateway = Gateway::start(&url);
+    let hour_of_staleness = async {
+        let mut client = gateway.follow("/statistics?topic=transfers/day&heartbeat=1").await;
+        loop {
+            let status: Status = serde_json::from_str(&client.next().await.data).unwrap();
+            let [now, since] = [&status.now, &status.since]
+                .map(|time| time.parse::<BucketTime>().unwrap().unix_milliseconds());
+            if status.upstream == UpstreamStatus::Stale && now - since >= 3_600_000 {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        stale = tokio::time::timeout(DEADLINE, hour_of_staleness) => stale.expect("stale for an hour"),
+        () = reports => {}
+    }
 }
 
 /// The operating system accepts connections for a frozen upstream.

@@ -64,7 +64,7 @@ export interface components {
             now: string;
             /**
              * Format: date-time
-             * @description When `upstream` last changed.
+             * @description When `upstream` became live, or when it was last known to be live.
              */
             since: string;
             upstream: components["schemas"]["Upstream"];
