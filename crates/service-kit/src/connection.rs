@@ -13,6 +13,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use crate::unsent::UnsentBytes;
+
 /// The size of the pieces in which an answer is handed to the connection. The server copies each
 /// piece into the connection's buffer, and takes the next one only when there is room. So a client
 /// that does not read costs one piece and not a whole answer, and a request lasts until nearly all
@@ -157,20 +159,24 @@ pub(crate) struct Connection {
     receiving: bool,
     idle_timeout: Duration,
     head_timeout: Duration,
+    unsent: UnsentBytes,
     timer: Pin<Box<Sleep>>,
+    /// The deadline that the timer was set for last.
+    limited_until: Option<Instant>,
 }
 
 impl Connection {
     /// `idle_timeout` is how long the connection may have no request, and `head_timeout` how long
     /// it may take to receive the next one, or the first. `unread` is how long the client may
     /// accept none of the data sent to it, and `unsent_bytes` is how much of it the operating
-    /// system buffers before sending.
+    /// system buffers before sending. `unsent` is the budget of what the clients of this port have
+    /// not received.
     ///
-    /// Without the last two, Linux buffers some megabytes for a slow client, for as long as the
-    /// client likes. No setting would bound that memory, and a stream's buffer would hold minutes
-    /// of outdated states instead of one conflated frame. Data that was sent and awaits its
-    /// acknowledgement is not bounded in bytes, so a fast client far away loses nothing. Only Linux
-    /// has these bounds (`TCP_NOTSENT_LOWAT` and `TCP_USER_TIMEOUT`,
+    /// Without `unread` and `unsent_bytes`, Linux buffers some megabytes for a slow client, for as
+    /// long as the client likes. No setting would bound that memory, and a stream's buffer would
+    /// hold minutes of outdated states instead of one conflated frame. Data that was sent and
+    /// awaits its acknowledgement is not bounded in bytes, so a fast client far away loses nothing.
+    /// Only Linux has these bounds (`TCP_NOTSENT_LOWAT` and `TCP_USER_TIMEOUT`,
     /// <https://man7.org/linux/man-pages/man7/tcp.7.html>); elsewhere nothing is set.
     pub(crate) fn new(
         stream: TcpStream,
@@ -178,6 +184,7 @@ impl Connection {
         head_timeout: Duration,
         unread: Duration,
         unsent_bytes: Option<u32>,
+        unsent: UnsentBytes,
     ) -> Self {
         if let Err(error) = bound(&stream, unread, unsent_bytes) {
             tracing::debug!(error.message = %error, "cannot bound the buffers of a connection");
@@ -189,7 +196,9 @@ impl Connection {
             receiving: true,
             idle_timeout,
             head_timeout,
+            unsent,
             timer: Box::pin(tokio::time::sleep(head_timeout)),
+            limited_until: None,
         }
     }
 
@@ -220,15 +229,24 @@ impl Connection {
     /// Fails if the client takes too long to receive a large answer, or a part of a stream. This is
     /// checked when a write must wait, because nothing is flushed while the client does not read.
     /// The timer has no other use meanwhile: a connection with a request is not idle.
+    ///
+    /// While others wait for room in the budget, the client has less time: it is checked at this
+    /// interval whether they do. That also applies to a small part of a stream, because the stream
+    /// may have made a large one ready behind it.
     fn check_deadline(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let Some(deadline) = self.requests.0.deadline.get() else { return Ok(()) };
-        if self.timer.deadline() != deadline {
-            self.timer.as_mut().reset(deadline);
+        let next_check = |interval| deadline.min(Instant::now() + interval);
+        let interval = self.unsent.contended_timeout();
+        if self.limited_until.replace(deadline) != Some(deadline) {
+            self.timer.as_mut().reset(interval.map_or(deadline, next_check));
         }
-        match self.timer.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+        while self.timer.as_mut().poll(context).is_ready() {
+            if Instant::now() >= deadline || self.unsent.is_contended() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.timer.as_mut().reset(interval.map_or(deadline, next_check));
         }
+        Ok(())
     }
 }
 
@@ -293,7 +311,61 @@ fn bound(_: &TcpStream, _: Duration, _: Option<u32>) -> io::Result<()> {
 mod tests {
     use std::future::poll_fn;
 
+    use futures_util::FutureExt;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A client, and the server's side of its connection.
+    async fn connect(unsent: &UnsentBytes) -> (TcpStream, Connection) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let hour = 3_600 * SECOND;
+        (client, Connection::new(stream, hour, hour, hour, None, unsent.clone()))
+    }
+
+    /// The time after which a client that reads nothing is cut off.
+    async fn cut_off((_client, mut connection): (TcpStream, Connection)) -> Duration {
+        let request = connection.requests().begin();
+        let started = Instant::now();
+        request.set_deadline(Some(started + 120 * SECOND));
+        let mut connection = Pin::new(&mut connection);
+        let error = loop {
+            let write =
+                |context: &mut Context<'_>| connection.as_mut().poll_write(context, &[0; 65_536]);
+            if let Err(error) = poll_fn(write).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        started.elapsed()
+    }
+
+    /// The clock is paused: it moves on only when everything waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_cut_off_early_only_while_others_wait_for_room() {
+        let unlimited = UnsentBytes::unlimited();
+        assert_eq!(cut_off(connect(&unlimited).await).await, 120 * SECOND);
+        let unsent = UnsentBytes::new(2 * PIECE_BYTES, 120 * SECOND);
+        let _held = unsent.reserve(2 * PIECE_BYTES).unwrap();
+        assert_eq!(cut_off(connect(&unsent).await).await, 120 * SECOND);
+        let mut waiting = Box::pin(unsent.wait(2 * PIECE_BYTES));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert_eq!(cut_off(connect(&unsent).await).await, 6 * SECOND);
+        drop(waiting);
+        let connection = connect(&unsent).await;
+        let wait_after_the_first_check = async {
+            tokio::time::sleep(10 * SECOND).await;
+            unsent.wait(2 * PIECE_BYTES).await
+        };
+        tokio::select! {
+            time = cut_off(connection) => assert_eq!(time, 12 * SECOND),
+            _ = wait_after_the_first_check => panic!("there is no room"),
+        }
+    }
 
     #[tokio::test]
     async fn a_body_is_sent_in_pieces_and_keeps_its_length() {

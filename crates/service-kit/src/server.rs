@@ -9,7 +9,8 @@
 //! plus `CLOSE_TIMEOUT`, and once the client sends anything, within [`Bounds::head`] plus
 //! `CLOSE_TIMEOUT`, even if it keeps sending, unless the client is still receiving an answer. A
 //! connection whose client accepts no data is closed within [`Bounds::unread`], and one whose
-//! client does not receive a large answer, within [`Bounds::answer`].
+//! client does not receive a large answer, within [`Bounds::answer`], or sooner if others wait for
+//! room in the budget of unsent bytes ([`crate::unsent`]).
 
 use std::fmt::Debug;
 use std::future::ready;
@@ -27,6 +28,7 @@ use actix_web::dev::{AppConfig, Server};
 use actix_web::rt::net::TcpStream;
 
 use crate::connection::{Connection, CountedBody, Requests};
+use crate::unsent::UnsentBytes;
 
 /// How long the client has to close its side of a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -67,13 +69,14 @@ fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
-/// Serves an application on a listener.
+/// Serves an application on a listener. `unsent` is the budget of its answers.
 ///
 /// # Errors
 /// The listener cannot be used.
 pub fn serve<F, I, S, B>(
     listener: TcpListener,
     bounds: Bounds,
+    unsent: &UnsentBytes,
     application: F,
 ) -> io::Result<Server>
 where
@@ -95,6 +98,7 @@ where
         .shutdown_timeout(whole_seconds(bounds.drain))
         .disable_signals();
     let stopping = builder.graceful_shutdown_signal();
+    let unsent = unsent.clone();
     let server = builder.listen("http", listener, move || {
         let application =
             application().into_factory().map_err(|error: S::Error| error.into().error_response());
@@ -136,12 +140,15 @@ where
                 data.insert(connection.requests());
             })
             .h1(counted);
+        let unsent = unsent.clone();
         let accepted = move |stream: TcpStream| {
             let peer = stream.peer_addr().ok();
             // A little later than actix-http's own timeouts, which close with an answer.
             let [idle, head] = [bounds.idle, bounds.head].map(|timeout| timeout + CLOSE_TIMEOUT);
             let Bounds { unread, unsent_bytes, .. } = bounds;
-            ready(Ok((Connection::new(stream, idle, head, unread, unsent_bytes), peer)))
+            let unsent = unsent.clone();
+            let connection = Connection::new(stream, idle, head, unread, unsent_bytes, unsent);
+            ready(Ok((connection, peer)))
         };
         fn_service(accepted).and_then(http)
     })?;

@@ -123,11 +123,10 @@ impl ServiceBuilder {
         let address =
             Address { host: settings.host.clone(), port: settings.port, setting: "http.port" };
         let rules = web::Data::new(HostRules::from(settings));
-        let unsent = UnsentBytes::new(settings.max_unsent_bytes);
+        let unsent = UnsentBytes::new(settings.max_unsent_bytes, bounds.answer);
         UnsentBytes::describe(&self.metrics);
-        let shared = unsent.clone();
-        let port = self.serve("http server", &address, bounds, cors, move |all| {
-            all.app_data(rules.clone()).app_data(shared.clone());
+        let port = self.serve("http server", &address, bounds, &unsent, cors, move |all| {
+            all.app_data(rules.clone());
             routes(all);
         })?;
         tracing::info!(http.port = port, "listening");
@@ -160,11 +159,13 @@ impl ServiceBuilder {
         let address =
             Address { host: settings.host.clone(), port: settings.port, setting: "internal.port" };
         let bounds = settings.bounds(self.drain);
+        let unsent = UnsentBytes::unlimited();
         let no_cors = || None;
-        let port = self.serve("internal server", &address, bounds, no_cors, move |all| {
-            routes(all);
-            internal.routes(all);
-        })?;
+        let port =
+            self.serve("internal server", &address, bounds, &unsent, no_cors, move |all| {
+                routes(all);
+                internal.routes(all);
+            })?;
         tracing::info!(internal.port = port, "serving health and metrics");
         Ok(Application { public_port, internal_port: port, supervisor: self.supervisor })
     }
@@ -175,6 +176,7 @@ impl ServiceBuilder {
         name: &'static str,
         address: &Address,
         bounds: Bounds,
+        unsent: &UnsentBytes,
         cors: impl Fn() -> Option<Cors> + Clone + Send + 'static,
         routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
     ) -> Result<u16, ListenError> {
@@ -182,7 +184,8 @@ impl ServiceBuilder {
         let listener = TcpListener::bind((address.host.as_str(), address.port)).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         let metrics = web::Data::new(self.metrics.clone());
-        let server = server::serve(listener, bounds, move || {
+        let shared = unsent.clone();
+        let server = server::serve(listener, bounds, unsent, move || {
             let cors = cors();
             App::new()
                 .wrap(CatchPanic::default())
@@ -192,6 +195,7 @@ impl ServiceBuilder {
                 .wrap(Condition::new(cors.is_some(), cors.unwrap_or_default()))
                 .wrap(from_fn(observe::requests))
                 .app_data(metrics.clone())
+                .app_data(shared.clone())
                 .configure(routes.clone())
                 .default_service(web::to(problem::not_found))
         });

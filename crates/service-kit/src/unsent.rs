@@ -4,14 +4,28 @@
 //! that is built whole, or the current event of a stream. Clients that request large ones and do
 //! not read could fill the memory, one for each connection. So all of them share one budget.
 //!
-//! Invariant: answers and events that wait for clients of a public port take at most the budget
+//! Invariants: answers and events that wait for clients of a public port take at most the budget
 //! together, or there is only one of them. Those of at most [`PIECE_BYTES`] are apart from it,
 //! because a connection has only one. So are bytes that exist anyway ([`ExistingBytes`]), and
 //! answers to writes: what was written must not be reported as failed. Their services bound them.
+//!
+//! While a stream waits for room, each client has only [`contended_timeout`] to receive what it
+//! holds, a [`CONTENDED_DIVISOR`]th of the usual time. Otherwise a crowd of slow clients could hold
+//! its parts of the budget for the whole time, one group after the other, and a new client would
+//! wait for all of them. With this, all bytes that are held when a stream begins to wait are given
+//! back within twice that time: within the first, further clients may still join, and within the
+//! second, the last of them has received its bytes or is cut off. The room goes to those that wait
+//! in order, so a stream waits at most that long for each budget's worth of bytes before its own.
+//! Cutting off the oldest one at once would be quicker, but then clients of a crowd would cut off
+//! each other, and none would receive its bytes.
+//!
+//! [`contended_timeout`]: UnsentBytes::contended_timeout
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -22,12 +36,18 @@ use bytes::Bytes;
 use metrics::{describe_gauge, gauge};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 pub use crate::connection::PIECE_BYTES;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 
 const UNSENT: &str = "http_server_unsent_bytes";
+
+/// The time to receive an answer, `http.answer_timeout`, is divided by this while others wait for
+/// room. The defaults are 6 s for 32 MiB: at 45 Mbit/s, a server can send the whole budget in that
+/// time, so a crowd of fast clients is served, and not cut off.
+const CONTENDED_DIVISOR: u32 = 20;
 
 /// The budget of a process; clones share it.
 #[derive(Debug, Clone)]
@@ -36,18 +56,32 @@ pub struct UnsentBytes {
     room: Arc<Semaphore>,
     /// `None` if there is no limit.
     max: Option<usize>,
+    /// The number of those that wait for room.
+    waiting: Arc<AtomicUsize>,
+    contended_timeout: Duration,
 }
 
 impl UnsentBytes {
-    /// A budget of `max` bytes.
-    pub fn new(max: usize) -> Self {
+    /// A budget of `max` bytes. Each client has `answer_timeout` to receive what it holds, and a
+    /// fraction of it while others wait for room.
+    pub fn new(max: usize, answer_timeout: Duration) -> Self {
         let max = max.clamp(1, Semaphore::MAX_PERMITS);
-        Self { room: Arc::new(Semaphore::new(max)), max: Some(max) }
+        Self {
+            room: Arc::new(Semaphore::new(max)),
+            max: Some(max),
+            waiting: Arc::default(),
+            contended_timeout: answer_timeout / CONTENDED_DIVISOR,
+        }
     }
 
     /// No limit, for an internal port: only our own services and operators' tools use it.
     pub fn unlimited() -> Self {
-        Self { room: Arc::new(Semaphore::new(0)), max: None }
+        Self {
+            room: Arc::new(Semaphore::new(0)),
+            max: None,
+            waiting: Arc::default(),
+            contended_timeout: Duration::ZERO,
+        }
     }
 
     /// The budget of the port that a request came to.
@@ -83,12 +117,28 @@ impl UnsentBytes {
     /// As [`UnsentBytes::reserve`], but waits for room. Those that wait get it in order, so that
     /// small reservations do not keep a large one waiting for ever.
     pub async fn wait(&self, bytes: usize) -> Reservation {
+        // This would not be a wait, for which clients are cut off.
+        if let Some(reservation) = self.reserve(bytes) {
+            return reservation;
+        }
         let Some(permits) = self.permits(bytes) else { return self.free(bytes) };
+        let _waiting = Waiting::begin(&self.waiting);
         match Arc::clone(&self.room).acquire_many_owned(permits).await {
             Ok(permit) => self.reservation(permit),
             // Cannot happen: the semaphore is never closed.
             Err(_) => self.free(bytes),
         }
+    }
+
+    /// Whether others wait for room.
+    pub(crate) fn is_contended(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// How long a client has to receive what it holds while others wait for room; `None` if nothing
+    /// ever waits.
+    pub(crate) fn contended_timeout(&self) -> Option<Duration> {
+        self.max.map(|_| self.contended_timeout)
     }
 
     /// The permits that bytes need, if they need any.
@@ -99,13 +149,30 @@ impl UnsentBytes {
 
     fn free(&self, bytes: usize) -> Reservation {
         let bytes = if self.max.is_none() { usize::MAX } else { bytes.max(PIECE_BYTES) };
-        Reservation { permit: None, bytes }
+        Reservation { permit: None, bytes, joinable_until: Instant::now() }
     }
 
     fn reservation(&self, permit: OwnedSemaphorePermit) -> Reservation {
         let permits = permit.num_permits();
         let bytes = if self.max == Some(permits) { usize::MAX } else { permits };
-        Reservation { permit: Some(permit), bytes }
+        let joinable_until = Instant::now() + self.contended_timeout;
+        Reservation { permit: Some(permit), bytes, joinable_until }
+    }
+}
+
+/// Counts as waiting until it is dropped, also if the wait is given up.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -114,6 +181,9 @@ impl UnsentBytes {
 pub struct Reservation {
     permit: Option<OwnedSemaphorePermit>,
     bytes: usize,
+    /// Until when further clients may share it although others wait. Without an end, clients that
+    /// take turns could hold it for ever.
+    joinable_until: Instant,
 }
 
 impl Reservation {
@@ -121,6 +191,10 @@ impl Reservation {
     #[must_use]
     pub const fn fits(&self, bytes: usize) -> bool {
         bytes <= self.bytes
+    }
+
+    fn is_joinable(&self) -> bool {
+        Instant::now() < self.joinable_until
     }
 
     /// Gives back what is more than `bytes`.
@@ -133,7 +207,8 @@ impl Reservation {
     }
 }
 
-/// Bytes that are sent to any number of clients. They count once, as long as any client has them.
+/// Bytes that are sent to any number of clients. They count once, as long as any client has them;
+/// twice if a client joins late while others wait for room.
 #[derive(Debug, Clone)]
 pub struct SharedBytes {
     bytes: Bytes,
@@ -157,8 +232,9 @@ impl SharedBytes {
     #[must_use]
     pub fn share(&self, budget: &UnsentBytes) -> Option<Bytes> {
         let mut shared = self.reservation.lock();
-        if let Some(reservation) = shared.upgrade() {
-            return Some(self.held(reservation));
+        let may_join = |earlier: &Arc<Reservation>| !budget.is_contended() || earlier.is_joinable();
+        if let Some(earlier) = shared.upgrade().filter(may_join) {
+            return Some(self.held(earlier));
         }
         let reservation = budget.reserve(self.len())?;
         Some(self.reserved(reservation, &mut shared))
@@ -168,7 +244,7 @@ impl SharedBytes {
     #[must_use]
     pub fn share_within(&self, reservation: Reservation) -> Bytes {
         let mut shared = self.reservation.lock();
-        match shared.upgrade() {
+        match shared.upgrade().filter(|earlier| earlier.is_joinable()) {
             Some(earlier) => self.held(earlier),
             None => self.reserved(reservation, &mut shared),
         }
@@ -227,9 +303,9 @@ impl MessageBody for ReservedBody {
 }
 
 /// Middleware for [`actix_web::middleware::from_fn`]: replaces an answer to GET that does not fit
-/// into the budget by 503. The application's data contains [`UnsentBytes`] on a public port, and
-/// none on an internal one: only our own services and operators' tools use that, and metrics must
-/// be available while the budget is used up.
+/// into the budget by 503. The application's data contains [`UnsentBytes`], which are unlimited on
+/// an internal port: only our own services and operators' tools use that, and metrics must be
+/// available while the budget is used up.
 ///
 /// A stream reserves room for each of its events itself.
 ///
@@ -268,10 +344,12 @@ mod tests {
     use super::*;
 
     const MAX: usize = 10 * PIECE_BYTES;
+    const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+    const CONTENDED_TIMEOUT: Duration = Duration::from_secs(1);
 
     #[test]
     fn a_reservation_is_given_back_and_a_large_one_needs_the_whole_budget() {
-        let budget = UnsentBytes::new(MAX);
+        let budget = UnsentBytes::new(MAX, ANSWER_TIMEOUT);
         let [first, second] = [6, 4].map(|pieces| budget.reserve(pieces * PIECE_BYTES).unwrap());
         assert!(budget.reserve(PIECE_BYTES + 1).is_none());
         assert!(budget.reserve(PIECE_BYTES).is_some(), "small ones are not limited");
@@ -286,7 +364,7 @@ mod tests {
 
     #[test]
     fn shared_bytes_count_once_until_the_last_client_has_received_them() {
-        let budget = UnsentBytes::new(MAX);
+        let budget = UnsentBytes::new(MAX, ANSWER_TIMEOUT);
         let available = || budget.room.available_permits();
         let bytes = SharedBytes::new(Bytes::from(vec![0; 6 * PIECE_BYTES]));
         let mut first = bytes.share_within(budget.reserve(MAX).unwrap());
@@ -304,13 +382,45 @@ mod tests {
 
     #[test]
     fn a_large_reservation_waits_for_room_and_then_is_the_next_one() {
-        let budget = UnsentBytes::new(MAX);
+        let budget = UnsentBytes::new(MAX, ANSWER_TIMEOUT);
         let first = budget.reserve(6 * PIECE_BYTES).unwrap();
         let mut large = Box::pin(budget.wait(8 * PIECE_BYTES));
         assert!(large.as_mut().now_or_never().is_none());
         assert!(budget.reserve(4 * PIECE_BYTES).is_none());
         drop(first);
         assert!(large.now_or_never().unwrap().fits(8 * PIECE_BYTES));
+        assert_eq!(budget.room.available_permits(), MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_take_turns_do_not_keep_others_waiting() {
+        let budget = UnsentBytes::new(MAX, ANSWER_TIMEOUT);
+        let bytes = SharedBytes::new(Bytes::from(vec![0; 6 * PIECE_BYTES]));
+        let first = bytes.share(&budget).unwrap();
+        tokio::time::advance(CONTENDED_TIMEOUT).await;
+        let second = bytes.share(&budget).expect("nothing waits");
+        let mut newcomer = Box::pin(budget.wait(8 * PIECE_BYTES));
+        assert!(newcomer.as_mut().now_or_never().is_none());
+        assert!(budget.is_contended());
+        assert!(bytes.share(&budget).is_none(), "it is too late to join");
+        drop((first, second));
+        let room = newcomer.now_or_never().unwrap();
+        assert!(!budget.is_contended());
+        // What is new may be joined while others wait.
+        let first = bytes.share_within(room);
+        let mut other = Box::pin(budget.wait(MAX));
+        assert!(other.as_mut().now_or_never().is_none());
+        assert!(bytes.share(&budget).is_some());
+        // The wait is given up.
+        drop(other);
+        assert!(!budget.is_contended());
+        // A client that waited for room of its own does not join what must be given back.
+        tokio::time::advance(CONTENDED_TIMEOUT).await;
+        let room = budget.reserve(MAX - 6 * PIECE_BYTES).unwrap();
+        let own = bytes.share_within(room);
+        drop(first);
+        assert_eq!(budget.room.available_permits(), 6 * PIECE_BYTES);
+        drop(own);
         assert_eq!(budget.room.available_permits(), MAX);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{BucketTime, Changes, Metric};
+use domain::{BucketTime, Changes, Metric, Version};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
@@ -71,7 +71,20 @@ async fn large_answers_that_are_not_read_share_one_budget() {
     assert_eq!(page["buckets"].as_array().unwrap().len(), 10_000);
 }
 
-/// Each stream selects something else, so no two share an event.
+/// All windows together are about 450 kB then.
+fn fill_the_windows(publisher: &Publisher) -> Version {
+    let seconds = (1_700_000_000..1_700_003_600).map(|second| second * 1_000);
+    let times = seconds.map(|time| BucketTime::from_unix_milliseconds(time).unwrap());
+    let counts =
+        times.flat_map(|time| [(Metric::Transfers, time, 1), (Metric::ItemCreation, time, 1)]);
+    publisher.hub.advance(&Changes::from_iter(counts)).unwrap()
+}
+
+/// The windows of all topics, a little less than whole. No two of these share an event.
+fn distinct(number: usize) -> String {
+    format!("{}&last={}", all_topics(), 3_500 + number)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_events_that_are_not_read_share_the_same_budget() {
     let publisher = Publisher::start(1);
@@ -80,19 +93,12 @@ async fn large_events_that_are_not_read_share_the_same_budget() {
     let gateway = GatewayProcess::start(&publisher.url, &variables).await;
     let process_id = gateway.process.process_id().unwrap();
     let mut follower = Client::connect(&gateway.url(&all_topics()), None).await;
-    let seconds = (1_700_000_000..1_700_003_600).map(|second| second * 1_000);
-    let times = seconds.map(|time| BucketTime::from_unix_milliseconds(time).unwrap());
-    let counts =
-        times.flat_map(|time| [(Metric::Transfers, time, 1), (Metric::ItemCreation, time, 1)]);
-    let version = publisher.hub.advance(&Changes::from_iter(counts)).unwrap();
-    follower.until(version).await;
+    follower.until(fill_the_windows(&publisher)).await;
 
-    // All windows are about 450 kB.
     let before = memory(process_id, "VmHWM:");
     let mut unread = Vec::new();
     for client in 0..50 {
-        let path = format!("{}&last={}", all_topics(), 3_500 + client);
-        let (stream, status) = gateway.stall(&path, "").await;
+        let (stream, status) = gateway.stall(&distinct(client), "").await;
         assert_eq!(status, 200);
         unread.push(stream);
     }
@@ -115,6 +121,29 @@ async fn large_events_that_are_not_read_share_the_same_budget() {
     reader.until_status().await;
     assert!(reader.state.is_some());
     drop(unread);
+}
+
+/// The budget has room for one event. The slow clients may keep theirs for longer than a test waits,
+/// unless others wait for room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_stream_does_not_wait_long_for_slow_ones() {
+    let publisher = Publisher::start(1);
+    let variables = [
+        ("NEWCYCLE__HTTP__MAX_UNSENT_BYTES", "600000"),
+        ("NEWCYCLE__HTTP__ANSWER_TIMEOUT", "100s"),
+        ("NEWCYCLE__HTTP__UNREAD_TIMEOUT", "10m"),
+    ];
+    let gateway = GatewayProcess::start(&publisher.url, &variables).await;
+    let mut follower = Client::connect(&gateway.url(&all_topics()), None).await;
+    let version = fill_the_windows(&publisher);
+    follower.until(version).await;
+    let _slow = [gateway.stall(&distinct(0), "").await, gateway.stall(&distinct(1), "").await];
+    let newcomer = async {
+        while gateway.metric(METRIC).await < 400_000.0 {}
+        let mut newcomer = Client::connect(&gateway.url(&distinct(2)), None).await;
+        newcomer.until(version).await;
+    };
+    tokio::time::timeout(DEADLINE, newcomer).await.expect("the newcomer must get its windows");
 }
 
 /// It never stops reading, so no timeout of the connection applies to it.
