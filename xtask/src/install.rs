@@ -15,6 +15,22 @@ const APT_GET: &str = "/usr/bin/apt-get";
 /// Decides whether a package may start its service (Debian's invoke-rc.d).
 const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
 
+/// Installs a package, and turns its service off. Its arguments are [`SERVICE_POLICY`] and the
+/// package. While it runs, the policy refuses to start services, which is Debian's way to keep
+/// packages from it. A policy of the machine's own stays, and serves as well. One command, so that
+/// the policy is removed however the installation ends; after SIGKILL, by the next one.
+const INSTALL_WITHOUT_SERVICE: &str = r##"
+    policy=$0 package=$1
+    if ! test -e "$policy" || grep -q 'cargo xtask' "$policy"; then
+        trap 'rm -f "$policy"' EXIT
+        trap 'exit 1' HUP INT TERM
+        printf '#!/bin/sh\n# For as long as cargo xtask installs a package.\nexit 101\n' > "$policy" &&
+            chmod 755 "$policy" || exit
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$package" &&
+        update-rc.d "$package" disable
+"##;
+
 /// Installs what is missing on this machine, unless the developer refuses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Installer {
@@ -44,7 +60,7 @@ impl Installer {
             bail!("{names} is missing: install it yourself, then try again");
         }
         self.check_allowed(&names)?;
-        println!("== installing Debian packages: {names} (refuse with --no-install)");
+        announce(&names);
         as_root(&["apt-get", "update", "-q"])?;
         let environment = ["env", "DEBIAN_FRONTEND=noninteractive"];
         let install = ["apt-get", "install", "-y", "-q", "--no-install-recommends"];
@@ -58,17 +74,9 @@ impl Installer {
         if !Path::new(APT_GET).exists() {
             return self.packages(&[package]);
         }
-        // Debian's way to keep packages from starting services. A file that exists has the same
-        // purpose, and stays.
-        let refuse = r#"test -e "$0" || {
-            printf '#!/bin/sh\nexit 101\n' > "$0" && chmod 755 "$0" && touch "$0.newcycle"
-        }"#;
-        let allow = r#"if test -e "$0.newcycle"; then rm -f "$0" "$0.newcycle"; fi"#;
-        as_root(&["sh", "-c", refuse, SERVICE_POLICY])?;
-        let installed = self.packages(&[package]);
-        as_root(&["sh", "-c", allow, SERVICE_POLICY])?;
-        installed?;
-        as_root(&["update-rc.d", package, "disable"])
+        announce(package);
+        as_root(&["apt-get", "update", "-q"])?;
+        as_root(&["sh", "-c", INSTALL_WITHOUT_SERVICE, SERVICE_POLICY, package])
     }
 
     /// Installs the package of each program that is not on PATH.
@@ -77,6 +85,10 @@ impl Installer {
         let missing: Vec<&str> = missing.map(|(_, package)| *package).collect();
         if missing.is_empty() { Ok(()) } else { self.packages(&missing) }
     }
+}
+
+fn announce(names: &str) {
+    println!("== installing Debian packages: {names} (refuse with --no-install)");
 }
 
 /// A program on PATH, or at an absolute path.
@@ -103,4 +115,84 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
         bail!("`{words}` failed; see above");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// Stand-ins for Debian's programs. `apt-get` keeps a copy of the policy that it sees.
+    struct Machine(tempfile::TempDir);
+
+    impl Machine {
+        fn new(apt_get: &str) -> Self {
+            let machine = Self(tempfile::tempdir().unwrap());
+            let commands = [
+                ("apt-get", format!("cp $POLICY $POLICY.seen; {apt_get}")),
+                ("update-rc.d", "touch $POLICY.disabled".to_owned()),
+            ];
+            for (name, command) in commands {
+                let program = machine.path(name);
+                fs::write(&program, format!("#!/bin/sh\n{command}\n")).unwrap();
+                fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            machine
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        /// Installs a package. Returns whether that succeeded.
+        fn install(&self) -> bool {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let folders =
+                std::iter::once(self.0.path().to_owned()).chain(std::env::split_paths(&path));
+            let policy = self.path("policy");
+            let mut install = Command::new("sh");
+            install.args(["-c", INSTALL_WITHOUT_SERVICE]).arg(&policy).arg("nginx");
+            install.env("PATH", std::env::join_paths(folders).unwrap()).env("POLICY", &policy);
+            install.status().unwrap().success()
+        }
+
+        fn has(&self, name: &str) -> bool {
+            self.path(name).exists()
+        }
+    }
+
+    #[test]
+    fn the_policy_against_services_exists_only_during_the_installation() {
+        let machine = Machine::new("true");
+        assert!(machine.install());
+        assert!(fs::read_to_string(machine.path("policy.seen")).unwrap().ends_with("exit 101\n"));
+        assert!(!machine.has("policy"));
+        assert!(machine.has("policy.disabled"));
+        // What a killed installation has left is removed.
+        fs::copy(machine.path("policy.seen"), machine.path("policy")).unwrap();
+        assert!(machine.install());
+        assert!(!machine.has("policy"));
+    }
+
+    #[test]
+    fn the_policy_is_removed_after_a_failure_and_after_an_interrupt() {
+        // The parent of apt-get is the shell that installs.
+        for end in ["exit 100", "kill -TERM $PPID"] {
+            let machine = Machine::new(end);
+            assert!(!machine.install(), "{end}");
+            assert!(machine.has("policy.seen"), "{end}");
+            assert!(!machine.has("policy"), "{end}");
+            assert!(!machine.has("policy.disabled"), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_policy_of_the_machine_stays() {
+        let machine = Machine::new("true");
+        fs::write(machine.path("policy"), "of the machine").unwrap();
+        assert!(machine.install());
+        assert_eq!(fs::read_to_string(machine.path("policy")).unwrap(), "of the machine");
+    }
 }
