@@ -24,7 +24,7 @@ const INSTALL_WITHOUT_SERVICE: &str = r##"
     if ! test -e "$policy" || grep -q 'cargo xtask' "$policy"; then
         trap 'rm -f "$policy"' EXIT
         trap 'exit 1' HUP INT TERM
-        printf '#!/bin/sh\n# For as long as cargo xtask installs a package.\nexit 101\n' > "$policy" &&
+        printf '#!/bin/sh\n# While cargo xtask installs a package.\nexit 101\n' > "$policy" &&
             chmod 755 "$policy" || exit
     fi
     DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$package" &&

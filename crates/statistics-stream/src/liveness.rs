@@ -1,8 +1,8 @@
 //! Whether the upstream is alive, and when subscribers are reminded of that.
 //!
 //! Invariant: a heartbeat says "live" only if the upstream was seen alive since the heartbeat
-//! before it. An upstream that was not seen for [`MISSED_BEATS`] heartbeats is stale. The counts are
-//! complete until the moment since when it is stale.
+//! before it. An upstream that was not seen for [`MISSED_BEATS`] heartbeats is stale. The counts
+//! are complete until the moment since when it is stale.
 
 use std::time::Duration;
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use domain::{BucketTime, Metric, Version};
 use futures_util::StreamExt;
+use serde_json::json;
 use service_kit::settings::NonZeroDuration;
 use sse_gateway::settings::Settings;
 use statistics_stream::{Status, UpstreamStatus, upstream};
@@ -60,12 +61,13 @@ async fn a_silent_upstream_is_stale_and_recovers_without_a_snapshot() {
 async fn a_gateway_is_stale_for_as_long_as_its_upstream() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    // An hour, by a clock that is wrong.
-    let text = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n\
-        event: status\n\
-        data: {\"upstream\":\"live\",\"since\":\"1970-01-01T00:00:00.000Z\",\"now\":\"1970-01-01T01:00:00.000Z\"}\n\n\
-        event: status\n\
-        data: {\"upstream\":\"stale\",\"since\":\"1970-01-01T00:00:00.000Z\",\"now\":\"1970-01-01T01:00:00.000Z\"}\n\n";
+    // Stale for an hour, by a clock that is wrong.
+    let [since, now] = ["1970-01-01T00:00:00.000Z", "1970-01-01T01:00:00.000Z"];
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n".to_owned();
+    let text = ["live", "stale"].into_iter().fold(head, |text, upstream| {
+        let status = json!({"upstream": upstream, "since": since, "now": now});
+        format!("{text}event: status\ndata: {status}\n\n")
+    });
     let reports = async {
         let mut streams = Vec::new();
         loop {
@@ -89,7 +91,9 @@ async fn a_gateway_is_stale_for_as_long_as_its_upstream() {
         }
     };
     tokio::select! {
-        stale = tokio::time::timeout(DEADLINE, hour_of_staleness) => stale.expect("stale for an hour"),
+        stale = tokio::time::timeout(DEADLINE, hour_of_staleness) => {
+            stale.expect("the gateway must be stale for an hour");
+        }
         () = reports => {}
     }
 }

@@ -123,8 +123,8 @@ async fn large_events_that_are_not_read_share_the_same_budget() {
     drop(unread);
 }
 
-/// The budget has room for one event. The slow clients may keep theirs for longer than a test waits,
-/// unless others wait for room.
+/// The budget has room for one event. The slow clients may keep theirs for longer than this test
+/// waits, unless others wait for room.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_stream_does_not_wait_long_for_slow_ones() {
     let publisher = Publisher::start(1);
