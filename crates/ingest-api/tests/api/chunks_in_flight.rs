@@ -78,12 +78,7 @@ async fn until_ended(api: &Api) {
 /// Sends an upload in the background.
 fn upload(api: &Api, path: &str, lines: String) -> tokio::task::JoinHandle<Answer> {
     let request = api.request("POST", path).header("content-type", NDJSON).body(lines);
-    tokio::spawn(async move {
-        let response = request.send().await.unwrap();
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let body = serde_json::from_str(&response.text().await.unwrap()).unwrap();
-        Answer { status, headers, body }
-    })
+    tokio::spawn(Answer::to(request))
 }
 
 fn base_item(id: Uuid, description: &str) -> String {

@@ -44,12 +44,7 @@ async fn lock(api: &Api) -> Client {
 fn post(api: &Api, body: &Value) -> JoinHandle<Answer> {
     let request = api.request("POST", "/items").header("content-type", "application/json");
     let request = request.body(body.to_string());
-    tokio::spawn(async move {
-        let response = request.send().await.unwrap();
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let body = serde_json::from_str(&response.text().await.unwrap()).unwrap();
-        Answer { status, headers, body }
-    })
+    tokio::spawn(Answer::to(request))
 }
 
 /// Sends a row, and waits until its insert waits for the lock.

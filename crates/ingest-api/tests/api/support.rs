@@ -43,6 +43,15 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Sends a request. Apart from [`Api::send`] for requests in the background.
+    pub(crate) async fn to(request: reqwest::RequestBuilder) -> Self {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
+        Self { status, headers, body }
+    }
+
     /// The numbers of accepted, repeated and rejected lines of an upload.
     pub(crate) fn counts(&self) -> [u64; 3] {
         let count = |name| self.body[name].as_u64().unwrap_or_else(|| panic!("{}", self.body));
@@ -111,11 +120,7 @@ impl Api {
     }
 
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
-        let response = request.send().await.unwrap();
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.unwrap();
-        let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
-        Answer { status, headers, body }
+        Answer::to(request).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
