@@ -4,8 +4,8 @@
 //! counts then, and none can do anything about it: a role may not end the sessions of another role.
 //! So a standby says what it sees. It stays ready, because it still answers queries for history.
 //!
-//! A session of this role that holds the lead is a leader's, or it is an operator's. They are told
-//! apart by their silence: the server ends the session of a leader that is silent for
+//! A session of this role that holds the lead is a leader's, or it is an operator's. Only an
+//! operator's can be idle for long: the server ends the session of a leader that is silent for
 //! `leader.session_timeout`. While it loads or recounts, it is not silent.
 
 use std::fmt;

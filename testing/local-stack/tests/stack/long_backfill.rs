@@ -1,7 +1,7 @@
 //! One statement of a million events of past times, as an import by SQL writes it.
 //!
 //! Each of these events has a log row and several rollups of its own, so its fold takes up to twice
-//! as long as the statement did. Nobody's counts may wait for it.
+//! as long as the statement did. No other count may wait for it.
 
 use std::fmt::Write;
 use std::pin::pin;
