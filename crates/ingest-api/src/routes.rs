@@ -53,7 +53,11 @@ pub(crate) fn endpoints(settings: &Settings) -> [Endpoint; 12] {
 
 /// Adds all paths to an application.
 pub(crate) fn configure(routes: &mut ServiceConfig, settings: &Settings) {
-    for endpoint in endpoints(settings) {
+    let mut endpoints = endpoints(settings);
+    // A request is compared with one path after the other. Those without a parameter are compared
+    // fastest, and most events arrive at them.
+    endpoints.sort_by_key(Endpoint::has_parameter);
+    for endpoint in endpoints {
         routes.service(endpoint.resource());
     }
 }

@@ -117,6 +117,12 @@ impl Endpoint {
         self
     }
 
+    /// Whether a part of the path is a parameter, such as `{id}`.
+    #[must_use]
+    pub fn has_parameter(&self) -> bool {
+        self.path.contains('{')
+    }
+
     /// The resource that answers the path; it answers other methods with 405.
     #[must_use]
     pub fn resource(self) -> Resource {
