@@ -326,7 +326,7 @@ struct Chunk<'a, R> {
 
 impl<'a, R: StoredRow> Chunk<'a, R> {
     /// A chunk without rows, which holds no memory: the upload may wait for its client for long.
-    const fn new(service: &'a IngestService) -> Self {
+    fn new(service: &'a IngestService) -> Self {
         let memory = service.uploads.chunk_memory();
         Self { service, rows: Vec::new(), lines: Vec::new(), bytes: 0, memory }
     }

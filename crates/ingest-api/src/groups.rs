@@ -1,22 +1,23 @@
 //! Grouped writes: rows of single requests that are committed together.
 //!
-//! Each table has a bounded queue and at most `writes.writers` writers. A writer takes what waits,
-//! up to `writes.max_group_rows`, and stores it with one statement. There is no timer: a lone row
-//! is written at once, as a group of one, and a group has the rows that arrived while all writers
-//! were busy. So groups grow with the load.
+//! Each thread that serves requests has a bounded queue for each table, and a writer, which takes
+//! what waits, up to `writes.max_group_rows`, and stores it with one statement. No row waits for
+//! others to join it: a lone row is written at once, as a group of one, and a group has the rows
+//! that arrived while the writer was busy. So groups grow with the load.
 //!
-//! A writer is a task on the thread of the request that starts it, and ends when nothing waits.
+//! A writer is a task on the thread of the queue, which a row starts, and ends when nothing waits.
+//! While a group is stuck, further writers write those behind it, up to `writes.writers`.
 //!
 //! Invariants:
 //! - A caller gets the outcome of its own row, after the commit.
 //! - A row that cannot be stored does not hurt the other rows of its group: if the database refuses
-//!   the group, each row without an outcome is sent alone.
+//!   the group, or it waits for a lock for too long, each row without an outcome is sent alone.
 //! - A caller that hangs up, or whose time is up, cancels no statement. Its row is left out if no
 //!   writer has taken it.
 //! - Each row has an id before it is queued, so a row whose outcome was lost can be sent again: it
 //!   is stored once. [`mod@crate::store`] says which outcome it then has.
-//! - While rows wait, a writer runs. A writer that is dropped with its thread drops what it holds;
-//!   the callers notice, and queue their rows again.
+//! - While rows wait, a writer runs. If a writer panics, the rows that wait are not written, and
+//!   their callers get an error at once.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,10 @@ use crate::store::{DatabaseError, InsertOutcome, Insertion, StoredRow};
 /// How often a group is sent if the connection is lost or the server stops the work. Without a
 /// delay: an outage is longer than any delay that callers could wait for.
 const ATTEMPTS: usize = 3;
+
+/// If no writer has taken a group for this long, because each waits for a lock or for a slow
+/// commit, another one begins.
+const STUCK_AFTER: Duration = Duration::from_millis(50);
 
 /// To whom a group is answered, and when. Injected as the clock is, so that the checks of chaos can
 /// be checked with a service that answers wrongly.
@@ -72,10 +77,19 @@ struct Shared {
     metrics: Metrics,
 }
 
-/// The rows of one table that wait, and the number of its writers.
+/// The rows of one table that wait, and its writers.
 struct State<R> {
     waiting: VecDeque<Waiting<R>>,
     writers: usize,
+    /// When a writer last began, or took a group.
+    taken: Instant,
+}
+
+impl<R> State<R> {
+    /// Whether the writers get on with the rows that wait.
+    fn is_moving(&self, now: Instant) -> bool {
+        self.writers > 0 && now.duration_since(self.taken) < STUCK_AFTER
+    }
 }
 
 /// The queue of one table.
@@ -84,7 +98,7 @@ pub(crate) struct Queue<R> {
     shared: Arc<Shared>,
 }
 
-/// The queues of all tables.
+/// The queues of all tables, of one thread that serves requests.
 pub(crate) struct Queues {
     base_items: Arc<Queue<BaseItem>>,
     users: Arc<Queue<User>>,
@@ -93,7 +107,8 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
-    /// The queues of a service. A row waits at most `timeout` for its outcome.
+    /// The queues of a thread, with connections of its own. A row waits at most `timeout` for its
+    /// outcome.
     pub(crate) fn new(
         connections: Connections,
         settings: WriteSettings,
@@ -153,7 +168,7 @@ impl GroupedRow for Transfer {
 
 impl<R: StoredRow> Queue<R> {
     fn new(shared: &Arc<Shared>) -> Arc<Self> {
-        let state = State { waiting: VecDeque::new(), writers: 0 };
+        let state = State { waiting: VecDeque::new(), writers: 0, taken: Instant::now() };
         Arc::new(Self { state: Mutex::new(state), shared: Arc::clone(shared) })
     }
 
@@ -174,13 +189,14 @@ impl<R: StoredRow> Queue<R> {
     /// then, except after [`DatabaseError::Refused`].
     pub(crate) async fn insert(self: &Arc<Self>, row: NewRow<R>) -> Answer<R> {
         let deadline = Instant::now() + self.shared.timeout;
+        let (caller, mut answer) = oneshot::channel();
+        self.add(Waiting { row, deadline, caller })?;
         loop {
-            let (caller, answer) = oneshot::channel();
-            self.add(Waiting { row: row.clone(), deadline, caller })?;
-            match timeout_at(deadline, answer).await {
+            let next_look = deadline.min(Instant::now() + STUCK_AFTER);
+            match timeout_at(next_look, &mut answer).await {
                 Ok(Ok(answer)) => return answer,
-                // The writer was dropped with its thread: see the invariants.
-                Ok(Err(_)) if Instant::now() < deadline => {}
+                Err(_) if Instant::now() < deadline => self.start_writer_if_stuck(self.state()),
+                // The writer has panicked, or the time is up.
                 Ok(Err(_)) | Err(_) => {
                     return Err(Unavailable::NoAnswer(self.shared.timeout).into());
                 }
@@ -188,23 +204,33 @@ impl<R: StoredRow> Queue<R> {
         }
     }
 
-    /// Queues a row, and starts a writer if fewer than the maximum are running.
+    /// Queues a row.
     fn add(self: &Arc<Self>, row: Waiting<R>) -> Result<(), DatabaseError> {
-        let settings = &self.shared.settings;
         let mut state = self.state();
-        if state.waiting.len() >= settings.max_queued_rows.get() {
+        if state.waiting.len() >= self.shared.settings.max_queued_rows.get() {
             drop(state);
             metrics::record_full_queue::<R>(&self.shared.metrics);
             return Err(DatabaseError::QueueFull);
         }
         state.waiting.push_back(row);
-        if state.writers < settings.writers.get() {
+        self.start_writer_if_stuck(state);
+        Ok(())
+    }
+
+    /// Starts a writer if rows wait and none is getting on with them. Each row looks when it
+    /// arrives, and then every [`STUCK_AFTER`], so no row waits longer than that behind a stuck
+    /// group while another writer may run.
+    fn start_writer_if_stuck(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
+        let now = Instant::now();
+        let may_start = state.writers < self.shared.settings.writers.get();
+        if may_start && !state.waiting.is_empty() && !state.is_moving(now) {
             state.writers += 1;
+            // The new writer gets on with them.
+            state.taken = now;
             drop(state);
-            let writer = Writer { queue: Arc::clone(self), ended: false };
+            let writer = Writer { queue: Arc::clone(self), is_new: true, ended: false };
             actix_web::rt::spawn(writer.run());
         }
-        Ok(())
     }
 
     /// Inserts rows, again if the connection is lost meanwhile.
@@ -222,8 +248,8 @@ impl<R: StoredRow> Queue<R> {
                     if attempt < ATTEMPTS && matches!(*reason, Unavailable::Interrupted(_)) =>
                 {
                     attempt += 1;
-                    // The other connections of the pool may be lost, too, and notice it meanwhile.
-                    tokio::task::yield_now().await;
+                    // The others are most likely lost, too, and may not have noticed it yet.
+                    self.shared.connections.close_idle();
                 }
                 result => return result,
             }
@@ -309,6 +335,8 @@ impl<R> Callers<R> {
 /// A task that stores rows of one table until none waits.
 struct Writer<R: StoredRow> {
     queue: Arc<Queue<R>>,
+    /// Whether it was just started, because the others do not get on.
+    is_new: bool,
     /// Whether it is no longer counted in [`State::writers`].
     ended: bool,
 }
@@ -320,14 +348,16 @@ impl<R: StoredRow> Writer<R> {
         }
     }
 
-    /// The rows to write next, without those whose callers are gone. If there are none, this writer
-    /// has ended; the next row starts another one.
+    /// The rows to write next, without those whose callers are gone. If there are none, or another
+    /// writer gets on with them, this writer has ended.
     fn take(&mut self) -> Option<Vec<Waiting<R>>> {
         let max = self.queue.shared.settings.max_group_rows.get();
         let now = Instant::now();
         let mut group = Vec::new();
         let mut state = self.queue.state();
-        while group.len() < max {
+        let is_needed = self.is_new || state.writers == 1 || !state.is_moving(now);
+        self.is_new = false;
+        while is_needed && group.len() < max {
             let Some(waiting) = state.waiting.pop_front() else { break };
             if waiting.caller.is_closed() {
                 continue;
@@ -344,6 +374,7 @@ impl<R: StoredRow> Writer<R> {
             self.ended = true;
             return None;
         }
+        state.taken = now;
         Some(group)
     }
 }
@@ -356,7 +387,6 @@ impl<R: StoredRow> Drop for Writer<R> {
         let mut state = self.queue.state();
         state.writers -= 1;
         if state.writers == 0 {
-            // Their callers queue them again, and so start a writer on a thread that is running.
             let dropped = std::mem::take(&mut state.waiting);
             drop(state);
             drop(dropped);

@@ -1,15 +1,15 @@
 //! The metrics of this service, by name. The metrics of HTTP requests are in service-kit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use postgres_kit::database::PoolUse;
 use service_kit::metrics::Metrics;
 
-use crate::groups::Queues;
 use crate::model::{BaseItem, Item, Transfer, User};
+use crate::service::IngestService;
 use crate::store::{DatabaseError, InsertOutcome, StoredRow};
-use crate::uploads::Uploads;
 
 const ROWS: &str = "ingest_rows_total";
 const INSERT_ROWS: &str = "ingest_insert_rows";
@@ -113,25 +113,24 @@ pub(crate) fn record_failure(metrics: &Metrics, error: &DatabaseError) {
     metrics.with(|| counter!(DATABASE_ERRORS, "kind" => kind).increment(1));
 }
 
-/// Sets what is sampled when the metrics are read. Each of `pools` has the label of its pool.
+/// Sets what is sampled when the metrics are read: the sums over all threads.
 #[expect(clippy::cast_precision_loss, reason = "connections, uploads and bytes are few")]
-pub(crate) fn sample(
-    metrics: &Metrics,
-    pools: [(&'static str, PoolUse); 2],
-    queues: &Queues,
-    uploads: &Uploads,
-) {
-    metrics.with(|| {
-        for (pool, PoolUse { idle, in_use, waiting, replanned }) in pools {
-            gauge!(CONNECTIONS, "pool" => pool, "state" => "idle").set(idle as f64);
-            gauge!(CONNECTIONS, "pool" => pool, "state" => "in_use").set(in_use as f64);
-            gauge!(WAITING, "pool" => pool).set(waiting as f64);
-            counter!(REPLANNED, "pool" => pool).absolute(replanned);
+pub(crate) fn sample(threads: &[Arc<IngestService>]) {
+    let Some(any) = threads.first() else { return };
+    any.metrics.with(|| {
+        let reads: PoolUse = threads.iter().map(|thread| thread.reads.pool_use()).sum();
+        let writes: PoolUse = threads.iter().map(|thread| thread.writes.pool_use()).sum();
+        for (pool, used) in [("read", reads), ("write", writes)] {
+            gauge!(CONNECTIONS, "pool" => pool, "state" => "idle").set(used.idle as f64);
+            gauge!(CONNECTIONS, "pool" => pool, "state" => "in_use").set(used.in_use as f64);
+            gauge!(WAITING, "pool" => pool).set(used.waiting as f64);
+            counter!(REPLANNED, "pool" => pool).absolute(used.replanned);
         }
-        for (table, rows) in queues.lengths() {
+        for (index, (table, _)) in any.queues.lengths().into_iter().enumerate() {
+            let rows: usize = threads.iter().map(|thread| thread.queues.lengths()[index].1).sum();
             gauge!(QUEUED, "table" => table).set(rows as f64);
         }
-        gauge!(UPLOADS).set(uploads.in_progress() as f64);
-        gauge!(UPLOAD_BYTES).set(uploads.waiting_bytes() as f64);
+        gauge!(UPLOADS).set(any.uploads.in_progress() as f64);
+        gauge!(UPLOAD_BYTES).set(any.uploads.waiting_bytes() as f64);
     });
 }

@@ -1,36 +1,75 @@
 //! What the handlers of all requests share: the settings, the database with its time limits, and
 //! the metrics.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use postgres_kit::database::{Connections, Session};
+use postgres_kit::database::{BuildError, Connections, Session, Work};
 use service_kit::metrics::Metrics;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::groups::{GroupedRow, Queues};
+use crate::groups::{Delivery, GroupedRow, Queues};
 use crate::input::{Clock, Context};
 use crate::metrics;
 use crate::model::NewRow;
 use crate::settings::Settings;
-use crate::store::{self, DatabaseError, InsertOutcome, StoredRow};
+use crate::store::{DatabaseError, InsertOutcome, Insertion, StoredRow};
 use crate::uploads::Uploads;
 
-/// The state of the service. Each handler gets it from the application's data.
+/// The service as one thread sees it that serves requests. Each handler gets it from the
+/// application's data.
+///
+/// Each thread has connections and queues of its own. A connection is driven by the thread that
+/// opened it, so no request waits for another thread to wake up, which takes longer than all the
+/// work of a request.
 pub(crate) struct IngestService {
-    pub(crate) settings: Settings,
+    pub(crate) settings: Arc<Settings>,
     /// Apart from [`IngestService::writes`], so that slow reads never keep a write waiting.
     pub(crate) reads: Connections,
-    /// Also used by the readiness check, because a service that can only read is of no use.
     pub(crate) writes: Connections,
     /// Rows of single requests that wait to be written.
     pub(crate) queues: Queues,
     pub(crate) clock: Clock,
-    pub(crate) uploads: Uploads,
+    /// What the uploads of all threads share.
+    pub(crate) uploads: Arc<Uploads>,
     pub(crate) metrics: Metrics,
 }
 
 impl IngestService {
+    /// The service of each of the threads that serve requests.
+    ///
+    /// # Errors
+    /// As [`Connections::new`].
+    pub(crate) fn for_each_thread(
+        settings: &Arc<Settings>,
+        clock: Clock,
+        delivery: Delivery,
+        metrics: &Metrics,
+    ) -> Result<Vec<Arc<Self>>, BuildError> {
+        let threads = settings.http.workers;
+        let uploads = Arc::new(Uploads::new(&settings.bulk));
+        let write_pool = settings.pool.share_of_each(threads);
+        let read_pool = settings.read_pool.share_of_each(threads);
+        let inserts = Work::Inserts { lock_timeout: settings.limits.lock_timeout() };
+        let service = |_| {
+            let database = &settings.database;
+            let writes = Connections::new(database, &write_pool, inserts, "ingest-api")?;
+            let reads = Connections::new(database, &read_pool, Work::Reads, "ingest-api reads")?;
+            let queues = Queues::new(
+                writes.clone(),
+                settings.writes.clone(),
+                settings.limits.query_timeout.get(),
+                delivery,
+                metrics.clone(),
+            );
+            let uploads = Arc::clone(&uploads);
+            let (settings, metrics) = (Arc::clone(settings), metrics.clone());
+            Ok(Arc::new(Self { settings, reads, writes, queues, clock, uploads, metrics }))
+        };
+        (0..threads.get()).map(service).collect()
+    }
+
     /// The context of a row that arrives now, with the id from `Idempotency-Key` if the request has
     /// one.
     pub(crate) fn context(&self, key: Option<Uuid>) -> Context {
@@ -57,18 +96,30 @@ impl IngestService {
         result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
     }
 
-    /// Stores the rows of an upload as [`store::insert`] does, within a time limit.
+    /// Stores the rows of an upload within a time limit. The outcomes are in the order of the rows.
     pub(crate) async fn insert<R: StoredRow>(
         &self,
         timeout: Duration,
         rows: &[NewRow<R>],
     ) -> Result<Vec<InsertOutcome<R>>, DatabaseError> {
         let start = Instant::now();
-        let result =
-            self.writes.run(timeout, async |session| store::insert(session, rows).await).await;
-        let outcomes = result.iter().flatten();
-        metrics::record_insert(&self.metrics, rows.len(), start.elapsed(), outcomes);
-        result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
+        let deadline = start + timeout;
+        let mut insertion = Insertion::new(rows);
+        let result = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let work = async |session: &_| insertion.run(session).await;
+            match self.writes.run(left, work).await {
+                // The limit on the wait for a lock suits rows of single requests. An upload may
+                // wait longer.
+                Err(DatabaseError::Contended) if Instant::now() < deadline => {}
+                result => break result,
+            }
+        };
+        let outcomes = insertion.into_outcomes();
+        let known = outcomes.iter().flatten();
+        metrics::record_insert(&self.metrics, rows.len(), start.elapsed(), known);
+        result.inspect_err(|error| metrics::record_failure(&self.metrics, error))?;
+        Ok(outcomes.into_iter().flatten().collect())
     }
 
     /// Stores one row within the time limit of a request, in a group with others that wait.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use service_kit::settings::sections::{
     CORS, CorsSettings, HTTP, HttpSettings, INTERNAL, InternalSettings, LOG, LogSettings,
 };
-use service_kit::settings::{Defaults, NonZeroDuration, ProgramSettings, duration};
+use service_kit::settings::{Defaults, NonZeroDuration, ProgramSettings, SettingsError, duration};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +38,16 @@ pub struct Limits {
     pub max_page_rows: NonZeroU32,
     #[serde(deserialize_with = "duration")]
     pub max_ahead: Duration,
+}
+
+impl Limits {
+    /// How long a statement that writes may wait for a lock. A row can wait for a few such times
+    /// within its own limit: in its group, and then behind rows of that group that wait as well,
+    /// when each is sent alone.
+    #[must_use]
+    pub fn lock_timeout(&self) -> Duration {
+        self.query_timeout.get() / 4
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -75,4 +85,17 @@ impl ProgramSettings for Settings {
         shared: &[HTTP, INTERNAL, DATABASE, POOL, POOL.named("read_pool"), CORS, LOG],
         libpq: postgres_kit::settings::LIBPQ,
     };
+
+    fn check(&self) -> Result<(), SettingsError> {
+        for (name, pool) in [("pool", &self.pool), ("read_pool", &self.read_pool)] {
+            let (connections, threads) = (pool.max_connections, self.http.workers);
+            if connections < threads {
+                return Err(SettingsError::Conflict(format!(
+                    "{name}.max_connections must be at least http.workers, but is {connections} \
+                     for {threads}: each thread that serves requests needs a connection"
+                )));
+            }
+        }
+        Ok(())
+    }
 }

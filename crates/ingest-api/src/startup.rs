@@ -1,24 +1,25 @@
 //! Puts the service together.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use actix_cors::Cors;
 use actix_web::web;
-use postgres_kit::database::{Connections, Session};
+use postgres_kit::database::{BuildError, Connections, Session, Work};
 use postgres_kit::schema::{self, SchemaError};
+use postgres_kit::settings::PoolSettings;
 use service_kit::health::Readiness;
 use service_kit::service::{About, Application, ServiceBuilder};
 use service_kit::settings::sections::CorsSettings;
 use tokio_util::sync::CancellationToken;
 
-use crate::groups::{Delivery, Queues};
+use crate::groups::Delivery;
 use crate::input::Clock;
 use crate::routes;
 use crate::service::IngestService;
 use crate::settings::Settings;
 use crate::store::DatabaseError;
-use crate::uploads::Uploads;
 use crate::{metrics, openapi};
 
 /// What `/version` answers.
@@ -52,60 +53,61 @@ pub fn build_with(
 ) -> anyhow::Result<Application> {
     let mut builder = ServiceBuilder::new(ABOUT, settings.http.drain_timeout, shutdown.clone())?;
     metrics::describe(builder.metrics());
-    let http = settings.http.clone();
-    let internal = settings.internal.clone();
-    let writes = Connections::new(&settings.database, &settings.pool, ABOUT.service)?;
-    let reads = Connections::new(&settings.database, &settings.read_pool, "ingest-api reads")?;
-    let uploads = Uploads::new(&settings.bulk);
-    let metrics = builder.metrics().clone();
-    let queues = Queues::new(
-        writes.clone(),
-        settings.writes.clone(),
-        settings.limits.query_timeout.get(),
-        delivery,
-        metrics.clone(),
-    );
-    let service =
-        web::Data::new(IngestService { settings, reads, writes, queues, clock, uploads, metrics });
+    let settings = Arc::new(settings);
+    let threads = IngestService::for_each_thread(&settings, clock, delivery, builder.metrics())?;
 
-    let docs = openapi_kit::routes(&openapi::document(&service.settings))?;
-    let shared = service.clone();
-    let allowed = service.settings.cors.clone();
+    let docs = openapi_kit::routes(&openapi::document(&settings))?;
+    let (own, started) = (threads.clone(), Arc::new(AtomicUsize::new(0)));
+    let (allowed, described) = (settings.cors.clone(), Arc::clone(&settings));
     builder.serve_public(
-        &http,
-        http.bounds(),
+        &settings.http,
+        settings.http.bounds(),
         move || Some(cors(&allowed)),
         move |all| {
-            all.app_data(shared.clone()).configure(docs.clone());
-            routes::configure(all, &shared.settings);
+            // Called once by each thread.
+            let thread = started.fetch_add(1, Ordering::Relaxed) % own.len();
+            all.app_data(web::Data::from(Arc::clone(&own[thread]))).configure(docs.clone());
+            routes::configure(all, &described);
         },
     )?;
 
-    let service = service.into_inner();
-    let checked = Arc::new(AtomicBool::new(false));
-    let readiness = readiness(Arc::clone(&service), Arc::clone(&checked));
-    let sampled = Arc::clone(&service);
-    let sample = move || {
-        let pools = [("read", sampled.reads.pool_use()), ("write", sampled.writes.pool_use())];
-        metrics::sample(&sampled.metrics, pools, &sampled.queues, &sampled.uploads);
-    };
-    let mut application = builder.serve_internal(&internal, readiness, sample, |_| ())?;
-    application.spawn("schema check", check_schema(service, checked, shutdown));
+    let checks = Arc::new(Checks::new(&settings)?);
+    let readiness = readiness(Arc::clone(&checks));
+    let sample = move || metrics::sample(&threads);
+    let mut application = builder.serve_internal(&settings.internal, readiness, sample, |_| ())?;
+    application.spawn("schema check", check_schema(checks, shutdown));
     Ok(application)
+}
+
+/// Checks of the database, on a connection that no request keeps waiting.
+struct Checks {
+    settings: Arc<Settings>,
+    connections: Connections,
+    /// Whether this release knows the database's schema.
+    schema: AtomicBool,
+}
+
+impl Checks {
+    fn new(settings: &Arc<Settings>) -> Result<Self, BuildError> {
+        let pool = PoolSettings { max_connections: NonZeroUsize::MIN, ..settings.pool.clone() };
+        let connections =
+            Connections::new(&settings.database, &pool, Work::Reads, "ingest-api checks")?;
+        Ok(Self { settings: Arc::clone(settings), connections, schema: AtomicBool::new(false) })
+    }
+
+    async fn run<T>(
+        &self,
+        check: impl AsyncFnOnce(&Session) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        self.connections.run(self.settings.limits.query_timeout.get(), check).await
+    }
 }
 
 /// Fails if this release does not know the database's schema. The service may start before the
 /// database does, so this waits until the schema version can be read.
-async fn check_schema(
-    service: Arc<IngestService>,
-    checked: Arc<AtomicBool>,
-    shutdown: CancellationToken,
-) -> Result<(), SchemaError> {
-    let timeout = service.settings.limits.query_timeout.get();
+async fn check_schema(checks: Arc<Checks>, shutdown: CancellationToken) -> Result<(), SchemaError> {
     loop {
-        let check = async |session: &Session| Ok(session.check_schema().await);
-        let answer: Result<_, DatabaseError> = service.writes.run(timeout, check).await;
-        match answer {
+        match checks.run(async |session| Ok(session.check_schema().await)).await {
             Ok(Ok(())) => break,
             Ok(Err(
                 error @ (SchemaError::Missing | SchemaError::Older(_) | SchemaError::Newer(_)),
@@ -123,11 +125,11 @@ async fn check_schema(
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(service.settings.schema.retry_delay.get()) => {}
+            () = tokio::time::sleep(checks.settings.schema.retry_delay.get()) => {}
             () = shutdown.cancelled() => return Ok(()),
         }
     }
-    checked.store(true, Ordering::Release);
+    checks.schema.store(true, Ordering::Release);
     shutdown.cancelled().await;
     Ok(())
 }
@@ -143,19 +145,15 @@ fn cors(settings: &CorsSettings) -> Cors {
 }
 
 /// Ready once the schema was checked, and while the database answers.
-fn readiness(service: Arc<IngestService>, checked: Arc<AtomicBool>) -> Readiness {
+fn readiness(checks: Arc<Checks>) -> Readiness {
     Readiness::new(move || {
-        let service = Arc::clone(&service);
-        let checked = checked.load(Ordering::Acquire);
+        let checks = Arc::clone(&checks);
         async move {
             let mut reasons = Vec::new();
-            if !checked {
+            if !checks.schema.load(Ordering::Acquire) {
                 reasons.push("the schema version has not been checked yet".to_owned());
             }
-            let timeout = service.settings.limits.query_timeout.get();
-            let ping = async |session: &Session| Ok(session.ping().await?);
-            let answer: Result<_, DatabaseError> = service.writes.run(timeout, ping).await;
-            if let Err(error) = answer {
+            if let Err(error) = checks.run(async |session| Ok(session.ping().await?)).await {
                 reasons.push(error.with_report());
             }
             reasons

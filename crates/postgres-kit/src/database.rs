@@ -1,5 +1,6 @@
 //! A pool of connections to Postgres, with a time limit on each use.
 
+use std::iter::Sum;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,6 +30,50 @@ pub struct PoolUse {
     pub waiting: usize,
     /// Statements since the start that were prepared again, because a table had changed.
     pub replanned: u64,
+}
+
+impl Sum for PoolUse {
+    fn sum<I: Iterator<Item = Self>>(pools: I) -> Self {
+        let none = Self { idle: 0, in_use: 0, waiting: 0, replanned: 0 };
+        pools.fold(none, |sum, pool| Self {
+            idle: sum.idle + pool.idle,
+            in_use: sum.in_use + pool.in_use,
+            waiting: sum.waiting + pool.waiting,
+            replanned: sum.replanned + pool.replanned,
+        })
+    }
+}
+
+/// What the sessions of a pool are for, which decides about their options on the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Any statements.
+    Reads,
+    /// Statements that insert rows from arrays, or change single rows.
+    ///
+    /// The server plans each once for a connection. From the length of an array, it would otherwise
+    /// expect that planning anew is cheaper, and do so each time, which costs more than to store a
+    /// row. Every row is found by an index: a plan that was made while a table was small would
+    /// otherwise read all of it after it has grown.
+    Inserts {
+        /// How long a statement may wait for a lock. docs/operations.md lists it for poolers.
+        lock_timeout: Duration,
+    },
+}
+
+impl Work {
+    /// Just-in-time compilation is off because a plan that has no index to use has a cost that
+    /// makes the server compile it.
+    fn session_options(self) -> String {
+        match self {
+            Self::Reads => String::new(),
+            Self::Inserts { lock_timeout } => format!(
+                " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
+                 -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c lock_timeout={}",
+                lock_timeout.as_millis()
+            ),
+        }
+    }
 }
 
 /// Closes its connection when dropped, instead of returning it to the pool. The next user would
@@ -87,6 +132,7 @@ impl Connections {
     pub fn new(
         database: &DatabaseSettings,
         pool: &PoolSettings,
+        work: Work,
         application_name: &str,
     ) -> Result<Self, BuildError> {
         let lifetime = pool.connection_lifetime.get();
@@ -96,7 +142,7 @@ impl Connections {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let mut connection = database.connection(application_name);
         if !database.pooler {
-            connection.options(pool.session_options());
+            connection.options(pool.session_options() + &work.session_options());
         }
         // A standby's data may be old, and a failover may lose it.
         connection.target_session_attrs(TargetSessionAttrs::ReadWrite);
@@ -108,8 +154,7 @@ impl Connections {
             .create_timeout(Some(database.connect_timeout.get()))
             .recycle_timeout(Some(database.connect_timeout.get()))
             .pre_recycle(not_too_old)
-            // The connection that was used last has its statements prepared, and its driver is most
-            // likely on the thread that asks.
+            // The connection that was used last has its statements prepared.
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .build()?;
@@ -137,6 +182,11 @@ impl Connections {
             result
         });
         ended.await.unwrap_or_else(|_| Err(Unavailable::NoAnswer(timeout).into()))
+    }
+
+    /// Closes the connections that are not in use.
+    pub fn close_idle(&self) {
+        self.pool.retain(|_, _| false);
     }
 
     /// The use of the pool now.

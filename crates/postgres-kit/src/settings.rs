@@ -82,6 +82,17 @@ pub struct PoolSettings {
 }
 
 impl PoolSettings {
+    /// The pool of each of `threads` threads that divide these connections among them. Each has at
+    /// least one, so check first that there are enough.
+    #[must_use]
+    pub fn share_of_each(&self, threads: NonZeroUsize) -> Self {
+        let share = self.max_connections.get() / threads;
+        Self {
+            max_connections: NonZeroUsize::new(share).unwrap_or(NonZeroUsize::MIN),
+            ..self.clone()
+        }
+    }
+
     /// The server-side options of a pool's sessions. docs/operations.md lists the same for poolers,
     /// which need them as settings of the role.
     ///

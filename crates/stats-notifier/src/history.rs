@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use domain::{BucketTime, TimeUnit, Topic};
-use postgres_kit::database::{BuildError, Connections, DatabaseSettings, PoolUse, Session};
+use postgres_kit::database::{BuildError, Connections, DatabaseSettings, PoolUse, Session, Work};
 use statistics_stream::history::{HistoryPage, HistoryQuery};
 
 use crate::settings::HistorySettings;
@@ -47,7 +47,12 @@ impl HistoryReader {
         settings: &HistorySettings,
     ) -> Result<Self, BuildError> {
         Ok(Self {
-            connections: Connections::new(database, &settings.pool, "stats-notifier history")?,
+            connections: Connections::new(
+                database,
+                &settings.pool,
+                Work::Reads,
+                "stats-notifier history",
+            )?,
             timeout: settings.timeout.get(),
             page_buckets: usize::try_from(settings.max_page_buckets.get()).unwrap_or(usize::MAX),
         })

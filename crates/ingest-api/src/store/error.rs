@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use postgres_kit::database::{Unavailable, describe, is_away};
+use tokio_postgres::error::SqlState;
 
 /// Why rows were not stored, read or deleted.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +21,8 @@ pub enum DatabaseError {
     /// The maximum number of rows waits to be written. A retry may succeed.
     #[error("too many rows wait to be written")]
     QueueFull,
-    /// Other transactions kept deleting and creating the same rows. A retry may succeed.
+    /// Other transactions kept deleting and creating the same rows, or held a lock on them for too
+    /// long. A retry may succeed.
     #[error("other requests keep changing the same rows")]
     Contended,
     /// Postgres refused a statement, or the statement could not be sent. A retry fails in the same
@@ -61,6 +63,12 @@ impl From<Unavailable> for DatabaseError {
 
 impl From<tokio_postgres::Error> for DatabaseError {
     fn from(error: tokio_postgres::Error) -> Self {
-        if is_away(&error) { Unavailable::Interrupted(error).into() } else { Self::Refused(error) }
+        if is_away(&error) {
+            Unavailable::Interrupted(error).into()
+        } else if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
+            Self::Contended
+        } else {
+            Self::Refused(error)
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! Stores rows, and returns the outcome of each.
 //!
-//! All rows are sent in one statement, which stores a row if its id is new and its parents exist.
-//! For the others, the stored rows and the parents are looked up afterwards: the row is a
-//! repetition, a conflict, or refers to a row that does not exist. Other transactions may delete or
-//! create these rows in between, so an insert takes as many rounds as it needs until every row has
-//! an outcome.
+//! All rows are sent in one statement, which stores a row if its id is new and its parents exist. A
+//! lone row has a statement of its own, which costs less. For the rows that were not stored, the
+//! stored rows and the parents are looked up afterwards: the row is a repetition, a conflict, or
+//! refers to a row that does not exist. Other transactions may delete or create these rows in
+//! between, so an insert takes as many rounds as it needs until every row has an outcome.
 
 use std::collections::{HashMap, HashSet};
 
@@ -36,26 +36,12 @@ pub(crate) enum InsertOutcome<R> {
     Rejected(Rejection),
 }
 
-/// Stores rows. The outcomes are in the order of the rows.
+/// An insert in progress, which can go on with another connection. Rows are named by their index.
 ///
 /// Of several rows with the same id, only the first one is sent; the others are compared with the
 /// row that is stored then. The outcome is as if all rows had been inserted one after another, but
 /// it takes only a few statements however often an id occurs. If another request deletes the stored
 /// row in between, this is as if it had deleted it afterwards.
-///
-/// # Errors
-/// The database. Some of the rows may be stored then; the same call again reports these as
-/// repeated.
-pub(crate) async fn insert<R: StoredRow>(
-    session: &Session,
-    rows: &[NewRow<R>],
-) -> Result<Vec<InsertOutcome<R>>, DatabaseError> {
-    let mut insertion = Insertion::new(rows);
-    insertion.run(session).await?;
-    Ok(insertion.into_outcomes().into_iter().flatten().collect())
-}
-
-/// An insert in progress, which can go on with another connection. Rows are named by their index.
 pub(crate) struct Insertion<'a, R> {
     rows: &'a [NewRow<R>],
     outcomes: Vec<Option<InsertOutcome<R>>>,
@@ -75,8 +61,9 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
     /// none.
     ///
     /// # Errors
-    /// As [`insert()`].
+    /// The database. Some of the rows may be stored then.
     pub(crate) async fn run(&mut self, session: &Session) -> Result<(), DatabaseError> {
+        self.forget_what_was_read();
         let mut undecided_rounds = 0;
         loop {
             let open = self.undecided();
@@ -114,6 +101,20 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
         outcomes.map(|(outcome, certain)| outcome.filter(|_| certain)).collect()
     }
 
+    /// Takes back outcomes that an earlier session concluded from rows that it read, and did not
+    /// make certain. This session may be one of another server, which took over and does not have
+    /// these rows.
+    fn forget_what_was_read(&mut self) {
+        if self.replicated {
+            return;
+        }
+        for (outcome, read) in self.outcomes.iter_mut().zip(&mut self.read) {
+            if std::mem::take(read) {
+                *outcome = None;
+            }
+        }
+    }
+
     fn id(&self, index: usize) -> Uuid {
         self.rows[index].row.id()
     }
@@ -139,7 +140,9 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
         first: &[usize],
         open: &[usize],
     ) -> Result<(), DatabaseError> {
-        let Some(created) = self.send(session, first).await? else { return Ok(()) };
+        let Some(created) = self.send(session, first).await? else {
+            return self.reject_orphans(session, open).await;
+        };
         // Most often, all rows are new.
         let all_created = created.len() == first.len();
         let are_all_first = first.len() == open.len();
@@ -188,9 +191,9 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
         self.reject_orphans(session, &not_stored).await
     }
 
-    /// Sends rows in one statement and returns the stored rows, with their ids, or nothing if the
-    /// statement met another transaction and stored none: a parent was deleted meanwhile, or the
-    /// two deadlocked after all.
+    /// Sends rows in one statement and returns the stored rows, with their ids, or nothing if none
+    /// was stored: the parent of a lone row does not exist, a parent was deleted meanwhile, or the
+    /// statement and another one deadlocked after all.
     async fn send(
         &self,
         session: &Session,
@@ -200,7 +203,8 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
         let parameters = R::parameters(&rows);
         let parameters: Vec<database::Parameter<'_>> =
             parameters.iter().map(Parameter::as_sent).collect();
-        match session.query(R::SQL.insert, &parameters).await {
+        let statement = if rows.len() == 1 { R::SQL.insert_one } else { R::SQL.insert };
+        match session.query(statement, &parameters).await {
             Ok(created) => Ok(Some(created)),
             Err(error)
                 if matches!(

@@ -5,8 +5,12 @@
 
 /// The statements that every table has.
 pub(crate) struct RowStatements {
-    /// Inserts many rows. The parameters are one array for each column.
+    /// Inserts many rows, in the order of their ids. The parameters are one array for each column,
+    /// in this order. A join may change it, so these inserts sort once more.
     pub(crate) insert: &'static str,
+    /// Inserts one row, with the same parameters. It costs less for one row. If a parent is
+    /// missing, it is refused with `foreign_key_violation`.
+    pub(crate) insert_one: &'static str,
     /// Selects the rows with the ids `$1`, in any order.
     pub(crate) select: &'static str,
     /// Selects at most `$2` rows in the order of their ids, starting at the id `$1`.
@@ -18,6 +22,12 @@ pub(crate) const BASE_ITEMS: RowStatements = RowStatements {
 INSERT INTO public.base_items (id, description)
 SELECT new.id, new.description
 FROM   unnest($1::uuid[], $2::text[]) AS new (id, description)
+ON CONFLICT (id) DO NOTHING
+RETURNING id",
+
+    insert_one: "
+INSERT INTO public.base_items (id, description)
+VALUES (($1::uuid[])[1], ($2::text[])[1])
 ON CONFLICT (id) DO NOTHING
 RETURNING id",
 
@@ -42,6 +52,12 @@ FROM   unnest($1::uuid[]) AS new (id)
 ON CONFLICT (id) DO NOTHING
 RETURNING id",
 
+    insert_one: "
+INSERT INTO public.users (id)
+VALUES (($1::uuid[])[1])
+ON CONFLICT (id) DO NOTHING
+RETURNING id",
+
     select: "
 SELECT id
 FROM   public.users
@@ -62,6 +78,13 @@ SELECT new.id, new.base_item_id, new.created_at
 FROM   unnest($1::uuid[], $2::uuid[], $3::timestamptz[])
        AS new (id, base_item_id, created_at)
 JOIN   public.base_items ON base_items.id = new.base_item_id
+ORDER BY new.id
+ON CONFLICT (id) DO NOTHING
+RETURNING id",
+
+    insert_one: "
+INSERT INTO public.items (id, base_item_id, created_at)
+VALUES (($1::uuid[])[1], ($2::uuid[])[1], ($3::timestamptz[])[1])
 ON CONFLICT (id) DO NOTHING
 RETURNING id",
 
@@ -86,6 +109,13 @@ FROM   unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[])
        AS new (id, at, owner_id, item_id)
 JOIN   public.users ON users.id = new.owner_id
 JOIN   public.items ON items.id = new.item_id
+ORDER BY new.id
+ON CONFLICT (id) DO NOTHING
+RETURNING id"#,
+
+    insert_one: r#"
+INSERT INTO public.transfers (id, "timestamp", owner_id, item_id)
+VALUES (($1::uuid[])[1], ($2::timestamptz[])[1], ($3::uuid[])[1], ($4::uuid[])[1])
 ON CONFLICT (id) DO NOTHING
 RETURNING id"#,
 

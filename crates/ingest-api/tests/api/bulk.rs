@@ -66,7 +66,7 @@ async fn many_lines_with_the_same_id_take_few_statements() {
     let count = "CREATE SEQUENCE inserts; \
          CREATE FUNCTION count_inserts() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
          AS 'BEGIN PERFORM nextval(''inserts''); RETURN NULL; END'; \
-         CREATE TRIGGER inserts AFTER INSERT ON items FOR EACH STATEMENT EXECUTE FUNCTION count_inserts()";
+         CREATE TRIGGER inserts BEFORE INSERT ON items FOR EACH STATEMENT EXECUTE FUNCTION count_inserts()";
     superuser.batch_execute(count).await.unwrap();
     let lines = |id: Uuid, content: &dyn Fn(u32) -> (String, &'static str)| {
         let line = |number| {

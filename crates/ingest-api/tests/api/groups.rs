@@ -1,7 +1,7 @@
 //! Rows of single requests that are committed in groups.
 //!
-//! A lock that another session holds keeps the only writer busy. What is sent meanwhile is the next
-//! group.
+//! A lock that another session holds keeps the only writer of the only thread busy. What is sent
+//! meanwhile is the next group.
 
 use std::num::NonZeroUsize;
 
@@ -17,8 +17,10 @@ use uuid::Uuid;
 use crate::support::{Answer, Api, until, waiting};
 
 fn one_writer(settings: &mut Settings) {
+    settings.http.workers = NonZeroUsize::MIN;
     settings.writes.writers = NonZeroUsize::MIN;
-    settings.limits.query_timeout = NonZeroDuration::from_millis(15_000);
+    // A wait for a lock ends after a quarter of it.
+    settings.limits.query_timeout = NonZeroDuration::from_millis(60_000);
 }
 
 /// The value of a metric of the table of items.
@@ -120,6 +122,118 @@ async fn each_caller_of_a_mixed_group_gets_its_own_answer() {
     assert_eq!([id(&answers[4]), id(&answers[5])], [twice.to_string(), twice.to_string()]);
     assert_eq!(answers[3].body["field"], "base_item_id");
     assert_eq!(metric(&api, "ingest_insert_rows_count").await, inserts + 2, "it was one group");
+}
+
+/// A session that keeps rows of one base item from being written, and others not.
+async fn lock_base_item(api: &Api, base_item: &str) -> Client {
+    let blocker = api.database.connect().await;
+    let lock = format!("BEGIN; SELECT FROM base_items WHERE id = '{base_item}' FOR UPDATE");
+    blocker.batch_execute(&lock).await.unwrap();
+    blocker
+}
+
+#[tokio::test]
+async fn a_row_that_waits_for_a_lock_does_not_hurt_its_group() {
+    let api = Api::start_with(|settings| {
+        one_writer(settings);
+        settings.limits.query_timeout = NonZeroDuration::from_millis(8_000);
+    })
+    .await;
+    let (base_item, ..) = api.parents().await;
+    let (locked, ..) = api.parents().await;
+    let good = json!({ "base_item_id": base_item });
+    let contended = json!({ "id": Uuid::now_v7(), "base_item_id": locked });
+    let owner = lock_base_item(&api, &locked).await;
+
+    let blocker = lock(&api).await;
+    let first = post_and_block(&api, &good).await;
+    let mut sent = vec![post(&api, &contended)];
+    sent.extend((0..20).map(|_| post(&api, &good)));
+    until_queued(&api, 21).await;
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(first.await.unwrap().status, 201);
+    let mut statuses = Vec::new();
+    for answer in join_all(sent).await {
+        statuses.push(answer.unwrap().status);
+    }
+    assert_eq!((statuses[0], &statuses[1..]), (503, &[201; 20][..]));
+
+    owner.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(api.post("/items", &contended).await.status, 201);
+}
+
+#[tokio::test]
+async fn rows_behind_a_group_that_is_stuck_are_written_by_another_writer() {
+    let api = Api::start_with(|settings| {
+        one_writer(settings);
+        settings.writes.writers = NonZeroUsize::new(2).unwrap();
+    })
+    .await;
+    let (base_item, ..) = api.parents().await;
+    let (locked, ..) = api.parents().await;
+    let owner = lock_base_item(&api, &locked).await;
+    let stuck = post_and_block(&api, &json!({ "base_item_id": locked })).await;
+
+    assert_eq!(api.post("/items", &json!({ "base_item_id": base_item })).await.status, 201);
+    assert!(!stuck.is_finished());
+    owner.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(stuck.await.unwrap().status, 201);
+}
+
+#[tokio::test]
+async fn a_row_whose_time_is_up_in_the_queue_is_503_and_not_stored() {
+    let api = Api::start_with(|settings| {
+        one_writer(settings);
+        settings.limits.query_timeout = NonZeroDuration::from_millis(1_000);
+    })
+    .await;
+    let (base_item, ..) = api.parents().await;
+    let link = api.database.connect().await;
+    // Unlike a lock, nothing but the caller's time ends this.
+    let sleep = "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql
+                 AS 'BEGIN PERFORM pg_sleep(600); RETURN NULL; END';
+                 CREATE TRIGGER sleep BEFORE INSERT ON items
+                 FOR EACH STATEMENT EXECUTE FUNCTION sleep()";
+    link.batch_execute(sleep).await.unwrap();
+    let first = post(&api, &json!({ "base_item_id": base_item }));
+    until("the row is not being written", async || {
+        let find = "SELECT FROM pg_stat_activity
+                    WHERE wait_event = 'PgSleep' AND datname = current_database()";
+        !link.query(find, &[]).await.unwrap().is_empty()
+    })
+    .await;
+    let queued = Uuid::now_v7();
+    let answer = api.post("/items", &json!({ "id": queued, "base_item_id": base_item })).await;
+    assert_eq!((first.await.unwrap().status, answer.status), (503, 503));
+    link.batch_execute("DROP FUNCTION sleep CASCADE").await.unwrap();
+    assert_eq!(api.post("/items", &json!({ "base_item_id": base_item })).await.status, 201);
+    assert_eq!(api.get(&format!("/items/{queued}")).await.status, 404);
+}
+
+/// A plan that reads the whole table of the parents would be slow once the table has grown.
+#[tokio::test]
+async fn parents_are_found_by_their_index() {
+    let api = Api::start().await;
+    let (base_item, ..) = api.parents().await;
+    let client = api.database.connect().await;
+    client.batch_execute("ANALYZE base_items").await.unwrap();
+    let scans = async || {
+        let find =
+            "SELECT seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname = 'base_items'";
+        let scans = client.query_one(find, &[]).await.unwrap();
+        (scans.get::<_, i64>(0), scans.get::<_, i64>(1))
+    };
+    let (before, by_index) = scans().await;
+    const UPLOADS: i64 = 8;
+    let lines = format!("{{\"base_item_id\":\"{base_item}\"}}\n").repeat(10);
+    for _ in 0..UPLOADS {
+        assert_eq!(api.upload("/items", &lines).await.counts(), [10, 0, 0]);
+    }
+    // The foreign key finds the parent of each row, and before that, the join finds it once for
+    // all rows.
+    let expected = by_index + UPLOADS * (10 + 1);
+    until("the scans must be reported", async || scans().await.1 >= expected).await;
+    assert_eq!(scans().await.0, before);
 }
 
 /// A trigger stands for anything that makes Postgres refuse a statement.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ingest_api::settings::Settings;
 use local_stack::test_database::TestDatabase;
-use postgres_kit::database::{Connections, Session};
+use postgres_kit::database::{Connections, Session, Work};
 use serde_json::json;
 use service_kit::settings::{NonZeroDuration, ProgramSettings as _};
 use uuid::Uuid;
@@ -173,7 +173,7 @@ async fn a_connection_whose_statement_was_dropped_is_not_reused() {
     let database = TestDatabase::create().await;
     let mut pool = Settings::load().unwrap().pool;
     pool.max_connections = 1.try_into().unwrap();
-    let connections = Connections::new(&database.ingest(), &pool, "test").unwrap();
+    let connections = Connections::new(&database.ingest(), &pool, Work::Reads, "test").unwrap();
     let process = async |session: &Session| -> anyhow::Result<i32> {
         Ok(session.query("SELECT pg_backend_pid()", &[]).await?[0].try_get(0)?)
     };

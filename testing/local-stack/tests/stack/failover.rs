@@ -220,7 +220,8 @@ async fn a_repeat_is_acknowledged_only_once_its_row_is_replicated() {
     let primary = OwnPostgres::new(installation(), "repeat");
     let _running = primary.start_migrated().await;
     let ingest_api = Replicas { ingest_api: 1, ..Replicas::NONE };
-    let services = Services::start_on(primary.database(), ingest_api, "", &[]).await;
+    let settings = &[(ServiceKind::IngestApi, "NEWCYCLE__LIMITS__QUERY_TIMEOUT", "5s")];
+    let services = Services::start_on(primary.database(), ingest_api, "", settings).await;
     let client = &services.client;
     // This session's own commits do not wait.
     client.batch_execute("SET synchronous_commit = local").await.unwrap();
@@ -262,9 +263,24 @@ async fn a_repeat_is_acknowledged_only_once_its_row_is_replicated() {
     };
     assert_eq!(items(client).await, HashSet::from([id]), "the row can be read");
     assert_eq!(post().await, 503, "the row is not replicated");
-    client.batch_execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
-    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    until("the repeat must be acknowledged", async || (post().await == 200).then_some(())).await;
+
+    // The row is lost, and so is the session that has read it: what it read proves nothing now.
+    let reader = async || {
+        let find = "SELECT pid FROM pg_stat_activity
+                    WHERE wait_event = 'SyncRep' AND query LIKE '%pg_logical_emit_message%'";
+        client.query_opt(find, &[]).await.unwrap().map(|row| row.get::<_, i32>(0))
+    };
+    let release = async || {
+        let ended = until("the repeat must wait for the standby", reader).await;
+        client.batch_execute(&format!("DELETE FROM items WHERE id = '{id}'")).await.unwrap();
+        client.query_one("SELECT pg_terminate_backend($1)", &[&ended]).await.unwrap();
+        client.batch_execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
+        client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    };
+    let (status, ()) = tokio::join!(post(), release());
+    assert_eq!(status, 201, "the row must be stored anew");
+    assert_eq!(items(client).await, HashSet::from([id]));
+    assert_eq!(post().await, 200);
 }
 
 /// The leader has counted the lost events, and is frozen during the failover. When it thaws, other

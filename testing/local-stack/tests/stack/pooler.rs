@@ -5,11 +5,12 @@ use std::process::Command;
 use std::sync::Arc;
 
 use domain::Topic;
+use ingest_api::settings::Settings;
 use local_stack::pooler::PgBouncer;
 use local_stack::stack::{Replicas, ServiceKind, Stack, Variable};
 use local_stack::test_database::{TestDatabase, service_programs};
 use parking_lot::Mutex;
-use postgres_kit::database::{Connections, DatabaseSettings, Session};
+use postgres_kit::database::{Connections, DatabaseSettings, Session, Work};
 use serde_json::{Value, json};
 use service_kit::settings::ProgramSettings;
 use uuid::Uuid;
@@ -64,12 +65,13 @@ fn sum(subscriber: &Subscriber, topic: &str) -> Option<i64> {
 async fn set_timeouts(database: &TestDatabase) {
     const CHECKED: &str = "SELECT name, setting FROM pg_settings
         WHERE name IN ('client_connection_check_interval', 'statement_timeout', 'TimeZone',
-                       'idle_in_transaction_session_timeout', 'tcp_user_timeout')
+                       'idle_in_transaction_session_timeout', 'tcp_user_timeout', 'lock_timeout')
         ORDER BY name";
     let settings = async |pooler| {
         let settings = DatabaseSettings { pooler, ..database.ingest() };
-        let pool = ingest_api::settings::Settings::load().unwrap().pool;
-        let connections = Connections::new(&settings, &pool, "test").unwrap();
+        let Settings { pool, limits, .. } = Settings::load().unwrap();
+        let inserts = Work::Inserts { lock_timeout: limits.lock_timeout() };
+        let connections = Connections::new(&settings, &pool, inserts, "test").unwrap();
         let read = async |session: &Session| -> anyhow::Result<Vec<(String, String)>> {
             let rows = session.query(CHECKED, &[]).await?;
             Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
