@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::array::is_space;
 use crate::encoding::{ContentCoding, DecodeError, Decoder};
+use crate::growth::{Growth, GrowthError};
 use crate::settings::Limits;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -31,6 +32,9 @@ pub enum BodyError {
     /// The body is not compressed as its headers say.
     #[error("the body could not be decompressed: {0}")]
     Encoded(#[source] DecodeError),
+    /// The body is compressed so well that it would take too much work.
+    #[error("the body is compressed too much: {0}")]
+    TooCompressed(#[source] GrowthError),
     /// No part of the body arrived for this long.
     #[error("the body could not be read: no data arrived for {} ms", .0.as_millis())]
     Idle(Duration),
@@ -50,7 +54,7 @@ impl BodyError {
             Self::Broken(error) => {
                 matches!(error, PayloadError::Incomplete(_) | PayloadError::Io(_))
             }
-            Self::TooLong(_) | Self::Encoded(_) => false,
+            Self::TooLong(_) | Self::Encoded(_) | Self::TooCompressed(_) => false,
         }
     }
 }
@@ -65,6 +69,7 @@ pub(crate) struct Body {
     /// When the wait for the next part began.
     waiting_since: Option<Instant>,
     min_rate: Option<MinimumRate>,
+    growth: Growth,
     /// What has arrived and is not decoded.
     received: Bytes,
     /// What was decoded and then put back.
@@ -90,6 +95,7 @@ impl Body {
             idle_timeout: limits.body_idle_timeout.get(),
             waiting_since: None,
             min_rate: None,
+            growth: Growth::default(),
             received: Bytes::new(),
             put_back: Bytes::new(),
             has_ended: false,
@@ -134,6 +140,7 @@ impl Body {
             } else if self.has_ended {
                 return Ok(None);
             } else if let Some(received) = self.receive().await? {
+                self.growth.receive(received.len());
                 self.received = received;
                 continue;
             } else {
@@ -141,9 +148,18 @@ impl Body {
                 self.decoder.finish().map_err(BodyError::Encoded)?
             };
             if !part.is_empty() {
+                self.growth.decode(part.len()).map_err(BodyError::TooCompressed)?;
                 return Ok(Some(part));
             }
         }
+    }
+
+    /// Checks the number of lines that the body has had up to now.
+    ///
+    /// # Errors
+    /// They are too many for what has arrived.
+    pub(crate) fn check_lines(&self, lines: u64) -> Result<(), BodyError> {
+        self.growth.check_lines(lines).map_err(BodyError::TooCompressed)
     }
 
     /// The next part as it arrives.

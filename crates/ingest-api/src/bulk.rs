@@ -213,6 +213,7 @@ impl<'a, R: StoredRow> Upload<'a, R> {
                 match lines.next() {
                     Ok(None) => break,
                     Ok(Some(Line { number, text })) => {
+                        body.check_lines(number).map_err(Interruption::Body)?;
                         let row = text.and_then(|text| {
                             Ok((parse::<I>(text.as_bytes())?.into_row(context)?, text.len()))
                         });

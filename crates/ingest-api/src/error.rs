@@ -123,6 +123,10 @@ impl ApiError {
             Self::Body(error) | Self::BrokenUpload { error, .. } if error.is_in_transit() => {
                 ProblemType::new("/problems/incomplete-body", "The body did not arrive")
             }
+            Self::Body(BodyError::TooCompressed(_))
+            | Self::BrokenUpload { error: BodyError::TooCompressed(_), .. } => {
+                ProblemType::new("/problems/too-compressed", "The body is compressed too much")
+            }
             Self::Rejected(Rejection::Malformed(_))
             | Self::Body(_)
             | Self::BrokenUpload { .. }
@@ -214,7 +218,10 @@ impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         match self {
             // 413
-            Self::Body(BodyError::TooLong(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Body(BodyError::TooLong(_) | BodyError::TooCompressed(_))
+            | Self::BrokenUpload { error: BodyError::TooCompressed(_), .. } => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             // 408: a retry may succeed.
             Self::Body(error) | Self::BrokenUpload { error, .. } if error.is_in_transit() => {
                 StatusCode::REQUEST_TIMEOUT

@@ -3,9 +3,9 @@
 //! The files in the order in which a request passes through them:
 //!
 //! 1. `routes` has the path and its handler; `request` reads the path and the headers.
-//! 2. `body` reads the body, within its bounds, and decompresses it with `encoding`. A body of many
-//!    rows goes through `bulk`, which splits it into `lines` or the elements of an `array`, within
-//!    the bounds of all `uploads`.
+//! 2. `body` reads the body, within its bounds, and decompresses it with `encoding`, within the
+//!    bounds of `growth`. A body of many rows goes through `bulk`, which splits it into `lines` or
+//!    the elements of an `array`, within the bounds of all `uploads`.
 //! 3. `input` parses a row into the types of `model`, or says by a `rejection` why it cannot be
 //!    stored.
 //! 4. `service` hands the row to its queue in `groups`, whose writers hand what waits to the
@@ -25,6 +25,7 @@ mod bulk;
 mod encoding;
 pub mod error;
 pub mod groups;
+mod growth;
 pub mod input;
 pub mod lines;
 mod metrics;

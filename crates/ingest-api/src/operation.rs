@@ -88,7 +88,7 @@ pub(crate) fn idempotency_key(description: &str) -> Parameter {
     parameter(ParameterIn::Header, "Idempotency-Key", uuid(), description)
 }
 
-/// The answer to a body that is too long.
+/// The answer to the body of a single row that is too long.
 pub(crate) fn too_long(settings: &Settings) -> Response {
     let max = settings.limits.max_request_body_bytes;
     refusal(&format!("The body of a single row is longer than {max} bytes, decompressed.")).build()

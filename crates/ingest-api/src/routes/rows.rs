@@ -20,7 +20,7 @@ use crate::groups::GroupedRow;
 use crate::input::{Input, parse};
 use crate::model::{Item, Resource};
 use crate::operation::{
-    UPLOAD_PROBLEM, idempotency_key as describe_idempotency_key, operation, operation_id, too_long,
+    UPLOAD_PROBLEM, idempotency_key as describe_idempotency_key, operation, operation_id,
     unsupported_media_type, with_answer, with_page, with_path_id,
 };
 use crate::page::{PageQuery, RowPage};
@@ -112,21 +112,34 @@ pub(crate) fn describe_create<I: Input<Row: Resource>>(settings: &Settings) -> O
         .response("400", unreadable)
         .response("408", not_arrived())
         .response("409", refusal("The id is taken by a row with other content."))
-        .response("413", too_long(settings))
+        .response("413", too_large(settings))
         .response("415", unsupported_media_type())
         .response("422", rejected)
         .response("503", unavailable)
 }
 
 fn not_arrived() -> ResponseBuilder {
-    let of_upload =
-        AllOfBuilder::new().item(Ref::from_schema_name(PROBLEM)).item(schema_of::<LineCounts>());
-    let problem = either(Ref::from_schema_name(PROBLEM), of_upload);
     answer(
         "The body stopped on its way, or arrived too slowly: send it again. Nothing of a single \
          row is stored. Of an upload, the lines that are counted are done with.",
     )
-    .content(problem::CONTENT_TYPE, content(problem))
+    .content(problem::CONTENT_TYPE, content(problem_with_counts()))
+}
+
+fn too_large(settings: &Settings) -> ResponseBuilder {
+    let max = settings.limits.max_request_body_bytes;
+    let description = format!(
+        "The body of a single row is longer than {max} bytes, decompressed. Or: an upload is \
+         compressed too much; the lines that are counted are done with."
+    );
+    answer(&description).content(problem::CONTENT_TYPE, content(problem_with_counts()))
+}
+
+/// A problem that has the counts if the body is an upload.
+fn problem_with_counts() -> AnyOfBuilder {
+    let of_upload =
+        AllOfBuilder::new().item(Ref::from_schema_name(PROBLEM)).item(schema_of::<LineCounts>());
+    either(Ref::from_schema_name(PROBLEM), of_upload)
 }
 
 fn one_or_many<I: Input>(settings: &Settings) -> RequestBody {

@@ -65,12 +65,37 @@ async fn limits_count_decompressed_bytes() {
         assert_eq!((long.status, &long.body["type"]), (413, &json!("/problems/too-large")));
         let answer = post(&api, JSON, encoding, encode(&id(60_000))).await;
         assert_eq!(answer.status, 201, "{}", answer.body);
-        // A thousand times as long as what is sent: a long line, and a long upload.
-        let body = encode(&format!("{}\n{}\n{{}}", id(50_000_000), id(60_000)));
-        assert!(body.len() < 60_000, "{} bytes", body.len());
+        // Hundreds of times as long as what is sent: a long line, and a long upload.
+        let body = encode(&format!("{}\n{}\n{{}}", id(900_000), id(60_000)));
+        assert!(body.len() < 2_000, "{} bytes", body.len());
         let answer = post(&api, NDJSON, encoding, body).await;
         assert_eq!((answer.status, answer.counts()), (422, [2, 0, 1]), "{}", answer.body);
         assert_eq!(answer.errors(), [(1, Some("the line"))]);
+    }
+}
+
+/// The service would go on with them for minutes, also after the client has gone.
+#[tokio::test]
+async fn an_upload_that_grows_too_much_is_413_and_says_what_is_stored() {
+    let api = Api::start().await;
+    let many_rows = "{}\n".repeat(200_000);
+    let long_line = format!("{}{}", "{}\n".repeat(1_500), " ".repeat(50_000_000));
+    for (body, detail) in [
+        (gzip(&many_rows), "10000 lines"),
+        (zstd(&many_rows), "10000 lines"),
+        (zstd(&long_line), "1 MiB"),
+    ] {
+        assert!(body.len() < 40_000, "{} bytes", body.len());
+        let before = api.rows().await[1];
+        let encoding = if body.starts_with(b"\x1f\x8b") { "gzip" } else { "zstd" };
+        let answer = post(&api, NDJSON, encoding, body).await;
+        let problem = &answer.body;
+        let expected = (413, &json!("/problems/too-compressed"));
+        assert_eq!((answer.status, &problem["type"]), expected, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(detail), "{problem}");
+        let stored = api.rows().await[1] - before;
+        assert_eq!(problem["accepted"], stored, "{problem}");
+        assert!((1_000..20_000).contains(&stored), "{problem}");
     }
 }
 
