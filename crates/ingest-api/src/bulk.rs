@@ -360,7 +360,7 @@ impl<'a, R: StoredRow> Chunk<'a, R> {
         let Self { service, rows, lines, bytes: _, memory: _held } = self;
         let limits = &service.settings.bulk;
         let deadline = Instant::now() + limits.chunk_timeout.get();
-        let place = timeout_at(deadline, service.uploads.place()).await.ok().flatten();
+        let place = timeout_at(deadline, service.commits.acquire()).await.ok().and_then(Result::ok);
         let _place = place.ok_or(UploadError::TooMany)?;
         let timeout = deadline.saturating_duration_since(Instant::now());
         let outcomes = service.insert(timeout, &rows).await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use postgres_kit::database::{BuildError, Connections, Session, Work};
 use service_kit::metrics::Metrics;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -31,6 +32,9 @@ pub(crate) struct IngestService {
     /// Rows of single requests that wait to be written.
     pub(crate) queues: Queues,
     pub(crate) clock: Clock,
+    /// One permit for each chunk of an upload that may be committed now. Only a chunk that is being
+    /// committed has one: an upload that waits for its client does not hold up others.
+    pub(crate) commits: Semaphore,
     /// What the uploads of all threads share.
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) metrics: Metrics,
@@ -63,9 +67,10 @@ impl IngestService {
                 delivery,
                 metrics.clone(),
             );
+            let commits = Semaphore::new(settings.bulk.commits_of_each(threads));
             let uploads = Arc::clone(&uploads);
             let (settings, metrics) = (Arc::clone(settings), metrics.clone());
-            Ok(Arc::new(Self { settings, reads, writes, queues, clock, uploads, metrics }))
+            Ok(Arc::new(Self { settings, reads, writes, queues, clock, commits, uploads, metrics }))
         };
         (0..threads.get()).map(service).collect()
     }

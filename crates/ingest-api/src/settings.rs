@@ -73,6 +73,13 @@ pub struct BulkLimits {
     pub max_reported_errors: usize,
 }
 
+impl BulkLimits {
+    /// The number of chunks that each of `threads` threads may commit at the same time.
+    pub(crate) fn commits_of_each(&self, threads: NonZeroUsize) -> usize {
+        (self.max_concurrent_commits.get() / threads).max(1)
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SchemaSettings {
@@ -87,8 +94,9 @@ impl ProgramSettings for Settings {
     };
 
     fn check(&self) -> Result<(), SettingsError> {
+        let threads = self.http.workers;
         for (name, pool) in [("pool", &self.pool), ("read_pool", &self.read_pool)] {
-            let (connections, threads) = (pool.max_connections, self.http.workers);
+            let connections = pool.max_connections;
             if connections < threads {
                 return Err(SettingsError::Conflict(format!(
                     "{name}.max_connections must be at least http.workers, but is {connections} \
@@ -96,6 +104,47 @@ impl ProgramSettings for Settings {
                 )));
             }
         }
+        let connections = self.pool.max_connections.get() / threads;
+        let commits = self.bulk.commits_of_each(threads);
+        if commits >= connections {
+            return Err(SettingsError::Conflict(format!(
+                "bulk.max_concurrent_commits must leave connections of pool.max_connections, but \
+                 each of the {threads} threads of http.workers has {connections} connections, and \
+                 uploads may take {commits} of them: single rows would wait for uploads"
+            )));
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uploads_that_could_take_the_connections_of_single_rows_are_refused() {
+        let mut settings = Settings::load().unwrap();
+        settings.http.workers = NonZeroUsize::new(2).unwrap();
+        settings.pool.max_connections = NonZeroUsize::new(9).unwrap();
+        assert_eq!(
+            settings.check().unwrap_err().to_string(),
+            "bulk.max_concurrent_commits must leave connections of pool.max_connections, but each \
+             of the 2 threads of http.workers has 4 connections, and uploads may take 4 of them: \
+             single rows would wait for uploads"
+        );
+        settings.bulk.max_concurrent_commits = NonZeroUsize::new(7).unwrap();
+        settings.check().unwrap();
+    }
+
+    #[test]
+    fn a_thread_without_a_connection_is_refused() {
+        let mut settings = Settings::load().unwrap();
+        settings.http.workers = NonZeroUsize::new(3).unwrap();
+        settings.read_pool.max_connections = NonZeroUsize::new(2).unwrap();
+        assert_eq!(
+            settings.check().unwrap_err().to_string(),
+            "read_pool.max_connections must be at least http.workers, but is 2 for 3: each thread \
+             that serves requests needs a connection"
+        );
     }
 }

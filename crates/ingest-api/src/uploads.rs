@@ -1,7 +1,5 @@
-//! What all uploads share, so that none of them can take it from the others.
+//! The memory that all uploads share, so that none of them can take it from the others.
 //!
-//! - Places to commit. Only a chunk that is being committed has a place; an upload that waits for
-//!   its client has none: slow uploads do not block fast ones.
 //! - Memory for rows that wait to be committed. If it is used up, every upload commits what it has,
 //!   also if it waits for its client. So chunks become smaller, but no upload waits for another.
 //! - Memory for zstd, which needs more of it than gzip, and keeps it until the upload ends.
@@ -14,8 +12,6 @@ use crate::settings::BulkLimits;
 
 /// The bounds of all uploads together.
 pub(crate) struct Uploads {
-    /// One permit for each chunk that may be committed now.
-    places: Semaphore,
     /// One permit for each byte of rows that may be held.
     memory: Semaphore,
     max_memory: usize,
@@ -39,7 +35,6 @@ pub(crate) struct ChunkMemory<'a> {
 impl Uploads {
     pub(crate) fn new(limits: &BulkLimits) -> Self {
         Self {
-            places: Semaphore::new(limits.max_concurrent_commits.get()),
             memory: Semaphore::new(limits.max_waiting_bytes.get()),
             max_memory: limits.max_waiting_bytes.get(),
             shortage: Notify::new(),
@@ -60,11 +55,6 @@ impl Uploads {
     /// The memory that rows use now.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.max_memory - self.memory.available_permits()
-    }
-
-    /// A place to commit a chunk, in the order in which they are asked for.
-    pub(crate) async fn place(&self) -> Option<SemaphorePermit<'_>> {
-        self.places.acquire().await.ok()
     }
 
     /// Memory to decode zstd. `None` if too many uploads have it.

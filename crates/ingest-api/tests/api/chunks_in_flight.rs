@@ -5,7 +5,8 @@
 use std::num::NonZeroUsize;
 
 use ingest_api::settings::Settings;
-use serde_json::Value;
+use serde_json::{Value, json};
+use service_kit::settings::ProgramSettings as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_postgres::Client;
@@ -208,4 +209,33 @@ async fn the_first_of_two_lines_with_the_same_id_is_stored_also_if_its_chunk_is_
     assert_eq!(answer.counts(), [28, 1, 1], "{}", answer.body);
     assert_eq!(answer.errors(), [(11, Some("id"))]);
     assert_eq!(api.get(&format!("/base-items/{id}")).await.body["description"], "the first");
+}
+
+#[tokio::test]
+async fn single_rows_are_stored_while_uploads_have_all_places_to_commit() {
+    // All uploads are on one thread.
+    let api = Api::start_with(|settings| {
+        two_small_chunks(settings);
+        settings.http.workers = NonZeroUsize::MIN;
+    })
+    .await;
+    let places = Settings::load().unwrap().bulk.max_concurrent_commits.get();
+    let blocker = api.database.connect().await;
+    blocker.batch_execute("BEGIN; LOCK TABLE base_items IN SHARE MODE").await.unwrap();
+    let observer = api.database.connect().await;
+    // More chunks than the pool has connections.
+    let lines = || (0..2 * LINES).map(|_| base_item(Uuid::now_v7(), "a thing")).collect::<String>();
+    let uploads: Vec<_> = (0..12).map(|_| upload(&api, "/base-items", lines())).collect();
+    let taken = i64::try_from(places).unwrap();
+    until("uploads must have all places", async || waiting(&observer).await == taken).await;
+    for _ in 0..20 {
+        let answer = api.post("/users", &json!({})).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        assert_eq!(waiting(&observer).await, taken);
+    }
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    for sent in uploads {
+        let answer = sent.await.unwrap();
+        assert_eq!(answer.counts(), [20, 0, 0], "{}", answer.body);
+    }
 }
