@@ -3,7 +3,7 @@
 //! Every wait for a part of a body is bounded. The body of a single row is read [`Body::whole`]: it
 //! has a maximum length and a deadline. An upload may be of any length and take any time, so it has
 //! a minimum rate instead ([`Body::require_rate`]). Lengths are of what is decoded; the rate is of
-//! what arrives.
+//! what arrives. The memory of all decoders together is bounded as well.
 
 use std::time::Duration;
 
@@ -11,12 +11,14 @@ use actix_web::error::PayloadError;
 use actix_web::web::Payload;
 use bytes::Bytes;
 use futures_util::StreamExt;
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use crate::array::is_space;
 use crate::encoding::{ContentCoding, DecodeError, Decoder};
 use crate::growth::{Growth, GrowthError};
 use crate::settings::Limits;
+use crate::uploads::Uploads;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -35,6 +37,9 @@ pub enum BodyError {
     /// The body is compressed so well that it would take too much work.
     #[error("the body is compressed too much: {0}")]
     TooCompressed(#[source] GrowthError),
+    /// Other bodies have all memory for decoders.
+    #[error("too many uploads and compressed bodies are arriving")]
+    NoDecoder,
     /// No part of the body arrived for this long.
     #[error("the body could not be read: no data arrived for {} ms", .0.as_millis())]
     Idle(Duration),
@@ -54,16 +59,17 @@ impl BodyError {
             Self::Broken(error) => {
                 matches!(error, PayloadError::Incomplete(_) | PayloadError::Io(_))
             }
-            Self::TooLong(_) | Self::Encoded(_) | Self::TooCompressed(_) => false,
+            Self::TooLong(_) | Self::Encoded(_) | Self::TooCompressed(_) | Self::NoDecoder => false,
         }
     }
 }
 
 /// A body that is still arriving.
-pub(crate) struct Body {
+pub(crate) struct Body<'a> {
     payload: Payload,
     coding: ContentCoding,
     decoder: Decoder,
+    _decoder_memory: SemaphorePermit<'a>,
     began: Instant,
     idle_timeout: Duration,
     /// When the wait for the next part began.
@@ -79,18 +85,21 @@ pub(crate) struct Body {
     has_decoded: bool,
 }
 
-impl Body {
+impl<'a> Body<'a> {
     /// # Errors
     /// There is no memory for a decoder.
     pub(crate) fn new(
         payload: Payload,
         coding: ContentCoding,
         limits: &Limits,
+        uploads: &'a Uploads,
     ) -> Result<Self, BodyError> {
+        let decoder_memory = uploads.decoder(coding).ok_or(BodyError::NoDecoder)?;
         Ok(Self {
             payload,
             coding,
             decoder: Decoder::new(coding).map_err(BodyError::Encoded)?,
+            _decoder_memory: decoder_memory,
             began: Instant::now(),
             idle_timeout: limits.body_idle_timeout.get(),
             waiting_since: None,

@@ -42,7 +42,8 @@ use crate::uploads::ChunkMemory;
 /// Why an upload ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UploadError {
-    /// Other uploads had all places to commit until the time limit of the chunk.
+    /// Other uploads have all memory, or had all places to commit until the time limit of the
+    /// chunk.
     #[error("too many uploads are in progress")]
     TooMany,
     /// The maximum number of uploads with zstd is reached.
@@ -111,12 +112,12 @@ impl Splitter {
 pub(crate) async fn upload<I>(
     service: &IngestService,
     form: UploadForm,
-    mut body: Body,
+    mut body: Body<'_>,
 ) -> Result<UploadReport, UploadError>
 where
     I: Input<Row: StoredRow>,
 {
-    let _in_progress = service.uploads.begin();
+    let _in_progress = service.uploads.begin().ok_or(UploadError::TooMany)?;
     let _zstd = match body.coding() {
         ContentCoding::Zstd => Some(service.uploads.zstd().ok_or(UploadError::TooManyZstd)?),
         ContentCoding::Gzip | ContentCoding::Identity => None,
@@ -182,7 +183,7 @@ impl<'a, R: StoredRow> Upload<'a, R> {
     async fn read<I: Input<Row = R>>(
         &mut self,
         form: UploadForm,
-        mut body: Body,
+        mut body: Body<'_>,
     ) -> Result<(), Interruption> {
         let limits = &self.service.settings.bulk;
         let mut lines = Splitter::new(form, limits.max_line_bytes);

@@ -1,8 +1,9 @@
 //! Decompresses request bodies (`Content-Encoding`, RFC 9110, section 8.4), in small steps.
 //!
-//! Invariant: the memory of a decoder does not depend on what is sent. A step returns at most about
-//! [`STEP_BYTES`], however well they were compressed. gzip remembers 32 KiB of what it has decoded,
-//! and up to 192 KiB of names and comments in its header; zstd up to [`ZSTD_WINDOW_BYTES`].
+//! Invariant: the memory of a decoder does not depend on what is sent. A step returns at most two
+//! times [`STEP_BYTES`], however well they were compressed. gzip remembers 32 KiB of what it has
+//! decoded, and up to 192 KiB of names and comments in its header; zstd up to
+//! [`ZSTD_WINDOW_BYTES`].
 //!
 //! A step takes some ten microseconds, so it runs on the worker's own thread. [`crate::body`] lets
 //! the other connections of that thread go on between two steps.
@@ -15,6 +16,9 @@ use zstd::stream::raw::{DParameter, InBuffer, Operation, OutBuffer};
 
 /// How much one step decodes. gzip has a buffer of this size; a step of it returns up to two.
 const STEP_BYTES: usize = 32 * 1_024;
+
+/// The maximum length of a part of a body that is handled at once.
+pub(crate) const PART_BYTES: usize = 2 * STEP_BYTES;
 
 /// The maximum window of a zstd body: what a decoder of this coding must accept, and no more (RFC
 /// 9659). It is not a setting, because senders rely on it.
@@ -32,6 +36,15 @@ pub(crate) enum ContentCoding {
 impl ContentCoding {
     /// The codings to name in `Accept-Encoding`.
     pub(crate) const ACCEPTED: &str = "gzip, zstd";
+
+    /// The maximum memory of a decoder, apart from zstd's window.
+    pub(crate) const fn decoder_bytes(self) -> usize {
+        match self {
+            Self::Identity => 0,
+            Self::Gzip => 288 * 1_024,
+            Self::Zstd => 384 * 1_024,
+        }
+    }
 
     /// Parses the values of `Content-Encoding`. `None` if this coding, or several codings one after
     /// another, are not supported.

@@ -77,7 +77,7 @@ pub enum ApiError {
         /// The outcomes of the elements before, and of this one.
         report: UploadReport,
     },
-    /// Other uploads had all places to commit.
+    /// Other uploads have all memory, or had all places to commit.
     #[error("too many uploads are in progress")]
     TooManyUploads,
     /// The maximum number of uploads with zstd is reached.
@@ -114,6 +114,9 @@ impl ProblemType {
     }
 }
 
+const UNAVAILABLE: ProblemType =
+    ProblemType::new("/problems/unavailable", "The service cannot answer now");
+
 impl ApiError {
     const fn problem_type(&self) -> ProblemType {
         match self {
@@ -127,6 +130,7 @@ impl ApiError {
             | Self::BrokenUpload { error: BodyError::TooCompressed(_), .. } => {
                 ProblemType::new("/problems/too-compressed", "The body is compressed too much")
             }
+            Self::Body(BodyError::NoDecoder) => UNAVAILABLE,
             Self::Rejected(Rejection::Malformed(_))
             | Self::Body(_)
             | Self::BrokenUpload { .. }
@@ -174,7 +178,7 @@ impl ApiError {
             | Self::TooManyZstdUploads
             | Self::Store(
                 DatabaseError::Away(_) | DatabaseError::QueueFull | DatabaseError::Contended,
-            ) => ProblemType::new("/problems/unavailable", "The service cannot answer now"),
+            ) => UNAVAILABLE,
         }
     }
 
@@ -222,6 +226,8 @@ impl ResponseError for ApiError {
             | Self::BrokenUpload { error: BodyError::TooCompressed(_), .. } => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
+            // 503
+            Self::Body(BodyError::NoDecoder) => StatusCode::SERVICE_UNAVAILABLE,
             // 408: a retry may succeed.
             Self::Body(error) | Self::BrokenUpload { error, .. } if error.is_in_transit() => {
                 StatusCode::REQUEST_TIMEOUT

@@ -19,6 +19,7 @@ const FULL_QUEUE: &str = "ingest_queue_full_total";
 const DATABASE_ERRORS: &str = "ingest_database_errors_total";
 const UPLOADS: &str = "ingest_uploads";
 const UPLOAD_BYTES: &str = "ingest_upload_waiting_bytes";
+const UPLOAD_RESERVED: &str = "ingest_upload_reserved_bytes";
 const CONNECTIONS: &str = "ingest_pool_connections";
 const WAITING: &str = "ingest_pool_waiting_requests";
 const REPLANNED: &str = "ingest_replanned_statements_total";
@@ -49,6 +50,11 @@ pub(crate) fn describe(metrics: &Metrics) {
         describe_gauge!(
             UPLOAD_BYTES,
             "Bytes of rows that uploads hold for their next commit; see bulk.max_waiting_bytes."
+        );
+        describe_gauge!(
+            UPLOAD_RESERVED,
+            "Bytes reserved for bodies that are arriving, apart from rows; see \
+             bulk.max_waiting_bytes."
         );
         describe_gauge!(
             CONNECTIONS,
@@ -132,5 +138,6 @@ pub(crate) fn sample(threads: &[Arc<IngestService>]) {
         }
         gauge!(UPLOADS).set(any.uploads.in_progress() as f64);
         gauge!(UPLOAD_BYTES).set(any.uploads.waiting_bytes() as f64);
+        gauge!(UPLOAD_RESERVED).set(any.uploads.reserved_bytes() as f64);
     });
 }

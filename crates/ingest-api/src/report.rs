@@ -1,10 +1,18 @@
 //! The answer to an upload of many rows.
 
 use serde::Serialize;
-use service_kit::problem::{DETAIL_CHARACTERS, FIELD_CHARACTERS, excerpt};
+use service_kit::problem::{FIELD_CHARACTERS, excerpt};
 use utoipa::ToSchema;
 
 use crate::rejection::Rejection;
+
+/// The maximum length of the detail of a line in characters. It is shorter than that of a problem,
+/// because an answer has many of them.
+const DETAIL_CHARACTERS: usize = 200;
+
+/// The maximum memory of a [`LineError`]. A character has up to 4 bytes.
+pub(crate) const LINE_ERROR_BYTES: usize =
+    4 * (FIELD_CHARACTERS + DETAIL_CHARACTERS) + size_of::<LineError>();
 
 /// The outcomes of the lines of an upload, or of the elements of an array.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]

@@ -11,6 +11,9 @@ use service_kit::settings::sections::{
 };
 use service_kit::settings::{Defaults, NonZeroDuration, ProgramSettings, SettingsError, duration};
 
+use crate::encoding::{ContentCoding, PART_BYTES};
+use crate::report::LINE_ERROR_BYTES;
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -78,6 +81,20 @@ impl BulkLimits {
     pub(crate) fn commits_of_each(&self, threads: NonZeroUsize) -> usize {
         (self.max_concurrent_commits.get() / threads).max(1)
     }
+
+    /// The part of [`Self::max_waiting_bytes`] that is not for rows, but for bodies that are
+    /// arriving.
+    pub(crate) const fn body_bytes(&self) -> usize {
+        self.max_waiting_bytes.get() / 2
+    }
+
+    /// The memory that an upload needs apart from its rows and its decoder: the beginning of a line
+    /// and a part of the body, in a buffer that may grow by doubling, and the errors for its
+    /// answer.
+    pub(crate) const fn bytes_per_upload(&self) -> usize {
+        let line = self.max_line_bytes.get().saturating_add(PART_BYTES).saturating_mul(2);
+        line.saturating_add(self.max_reported_errors.saturating_mul(LINE_ERROR_BYTES))
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -93,6 +110,10 @@ impl ProgramSettings for Settings {
         libpq: postgres_kit::settings::LIBPQ,
     };
 
+    /// A chunk of an upload needs a connection only while it has a place to commit. So single rows
+    /// never wait for uploads if each thread has more connections than such places.
+    ///
+    /// The memory for bodies must be enough for one upload, because all would be refused otherwise.
     fn check(&self) -> Result<(), SettingsError> {
         let threads = self.http.workers;
         for (name, pool) in [("pool", &self.pool), ("read_pool", &self.read_pool)] {
@@ -111,6 +132,16 @@ impl ProgramSettings for Settings {
                 "bulk.max_concurrent_commits must leave connections of pool.max_connections, but \
                  each of the {threads} threads of http.workers has {connections} connections, and \
                  uploads may take {commits} of them: single rows would wait for uploads"
+            )));
+        }
+        let decoder = ContentCoding::Zstd.decoder_bytes();
+        let needed = self.bulk.bytes_per_upload().saturating_add(decoder);
+        if needed > self.bulk.body_bytes() {
+            return Err(SettingsError::Conflict(format!(
+                "bulk.max_waiting_bytes must be at least {}, but is {}: with bulk.max_line_bytes \
+                 and bulk.max_reported_errors as they are, no upload would be accepted",
+                needed.saturating_mul(2),
+                self.bulk.max_waiting_bytes
             )));
         }
         Ok(())
@@ -146,5 +177,20 @@ mod tests {
             "read_pool.max_connections must be at least http.workers, but is 2 for 3: each thread \
              that serves requests needs a connection"
         );
+    }
+
+    #[test]
+    fn a_memory_that_is_too_small_for_one_upload_is_refused() {
+        let mut settings = Settings::load().unwrap();
+        settings.bulk.max_line_bytes = NonZeroUsize::new(934_464).unwrap();
+        settings.bulk.max_reported_errors = 0;
+        settings.bulk.max_waiting_bytes = NonZeroUsize::new(4_786_431).unwrap();
+        assert_eq!(
+            settings.check().unwrap_err().to_string(),
+            "bulk.max_waiting_bytes must be at least 4786432, but is 4786431: with \
+             bulk.max_line_bytes and bulk.max_reported_errors as they are, no upload would be accepted"
+        );
+        settings.bulk.max_waiting_bytes = NonZeroUsize::new(4_786_432).unwrap();
+        settings.check().unwrap();
     }
 }

@@ -2,12 +2,19 @@
 //!
 //! - Memory for rows that wait to be committed. If it is used up, every upload commits what it has,
 //!   also if it waits for its client. So chunks become smaller, but no upload waits for another.
+//! - Memory for what a body needs apart from its rows, from its beginning to its end, however
+//!   little of it arrives: a decoder, the beginning of a line, and the errors for the answer. If it
+//!   is used up, further bodies are refused at once.
 //! - Memory for zstd, which needs more of it than gzip, and keeps it until the upload ends.
+//!
+//! The two memories are halves of `bulk.max_waiting_bytes`. If they were one, uploads that stand
+//! still could leave none for the rows of others.
 
 use std::sync::Arc;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
+use crate::encoding::ContentCoding;
 use crate::settings::BulkLimits;
 
 /// The bounds of all uploads together.
@@ -15,6 +22,10 @@ pub(crate) struct Uploads {
     /// One permit for each byte of rows that may be held.
     memory: Semaphore,
     max_memory: usize,
+    /// One permit for each byte that bodies may need apart from their rows.
+    bodies: Semaphore,
+    max_body_bytes: usize,
+    bytes_per_upload: usize,
     /// Wakes the uploads that hold rows.
     shortage: Notify,
     /// One permit for each upload with zstd.
@@ -23,8 +34,11 @@ pub(crate) struct Uploads {
     in_progress: Arc<()>,
 }
 
-/// Counts an upload as in progress.
-pub(crate) struct InProgress(#[expect(dead_code, reason = "it counts")] Arc<()>);
+/// Counts an upload as in progress, and holds its memory.
+pub(crate) struct InProgress<'a> {
+    _counted: Arc<()>,
+    _memory: SemaphorePermit<'a>,
+}
 
 /// The memory of the rows of a chunk, given back when it is dropped.
 pub(crate) struct ChunkMemory<'a> {
@@ -34,17 +48,39 @@ pub(crate) struct ChunkMemory<'a> {
 
 impl Uploads {
     pub(crate) fn new(limits: &BulkLimits) -> Self {
+        let max_body_bytes = limits.body_bytes();
+        let max_memory = limits.max_waiting_bytes.get() - max_body_bytes;
         Self {
-            memory: Semaphore::new(limits.max_waiting_bytes.get()),
-            max_memory: limits.max_waiting_bytes.get(),
+            memory: Semaphore::new(max_memory),
+            max_memory,
+            bodies: Semaphore::new(max_body_bytes),
+            max_body_bytes,
+            bytes_per_upload: limits.bytes_per_upload(),
             shortage: Notify::new(),
             zstd: Semaphore::new(limits.max_zstd_uploads.get()),
             in_progress: Arc::new(()),
         }
     }
 
-    pub(crate) fn begin(&self) -> InProgress {
-        InProgress(Arc::clone(&self.in_progress))
+    /// Takes the memory that an upload needs apart from its rows and its decoder. `None` if there
+    /// is not enough.
+    pub(crate) fn begin(&self) -> Option<InProgress<'_>> {
+        let memory = self.reserve(self.bytes_per_upload)?;
+        Some(InProgress { _counted: Arc::clone(&self.in_progress), _memory: memory })
+    }
+
+    /// Takes memory for a decoder. `None` if there is not enough.
+    pub(crate) fn decoder(&self, coding: ContentCoding) -> Option<SemaphorePermit<'_>> {
+        self.reserve(coding.decoder_bytes())
+    }
+
+    fn reserve(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        self.bodies.try_acquire_many(u32::try_from(bytes).ok()?).ok()
+    }
+
+    /// The memory that bodies have reserved, apart from their rows.
+    pub(crate) fn reserved_bytes(&self) -> usize {
+        self.max_body_bytes - self.bodies.available_permits()
     }
 
     /// The number of uploads in progress.

@@ -100,7 +100,7 @@ pub(crate) async fn transfer_ownership(
         return Err(ApiError::MediaType(JSON));
     }
     let limits = &service.settings.limits;
-    let mut body = Body::new(body, content_coding(&request)?, limits)?;
+    let mut body = Body::new(body, content_coding(&request)?, limits, &service.uploads)?;
     let NewOwner { to } = parse(&body.whole(limits).await?)?;
     let context = service.context(idempotency_key(&request)?);
     let transfer = NewTransfer::to(ItemId(item), to).into_row(context)?;

@@ -42,7 +42,7 @@ where
     // Uploads ignore the key, but a malformed one is always an error.
     let key = idempotency_key(&request)?;
     let limits = &service.settings.limits;
-    let mut body = Body::new(body, content_coding(&request)?, limits)?;
+    let mut body = Body::new(body, content_coding(&request)?, limits, &service.uploads)?;
     let form = match media_type(&request).as_deref() {
         Some(JSON) if body.is_array(limits).await? => UploadForm::Array,
         Some(JSON) => {
@@ -96,7 +96,8 @@ pub(crate) fn describe_create<I: Input<Row: Resource>>(settings: &Settings) -> O
     let key = "Becomes the id of the row if the body has none. The UUID may be in quotation \
                marks. Uploads ignore this header: their lines bring their own ids.";
     let unavailable = unavailable(
-        "The database does not answer, or too many rows or uploads wait to be written.",
+        "The database does not answer, or there are too many uploads, compressed bodies, or rows \
+         that wait to be written.",
     );
     let unreadable = answer(
         "The body cannot be read, or a header is wrong. Of an array that does not end where the \

@@ -1,11 +1,15 @@
 //! Uploads that stand still, and others meanwhile.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncWriteExt as _;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{Api, NDJSON};
+use crate::support::{Api, JSON, NDJSON};
 
 /// The memory that the shortest line of a user takes.
 const ROW_BYTES: u64 = 2 + 18 + 8 + 16;
@@ -55,7 +59,11 @@ async fn uploads_that_stand_still_do_not_block_others() {
 #[tokio::test]
 async fn uploads_that_stand_still_give_their_memory_to_others() {
     let api = Api::start_with(|settings| {
-        settings.bulk.max_waiting_bytes = 4_000.try_into().unwrap();
+        // Half of it is for rows: some 20,000 of them.
+        settings.bulk.max_waiting_bytes = 2_000_000.try_into().unwrap();
+        settings.bulk.max_line_bytes = 1_000.try_into().unwrap();
+        settings.bulk.max_reported_errors = 0;
+        settings.bulk.max_chunk_lines = 100_000.try_into().unwrap();
     })
     .await;
     let mut slow = Vec::new();
@@ -63,13 +71,60 @@ async fn uploads_that_stand_still_give_their_memory_to_others() {
         slow.push(begin(&api, "identity", b"{}\n{").await);
         until(&api, "ingest_upload_waiting_bytes", number * ROW_BYTES).await;
     }
-    let answer = api.upload("/users", &"{}\n".repeat(1_000)).await;
-    assert_eq!((answer.status, answer.counts()), (200, [1_000, 0, 0]));
+    let answer = api.upload("/users", &"{}\n".repeat(25_000)).await;
+    assert_eq!((answer.status, answer.counts()), (200, [25_000, 0, 0]));
     let start = Instant::now();
-    while api.rows().await[1] < 1_005 {
+    while api.rows().await[1] < 25_005 {
         assert!(start.elapsed() < Duration::from_secs(20), "they must commit what they have");
     }
     until(&api, "ingest_upload_waiting_bytes", 0).await;
+}
+
+#[tokio::test]
+async fn compressed_uploads_that_stand_still_take_bounded_memory_and_others_are_refused_at_once() {
+    const PLACES: usize = 5;
+    // Of an upload: two lines and two parts of 64 KiB, no errors, and gzip.
+    const BYTES: usize = 2 * (1_000 + 65_536) + 288 * 1_024;
+    let api = Api::start_with(|settings| {
+        settings.bulk.max_line_bytes = 1_000.try_into().unwrap();
+        settings.bulk.max_reported_errors = 0;
+        settings.bulk.max_waiting_bytes = (2 * (PLACES * BYTES + 1_000)).try_into().unwrap();
+    })
+    .await;
+    // A line, and the beginning of the next one.
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(b"{}\n{\"id\":").unwrap();
+    encoder.flush().unwrap();
+    let part = encoder.get_ref().clone();
+    let mut slow = Vec::new();
+    for number in 1..=PLACES {
+        slow.push(begin(&api, "gzip", &part).await);
+        let reserved = (number * BYTES).try_into().unwrap();
+        until(&api, "ingest_upload_reserved_bytes", reserved).await;
+    }
+    for _ in 0..20 {
+        let mut refused = begin(&api, "gzip", &part).await;
+        let mut answer = [0; 1_000];
+        let length = refused.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
+        assert!(answer.starts_with("http/1.1 503 "), "{answer}");
+        assert!(answer.contains("\r\nretry-after: "), "{answer}");
+    }
+    until(&api, "ingest_uploads", PLACES.try_into().unwrap()).await;
+    let gzip = |media_type| {
+        let request = api.request("POST", "/users").header("content-type", media_type);
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(b"{}").unwrap();
+        api.send(request.header("content-encoding", "gzip").body(encoder.finish().unwrap()))
+    };
+    assert_eq!(gzip(JSON).await.status, 503, "a row needs a decoder, too");
+    let refused = api.upload("/users", "{}").await;
+    assert_eq!((refused.status, &refused.body["type"]), (503, &json!("/problems/unavailable")));
+    assert_eq!(api.post("/users", &json!({})).await.status, 201, "it needs no such memory");
+    drop(slow);
+    until(&api, "ingest_upload_reserved_bytes", 0).await;
+    assert_eq!(gzip(JSON).await.status, 201);
+    assert_eq!(gzip(NDJSON).await.status, 200);
 }
 
 #[tokio::test]
