@@ -12,7 +12,7 @@ use actix_web::web::Payload;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::SemaphorePermit;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::array::is_space;
 use crate::encoding::{ContentCoding, DecodeError, Decoder};
@@ -72,8 +72,8 @@ pub(crate) struct Body<'a> {
     _decoder_memory: SemaphorePermit<'a>,
     began: Instant,
     idle_timeout: Duration,
-    /// When the wait for the next part began.
-    waiting_since: Option<Instant>,
+    /// How long the next part has been waited for.
+    waited: Duration,
     min_rate: Option<MinimumRate>,
     growth: Growth,
     /// What has arrived and is not decoded.
@@ -102,7 +102,7 @@ impl<'a> Body<'a> {
             _decoder_memory: decoder_memory,
             began: Instant::now(),
             idle_timeout: limits.body_idle_timeout.get(),
-            waiting_since: None,
+            waited: Duration::ZERO,
             min_rate: None,
             growth: Growth::default(),
             received: Bytes::new(),
@@ -173,15 +173,19 @@ impl<'a> Body<'a> {
 
     /// The next part as it arrives.
     async fn receive(&mut self) -> Result<Option<Bytes>, BodyError> {
-        let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let part = match timeout_at(since + self.idle_timeout, self.payload.next()).await {
+        let left = self.idle_timeout.saturating_sub(self.waited);
+        let received = {
+            let _wait = Wait { total: &mut self.waited, since: Instant::now() };
+            timeout(left, self.payload.next()).await
+        };
+        let part = match received {
             Ok(None) => return Ok(None),
             Ok(Some(part)) => part.map_err(BodyError::Broken)?,
             Err(_) => return Err(BodyError::Idle(self.idle_timeout)),
         };
-        self.waiting_since = None;
+        let waited = std::mem::take(&mut self.waited);
         if let Some(rate) = &mut self.min_rate {
-            rate.record(part.len(), since.elapsed())?;
+            rate.record(part.len(), waited)?;
         }
         Ok(Some(part))
     }
@@ -247,6 +251,19 @@ impl<'a> Body<'a> {
     ) -> Result<T, BodyError> {
         let time = limits.request_body_timeout.get();
         timeout_at(self.began + time, read(self)).await.map_err(|_| BodyError::Late(time))?
+    }
+}
+
+/// A wait for the client. It ends when it is dropped, because the service may stop waiting in order
+/// to commit rows: that time is not the client's.
+struct Wait<'a> {
+    total: &'a mut Duration,
+    since: Instant,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        *self.total += self.since.elapsed();
     }
 }
 

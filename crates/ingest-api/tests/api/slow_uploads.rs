@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::json;
+use service_kit::settings::NonZeroDuration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{Api, JSON, NDJSON};
+use crate::support::{self, Api, JSON, NDJSON, waiting};
 
 /// The memory that the shortest line of a user takes.
 const ROW_BYTES: u64 = 2 + 18 + 8 + 16;
@@ -78,6 +79,56 @@ async fn uploads_that_stand_still_give_their_memory_to_others() {
         assert!(start.elapsed() < Duration::from_secs(20), "they must commit what they have");
     }
     until(&api, "ingest_upload_waiting_bytes", 0).await;
+}
+
+/// Another upload has used up the memory for rows, so that this one commits what it has while it
+/// waits for its client, and the database is slow. That is not the client's fault.
+#[tokio::test]
+async fn the_time_of_a_commit_is_not_counted_as_the_wait_for_the_client() {
+    const IDLE: NonZeroDuration = NonZeroDuration::from_millis(4_000);
+    let api = Api::start_with(|settings| {
+        settings.limits.body_idle_timeout = IDLE;
+        settings.bulk.max_chunks_in_flight = 1.try_into().unwrap();
+        settings.bulk.min_bytes_per_second = 1_000;
+        settings.bulk.chunk_timeout = NonZeroDuration::from_millis(60_000);
+        settings.pool.statement_timeout = NonZeroDuration::from_millis(60_000);
+        settings.bulk.max_waiting_bytes = 2_000_000.try_into().unwrap();
+        settings.bulk.max_line_bytes = 1_000.try_into().unwrap();
+        settings.bulk.max_reported_errors = 0;
+        settings.bulk.max_chunk_lines = 100_000.try_into().unwrap();
+    })
+    .await;
+    let blocker = api.database.connect().await;
+    blocker.batch_execute("BEGIN; LOCK TABLE users IN SHARE MODE").await.unwrap();
+    let observer = api.database.connect().await;
+    let rest = "{}\n".repeat(10_000);
+    let mut slow = TcpStream::connect(api.url.trim_start_matches("http://")).await.unwrap();
+    let head = format!(
+        "POST /users HTTP/1.1\r\nhost: localhost\r\ncontent-type: {NDJSON}\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{{}}\n",
+        rest.len() + 6
+    );
+    slow.write_all(head.as_bytes()).await.unwrap();
+    // The first row is being committed when the second one must be: then nothing is read.
+    for rows in 1..=2 {
+        until(&api, "ingest_upload_waiting_bytes", rows * ROW_BYTES).await;
+        let lines = "{\"description\":\"x\"}\n".repeat(25_000);
+        let other = api.upload("/base-items", &lines).await;
+        assert_eq!((other.status, other.counts()), (200, [25_000, 0, 0]));
+        support::until("it must commit what it has", async || waiting(&observer).await == 1).await;
+        if rows == 1 {
+            slow.write_all(b"{}\n").await.unwrap();
+        }
+    }
+    // Longer than the client may send nothing.
+    tokio::time::sleep(IDLE.get() + Duration::from_secs(1)).await;
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    support::until("it must be stored", async || api.rows().await[1] == 2).await;
+    slow.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(api.rows().await[1], 10_002);
 }
 
 #[tokio::test]
