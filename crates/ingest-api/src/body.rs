@@ -29,7 +29,7 @@ pub enum BodyError {
     #[error("the body is longer than {0} bytes")]
     TooLong(usize),
     /// The connection failed, or the body is not framed as its headers say.
-    #[error("the body could not be read: {0}")]
+    #[error("the body could not be read: {}", describe(.0))]
     Broken(#[source] PayloadError),
     /// The body is not compressed as its headers say.
     #[error("the body could not be decompressed: {0}")]
@@ -51,8 +51,21 @@ pub enum BodyError {
     TooSlow(u32),
 }
 
+/// What was wrong with a body, in words for its sender. The server reports a body that was cut off
+/// and one whose chunks are wrong as the same error.
+fn describe(error: &PayloadError) -> String {
+    match error {
+        PayloadError::Incomplete(_) | PayloadError::Io(_) => {
+            "it ended too early, or its chunks are not as transfer-encoding: chunked requires"
+                .to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
 impl BodyError {
-    /// Whether the body was stopped on its way, so that the client may well send it again.
+    /// Whether the body was stopped on its way, so that the client may well send it again. A body
+    /// with wrong chunks cannot be told from such a body. To send it again is harmless.
     pub(crate) const fn is_in_transit(&self) -> bool {
         match self {
             Self::Idle(_) | Self::Late(_) | Self::TooSlow(_) => true,

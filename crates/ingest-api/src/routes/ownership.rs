@@ -128,8 +128,8 @@ pub(crate) fn describe_transfer_ownership(settings: &Settings) -> OperationBuild
                    the item already";
     let key = "Becomes the id of the transfer, so that the request can be repeated. The UUID may \
                be in quotation marks.";
-    let not_arrived =
-        "The body stopped on its way, or arrived too slowly: send it again. Nothing is stored.";
+    let not_arrived = "The body stopped on its way, its chunks are framed wrongly, or it arrived \
+                       too slowly: send it again. Nothing is stored.";
     with_path_id::<Item>(operation::<Item>("transfer_ownership", summary))
         .parameter(describe_idempotency_key(key))
         .request_body(Some(body.build()))

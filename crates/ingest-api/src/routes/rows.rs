@@ -121,8 +121,9 @@ pub(crate) fn describe_create<I: Input<Row: Resource>>(settings: &Settings) -> O
 
 fn not_arrived() -> ResponseBuilder {
     answer(
-        "The body stopped on its way, or arrived too slowly: send it again. Nothing of a single \
-         row is stored. Of an upload, the lines that are counted are done with.",
+        "The body stopped on its way, its chunks are framed wrongly, or it arrived too slowly: \
+         send it again. Nothing of a single row is stored. Of an upload, the lines that are \
+         counted are done with.",
     )
     .content(problem::CONTENT_TYPE, content(problem_with_counts()))
 }
