@@ -148,8 +148,8 @@ impl<'a> Body<'a> {
             return Ok(Some(std::mem::take(&mut self.put_back)));
         }
         loop {
-            // A part that arrived may become a thousand times as long. The worker has other
-            // connections, and this may be the only place where their turn comes.
+            // What arrived at once may be many lines, and become a thousand times as long. The
+            // worker has other connections, and this may be the only place where their turn comes.
             if self.has_decoded {
                 tokio::task::yield_now().await;
                 self.has_decoded = false;
@@ -157,7 +157,9 @@ impl<'a> Body<'a> {
             let part = if let Some(part) =
                 self.decoder.step(&mut self.received).map_err(BodyError::Encoded)?
             {
-                self.has_decoded = self.coding != ContentCoding::Identity;
+                // A short body takes no detour.
+                self.has_decoded =
+                    self.coding != ContentCoding::Identity || !self.received.is_empty();
                 part
             } else if self.has_ended {
                 return Ok(None);
