@@ -325,8 +325,8 @@ async fn a_group_whose_session_is_ended_is_sent_again() {
     let first = post_and_block(&api, &row).await;
     let ended: i64 = blocker
         .query_one(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_locks
-             WHERE NOT granted AND relation = 'items'::regclass",
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock'",
             &[],
         )
         .await
