@@ -130,7 +130,7 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
     let slow_link = Link::to("slow link".to_owned(), system.gateway_port()?).await?;
     slow_link.set(LinkMode::Slow(SLOW_LINK_DELAY));
     let subscribers = subscribe(&system, &slow_link, &mut random);
-    let writers = writers::start(&world, random.random());
+    let writers = writers::start(&world, random.random(), plan.planted);
     let checker = Checker::default();
     let recovery_timeout = plan.recovery_timeout();
     let mut verification = Verification { system, world, subscribers, checker, recovery_timeout };

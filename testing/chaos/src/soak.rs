@@ -99,7 +99,7 @@ pub async fn soak(
     let world = TestWorld::create(&system).await?;
     system.database.client().await?.batch_execute(INSERT_OLD_EVENTS).await?;
     let mut random = StdRng::seed_from_u64(seed);
-    let writers = writers::start(&world, seed);
+    let writers = writers::start(&world, seed, None);
     let clients = Clients::start(system.wiring.gateways.clone(), seed);
     let follow = |name: &str, behaviour| {
         Subscriber::follow(name.to_owned(), behaviour, system.wiring.gateways.clone(), seed)

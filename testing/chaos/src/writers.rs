@@ -10,6 +10,7 @@ use rand::rngs::StdRng;
 use reqwest::Client;
 use tokio::task::JoinSet;
 
+use crate::planted::Planted;
 use crate::world::TestWorld;
 use crate::writers::rest::{ProducerKind, RestProducer};
 use crate::writers::sql::SqlProducer;
@@ -29,14 +30,24 @@ const SQL_PRODUCERS: u64 = 3;
 /// How long a producer waits before it connects to Postgres again.
 const RECONNECT_DELAY: Duration = Duration::from_millis(50);
 
-/// Starts all producers. They write until the set is dropped.
-pub(crate) fn start(world: &TestWorld, seed: u64) -> JoinSet<()> {
+/// Starts all producers. They write until the set is dropped. If a planted error [asks for
+/// it](Planted::only_new_rows), those that use ingest-api send no invalid events, and do not repeat
+/// acknowledged requests.
+pub(crate) fn start(world: &TestWorld, seed: u64, planted: Option<Planted>) -> JoinSet<()> {
+    let only_new_rows = planted.is_some_and(Planted::only_new_rows);
     let mut tasks = JoinSet::new();
     let mut random = StdRng::seed_from_u64(seed);
     for (kind, number) in REST_PRODUCERS {
+        if only_new_rows && kind == ProducerKind::Refused {
+            continue;
+        }
         for _ in 0..number {
-            let mut producer =
-                RestProducer { world: world.clone(), client: Client::new(), random: random.fork() };
+            let mut producer = RestProducer {
+                world: world.clone(),
+                client: Client::new(),
+                random: random.fork(),
+                repeats: !only_new_rows,
+            };
             tasks.spawn(async move {
                 loop {
                     producer.write(kind).await;

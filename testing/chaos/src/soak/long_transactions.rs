@@ -55,7 +55,7 @@ pub async fn long_transactions(
     log("starting Postgres, two of each service, and the links between them");
     let mut system = System::start(Installation::find()?, None, &[]).await?;
     let world = TestWorld::create(&system).await?;
-    let writers = writers::start(&world, seed);
+    let writers = writers::start(&world, seed, None);
     let mut problems = Vec::new();
     let mut rows = Vec::new();
     let step = duration / 5;

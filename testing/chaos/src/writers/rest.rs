@@ -19,7 +19,7 @@ use crate::world::{RESPONSE_TIMEOUT, TestWorld};
 const ATTEMPTS: usize = 4;
 
 /// What a producer writes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProducerKind {
     /// One row per request.
     Single,
@@ -38,6 +38,8 @@ pub(super) struct RestProducer {
     pub(super) world: TestWorld,
     pub(super) client: Client,
     pub(super) random: StdRng,
+    /// Whether it repeats some acknowledged requests.
+    pub(super) repeats: bool,
 }
 
 /// A request for one row.
@@ -162,7 +164,7 @@ impl RestProducer {
         }
         if state == ExpectedState::Stored {
             history.succeeded([kind]);
-            if self.random.random_bool(0.2) {
+            if self.random.random_bool(0.2) && self.repeats {
                 self.repeat(&request).await;
             }
         }
