@@ -7,10 +7,12 @@
 mod backfill;
 mod fanout;
 mod figures;
+mod fsync;
 mod ingest;
 mod load;
 mod triggers;
 mod usage;
+mod wait;
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -20,6 +22,7 @@ use std::time::Duration;
 use anyhow::Context;
 use local_stack::postgres::{Cluster, ClusterSettings, Installation};
 use local_stack::stack::{Replicas, ServiceKind, Stack, Variable, built_programs};
+use postgres_kit::locks::GATE;
 use serde::Serialize;
 use service_kit::client;
 use tokio_postgres::{Client, NoTls};
@@ -165,6 +168,25 @@ impl Bench<'_> {
         tokio::spawn(connection);
         Ok(client)
     }
+
+    /// CPU seconds that Postgres needs before pgbench's load is steady: for the logins of its
+    /// clients, and for the first run of the statement in each session.
+    async fn start_cpu(
+        &self,
+        database: &str,
+        statement: &str,
+        clients: u32,
+    ) -> anyhow::Result<f64> {
+        let before = usage::postgres_cpu(self.cluster)?;
+        load::pgbench_once(self.installation, self.settings, database, statement, clients).await?;
+        Ok(usage::postgres_cpu(self.cluster)? - before)
+    }
+}
+
+/// Holds the gate with this session, as a leader does under load: the triggers do not notify.
+async fn shut_gate(client: &Client) -> anyhow::Result<()> {
+    let shut = format!("SELECT pg_advisory_lock({}, {})", GATE.class, GATE.purpose);
+    Ok(client.batch_execute(&shut).await?)
 }
 
 /// Posts items, one after another, with a pause after each.

@@ -42,7 +42,8 @@ impl Planted {
                 FaultKind::KillNotifier,
             ],
             // A lost connection alone loses no row: ingest-api sends it again. While no server
-            // runs, that fails.
+            // runs, that fails. A probe may reveal an acknowledgement before the commit even
+            // without a fault, because its row is looked up at once.
             Self::AcknowledgedEarly | Self::AcknowledgedBeforeCommit => {
                 &[FaultKind::KillPostgres, FaultKind::StopPostgres]
             }

@@ -20,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Bench;
 use super::usage::{DatabaseWork, EventCost};
+use super::wait::{check_wait, until};
 use crate::ephemeral_stack;
 
 /// How much to write.
@@ -32,13 +33,6 @@ pub(crate) struct BackfillOptions {
 
 /// How often the producer posts an item.
 const POST_INTERVAL: Duration = Duration::from_millis(50);
-
-/// How often the log is asked whether it is folded or purged. Counting its rows costs about what a
-/// tick does.
-const LOG_POLL_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Log rows of the producer that may wait to be purged: those of some seconds.
-const LIVE_LOG_ROWS: i64 = 100;
 
 /// What a client of `item-creation/year` has seen.
 #[derive(Debug, Default)]
@@ -146,7 +140,11 @@ impl LiveStack {
         };
         let work = DatabaseWork::read(bench.cluster, client).await?;
         let started = Instant::now();
+        client.batch_execute("BEGIN").await?;
+        let own = "SELECT pg_current_xact_id()::text";
+        let transaction: String = client.query_one(own, &[]).await?.get(0);
         client.batch_execute(&sql).await.context("running the statement")?;
+        client.batch_execute("COMMIT").await?;
         let ran = started.elapsed();
         let committed = Instant::now();
         // Half of the events, because the posted ones count as well.
@@ -154,24 +152,33 @@ impl LiveStack {
         while (self.seen.lock().items - before - half) * change < 0 {
             anyhow::ensure!(!self.following.is_finished(), "the stream has ended");
             anyhow::ensure!(!self.posting.is_finished(), "posting an item failed");
+            check_wait(committed, "the client was shown the events")?;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let shown = committed.elapsed();
-        while rows(client, "unfolded_count_log").await? > i64::from(events) / 2 {
-            tokio::time::sleep(LOG_POLL_INTERVAL).await;
-        }
+        let question =
+            format!("SELECT pg_visible_in_snapshot('{transaction}', snapshot) FROM rollup_cursor");
+        until(client, &question, "the events were folded").await?;
         let folded = committed.elapsed();
         let (longest_standstill, stale) = {
             let seen = self.seen.lock();
             (seen.longest_standstill, seen.stale)
         };
-        while rows(client, "count_log").await? > LIVE_LOG_ROWS {
-            tokio::time::sleep(LOG_POLL_INTERVAL).await;
-        }
+        let question = format!(
+            "SELECT count(*) = 0
+            FROM (
+                SELECT FROM count_log
+                WHERE xact_id <= '{transaction}'
+                ORDER BY xact_id DESC
+                LIMIT 1
+            ) AS newest"
+        );
+        until(client, &question, "the log of the events was purged").await?;
         let purged = committed.elapsed();
         let mut done = DatabaseWork::read(bench.cluster, client).await?;
-        done.read_late_reports(bench.cluster, client, report_time).await?;
-        let cost = done.cost_since(&work, f64::from(events));
+        tokio::time::sleep(report_time).await;
+        done.read_late_reports(bench.cluster, client).await?;
+        let cost = done.cost_since(&work, f64::from(events), 0.0);
         Ok(Backfill {
             events,
             ran_s: ran.as_secs_f64(),
@@ -232,12 +239,6 @@ pub(super) async fn run(bench: &Bench<'_>, options: &BackfillOptions) -> anyhow:
         live.measure(bench, statement, options.events, Duration::ZERO).await?.print(statement);
     }
     live.stop().await
-}
-
-/// The rows of the log or of a view of it.
-async fn rows(client: &Client, relation: &str) -> anyhow::Result<i64> {
-    let count = format!("SELECT count(*) FROM {relation}");
-    Ok(client.query_one(&count, &[]).await?.get(0))
 }
 
 /// Follows the number of items by year.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use local_stack::stack::ServiceKind;
 use serde::Serialize;
+use service_kit::limits::raise_open_files;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -23,7 +24,8 @@ use super::{Bench, ephemeral_stack};
 /// How much to measure.
 #[derive(Debug, clap::Args)]
 pub(crate) struct FanoutOptions {
-    /// Clients of the stream. Each needs a file descriptor here and one in the gateway.
+    /// Clients of the stream. Each needs a file descriptor in the gateway. The bare sends need two
+    /// for each client, both here.
     #[arg(long, default_value_t = 2_000)]
     readers: u32,
     /// Seconds to measure.
@@ -56,6 +58,9 @@ const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 /// The least number of bare sends. The kernel counts the time of a running thread at its ticks, so
 /// fewer sends would measure nothing.
 const LEAST_SENDS: u64 = 200_000;
+
+/// Open files for everything but the clients' sockets.
+const SPARE_FILES: u64 = 100;
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
@@ -93,6 +98,10 @@ pub(super) async fn run(
     let short = FanoutOptions::short();
     let options = if options.short { &short } else { options };
     ensure!(options.readers > 0 && options.seconds > 0, "nothing to measure");
+    let needed = 2 * u64::from(options.readers) + SPARE_FILES;
+    if let Some(limit) = raise_open_files() {
+        ensure!(limit >= needed, "this needs {needed} open files, but `ulimit -Hn` is {limit}");
+    }
     let stack = bench.start("newcycle_bench_fanout", &[]).await?;
     let gateway = stack
         .process_ids()

@@ -76,7 +76,11 @@ pub(super) fn print(title: &str, figures: &[Figure]) {
     println!("== {title}");
     println!("{:<70} {:>11} {:>11} {:>11} ", "", "median", "lowest", "highest");
     for Figure { name, unit, spread: Spread { median, lowest, highest } } in figures {
-        let digits = if unit.is_empty() { 2 } else { 0 };
+        let digits = match median.abs() {
+            ..10.0 => 2,
+            ..100.0 => 1,
+            _ => 0,
+        };
         println!(
             "{name:<70} {median:>11.digits$} {lowest:>11.digits$} {highest:>11.digits$} {unit}"
         );

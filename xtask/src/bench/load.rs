@@ -1,7 +1,6 @@
 //! Load generators that are not ours: wrk for REST, pgbench for SQL.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use local_stack::postgres::{ClusterSettings, Installation};
@@ -17,9 +16,9 @@ pub(super) struct Load {
     pub(super) answers: f64,
     /// The same by second.
     pub(super) rate: f64,
-    /// Half of the answers took at most this long, in µs.
+    /// Half of the answers took at most this long, in µs, as wrk corrects latencies.
     pub(super) p50_us: f64,
-    /// 99 of 100 answers took at most this long, in µs.
+    /// 99 of 100 answers took at most this long, in µs, as wrk corrects latencies.
     pub(super) p99_us: f64,
 }
 
@@ -94,35 +93,57 @@ pub(super) async fn pgbench(
     clients: u32,
     seconds: u32,
 ) -> anyhow::Result<Load> {
-    let script = cluster.folder.join("pgbench.sql");
-    std::fs::write(&script, statement).with_context(|| format!("writing {}", script.display()))?;
-    let seconds = duration(clients, seconds).as_secs();
-    let mut pgbench = Command::from(installation.program("pgbench", cluster)?);
-    pgbench
-        .args(["--no-vacuum", "--protocol", "prepared", "--log"])
-        .arg("--log-prefix")
-        .arg(cluster.folder.join(PGBENCH_LOG))
-        .args(["--client", &clients.to_string(), "--jobs", &clients.min(2).to_string()])
-        .args(["--time", &seconds.to_string(), "--file"])
-        .arg(&script)
-        .arg(database)
-        .kill_on_drop(true);
-    let report = output(pgbench, "pgbench").await?;
+    let time = (seconds + login_seconds(clients)).to_string();
+    let prefix = cluster.folder.join(PGBENCH_LOG).display().to_string();
+    let amount = ["--log", "--log-prefix", &prefix, "--time", &time];
+    let report = run_pgbench(installation, cluster, database, statement, clients, &amount).await?;
     let mut latencies = Vec::new();
     for log in pgbench_logs(&cluster.folder)? {
         latencies.extend(parse_pgbench_log(&std::fs::read_to_string(&log)?)?);
         std::fs::remove_file(&log)?;
     }
-    parse_pgbench(&report, &mut latencies).with_context(|| format!("pgbench printed:\n{report}"))
+    parse_pgbench(&report, clients, latencies)
+        .with_context(|| format!("pgbench printed:\n{report}"))
 }
 
-/// The time of pgbench begins before its clients have connected. On a busy machine this is how many
-/// can do so in a second. The rate that it prints leaves that time out.
-const CONNECTIONS_PER_SECOND: u32 = 16;
+/// Runs a statement once with each client: what [`pgbench`] does before its load is steady.
+pub(super) async fn pgbench_once(
+    installation: &Installation,
+    cluster: &ClusterSettings,
+    database: &str,
+    statement: &str,
+    clients: u32,
+) -> anyhow::Result<()> {
+    let amount = ["--transactions", "1"];
+    run_pgbench(installation, cluster, database, statement, clients, &amount).await.map(drop)
+}
 
-/// How long [`pgbench`] takes for so many seconds of load.
-pub(super) fn duration(clients: u32, seconds: u32) -> Duration {
-    Duration::from_secs((seconds + clients / CONNECTIONS_PER_SECOND).into())
+async fn run_pgbench(
+    installation: &Installation,
+    cluster: &ClusterSettings,
+    database: &str,
+    statement: &str,
+    clients: u32,
+    amount: &[&str],
+) -> anyhow::Result<String> {
+    let script = cluster.folder.join("pgbench.sql");
+    std::fs::write(&script, statement).with_context(|| format!("writing {}", script.display()))?;
+    let mut pgbench = Command::from(installation.program("pgbench", cluster)?);
+    pgbench
+        .args(["--no-vacuum", "--protocol", "prepared"])
+        .args(["--client", &clients.to_string(), "--jobs", &clients.min(2).to_string()])
+        .args(amount)
+        .arg("--file")
+        .arg(&script)
+        .arg(database)
+        .kill_on_drop(true);
+    output(pgbench, "pgbench").await
+}
+
+/// How much longer [`pgbench`] runs, because its time begins before its clients have connected. On
+/// a busy machine 16 clients can do so in a second. The rate that it prints leaves that time out.
+pub(super) const fn login_seconds(clients: u32) -> u32 {
+    clients / 16
 }
 
 /// The beginning of the names of pgbench's logs.
@@ -148,20 +169,47 @@ fn parse_pgbench_log(log: &str) -> anyhow::Result<Vec<f64>> {
         .collect()
 }
 
-fn parse_pgbench(report: &str, latencies: &mut [f64]) -> anyhow::Result<Load> {
+fn parse_pgbench(report: &str, clients: u32, mut latencies: Vec<f64>) -> anyhow::Result<Load> {
     let value = |name: &str| -> Option<f64> {
         let line = report.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse().ok()
     };
     let failed = value("number of failed transactions:").context("no number of failures")?;
     ensure!(failed == 0.0, "transactions failed");
+    let answers = value("number of transactions actually processed:").context("no number")?;
+    let rate = value("tps =").context("no rate")?;
+    let by_client = (answers / f64::from(clients)).floor();
+    if by_client > 0.0 {
+        correct(&mut latencies, (answers / rate * 1e6 / by_client).floor());
+    }
     latencies.sort_by(f64::total_cmp);
     Ok(Load {
-        answers: value("number of transactions actually processed:").context("no number")?,
-        rate: value("tps =").context("no rate")?,
-        p50_us: percentile(latencies, 50).context("the log is empty")?,
-        p99_us: percentile(latencies, 99).context("the log is empty")?,
+        answers,
+        rate,
+        p50_us: percentile(&latencies, 50).context("the log is empty")?,
+        p99_us: percentile(&latencies, 99).context("the log is empty")?,
     })
+}
+
+/// Adds the latencies that wrk adds to its own before it prints percentiles, so that those of both
+/// can be compared. A client that waits for an answer sends nothing meanwhile. wrk assumes that it
+/// would have sent a request in each mean `interval` (in µs), which would have waited for the rest
+/// of that time. This is `stats_correct` of wrk 4.1.0.
+///
+/// <https://github.com/wg/wrk/blob/4.1.0/src/stats.c>
+fn correct(latencies: &mut Vec<f64>, interval: f64) {
+    let interval = interval.max(1.0);
+    for measured in 0..latencies.len() {
+        let latency = latencies[measured];
+        if latency < 2.0 * interval {
+            continue;
+        }
+        let mut rest = latency - interval;
+        while rest > interval {
+            latencies.push(rest);
+            rest -= interval;
+        }
+    }
 }
 
 /// The least value that is not below `percent` of the sorted values.
@@ -221,8 +269,8 @@ tps = 2500.5 (without initial connection time)
     #[test]
     fn a_report_and_a_log_of_pgbench_are_read() {
         let log = "0 1 400 0 1700000000 5\n0 2 100 0 1700000000 6\n1 1 300 0 1700000000 7\n";
-        let mut latencies = parse_pgbench_log(log).expect("latencies");
-        let load = parse_pgbench(PGBENCH, &mut latencies).expect("a load");
+        let latencies = parse_pgbench_log(log).expect("latencies");
+        let load = parse_pgbench(PGBENCH, 1, latencies).expect("a load");
         assert_eq!(load, Load { answers: 4.0, rate: 2500.5, p50_us: 300.0, p99_us: 400.0 });
         assert!(parse_pgbench_log("0 1 skipped 0 1700000000 5\n").is_err());
     }
@@ -230,7 +278,15 @@ tps = 2500.5 (without initial connection time)
     #[test]
     fn a_report_of_pgbench_with_failures_is_refused() {
         let report = PGBENCH.replace("transactions: 0", "transactions: 1");
-        assert!(parse_pgbench(&report, &mut [1.0]).is_err());
+        assert!(parse_pgbench(&report, 1, vec![1.0]).is_err());
+    }
+
+    /// `stats_correct` of wrk gives 1000 with an interval of 300 two more latencies: 700 and 400.
+    #[test]
+    fn latencies_are_corrected_as_wrk_does() {
+        let mut latencies = vec![1000.0, 599.0, 600.0];
+        correct(&mut latencies, 300.0);
+        assert_eq!(latencies, [1000.0, 599.0, 600.0, 700.0, 400.0]);
     }
 
     #[test]

@@ -8,7 +8,6 @@
 
 use anyhow::Context;
 use local_stack::test_database::TestDatabase;
-use postgres_kit::locks::GATE;
 use tokio_postgres::Client;
 
 use super::figures::Spread;
@@ -76,7 +75,8 @@ struct Variant {
 #[derive(Debug, Clone, Copy)]
 struct Measurement {
     per_second: f64,
-    /// CPU time of the server's processes for each insert, in microseconds.
+    /// CPU time of the server's processes for each insert but the first of a client, in
+    /// microseconds.
     cpu_microseconds: f64,
 }
 
@@ -195,8 +195,7 @@ pub(super) async fn run(bench: &Bench<'_>, options: &TriggersOptions) -> anyhow:
         );
         client.batch_execute(&create).await.with_context(|| format!("creating {name:?}"))?;
     }
-    let shut = format!("SELECT pg_advisory_lock({}, {})", GATE.class, GATE.purpose);
-    client.batch_execute(&shut).await?;
+    super::shut_gate(&client).await?;
     for round in 1..=options.rounds {
         println!("== round {round} of {}", options.rounds);
         for variant in &mut variants {
@@ -234,11 +233,15 @@ async fn measure(
     seconds: u32,
 ) -> anyhow::Result<Measurement> {
     let Bench { installation, cluster, settings, .. } = bench;
+    let statement = insert(table);
+    let start = bench.start_cpu(DATABASE, &statement, clients).await?;
     let before = usage::postgres_cpu(cluster)?;
     let load =
-        load::pgbench(installation, settings, DATABASE, &insert(table), clients, seconds).await?;
-    let used = usage::postgres_cpu(cluster)? - before;
-    Ok(Measurement { per_second: load.rate, cpu_microseconds: used * 1e6 / load.answers })
+        load::pgbench(installation, settings, DATABASE, &statement, clients, seconds).await?;
+    let used = usage::postgres_cpu(cluster)? - before - start;
+    // The first insert of each client is a part of `start`.
+    let inserts = load.answers - f64::from(clients);
+    Ok(Measurement { per_second: load.rate, cpu_microseconds: used * 1e6 / inserts })
 }
 
 fn print(variants: &[Variant]) -> anyhow::Result<()> {

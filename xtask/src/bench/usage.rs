@@ -4,7 +4,6 @@
 //! keeps its share: its parent's times of ended children include it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::Context;
 use local_stack::postgres::Cluster;
@@ -114,13 +113,12 @@ pub(super) struct EventCost {
     pub(super) cpu_us: f64,
     /// Bytes of write-ahead log.
     pub(super) wal_bytes: f64,
-    /// Row versions that an UPDATE or DELETE left for vacuum, if all sessions had time to report
-    /// them.
-    pub(super) dead_tuples: Option<f64>,
+    /// Row versions that an UPDATE or DELETE left for vacuum, if all sessions have reported them.
+    pub(super) dead_tuples: f64,
 }
 
 impl DatabaseWork {
-    /// The work until now. Sessions report dead tuples some seconds late.
+    /// The work until now. Sessions report dead tuples some seconds late, or when they end.
     pub(super) async fn read(cluster: &Cluster, client: &Client) -> anyhow::Result<Self> {
         let statement = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint, \
              (SELECT sum(n_tup_upd + n_tup_del)::bigint FROM pg_stat_user_tables)";
@@ -132,25 +130,24 @@ impl DatabaseWork {
         })
     }
 
-    /// Reads again, after a pause, the dead tuples that sessions had not reported yet.
+    /// Reads the dead tuples again, which sessions have reported meanwhile.
     pub(super) async fn read_late_reports(
         &mut self,
         cluster: &Cluster,
         client: &Client,
-        pause: Duration,
     ) -> anyhow::Result<()> {
-        tokio::time::sleep(pause).await;
         self.dead_tuples = Self::read(cluster, client).await?.dead_tuples;
         Ok(())
     }
 
-    /// The work since an earlier reading, by event.
+    /// The work since an earlier reading, by event, without `other_cpu`: CPU seconds that were
+    /// spent on something else.
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-    pub(super) fn cost_since(&self, earlier: &Self, events: f64) -> EventCost {
+    pub(super) fn cost_since(&self, earlier: &Self, events: f64, other_cpu: f64) -> EventCost {
         EventCost {
-            cpu_us: (self.cpu_seconds - earlier.cpu_seconds) * 1e6 / events,
+            cpu_us: (self.cpu_seconds - earlier.cpu_seconds - other_cpu) * 1e6 / events,
             wal_bytes: (self.wal_bytes - earlier.wal_bytes) as f64 / events,
-            dead_tuples: Some((self.dead_tuples - earlier.dead_tuples) as f64 / events),
+            dead_tuples: (self.dead_tuples - earlier.dead_tuples) as f64 / events,
         }
     }
 }
