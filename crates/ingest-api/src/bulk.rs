@@ -19,6 +19,7 @@
 use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use futures_util::future::LocalBoxFuture;
@@ -36,7 +37,7 @@ use crate::model::NewRow;
 use crate::rejection::Rejection;
 use crate::report::{LineCounts, UploadReport};
 use crate::service::IngestService;
-use crate::store::{DatabaseError, InsertOutcome, StoredRow};
+use crate::store::{DatabaseError, Expectation, InsertOutcome, StoredRow};
 use crate::uploads::ChunkMemory;
 
 /// Why an upload ended early.
@@ -165,6 +166,8 @@ struct Upload<'a, R> {
     chunk: Chunk<'a, R>,
     /// The chunks that are being committed.
     commits: FuturesUnordered<Commit<'a>>,
+    /// Shared by its chunks.
+    expectation: Rc<Expectation>,
     /// The outcomes of the lines that are done with.
     report: UploadReport,
 }
@@ -175,6 +178,7 @@ impl<'a, R: StoredRow> Upload<'a, R> {
             service,
             chunk: Chunk::new(service),
             commits: FuturesUnordered::new(),
+            expectation: Rc::default(),
             report: UploadReport::default(),
         }
     }
@@ -263,7 +267,8 @@ impl<'a, R: StoredRow> Upload<'a, R> {
             let Some(committed) = self.commits.next().await else { break };
             self.count(committed)?;
         }
-        self.commits.push(Commit { ids, outcome: chunk.commit().boxed_local() });
+        let outcome = chunk.commit(Rc::clone(&self.expectation)).boxed_local();
+        self.commits.push(Commit { ids, outcome });
         Ok(())
     }
 
@@ -357,14 +362,14 @@ impl<'a, R: StoredRow> Chunk<'a, R> {
     }
 
     /// Commits the rows and returns the outcomes of their lines.
-    async fn commit(self) -> Result<UploadReport, UploadError> {
+    async fn commit(self, expectation: Rc<Expectation>) -> Result<UploadReport, UploadError> {
         let Self { service, rows, lines, bytes: _, memory: _held } = self;
         let limits = &service.settings.bulk;
         let deadline = Instant::now() + limits.chunk_timeout.get();
         let place = timeout_at(deadline, service.commits.acquire()).await.ok().and_then(Result::ok);
         let _place = place.ok_or(UploadError::TooMany)?;
         let timeout = deadline.saturating_duration_since(Instant::now());
-        let outcomes = service.insert(timeout, &rows).await?;
+        let outcomes = service.insert(timeout, &rows, &expectation).await?;
         let mut report = UploadReport::default();
         for (outcome, line) in outcomes.iter().zip(lines) {
             match outcome {

@@ -31,7 +31,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::metrics;
 use crate::model::{BaseItem, Item, NewRow, Transfer, User};
 use crate::settings::WriteSettings;
-use crate::store::{DatabaseError, InsertOutcome, Insertion, StoredRow};
+use crate::store::{DatabaseError, Expectation, InsertOutcome, Insertion, StoredRow};
 
 /// How often a group is sent if the connection is lost or the server stops the work. Without a
 /// delay: an outage is longer than any delay that callers could wait for.
@@ -95,6 +95,7 @@ impl<R> State<R> {
 /// The queue of one table.
 pub(crate) struct Queue<R> {
     state: Mutex<State<R>>,
+    expectation: Expectation,
     shared: Arc<Shared>,
 }
 
@@ -169,7 +170,11 @@ impl GroupedRow for Transfer {
 impl<R: StoredRow> Queue<R> {
     fn new(shared: &Arc<Shared>) -> Arc<Self> {
         let state = State { waiting: VecDeque::new(), writers: 0, taken: Instant::now() };
-        Arc::new(Self { state: Mutex::new(state), shared: Arc::clone(shared) })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            expectation: Expectation::default(),
+            shared: Arc::clone(shared),
+        })
     }
 
     /// A panic while the lock is held cannot leave the state half changed.
@@ -269,7 +274,12 @@ impl<R: StoredRow> Queue<R> {
                 callers.answer(index, Ok(InsertOutcome::Created(new.row.clone())));
             }
         }
-        let mut insertion = Insertion::new(&rows);
+        // A lone row has a statement that finds out about an id that exists at about the same cost.
+        let mut insertion = if rows.len() == 1 {
+            Insertion::new(&rows)
+        } else {
+            Insertion::expected_new(&rows, &self.expectation)
+        };
         let result = self.send(&mut insertion, deadline).await;
         let outcomes = insertion.into_outcomes();
         self.record(start, &outcomes);

@@ -15,7 +15,7 @@ use crate::input::{Clock, Context};
 use crate::metrics;
 use crate::model::NewRow;
 use crate::settings::Settings;
-use crate::store::{DatabaseError, InsertOutcome, Insertion, StoredRow};
+use crate::store::{DatabaseError, Expectation, InsertOutcome, Insertion, StoredRow};
 use crate::uploads::Uploads;
 
 /// The service as one thread sees it that serves requests. Each handler gets it from the
@@ -106,10 +106,11 @@ impl IngestService {
         &self,
         timeout: Duration,
         rows: &[NewRow<R>],
+        expectation: &Expectation,
     ) -> Result<Vec<InsertOutcome<R>>, DatabaseError> {
         let start = Instant::now();
         let deadline = start + timeout;
-        let mut insertion = Insertion::new(rows);
+        let mut insertion = Insertion::expected_new(rows, expectation);
         let result = loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let work = async |session: &_| insertion.run(session).await;

@@ -14,7 +14,7 @@ mod rows;
 mod sql;
 
 pub(crate) use error::DatabaseError;
-pub(crate) use insert::{InsertOutcome, Insertion};
+pub(crate) use insert::{Expectation, InsertOutcome, Insertion};
 pub(crate) use queries::{
     OwnedItems, delete, find_owner, find_row, list_items_of_user, list_rows, list_transfers_of_item,
 };

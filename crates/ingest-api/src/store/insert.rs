@@ -5,8 +5,12 @@
 //! stored rows and the parents are looked up afterwards: the row is a repetition, a conflict, or
 //! refers to a row that does not exist. Other transactions may delete or create these rows in
 //! between, so an insert takes as many rounds as it needs until every row has an outcome.
+//!
+//! If all rows are likely to be new, a statement that costs much less is sent first. If it is
+//! refused, it has stored nothing, and all is as if it had not been sent.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use postgres_kit::database::{self, Session};
 use tokio_postgres::Row;
@@ -36,6 +40,31 @@ pub(crate) enum InsertOutcome<R> {
     Rejected(Rejection),
 }
 
+/// After rows that were not new, so many inserts are not tried as new ones: a producer that repeats
+/// what it has sent most likely goes on to.
+const CAREFUL_INSERTS: u32 = 64;
+
+/// Whether the next rows of a source, such as an upload, are likely to be new, and to have parents.
+#[derive(Debug, Default)]
+pub(crate) struct Expectation {
+    /// The number of inserts that are not to be tried as new ones.
+    careful: AtomicU32,
+}
+
+impl Expectation {
+    /// Whether to try the next insert as one of new rows. Called once for each insert. If several
+    /// threads call it at once, the number of inserts is not exact, which does no harm.
+    fn holds(&self) -> bool {
+        let careful = self.careful.load(Ordering::Relaxed);
+        self.careful.store(careful.saturating_sub(1), Ordering::Relaxed);
+        careful == 0
+    }
+
+    fn was_wrong(&self) {
+        self.careful.store(CAREFUL_INSERTS, Ordering::Relaxed);
+    }
+}
+
 /// An insert in progress, which can go on with another connection. Rows are named by their index.
 ///
 /// Of several rows with the same id, only the first one is sent; the others are compared with the
@@ -49,12 +78,19 @@ pub(crate) struct Insertion<'a, R> {
     read: Vec<bool>,
     /// Whether the rows that were read are certain to be replicated.
     replicated: bool,
+    /// Until the first attempt: after it failed, the rows may be stored, and so are not new.
+    expectation: Option<&'a Expectation>,
 }
 
 impl<'a, R: StoredRow> Insertion<'a, R> {
     pub(crate) fn new(rows: &'a [NewRow<R>]) -> Self {
         let (outcomes, read) = (vec![None; rows.len()], vec![false; rows.len()]);
-        Self { rows, outcomes, read, replicated: false }
+        Self { rows, outcomes, read, replicated: false, expectation: None }
+    }
+
+    /// As [`Self::new`], but sends the rows as new ones first, as long as the expectation holds.
+    pub(crate) fn expected_new(rows: &'a [NewRow<R>], expectation: &'a Expectation) -> Self {
+        Self { expectation: Some(expectation), ..Self::new(rows) }
     }
 
     /// Gives every row an outcome. After an error, a second call goes on with the rows that have
@@ -64,6 +100,12 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
     /// The database. Some of the rows may be stored then.
     pub(crate) async fn run(&mut self, session: &Session) -> Result<(), DatabaseError> {
         self.forget_what_was_read();
+        if let Some(expectation) = self.expectation.take()
+            && expectation.holds()
+            && !self.store_new(session).await?
+        {
+            expectation.was_wrong();
+        }
         let mut undecided_rounds = 0;
         loop {
             let open = self.undecided();
@@ -133,6 +175,20 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
         first.into_iter().map(|(_, index)| index).collect()
     }
 
+    /// Stores the rows if all of them are new and all of their parents exist, and then gives every
+    /// row its outcome. Returns whether it did; if not, nothing was stored.
+    async fn store_new(&mut self, session: &Session) -> Result<bool, DatabaseError> {
+        let first = self.first_of_each_id(&self.undecided());
+        let are_all_first = first.len() == self.rows.len();
+        if !are_all_first || self.send(session, R::SQL.insert_new, &first).await?.is_none() {
+            return Ok(false);
+        }
+        for (outcome, new) in self.outcomes.iter_mut().zip(self.rows) {
+            *outcome = Some(InsertOutcome::Created(new.row.clone()));
+        }
+        Ok(true)
+    }
+
     /// Sends the rows `first` in one statement, and decides as many of the rows `open` as possible.
     async fn round(
         &mut self,
@@ -140,7 +196,8 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
         first: &[usize],
         open: &[usize],
     ) -> Result<(), DatabaseError> {
-        let Some(created) = self.send(session, first).await? else {
+        let statement = if first.len() == 1 { R::SQL.insert_one } else { R::SQL.insert };
+        let Some(created) = self.send(session, statement, first).await? else {
             return self.reject_orphans(session, open).await;
         };
         // Most often, all rows are new.
@@ -191,25 +248,30 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
         self.reject_orphans(session, &not_stored).await
     }
 
-    /// Sends rows in one statement and returns the stored rows, with their ids, or nothing if none
-    /// was stored: the parent of a lone row does not exist, a parent was deleted meanwhile, or the
-    /// statement and another one deadlocked after all.
+    /// Sends rows in one statement and returns the stored rows, with their ids if the statement
+    /// returns them, or nothing if none was stored: the statement does not look for ids that exist
+    /// or parents that do not, a parent was deleted meanwhile, or the statement and another one
+    /// deadlocked after all.
     async fn send(
         &self,
         session: &Session,
+        statement: &str,
         indexes: &[usize],
     ) -> Result<Option<Vec<Row>>, DatabaseError> {
         let rows: Vec<&NewRow<R>> = indexes.iter().map(|index| &self.rows[*index]).collect();
         let parameters = R::parameters(&rows);
         let parameters: Vec<database::Parameter<'_>> =
             parameters.iter().map(Parameter::as_sent).collect();
-        let statement = if rows.len() == 1 { R::SQL.insert_one } else { R::SQL.insert };
         match session.query(statement, &parameters).await {
             Ok(created) => Ok(Some(created)),
             Err(error)
                 if matches!(
                     error.code(),
-                    Some(&SqlState::FOREIGN_KEY_VIOLATION | &SqlState::T_R_DEADLOCK_DETECTED)
+                    Some(
+                        &SqlState::FOREIGN_KEY_VIOLATION
+                            | &SqlState::UNIQUE_VIOLATION
+                            | &SqlState::T_R_DEADLOCK_DETECTED
+                    )
                 ) =>
             {
                 Ok(None)

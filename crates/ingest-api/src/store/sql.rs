@@ -1,7 +1,8 @@
 //! The statements. To try one in psql, paste it and give the parameters with `\bind`.
 //!
 //! An insert returns the ids of the rows that it stored. It leaves out rows whose id exists and
-//! rows whose parents are missing; [`mod@super::insert`] finds out which of the two it was.
+//! rows whose parents are missing; [`mod@super::insert`] finds out which of the two it was. Only
+//! `insert_new` is different.
 
 /// The statements that every table has.
 pub(crate) struct RowStatements {
@@ -11,6 +12,10 @@ pub(crate) struct RowStatements {
     /// Inserts one row, with the same parameters. It costs less for one row. If a parent is
     /// missing, it is refused with `foreign_key_violation`.
     pub(crate) insert_one: &'static str,
+    /// Inserts many rows, with the same parameters, without looking for ids that exist and parents
+    /// that do not: if there is one, it is refused with `unique_violation` or
+    /// `foreign_key_violation`, and no row is stored.
+    pub(crate) insert_new: &'static str,
     /// Selects the rows with the ids `$1`, in any order.
     pub(crate) select: &'static str,
     /// Selects at most `$2` rows in the order of their ids, starting at the id `$1`.
@@ -30,6 +35,11 @@ INSERT INTO public.base_items (id, description)
 VALUES (($1::uuid[])[1], ($2::text[])[1])
 ON CONFLICT (id) DO NOTHING
 RETURNING id",
+
+    insert_new: "
+INSERT INTO public.base_items (id, description)
+SELECT new.id, new.description
+FROM   unnest($1::uuid[], $2::text[]) AS new (id, description)",
 
     select: "
 SELECT id, description
@@ -57,6 +67,11 @@ INSERT INTO public.users (id)
 VALUES (($1::uuid[])[1])
 ON CONFLICT (id) DO NOTHING
 RETURNING id",
+
+    insert_new: "
+INSERT INTO public.users (id)
+SELECT new.id
+FROM   unnest($1::uuid[]) AS new (id)",
 
     select: "
 SELECT id
@@ -88,6 +103,12 @@ VALUES (($1::uuid[])[1], ($2::uuid[])[1], ($3::timestamptz[])[1])
 ON CONFLICT (id) DO NOTHING
 RETURNING id",
 
+    insert_new: "
+INSERT INTO public.items (id, base_item_id, created_at)
+SELECT new.id, new.base_item_id, new.created_at
+FROM   unnest($1::uuid[], $2::uuid[], $3::timestamptz[])
+       AS new (id, base_item_id, created_at)",
+
     select: "
 SELECT id, base_item_id, created_at
 FROM   public.items
@@ -118,6 +139,12 @@ INSERT INTO public.transfers (id, "timestamp", owner_id, item_id)
 VALUES (($1::uuid[])[1], ($2::timestamptz[])[1], ($3::uuid[])[1], ($4::uuid[])[1])
 ON CONFLICT (id) DO NOTHING
 RETURNING id"#,
+
+    insert_new: r#"
+INSERT INTO public.transfers (id, "timestamp", owner_id, item_id)
+SELECT new.id, new.at, new.owner_id, new.item_id
+FROM   unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[])
+       AS new (id, at, owner_id, item_id)"#,
 
     select: r#"
 SELECT id, "timestamp", owner_id, item_id

@@ -1,8 +1,11 @@
 //! Uploads of many rows.
 
+use std::num::NonZeroUsize;
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::support::{Api, JSON, NDJSON};
@@ -57,17 +60,28 @@ async fn an_upload_of_many_chunks_can_be_repeated() {
     assert_eq!(api.rows().await, [1, 1, 3_501, 0]);
 }
 
+/// Counts the statements that insert items, also those that are refused, by a sequence.
+async fn count_inserts(client: &Client) {
+    let count = "CREATE SEQUENCE inserts; \
+         CREATE FUNCTION count_inserts() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
+         AS 'BEGIN PERFORM nextval(''inserts''); RETURN NULL; END'; \
+         CREATE TRIGGER inserts BEFORE INSERT ON items FOR EACH STATEMENT \
+         EXECUTE FUNCTION count_inserts()";
+    client.batch_execute(count).await.unwrap();
+}
+
+/// The number of statements until now.
+async fn inserts(client: &Client) -> i64 {
+    client.query_one("SELECT last_value FROM inserts", &[]).await.unwrap().get(0)
+}
+
 /// One statement per line would take longer than the time limit of a chunk.
 #[tokio::test]
 async fn many_lines_with_the_same_id_take_few_statements() {
     let api = Api::start().await;
     let (base_item, ..) = api.parents().await;
     let superuser = api.database.connect().await;
-    let count = "CREATE SEQUENCE inserts; \
-         CREATE FUNCTION count_inserts() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
-         AS 'BEGIN PERFORM nextval(''inserts''); RETURN NULL; END'; \
-         CREATE TRIGGER inserts BEFORE INSERT ON items FOR EACH STATEMENT EXECUTE FUNCTION count_inserts()";
-    superuser.batch_execute(count).await.unwrap();
+    count_inserts(&superuser).await;
     let lines = |id: Uuid, content: &dyn Fn(u32) -> (String, &'static str)| {
         let line = |number| {
             let (base_item, time) = content(number);
@@ -91,9 +105,42 @@ async fn many_lines_with_the_same_id_take_few_statements() {
         assert_eq!(answer.counts(), expected, "{what}: {}", answer.body);
     }
     // One statement for each of the six chunks.
-    let inserts: i64 =
-        superuser.query_one("SELECT last_value FROM inserts", &[]).await.unwrap().get(0);
-    assert_eq!(inserts, 6);
+    assert_eq!(inserts(&superuser).await, 6);
+}
+
+/// New rows are stored by the cheapest statement, which refuses all rows of a chunk if it refuses
+/// one. That may happen to the chunks in flight, but not to each chunk of an upload.
+#[tokio::test]
+async fn an_upload_is_expected_to_be_new_until_a_chunk_is_not() {
+    const CHUNKS: i64 = 20;
+    const ROWS: u64 = 200;
+    let mut in_flight = 0;
+    let api = Api::start_with(|settings| {
+        settings.bulk.max_chunk_lines = NonZeroUsize::new(10).unwrap();
+        in_flight = settings.bulk.max_chunks_in_flight.get();
+    })
+    .await;
+    let (base_item, ..) = api.parents().await;
+    let superuser = api.database.connect().await;
+    count_inserts(&superuser).await;
+    let ids: Vec<_> = (0..ROWS).map(|_| Uuid::now_v7()).collect();
+    let lines = |first: &str| {
+        let line = |(index, id)| {
+            item(id, if index == 0 { first } else { &base_item }, "2026-01-01T00:00:00Z")
+        };
+        ids.iter().copied().enumerate().map(line).collect::<Vec<_>>().join("\n")
+    };
+    // The first line refers to a row that does not exist.
+    let first = api.upload("/items", &lines(&Uuid::now_v7().to_string())).await;
+    assert_eq!(first.counts(), [ROWS - 1, 0, 1], "{}", first.body);
+    let after_first = inserts(&superuser).await;
+    let second = api.upload("/items", &lines(&base_item)).await;
+    assert_eq!(second.counts(), [1, ROWS - 1, 0], "{}", second.body);
+    let of_second = inserts(&superuser).await - after_first;
+    let most = CHUNKS + i64::try_from(in_flight).unwrap();
+    for statements in [after_first, of_second] {
+        assert!((CHUNKS + 1..=most).contains(&statements), "{after_first} and {of_second}");
+    }
 }
 
 /// Lines that are compared in memory get the outcome that the database would have given them.

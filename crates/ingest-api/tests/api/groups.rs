@@ -225,13 +225,15 @@ async fn parents_are_found_by_their_index() {
     };
     let (before, by_index) = scans().await;
     const UPLOADS: i64 = 8;
-    let lines = format!("{{\"base_item_id\":\"{base_item}\"}}\n").repeat(10);
+    let mut lines = format!("{{\"base_item_id\":\"{base_item}\"}}\n").repeat(10);
+    // Because its parent is missing, all lines are joined with their parents.
+    lines += &json!({ "base_item_id": Uuid::now_v7() }).to_string();
     for _ in 0..UPLOADS {
-        assert_eq!(api.upload("/items", &lines).await.counts(), [10, 0, 0]);
+        assert_eq!(api.upload("/items", &lines).await.counts(), [10, 0, 1]);
     }
-    // The foreign key finds the parent of each row, and before that, the join finds it once for
-    // all rows.
-    let expected = by_index + UPLOADS * (10 + 1);
+    // The foreign key looks for the parent of each row, up to the missing one. Then the join looks
+    // for both parents once for all rows, and the foreign key for that of each good row.
+    let expected = by_index + UPLOADS * (11 + 2 + 10);
     until("the scans must be reported", async || scans().await.1 >= expected).await;
     assert_eq!(scans().await.0, before);
 }
