@@ -177,7 +177,10 @@ impl ApiError {
             Self::TooManyUploads
             | Self::TooManyZstdUploads
             | Self::Store(
-                DatabaseError::Away(_) | DatabaseError::QueueFull | DatabaseError::Contended,
+                DatabaseError::Away(_)
+                | DatabaseError::QueueFull
+                | DatabaseError::Contended
+                | DatabaseError::Locked,
             ) => UNAVAILABLE,
         }
     }
@@ -259,7 +262,10 @@ impl ResponseError for ApiError {
             Self::TooManyUploads
             | Self::TooManyZstdUploads
             | Self::Store(
-                DatabaseError::Away(_) | DatabaseError::QueueFull | DatabaseError::Contended,
+                DatabaseError::Away(_)
+                | DatabaseError::QueueFull
+                | DatabaseError::Contended
+                | DatabaseError::Locked,
             ) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

@@ -6,18 +6,20 @@
 //! that arrived while the writer was busy. So groups grow with the load.
 //!
 //! A writer is a task on the thread of the queue, which a row starts, and ends when nothing waits.
-//! While a group is stuck, further writers write those behind it, up to `writes.writers`.
+//! While a group is stuck, further writers write those behind it. The queues of a thread share
+//! `writes.max_extra_writers` of them, so each queue always has a connection for its first one.
 //!
 //! Invariants:
 //! - A caller gets the outcome of its own row, after the commit.
 //! - A row that cannot be stored does not hurt the other rows of its group: if the database refuses
 //!   the group, or it waits for a lock for too long, each row without an outcome is sent alone.
+//!   Those that most likely wait for the same lock come last.
 //! - A caller that hangs up, or whose time is up, cancels no statement. Its row is left out if no
 //!   writer has taken it.
 //! - Each row has an id before it is queued, so a row whose outcome was lost can be sent again: it
 //!   is stored once. [`mod@crate::store`] says which outcome it then has.
-//! - While rows wait, a writer runs. If a writer panics, the rows that wait are not written, and
-//!   their callers get an error at once.
+//! - While rows wait, a writer runs. If the only writer of a queue panics, the rows that wait are
+//!   not written, and their callers get an error at once.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,12 +27,13 @@ use std::time::Duration;
 
 use postgres_kit::database::{Connections, Unavailable};
 use service_kit::metrics::Metrics;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
 
 use crate::metrics;
 use crate::model::{BaseItem, Item, NewRow, Transfer, User};
-use crate::settings::WriteSettings;
+use crate::settings::{Limits, WriteSettings};
 use crate::store::{DatabaseError, Expectation, InsertOutcome, Insertion, StoredRow};
 
 /// How often a group is sent if the connection is lost or the server stops the work. Without a
@@ -73,6 +76,10 @@ struct Shared {
     connections: Connections,
     settings: WriteSettings,
     timeout: Duration,
+    /// How long a statement waits for a lock at most.
+    lock_timeout: Duration,
+    /// One permit for each further writer of a queue whose writers are stuck.
+    extra_writers: Arc<Semaphore>,
     delivery: Delivery,
     metrics: Metrics,
 }
@@ -81,12 +88,15 @@ struct Shared {
 struct State<R> {
     waiting: VecDeque<Waiting<R>>,
     writers: usize,
-    /// When a writer last began, or took a group.
+    /// The number of writers that were ever started, which numbers them.
+    started: u64,
+    /// When a writer last began, or took a group, and its number.
     taken: Instant,
+    taken_by: u64,
 }
 
 impl<R> State<R> {
-    /// Whether the writers get on with the rows that wait.
+    /// Whether a writer has taken a group lately, and so will take the next one soon.
     fn is_moving(&self, now: Instant) -> bool {
         self.writers > 0 && now.duration_since(self.taken) < STUCK_AFTER
     }
@@ -108,16 +118,24 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
-    /// The queues of a thread, with connections of its own. A row waits at most `timeout` for its
-    /// outcome.
+    /// The queues of a thread, with connections of its own. A row waits at most
+    /// `limits.query_timeout` for its outcome.
     pub(crate) fn new(
         connections: Connections,
         settings: WriteSettings,
-        timeout: Duration,
+        limits: &Limits,
         delivery: Delivery,
         metrics: Metrics,
     ) -> Self {
-        let shared = Arc::new(Shared { connections, settings, timeout, delivery, metrics });
+        let shared = Arc::new(Shared {
+            connections,
+            timeout: limits.query_timeout.get(),
+            lock_timeout: limits.lock_timeout(),
+            extra_writers: Arc::new(Semaphore::new(settings.max_extra_writers)),
+            settings,
+            delivery,
+            metrics,
+        });
         Self {
             base_items: Queue::new(&shared),
             users: Queue::new(&shared),
@@ -169,7 +187,13 @@ impl GroupedRow for Transfer {
 
 impl<R: StoredRow> Queue<R> {
     fn new(shared: &Arc<Shared>) -> Arc<Self> {
-        let state = State { waiting: VecDeque::new(), writers: 0, taken: Instant::now() };
+        let state = State {
+            waiting: VecDeque::new(),
+            writers: 0,
+            started: 0,
+            taken: Instant::now(),
+            taken_by: 0,
+        };
         Arc::new(Self {
             state: Mutex::new(state),
             expectation: Expectation::default(),
@@ -222,20 +246,31 @@ impl<R: StoredRow> Queue<R> {
         Ok(())
     }
 
-    /// Starts a writer if rows wait and none is getting on with them. Each row looks when it
-    /// arrives, and then every [`STUCK_AFTER`], so no row waits longer than that behind a stuck
-    /// group while another writer may run.
+    /// Starts a writer if rows wait and no other one is about to take them. Each row looks when it
+    /// arrives, and then every [`STUCK_AFTER`], so a stuck group holds up those behind it no longer
+    /// than that, unless all extra writers are stuck as well.
     fn start_writer_if_stuck(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
         let now = Instant::now();
-        let may_start = state.writers < self.shared.settings.writers.get();
-        if may_start && !state.waiting.is_empty() && !state.is_moving(now) {
-            state.writers += 1;
-            // The new writer gets on with them.
-            state.taken = now;
-            drop(state);
-            let writer = Writer { queue: Arc::clone(self), is_new: true, ended: false };
-            actix_web::rt::spawn(writer.run());
+        if state.waiting.is_empty() || state.is_moving(now) {
+            return;
         }
+        let permit = if state.writers == 0 {
+            None
+        } else {
+            let Ok(permit) = Arc::clone(&self.shared.extra_writers).try_acquire_owned() else {
+                return;
+            };
+            Some(permit)
+        };
+        state.writers += 1;
+        state.started += 1;
+        let number = state.started;
+        // The new writer is about to take them.
+        (state.taken, state.taken_by) = (now, number);
+        drop(state);
+        let writer =
+            Writer { queue: Arc::clone(self), number, is_new: true, ended: false, _extra: permit };
+        actix_web::rt::spawn(writer.run());
     }
 
     /// Inserts rows, again if the connection is lost meanwhile.
@@ -280,7 +315,14 @@ impl<R: StoredRow> Queue<R> {
         } else {
             Insertion::expected_new(&rows, &self.expectation)
         };
-        let result = self.send(&mut insertion, deadline).await;
+        let result = loop {
+            match self.send(&mut insertion, deadline).await {
+                // A lone row holds up no others, so it waits again as long as its time allows.
+                Err(DatabaseError::Locked)
+                    if rows.len() == 1 && Instant::now() + self.shared.lock_timeout < deadline => {}
+                result => break result,
+            }
+        };
         let outcomes = insertion.into_outcomes();
         self.record(start, &outcomes);
         let mut open = Vec::new();
@@ -300,22 +342,44 @@ impl<R: StoredRow> Queue<R> {
             }
             Err(error) if rows.len() == 1 => callers.answer(0, Err(error)),
             // One of the rows is the reason.
-            Err(_) => {
-                for index in open {
-                    let start = Instant::now();
-                    let mut alone = Insertion::new(std::slice::from_ref(&rows[index]));
-                    let result = self.send(&mut alone, deadline).await;
-                    let mut outcomes = alone.into_outcomes();
-                    self.record(start, &outcomes);
-                    let outcome = outcomes.pop().flatten();
-                    // An insert without an error has an outcome, so the last error cannot occur.
-                    let answer = outcome.ok_or_else(|| match result {
-                        Err(error) => error,
-                        Ok(()) => DatabaseError::Contended,
-                    });
-                    callers.answer(index, answer);
-                }
+            Err(_) => self.write_alone(&rows, open, deadline, &mut callers).await,
+        }
+    }
+
+    /// Stores the rows `open` one by one, and answers their callers.
+    async fn write_alone(
+        &self,
+        rows: &[NewRow<R>],
+        mut open: Vec<usize>,
+        deadline: Instant,
+        callers: &mut Callers<R>,
+    ) {
+        open.reverse();
+        while let Some(index) = open.pop() {
+            let start = Instant::now();
+            if start >= deadline {
+                let late = Unavailable::NoAnswer(self.shared.timeout);
+                callers.answer(index, Err(late.into()));
+                continue;
             }
+            let mut alone = Insertion::new(std::slice::from_ref(&rows[index]));
+            let result = self.send(&mut alone, deadline).await;
+            let mut outcomes = alone.into_outcomes();
+            self.record(start, &outcomes);
+            if matches!(result, Err(DatabaseError::Locked)) {
+                // Rows with this id or one of these parents would wait too. The others go first.
+                let locked = touched(&rows[index].row);
+                let waits =
+                    |index: &usize| touched(&rows[*index].row).iter().any(|id| locked.contains(id));
+                open.sort_by_key(|index| !waits(index));
+            }
+            let outcome = outcomes.pop().flatten();
+            // An insert without an error has an outcome, so the last error cannot occur.
+            let answer = outcome.ok_or_else(|| match result {
+                Err(error) => error,
+                Ok(()) => DatabaseError::Contended,
+            });
+            callers.answer(index, answer);
         }
     }
 
@@ -323,6 +387,12 @@ impl<R: StoredRow> Queue<R> {
         let known = outcomes.iter().flatten();
         metrics::record_insert(&self.shared.metrics, outcomes.len(), start.elapsed(), known);
     }
+}
+
+/// The ids of all rows that an insert locks: the row and its parents.
+fn touched<R: StoredRow>(row: &R) -> Vec<Uuid> {
+    let parents = row.references().into_iter().map(|reference| reference.parent.id);
+    parents.chain([row.id()]).collect()
 }
 
 /// The callers of a group, in the order of its rows.
@@ -345,10 +415,14 @@ impl<R> Callers<R> {
 /// A task that stores rows of one table until none waits.
 struct Writer<R: StoredRow> {
     queue: Arc<Queue<R>>,
-    /// Whether it was just started, because the others do not get on.
+    /// As in [`State::taken_by`].
+    number: u64,
+    /// Whether it was just started, because the others are stuck.
     is_new: bool,
     /// Whether it is no longer counted in [`State::writers`].
     ended: bool,
+    /// If it is not the first writer of its queue.
+    _extra: Option<OwnedSemaphorePermit>,
 }
 
 impl<R: StoredRow> Writer<R> {
@@ -359,13 +433,16 @@ impl<R: StoredRow> Writer<R> {
     }
 
     /// The rows to write next, without those whose callers are gone. If there are none, or another
-    /// writer gets on with them, this writer has ended.
+    /// writer has taken some lately and so will take them, this writer has ended.
     fn take(&mut self) -> Option<Vec<Waiting<R>>> {
         let max = self.queue.shared.settings.max_group_rows.get();
         let now = Instant::now();
         let mut group = Vec::new();
         let mut state = self.queue.state();
-        let is_needed = self.is_new || state.writers == 1 || !state.is_moving(now);
+        let is_needed = self.is_new
+            || state.writers == 1
+            || state.taken_by == self.number
+            || !state.is_moving(now);
         self.is_new = false;
         while is_needed && group.len() < max {
             let Some(waiting) = state.waiting.pop_front() else { break };
@@ -384,7 +461,7 @@ impl<R: StoredRow> Writer<R> {
             self.ended = true;
             return None;
         }
-        state.taken = now;
+        (state.taken, state.taken_by) = (now, self.number);
         Some(group)
     }
 }

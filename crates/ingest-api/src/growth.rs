@@ -21,7 +21,7 @@ const FREE_LINES: u64 = 10_000;
 /// The further lines for each byte that is received. A body that is not compressed has at most 1.
 const MAX_LINES_PER_BYTE: u64 = 4;
 
-/// What of a body grows too much.
+/// Which part of a body grows too much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GrowthError {
     /// Its length.

@@ -109,7 +109,7 @@ pub(crate) fn record_full_queue<R: StoredRow>(metrics: &Metrics) {
 /// full queue has its own counter.
 pub(crate) fn record_failure(metrics: &Metrics, error: &DatabaseError) {
     let kind = match error {
-        DatabaseError::Away(_) | DatabaseError::Contended => "away",
+        DatabaseError::Away(_) | DatabaseError::Contended | DatabaseError::Locked => "away",
         DatabaseError::Refused(_) => "refused",
         DatabaseError::Unreadable { .. } => "unreadable",
         DatabaseError::NotFound(_) | DatabaseError::HasTransfers | DatabaseError::QueueFull => {

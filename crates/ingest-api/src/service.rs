@@ -18,7 +18,7 @@ use crate::settings::Settings;
 use crate::store::{DatabaseError, Expectation, InsertOutcome, Insertion, StoredRow};
 use crate::uploads::Uploads;
 
-/// The service as one thread sees it that serves requests. Each handler gets it from the
+/// The service of one of the threads that serve requests. Each handler gets it from the
 /// application's data.
 ///
 /// Each thread has connections and queues of its own. A connection is driven by the thread that
@@ -63,7 +63,7 @@ impl IngestService {
             let queues = Queues::new(
                 writes.clone(),
                 settings.writes.clone(),
-                settings.limits.query_timeout.get(),
+                &settings.limits,
                 delivery,
                 metrics.clone(),
             );
@@ -117,7 +117,7 @@ impl IngestService {
             match self.writes.run(left, work).await {
                 // The limit on the wait for a lock suits rows of single requests. An upload may
                 // wait longer.
-                Err(DatabaseError::Contended) if Instant::now() < deadline => {}
+                Err(DatabaseError::Locked) if Instant::now() < deadline => {}
                 result => break result,
             }
         };

@@ -14,6 +14,9 @@ use service_kit::settings::{Defaults, NonZeroDuration, ProgramSettings, Settings
 use crate::encoding::{ContentCoding, PART_BYTES};
 use crate::report::LINE_ERROR_BYTES;
 
+/// The tables whose rows are written in groups.
+const TABLES: usize = 4;
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -46,17 +49,18 @@ pub struct Limits {
 impl Limits {
     /// How long a statement that writes may wait for a lock. A row can wait for a few such times
     /// within its own limit: in its group, and then behind rows of that group that wait as well,
-    /// when each is sent alone.
+    /// when each is sent alone. A lone row waits again.
     #[must_use]
     pub fn lock_timeout(&self) -> Duration {
-        self.query_timeout.get() / 4
+        // Postgres rounds down to milliseconds, and has no limit if this is 0.
+        (self.query_timeout.get() / 4).max(Duration::from_millis(1))
     }
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WriteSettings {
-    pub writers: NonZeroUsize,
+    pub max_extra_writers: usize,
     pub max_group_rows: NonZeroUsize,
     pub max_queued_rows: NonZeroUsize,
 }
@@ -79,7 +83,7 @@ pub struct BulkLimits {
 impl BulkLimits {
     /// The number of chunks that each of `threads` threads may commit at the same time.
     pub(crate) fn commits_of_each(&self, threads: NonZeroUsize) -> usize {
-        (self.max_concurrent_commits.get() / threads).max(1)
+        self.max_concurrent_commits.get() / threads
     }
 
     /// The part of [`Self::max_waiting_bytes`] that is not for rows, but for bodies that are
@@ -110,28 +114,36 @@ impl ProgramSettings for Settings {
         libpq: postgres_kit::settings::LIBPQ,
     };
 
-    /// A chunk of an upload needs a connection only while it has a place to commit. So single rows
-    /// never wait for uploads if each thread has more connections than such places.
+    /// Single rows must not wait for uploads or for rows of other tables, so each thread needs a
+    /// connection for each chunk that it may commit, for each table, and for each extra writer.
     ///
     /// The memory for bodies must be enough for one upload, because all would be refused otherwise.
     fn check(&self) -> Result<(), SettingsError> {
         let threads = self.http.workers;
-        for (name, pool) in [("pool", &self.pool), ("read_pool", &self.read_pool)] {
-            let connections = pool.max_connections;
-            if connections < threads {
-                return Err(SettingsError::Conflict(format!(
-                    "{name}.max_connections must be at least http.workers, but is {connections} \
-                     for {threads}: each thread that serves requests needs a connection"
-                )));
-            }
-        }
-        let connections = self.pool.max_connections.get() / threads;
-        let commits = self.bulk.commits_of_each(threads);
-        if commits >= connections {
+        let connections = self.read_pool.max_connections;
+        if connections < threads {
             return Err(SettingsError::Conflict(format!(
-                "bulk.max_concurrent_commits must leave connections of pool.max_connections, but \
-                 each of the {threads} threads of http.workers has {connections} connections, and \
-                 uploads may take {commits} of them: single rows would wait for uploads"
+                "read_pool.max_connections must be at least http.workers, but is {connections} for \
+                 {threads}: each thread that serves requests needs a connection"
+            )));
+        }
+        if self.bulk.max_concurrent_commits < threads {
+            return Err(SettingsError::Conflict(format!(
+                "bulk.max_concurrent_commits must be at least http.workers, but is {} for {threads}",
+                self.bulk.max_concurrent_commits
+            )));
+        }
+        let commits = self.bulk.commits_of_each(threads);
+        let extra = self.writes.max_extra_writers;
+        let of_each = commits.saturating_add(TABLES).saturating_add(extra);
+        let needed = of_each.saturating_mul(threads.get());
+        if self.pool.max_connections.get() < needed {
+            return Err(SettingsError::Conflict(format!(
+                "pool.max_connections must be at least {needed}, but is {}: each of the {threads} \
+                 threads of http.workers needs {TABLES} for single rows, {extra} for \
+                 writes.max_extra_writers, and {commits} for its share of \
+                 bulk.max_concurrent_commits",
+                self.pool.max_connections
             )));
         }
         let decoder = ContentCoding::Zstd.decoder_bytes();
@@ -153,29 +165,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn uploads_that_could_take_the_connections_of_single_rows_are_refused() {
-        let mut settings = Settings::load().unwrap();
-        settings.http.workers = NonZeroUsize::new(2).unwrap();
-        settings.pool.max_connections = NonZeroUsize::new(9).unwrap();
-        assert_eq!(
-            settings.check().unwrap_err().to_string(),
-            "bulk.max_concurrent_commits must leave connections of pool.max_connections, but each \
-             of the 2 threads of http.workers has 4 connections, and uploads may take 4 of them: \
-             single rows would wait for uploads"
-        );
-        settings.bulk.max_concurrent_commits = NonZeroUsize::new(7).unwrap();
-        settings.check().unwrap();
-    }
-
-    #[test]
-    fn a_thread_without_a_connection_is_refused() {
+    fn a_thread_that_has_too_few_connections_is_refused() {
         let mut settings = Settings::load().unwrap();
         settings.http.workers = NonZeroUsize::new(3).unwrap();
+        settings.writes.max_extra_writers = 1;
+        settings.bulk.max_concurrent_commits = NonZeroUsize::new(8).unwrap();
+        settings.pool.max_connections = NonZeroUsize::new(20).unwrap();
+        assert_eq!(
+            settings.check().unwrap_err().to_string(),
+            "pool.max_connections must be at least 21, but is 20: each of the 3 threads of \
+             http.workers needs 4 for single rows, 1 for writes.max_extra_writers, and 2 for its \
+             share of bulk.max_concurrent_commits"
+        );
+        settings.pool.max_connections = NonZeroUsize::new(21).unwrap();
+        settings.check().unwrap();
         settings.read_pool.max_connections = NonZeroUsize::new(2).unwrap();
         assert_eq!(
             settings.check().unwrap_err().to_string(),
             "read_pool.max_connections must be at least http.workers, but is 2 for 3: each thread \
              that serves requests needs a connection"
+        );
+        settings.read_pool.max_connections = NonZeroUsize::new(3).unwrap();
+        settings.bulk.max_concurrent_commits = NonZeroUsize::new(2).unwrap();
+        assert_eq!(
+            settings.check().unwrap_err().to_string(),
+            "bulk.max_concurrent_commits must be at least http.workers, but is 2 for 3"
         );
     }
 

@@ -64,7 +64,8 @@ pub fn build_with(
         settings.http.bounds(),
         move || Some(cors(&allowed)),
         move |all| {
-            // Called once by each thread.
+            // Called once by each thread. After a panic, actix starts another one, which then
+            // shares the service of a thread that is still running.
             let thread = started.fetch_add(1, Ordering::Relaxed) % own.len();
             all.app_data(web::Data::from(Arc::clone(&own[thread]))).configure(docs.clone());
             routes::configure(all, &described);

@@ -52,7 +52,7 @@ pub enum Work {
     /// Statements that insert rows from arrays, or change single rows.
     ///
     /// The server plans each once for a connection. From the length of an array, it would otherwise
-    /// expect that planning anew is cheaper, and do so each time, which costs more than to store a
+    /// expect that replanning is cheaper, and do it each time, which costs more than to store a
     /// row. Every row is found by an index: a plan that was made while a table was small would
     /// otherwise read all of it after it has grown.
     Inserts {

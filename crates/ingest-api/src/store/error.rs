@@ -21,10 +21,12 @@ pub enum DatabaseError {
     /// The maximum number of rows waits to be written. A retry may succeed.
     #[error("too many rows wait to be written")]
     QueueFull,
-    /// Other transactions kept deleting and creating the same rows, or held a lock on them for too
-    /// long. A retry may succeed.
+    /// Other transactions kept deleting and creating the same rows. A retry may succeed.
     #[error("other requests keep changing the same rows")]
     Contended,
+    /// Another transaction held a lock for too long. Nothing was stored. A retry may succeed.
+    #[error("another transaction has locked the row, or one that it refers to")]
+    Locked,
     /// Postgres refused a statement, or the statement could not be sent. A retry fails in the same
     /// way.
     #[error("the database refused a statement")]
@@ -50,6 +52,7 @@ impl DatabaseError {
             | Self::HasTransfers
             | Self::QueueFull
             | Self::Contended
+            | Self::Locked
             | Self::Unreadable { .. } => self.to_string(),
         }
     }
@@ -66,7 +69,7 @@ impl From<tokio_postgres::Error> for DatabaseError {
         if is_away(&error) {
             Unavailable::Interrupted(error).into()
         } else if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
-            Self::Contended
+            Self::Locked
         } else {
             Self::Refused(error)
         }

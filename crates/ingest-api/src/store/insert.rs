@@ -40,8 +40,8 @@ pub(crate) enum InsertOutcome<R> {
     Rejected(Rejection),
 }
 
-/// After rows that were not new, so many inserts are not tried as new ones: a producer that repeats
-/// what it has sent most likely goes on to.
+/// How many inserts are not tried as new ones after one that was not: a producer that repeats what
+/// it has sent most likely goes on to.
 const CAREFUL_INSERTS: u32 = 64;
 
 /// Whether the next rows of a source, such as an upload, are likely to be new, and to have parents.
@@ -52,8 +52,7 @@ pub(crate) struct Expectation {
 }
 
 impl Expectation {
-    /// Whether to try the next insert as one of new rows. Called once for each insert. If several
-    /// threads call it at once, the number of inserts is not exact, which does no harm.
+    /// Whether to try the next insert as one of new rows. Called once for each insert.
     fn holds(&self) -> bool {
         let careful = self.careful.load(Ordering::Relaxed);
         self.careful.store(careful.saturating_sub(1), Ordering::Relaxed);
@@ -180,8 +179,14 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
     async fn store_new(&mut self, session: &Session) -> Result<bool, DatabaseError> {
         let first = self.first_of_each_id(&self.undecided());
         let are_all_first = first.len() == self.rows.len();
-        if !are_all_first || self.send(session, R::SQL.insert_new, &first).await?.is_none() {
+        if !are_all_first {
             return Ok(false);
+        }
+        match self.send(session, R::SQL.insert_new, &first).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(false),
+            Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => return Ok(false),
+            Err(error) => return Err(error.into()),
         }
         for (outcome, new) in self.outcomes.iter_mut().zip(self.rows) {
             *outcome = Some(InsertOutcome::Created(new.row.clone()));
@@ -249,15 +254,14 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
     }
 
     /// Sends rows in one statement and returns the stored rows, with their ids if the statement
-    /// returns them, or nothing if none was stored: the statement does not look for ids that exist
-    /// or parents that do not, a parent was deleted meanwhile, or the statement and another one
-    /// deadlocked after all.
+    /// returns them, or nothing if none was stored: the statement does not look for parents, a
+    /// parent was deleted meanwhile, or the statement and another one deadlocked after all.
     async fn send(
         &self,
         session: &Session,
         statement: &str,
         indexes: &[usize],
-    ) -> Result<Option<Vec<Row>>, DatabaseError> {
+    ) -> Result<Option<Vec<Row>>, tokio_postgres::Error> {
         let rows: Vec<&NewRow<R>> = indexes.iter().map(|index| &self.rows[*index]).collect();
         let parameters = R::parameters(&rows);
         let parameters: Vec<database::Parameter<'_>> =
@@ -267,16 +271,12 @@ impl<'a, R: StoredRow> Insertion<'a, R> {
             Err(error)
                 if matches!(
                     error.code(),
-                    Some(
-                        &SqlState::FOREIGN_KEY_VIOLATION
-                            | &SqlState::UNIQUE_VIOLATION
-                            | &SqlState::T_R_DEADLOCK_DETECTED
-                    )
+                    Some(&SqlState::FOREIGN_KEY_VIOLATION | &SqlState::T_R_DEADLOCK_DETECTED)
                 ) =>
             {
                 Ok(None)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 

@@ -11,14 +11,15 @@ use uuid::Uuid;
 use crate::support::{DEADLINE, settings, start_with, until};
 
 /// Each pool uses one connection, which stays, so that its prepared statements are used again:
-/// requests are sent one after another, and uploads leave one connection of two to single rows.
-const ONE_CONNECTION: [Variable<'_>; 8] = [
+/// requests are sent one after another, and a pool gives out the connection that was used last.
+const ONE_CONNECTION: [Variable<'_>; 9] = [
     (ServiceKind::IngestApi, "NEWCYCLE__HTTP__WORKERS", "1"),
     (ServiceKind::IngestApi, "NEWCYCLE__BULK__MAX_CONCURRENT_COMMITS", "1"),
+    (ServiceKind::IngestApi, "NEWCYCLE__WRITES__MAX_EXTRA_WRITERS", "0"),
     (ServiceKind::IngestApi, "NEWCYCLE__POOL__CONNECTION_LIFETIME", "1h"),
     (ServiceKind::IngestApi, "NEWCYCLE__READ_POOL__CONNECTION_LIFETIME", "1h"),
     (ServiceKind::StatsNotifier, "NEWCYCLE__HISTORY__POOL__CONNECTION_LIFETIME", "1h"),
-    (ServiceKind::IngestApi, "NEWCYCLE__POOL__MAX_CONNECTIONS", "2"),
+    (ServiceKind::IngestApi, "NEWCYCLE__POOL__MAX_CONNECTIONS", "5"),
     (ServiceKind::IngestApi, "NEWCYCLE__READ_POOL__MAX_CONNECTIONS", "1"),
     (ServiceKind::StatsNotifier, "NEWCYCLE__HISTORY__POOL__MAX_CONNECTIONS", "1"),
 ];
