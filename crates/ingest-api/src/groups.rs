@@ -268,8 +268,7 @@ impl<R: StoredRow> Queue<R> {
         // The new writer is about to take them.
         (state.taken, state.taken_by) = (now, number);
         drop(state);
-        let writer =
-            Writer { queue: Arc::clone(self), number, is_new: true, ended: false, _extra: permit };
+        let writer = Writer { queue: Arc::clone(self), number, ended: false, _extra: permit };
         actix_web::rt::spawn(writer.run());
     }
 
@@ -415,10 +414,8 @@ impl<R> Callers<R> {
 /// A task that stores rows of one table until none waits.
 struct Writer<R: StoredRow> {
     queue: Arc<Queue<R>>,
-    /// As in [`State::taken_by`].
+    /// As in [`State::taken_by`], where it stands from the start.
     number: u64,
-    /// Whether it was just started, because the others are stuck.
-    is_new: bool,
     /// Whether it is no longer counted in [`State::writers`].
     ended: bool,
     /// If it is not the first writer of its queue.
@@ -439,11 +436,8 @@ impl<R: StoredRow> Writer<R> {
         let now = Instant::now();
         let mut group = Vec::new();
         let mut state = self.queue.state();
-        let is_needed = self.is_new
-            || state.writers == 1
-            || state.taken_by == self.number
-            || !state.is_moving(now);
-        self.is_new = false;
+        let is_needed =
+            state.writers == 1 || state.taken_by == self.number || !state.is_moving(now);
         while is_needed && group.len() < max {
             let Some(waiting) = state.waiting.pop_front() else { break };
             if waiting.caller.is_closed() {
