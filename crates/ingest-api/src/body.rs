@@ -65,7 +65,7 @@ fn describe(error: &PayloadError) -> String {
 
 impl BodyError {
     /// Whether the body was stopped on its way, so that the client may well send it again. A body
-    /// with wrong chunks cannot be told from such a body. To send it again is harmless.
+    /// with wrong chunks looks the same. To send it again is harmless.
     pub(crate) const fn is_in_transit(&self) -> bool {
         match self {
             Self::Idle(_) | Self::Late(_) | Self::TooSlow(_) => true,

@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 
 use crate::rejection::Rejection;
 
-/// The maximum length of the detail of a line in characters. It is shorter than that of a problem,
-/// because an answer has many of them.
+/// The maximum length of the detail of a line in characters. The detail of a problem may be
+/// longer, because an answer has only one.
 const DETAIL_CHARACTERS: usize = 200;
 
 /// The maximum memory of a [`LineError`]. A character has up to 4 bytes.

@@ -281,7 +281,7 @@ async fn a_repeat_is_acknowledged_only_once_its_row_is_replicated() {
         client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     };
     let (status, ()) = tokio::join!(post(), release());
-    assert_eq!(status, 201, "the row must be stored anew");
+    assert_eq!(status, 201, "the row must be stored again");
     assert_eq!(items(client).await, HashSet::from([id]));
     assert_eq!(post().await, 200);
 }
