@@ -97,7 +97,7 @@ impl Planted {
             }
             // The fewer writers, the larger the groups.
             Self::WrongCaller => {
-                variables.push((service, "NEWCYCLE__WRITES__WRITERS", "1".to_owned()));
+                variables.push((service, "NEWCYCLE__WRITES__MAX_EXTRA_WRITERS", "0".to_owned()));
             }
             _ => {}
         }
@@ -168,5 +168,28 @@ impl Planted {
             statements.tick.truncate(half);
         }
         Ok(statements)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn services_accept_the_variables_of_every_error() {
+        for planted in Planted::value_variants() {
+            for (service, variable, value) in planted.variables() {
+                let program = built_programs().unwrap().join(service.name());
+                let printed =
+                    Command::new(program).arg("print-settings").env(variable, value).output();
+                let printed = printed.unwrap();
+                let error = String::from_utf8_lossy(&printed.stderr);
+                assert!(printed.status.success(), "{planted:?}: {error}");
+            }
+        }
     }
 }
