@@ -28,7 +28,7 @@ use std::time::Duration;
 use postgres_kit::database::{Connections, Unavailable};
 use service_kit::metrics::Metrics;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use uuid::Uuid;
 
 use crate::metrics;
@@ -88,6 +88,8 @@ struct Shared {
 struct State<R> {
     waiting: VecDeque<Waiting<R>>,
     writers: usize,
+    /// Whether a task looks whether the writers are stuck: always while there are any.
+    is_watched: bool,
     /// The number of writers that were ever started, which numbers them.
     started: u64,
     /// When a writer last began, or took a group, and its number.
@@ -190,6 +192,7 @@ impl<R: StoredRow> Queue<R> {
         let state = State {
             waiting: VecDeque::new(),
             writers: 0,
+            is_watched: false,
             started: 0,
             taken: Instant::now(),
             taken_by: 0,
@@ -218,18 +221,12 @@ impl<R: StoredRow> Queue<R> {
     /// then, except after [`DatabaseError::Refused`].
     pub(crate) async fn insert(self: &Arc<Self>, row: NewRow<R>) -> Answer<R> {
         let deadline = Instant::now() + self.shared.timeout;
-        let (caller, mut answer) = oneshot::channel();
+        let (caller, answer) = oneshot::channel();
         self.add(Waiting { row, deadline, caller })?;
-        loop {
-            let next_look = deadline.min(Instant::now() + STUCK_AFTER);
-            match timeout_at(next_look, &mut answer).await {
-                Ok(Ok(answer)) => return answer,
-                Err(_) if Instant::now() < deadline => self.start_writer_if_stuck(self.state()),
-                // The writer has panicked, or the time is up.
-                Ok(Err(_)) | Err(_) => {
-                    return Err(Unavailable::NoAnswer(self.shared.timeout).into());
-                }
-            }
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => answer,
+            // The writer has panicked, or the time is up.
+            Ok(Err(_)) | Err(_) => Err(Unavailable::NoAnswer(self.shared.timeout).into()),
         }
     }
 
@@ -242,14 +239,38 @@ impl<R: StoredRow> Queue<R> {
             return Err(DatabaseError::QueueFull);
         }
         state.waiting.push_back(row);
-        self.start_writer_if_stuck(state);
+        self.start_writer_if_stuck(&mut state);
+        if !state.is_watched {
+            state.is_watched = true;
+            actix_web::rt::spawn(Arc::clone(self).watch());
+        }
         Ok(())
     }
 
-    /// Starts a writer if rows wait and no other one is about to take them. Each row looks when it
-    /// arrives, and then every [`STUCK_AFTER`], so a stuck group holds up those behind it no longer
-    /// than that, unless all extra writers are stuck as well.
-    fn start_writer_if_stuck(self: &Arc<Self>, mut state: MutexGuard<'_, State<R>>) {
+    /// Looks whether the writers are stuck, as long as there are any. So a stuck group holds up
+    /// those behind it for [`STUCK_AFTER`], unless all extra writers are stuck as well.
+    ///
+    /// One task looks for all rows: if each had a timer for this, each would be due before all
+    /// others, and wake the runtime by a system call.
+    async fn watch(self: Arc<Self>) {
+        loop {
+            let next_look = {
+                let mut state = self.state();
+                if state.writers == 0 {
+                    state.is_watched = false;
+                    return;
+                }
+                self.start_writer_if_stuck(&mut state);
+                let now = Instant::now();
+                let since = if state.is_moving(now) { state.taken } else { now };
+                since + STUCK_AFTER
+            };
+            sleep_until(next_look).await;
+        }
+    }
+
+    /// Starts a writer if rows wait and no other one is about to take them.
+    fn start_writer_if_stuck(self: &Arc<Self>, state: &mut State<R>) {
         let now = Instant::now();
         if state.waiting.is_empty() || state.is_moving(now) {
             return;
@@ -267,7 +288,6 @@ impl<R: StoredRow> Queue<R> {
         let number = state.started;
         // The new writer is about to take them.
         (state.taken, state.taken_by) = (now, number);
-        drop(state);
         let writer = Writer { queue: Arc::clone(self), number, ended: false, _extra: permit };
         actix_web::rt::spawn(writer.run());
     }
