@@ -1,5 +1,6 @@
 //! Serves the page, its files, and the addresses of the other services.
 
+use access_kit::guard::{Need, Needs};
 use actix_web::http::Method;
 use actix_web::http::header::{
     ACCEPT_ENCODING, AcceptEncoding, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
@@ -16,6 +17,17 @@ use service_kit::unsent::ExistingBytes;
 use crate::assets::{Assets, PAGE};
 use crate::settings::ServicesSettings;
 
+const CONFIG_PATH: &str = "/config.json";
+const FILES_PATTERN: &str = "/{path:.*}";
+
+/// What the routes need: the page and its files have no data.
+pub fn needs() -> Needs {
+    let mut needs = Needs::default();
+    needs.add(CONFIG_PATH, Method::GET, Need::Nothing);
+    needs.add(FILES_PATTERN, Method::GET, Need::Nothing);
+    needs
+}
+
 /// Adds the routes. The application's data must contain [`ServicesSettings`] and [`Assets`].
 pub fn configure(routes: &mut web::ServiceConfig) {
     let resource = |path: &str, route| {
@@ -24,8 +36,8 @@ pub fn configure(routes: &mut web::ServiceConfig) {
             .default_service(method_not_allowed(&[Method::GET]))
     };
     routes
-        .service(resource("/config.json", web::get().to(config)))
-        .service(resource("/{path:.*}", web::get().to(file)));
+        .service(resource(CONFIG_PATH, web::get().to(config)))
+        .service(resource(FILES_PATTERN, web::get().to(file)));
 }
 
 /// The URLs at which a browser reaches the services.

@@ -1,5 +1,9 @@
 //! Puts the service together.
 
+use std::sync::Arc;
+
+use access_kit::control::AccessControl;
+use access_kit::guard::AccessGuard;
 use actix_web::web;
 use service_kit::health::Readiness;
 use service_kit::service::{About, Application, ServiceBuilder};
@@ -23,7 +27,10 @@ pub fn build(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<
     let assets = web::Data::new(Assets::load());
     let readiness = readiness(assets.clone());
     let no_cors = || None;
-    builder.serve_public(&settings.http, settings.http.bounds(), no_cors, move |all| {
+    // The page and its files have no data.
+    let access = Arc::new(AccessControl::for_followers());
+    let guard = Arc::new(AccessGuard::new(access, routes::needs(), builder.metrics()));
+    builder.serve_public(&settings.http, settings.http.bounds(), guard, no_cors, move |all| {
         all.app_data(services.clone()).app_data(assets.clone()).configure(routes::configure);
     })?;
     Ok(builder.serve_internal(&settings.internal, readiness, || (), |_| ())?)

@@ -55,6 +55,7 @@ fn schemas(settings: &Settings) -> Components {
              does not end where the body does; the elements before are committed.",
         ));
     components()
+        .schema_from::<openapi_kit::access::Access>()
         .schema_from::<BaseItemId>()
         .schema_from::<UserId>()
         .schema_from::<ItemId>()

@@ -7,6 +7,8 @@
 mod ownership;
 mod rows;
 
+use access_kit::guard::{Need, Needs};
+use access_kit::scope::Permission;
 use actix_web::web::ServiceConfig;
 use openapi_kit::Endpoint;
 
@@ -14,41 +16,72 @@ use crate::input::{NewBaseItem, NewItem, NewTransfer, NewUser};
 use crate::model::{BaseItem, Item, Transfer, User};
 use crate::settings::Settings;
 
+const WRITE: Need = Need::Permission(Permission::IngestWrite);
+const DELETE: Need = Need::Permission(Permission::IngestDelete);
+const READ: Need = Need::Permission(Permission::IngestRead);
+
 /// All paths, with the handler and the description of each method.
-pub(crate) fn endpoints(settings: &Settings) -> [Endpoint; 12] {
+pub(crate) fn endpoints(settings: &Settings) -> [Endpoint; 13] {
     [
+        openapi_kit::access::endpoint(),
         Endpoint::at("/base-items")
-            .post(rows::create::<NewBaseItem>, rows::describe_create::<NewBaseItem>(settings))
-            .get(rows::list::<BaseItem>, rows::describe_list::<BaseItem>(settings)),
-        Endpoint::at("/base-items/{id}")
-            .get(rows::get::<BaseItem>, rows::describe_get::<BaseItem>()),
+            .post(
+                WRITE,
+                rows::create::<NewBaseItem>,
+                rows::describe_create::<NewBaseItem>(settings),
+            )
+            .get(READ, rows::list::<BaseItem>, rows::describe_list::<BaseItem>(settings)),
+        Endpoint::at("/base-items/{id}").get(
+            READ,
+            rows::get::<BaseItem>,
+            rows::describe_get::<BaseItem>(),
+        ),
         Endpoint::at("/users")
-            .post(rows::create::<NewUser>, rows::describe_create::<NewUser>(settings))
-            .get(rows::list::<User>, rows::describe_list::<User>(settings)),
-        Endpoint::at("/users/{id}").get(rows::get::<User>, rows::describe_get::<User>()),
-        Endpoint::at("/users/{id}/items")
-            .get(ownership::list_items_of_user, ownership::describe_list_items_of_user(settings)),
+            .post(WRITE, rows::create::<NewUser>, rows::describe_create::<NewUser>(settings))
+            .get(READ, rows::list::<User>, rows::describe_list::<User>(settings)),
+        Endpoint::at("/users/{id}").get(READ, rows::get::<User>, rows::describe_get::<User>()),
+        Endpoint::at("/users/{id}/items").get(
+            READ,
+            ownership::list_items_of_user,
+            ownership::describe_list_items_of_user(settings),
+        ),
         Endpoint::at("/items")
-            .post(rows::create::<NewItem>, rows::describe_create::<NewItem>(settings))
-            .get(rows::list::<Item>, rows::describe_list::<Item>(settings)),
+            .post(WRITE, rows::create::<NewItem>, rows::describe_create::<NewItem>(settings))
+            .get(READ, rows::list::<Item>, rows::describe_list::<Item>(settings)),
         Endpoint::at("/items/{id}")
-            .get(rows::get::<Item>, rows::describe_get::<Item>())
-            .delete(rows::delete::<Item>, rows::describe_delete_item()),
-        Endpoint::at("/items/{id}/owner")
-            .get(ownership::get_owner, ownership::describe_get_owner()),
+            .get(READ, rows::get::<Item>, rows::describe_get::<Item>())
+            .delete(DELETE, rows::delete::<Item>, rows::describe_delete_item()),
+        Endpoint::at("/items/{id}/owner").get(
+            READ,
+            ownership::get_owner,
+            ownership::describe_get_owner(),
+        ),
         Endpoint::at("/items/{id}/transfers").get(
+            READ,
             ownership::list_transfers_of_item,
             ownership::describe_list_transfers_of_item(settings),
         ),
-        Endpoint::at("/items/{id}/ownership")
-            .put(ownership::transfer_ownership, ownership::describe_transfer_ownership(settings)),
+        Endpoint::at("/items/{id}/ownership").put(
+            WRITE,
+            ownership::transfer_ownership,
+            ownership::describe_transfer_ownership(settings),
+        ),
         Endpoint::at("/transfers")
-            .post(rows::create::<NewTransfer>, rows::describe_create::<NewTransfer>(settings))
-            .get(rows::list::<Transfer>, rows::describe_list::<Transfer>(settings)),
+            .post(
+                WRITE,
+                rows::create::<NewTransfer>,
+                rows::describe_create::<NewTransfer>(settings),
+            )
+            .get(READ, rows::list::<Transfer>, rows::describe_list::<Transfer>(settings)),
         Endpoint::at("/transfers/{id}")
-            .get(rows::get::<Transfer>, rows::describe_get::<Transfer>())
-            .delete(rows::delete::<Transfer>, rows::describe_delete::<Transfer>()),
+            .get(READ, rows::get::<Transfer>, rows::describe_get::<Transfer>())
+            .delete(DELETE, rows::delete::<Transfer>, rows::describe_delete::<Transfer>()),
     ]
+}
+
+/// What each path needs.
+pub(crate) fn needs(settings: &Settings) -> Needs {
+    openapi_kit::needs(&endpoints(settings))
 }
 
 /// Adds all paths to an application.

@@ -4,6 +4,7 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use access_kit::settings::{ACCESS, AccessSettings};
 use postgres_kit::settings::{DATABASE, DatabaseSettings, POOL, PoolSettings};
 use serde::Deserialize;
 use service_kit::settings::sections::{
@@ -30,6 +31,7 @@ pub struct Settings {
     pub bulk: BulkLimits,
     pub schema: SchemaSettings,
     pub cors: CorsSettings,
+    pub access: AccessSettings,
     pub log: LogSettings,
 }
 
@@ -110,7 +112,7 @@ pub struct SchemaSettings {
 impl ProgramSettings for Settings {
     const DEFAULTS: Defaults = Defaults {
         own: include_str!("../config/default.toml"),
-        shared: &[HTTP, INTERNAL, DATABASE, POOL, POOL.named("read_pool"), CORS, LOG],
+        shared: &[HTTP, INTERNAL, DATABASE, POOL, POOL.named("read_pool"), CORS, ACCESS, LOG],
         libpq: postgres_kit::settings::LIBPQ,
     };
 
@@ -119,6 +121,7 @@ impl ProgramSettings for Settings {
     ///
     /// The memory for bodies must be enough for one upload, because all would be refused otherwise.
     fn check(&self) -> Result<(), SettingsError> {
+        self.access.check(&[("http.host", &self.http.host)])?;
         let threads = self.http.workers;
         let connections = self.read_pool.max_connections;
         if connections < threads {

@@ -4,9 +4,13 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use access_kit::control::AccessControl;
+use access_kit::credential::Pages;
+use access_kit::guard::AccessGuard;
 use actix_cors::Cors;
 use actix_web::web;
 use postgres_kit::database::{BuildError, Connections, Session, Work};
+use postgres_kit::keyring;
 use postgres_kit::schema::{self, SchemaError};
 use postgres_kit::settings::PoolSettings;
 use service_kit::health::Readiness;
@@ -56,12 +60,16 @@ pub fn build_with(
     let settings = Arc::new(settings);
     let threads = IngestService::for_each_thread(&settings, clock, delivery, builder.metrics())?;
 
+    let origins = settings.cors.allowed_origins.iter().map(String::as_str);
+    let access = Arc::new(AccessControl::new(&settings.access, Pages::of_origins(origins)));
     let docs = openapi_kit::routes(&openapi::document(&settings))?;
     let (own, started) = (threads.clone(), Arc::new(AtomicUsize::new(0)));
     let (allowed, described) = (settings.cors.clone(), Arc::clone(&settings));
+    let guard = AccessGuard::new(Arc::clone(&access), routes::needs(&settings), builder.metrics());
     builder.serve_public(
         &settings.http,
         settings.http.bounds(),
+        Arc::new(guard),
         move || Some(cors(&allowed)),
         move |all| {
             // Called once by each thread. After a panic, actix starts another one, which then
@@ -73,9 +81,11 @@ pub fn build_with(
     )?;
 
     let checks = Arc::new(Checks::new(&settings)?);
-    let readiness = readiness(Arc::clone(&checks));
+    let readiness = readiness(Arc::clone(&checks), Arc::clone(&access));
     let sample = move || metrics::sample(&threads);
     let mut application = builder.serve_internal(&settings.internal, readiness, sample, |_| ())?;
+    let keyring = keyring::follow(checks.connections.clone(), access, shutdown.clone());
+    application.spawn("keyring", keyring);
     application.spawn("schema check", check_schema(checks, shutdown));
     Ok(application)
 }
@@ -140,17 +150,18 @@ fn cors(settings: &CorsSettings) -> Cors {
     let cors = Cors::default()
         .allowed_methods(["GET", "POST", "PUT", "DELETE"])
         .allow_any_header()
-        .expose_headers(["link", "location", "retry-after", "x-request-id"])
+        .expose_headers(["link", "location", "retry-after", "www-authenticate", "x-request-id"])
+        .supports_credentials()
         .max_age(600);
     settings.allowed_origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
 }
 
-/// Ready once the schema was checked, and while the database answers.
-fn readiness(checks: Arc<Checks>) -> Readiness {
+/// Ready once the schema was checked and the keyring read, and while the database answers.
+fn readiness(checks: Arc<Checks>, access: Arc<AccessControl>) -> Readiness {
     Readiness::new(move || {
-        let checks = Arc::clone(&checks);
+        let (checks, access) = (Arc::clone(&checks), Arc::clone(&access));
         async move {
-            let mut reasons = Vec::new();
+            let mut reasons: Vec<_> = access.problem().map(str::to_owned).into_iter().collect();
             if !checks.schema.load(Ordering::Acquire) {
                 reasons.push("the schema version has not been checked yet".to_owned());
             }

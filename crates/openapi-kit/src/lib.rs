@@ -2,10 +2,14 @@
 //! programs at `/openapi.json`, and for people at `/docs`.
 //!
 //! Invariant: an [`Endpoint`] both answers a path and describes it, so every served path is
-//! described, and every described path is served. `/docs` loads nothing from another host.
+//! described, and every described path is served. What a method needs is an argument without a
+//! default: the guard and the description both follow it. `/docs` loads nothing from another host.
+
+pub mod access;
 
 use std::borrow::Cow;
 
+use access_kit::guard::{Need, Needs};
 use actix_web::http::Method;
 use actix_web::http::header::LOCATION;
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, web};
@@ -17,6 +21,7 @@ use utoipa::openapi::path::{
     PathsBuilder,
 };
 use utoipa::openapi::schema::{Components, ComponentsBuilder};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     Content, InfoBuilder, License, ObjectBuilder, OpenApi, OpenApiBuilder, OpenApiVersion, Ref,
     RefOr, Required, Response, ResponseBuilder, Schema, SchemaFormat, Type,
@@ -39,14 +44,27 @@ pub const PROBLEM: &str = "Problem";
 /// The name, among the components, of the answer that every path has.
 const MISDIRECTED: &str = "MisdirectedRequest";
 
+/// The name of the security scheme.
+const SECURITY: &str = "key";
+
+/// The name, among the components, of the answer to a request without a valid key.
+const UNAUTHORIZED: &str = "Unauthorized";
+
+/// The name, among the components, of the answer to a request whose key does not permit it.
+const FORBIDDEN: &str = "Forbidden";
+
+/// The page that shows the description, and the files that it loads.
+const DOCS_PATH: &str = "/docs";
+const DOCS_FILES_PATTERN: &str = "/docs/{path:.*}";
+
 const MISDIRECTED_DESCRIPTION: &str = "The service does not have the host name in the address of the request. Use an IP address or \
      `localhost`, or let the operator allow the name (`http.allowed_hosts`).";
 
-/// A path: a handler and a description for each of its methods.
+/// A path: a handler, a need and a description for each of its methods.
 pub struct Endpoint {
     path: &'static str,
     resource: Resource,
-    methods: Vec<Method>,
+    needs: Vec<(Method, Need)>,
     description: PathItemBuilder,
 }
 
@@ -55,53 +73,53 @@ impl Endpoint {
     #[must_use]
     pub fn at(path: &'static str) -> Self {
         let (resource, description) = (web::resource(path), PathItemBuilder::new());
-        Self { path, resource, methods: Vec::new(), description }
+        Self { path, resource, needs: Vec::new(), description }
     }
 
     /// Answers GET.
     #[must_use]
-    pub fn get<F, Arguments>(self, handler: F, operation: OperationBuilder) -> Self
+    pub fn get<F, Arguments>(self, need: Need, handler: F, operation: OperationBuilder) -> Self
     where
         F: Handler<Arguments, Output: Responder + 'static>,
         Arguments: FromRequest + 'static,
     {
-        self.method(Method::GET, HttpMethod::Get, handler, operation)
+        self.method((Method::GET, HttpMethod::Get), need, handler, operation)
     }
 
     /// Answers POST.
     #[must_use]
-    pub fn post<F, Arguments>(self, handler: F, operation: OperationBuilder) -> Self
+    pub fn post<F, Arguments>(self, need: Need, handler: F, operation: OperationBuilder) -> Self
     where
         F: Handler<Arguments, Output: Responder + 'static>,
         Arguments: FromRequest + 'static,
     {
-        self.method(Method::POST, HttpMethod::Post, handler, operation)
+        self.method((Method::POST, HttpMethod::Post), need, handler, operation)
     }
 
     /// Answers PUT.
     #[must_use]
-    pub fn put<F, Arguments>(self, handler: F, operation: OperationBuilder) -> Self
+    pub fn put<F, Arguments>(self, need: Need, handler: F, operation: OperationBuilder) -> Self
     where
         F: Handler<Arguments, Output: Responder + 'static>,
         Arguments: FromRequest + 'static,
     {
-        self.method(Method::PUT, HttpMethod::Put, handler, operation)
+        self.method((Method::PUT, HttpMethod::Put), need, handler, operation)
     }
 
     /// Answers DELETE.
     #[must_use]
-    pub fn delete<F, Arguments>(self, handler: F, operation: OperationBuilder) -> Self
+    pub fn delete<F, Arguments>(self, need: Need, handler: F, operation: OperationBuilder) -> Self
     where
         F: Handler<Arguments, Output: Responder + 'static>,
         Arguments: FromRequest + 'static,
     {
-        self.method(Method::DELETE, HttpMethod::Delete, handler, operation)
+        self.method((Method::DELETE, HttpMethod::Delete), need, handler, operation)
     }
 
     fn method<F, Arguments>(
         mut self,
-        method: Method,
-        described: HttpMethod,
+        (method, described): (Method, HttpMethod),
+        need: Need,
         handler: F,
         operation: OperationBuilder,
     ) -> Self
@@ -110,9 +128,9 @@ impl Endpoint {
         Arguments: FromRequest + 'static,
     {
         self.resource = self.resource.route(web::method(method.clone()).to(handler));
-        self.methods.push(method);
+        self.needs.push((method, need));
         let misdirected = Ref::from_response_name(MISDIRECTED);
-        let operation = operation.response("421", misdirected);
+        let operation = describe_need(need, operation.response("421", misdirected));
         self.description = self.description.operation(described, operation);
         self
     }
@@ -126,7 +144,39 @@ impl Endpoint {
     /// The resource that answers the path; it answers other methods with 405.
     #[must_use]
     pub fn resource(self) -> Resource {
-        self.resource.default_service(problem::method_not_allowed(&self.methods))
+        let methods: Vec<_> = self.needs.into_iter().map(|(method, _)| method).collect();
+        self.resource.default_service(problem::method_not_allowed(&methods))
+    }
+}
+
+/// What the methods of endpoints, and the pages that describe them, need.
+#[must_use]
+pub fn needs<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Needs {
+    let mut needs = Needs::default();
+    for endpoint in endpoints {
+        for (method, need) in &endpoint.needs {
+            needs.add(endpoint.path, method.clone(), *need);
+        }
+    }
+    for path in [DESCRIPTION_PATH, DOCS_PATH, DOCS_FILES_PATTERN] {
+        needs.add(path, Method::GET, Need::AnyKey);
+    }
+    needs
+}
+
+/// Adds to an operation which key it needs, and how it refuses others.
+fn describe_need(need: Need, operation: OperationBuilder) -> OperationBuilder {
+    let scopes = match need {
+        Need::Nothing => return operation,
+        Need::AnyKey => Vec::new(),
+        Need::Permission(permission) => vec![permission.name()],
+    };
+    let operation = operation
+        .security(SecurityRequirement::new(SECURITY, scopes))
+        .response("401", Ref::from_response_name(UNAUTHORIZED));
+    match need {
+        Need::Permission(_) => operation.response("403", Ref::from_response_name(FORBIDDEN)),
+        Need::AnyKey | Need::Nothing => operation,
     }
 }
 
@@ -163,7 +213,27 @@ pub fn components() -> ComponentsBuilder {
         .schema(PROBLEM, problem_schema())
         .header(REQUEST_ID_HEADER, id)
         .response(MISDIRECTED, refusal(MISDIRECTED_DESCRIPTION))
+        .response(UNAUTHORIZED, unauthorized())
+        .response(FORBIDDEN, refusal(FORBIDDEN_DESCRIPTION))
+        .security_scheme(SECURITY, security_scheme())
         .response("MethodNotAllowed", refusal(description).header("Allow", allow))
+}
+
+const FORBIDDEN_DESCRIPTION: &str = "The key does not have the scope that this needs; `scope` names it. Or a page of another website \
+     uses the session of its visitor's browser.";
+
+fn unauthorized() -> ResponseBuilder {
+    let description = "The request presents no key, or one that is not valid. A `503` says instead \
+                       that keys cannot be checked now.";
+    let challenge = header(text(), "What is missing or wrong (RFC 6750, section 3).");
+    refusal(description).header("WWW-Authenticate", challenge)
+}
+
+fn security_scheme() -> SecurityScheme {
+    let description = "A key, which an operator makes with the program `access`. What it permits are \
+                       its scopes. The page of the dashboard uses a cookie instead.";
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("nc_…");
+    SecurityScheme::Http(scheme.description(Some(description)).build())
 }
 
 /// Serves a description, and pages that show it.
@@ -194,9 +264,9 @@ pub fn routes(
         };
         routes
             .service(description)
-            .route("/docs", web::get().to(slash))
+            .route(DOCS_PATH, web::get().to(slash))
             .app_data(web::Data::new(config))
-            .route("/docs/{path:.*}", web::get().to(page));
+            .route(DOCS_FILES_PATTERN, web::get().to(page));
     })
 }
 

@@ -5,6 +5,7 @@
 //! - [`session`]: the statements on one of its connections, prepared or, for poolers, unnamed;
 //! - [`mod@error`]: what errors say, and which may pass by themselves;
 //! - [`locks`]: the advisory locks;
+//! - [`keyring`]: the keys that clients present, kept up to date;
 //! - [`schema`]: the schema version that this release needs.
 //!
 //! It is separate from [`service_kit`] because sse-gateway and dashboard must not link a Postgres
@@ -12,6 +13,7 @@
 
 pub mod database;
 pub mod error;
+pub mod keyring;
 pub mod locks;
 pub mod schema;
 pub mod session;

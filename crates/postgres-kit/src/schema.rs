@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use crate::error::describe;
 
 /// The newest migration that this release knows.
-pub const VERSION: i32 = 2;
+pub const VERSION: i32 = 3;
 
 /// Why this release cannot use the database's schema.
 #[derive(Debug, thiserror::Error)]

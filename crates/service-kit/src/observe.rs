@@ -7,7 +7,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, web};
+use actix_web::{Error, HttpMessage, HttpRequest, web};
 use metrics::{counter, describe_counter, describe_histogram, histogram};
 use tracing::Instrument;
 
@@ -26,6 +26,19 @@ const DURATION: &str = "http_server_request_duration_seconds";
 /// The id of the request being served.
 #[derive(Debug, Clone)]
 pub struct RequestId(pub HeaderValue);
+
+/// The pattern of the route that a request has, such as `/items/{id}`, because the number of paths
+/// is unbounded.
+#[derive(Debug, Clone)]
+struct MatchedRoute(Option<String>);
+
+/// The pattern of the route that a request has, such as `/items/{id}`; `None` if it has none.
+pub fn matched_route(request: &HttpRequest) -> Option<String> {
+    match request.extensions().get() {
+        Some(MatchedRoute(route)) => route.clone(),
+        None => request.match_pattern(),
+    }
+}
 
 /// Describes the metrics of requests.
 pub fn describe(metrics: &Metrics) {
@@ -56,8 +69,9 @@ pub async fn requests(
     request.extensions_mut().insert(RequestId(id.clone()));
     let metrics = request.app_data::<web::Data<Metrics>>().cloned();
     let method = method_label(request.method());
-    // The pattern, such as /items/{id}, because the number of paths is unbounded.
-    let route = request.match_pattern().unwrap_or_else(|| "none".to_owned());
+    let route = request.match_pattern();
+    request.extensions_mut().insert(MatchedRoute(route.clone()));
+    let route = route.unwrap_or_else(|| "none".to_owned());
     let span = tracing::info_span!(
         "request",
         request.id = id.to_str().unwrap_or_default(),

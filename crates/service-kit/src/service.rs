@@ -18,6 +18,7 @@ use metrics_exporter_prometheus::BuildError;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::guard::{self, Guard, Guarded};
 use crate::health::Readiness;
 use crate::host::{self, HostRules};
 use crate::metrics::Metrics;
@@ -109,7 +110,8 @@ impl ServiceBuilder {
         &self.metrics
     }
 
-    /// Serves `routes` on the public port, to the pages that `cors` allows.
+    /// Serves `routes` on the public port, to the pages that `cors` allows and to whom `guard`
+    /// admits.
     ///
     /// # Errors
     /// The port cannot be listened on.
@@ -117,16 +119,18 @@ impl ServiceBuilder {
         &mut self,
         settings: &HttpSettings,
         bounds: Bounds,
+        guard: Arc<dyn Guard>,
         cors: impl Fn() -> Option<Cors> + Clone + Send + 'static,
         routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
     ) -> Result<(), ListenError> {
         let address =
             Address { host: settings.host.clone(), port: settings.port, setting: "http.port" };
         let rules = web::Data::new(HostRules::from(settings));
+        let guarded = web::Data::new(Guarded(guard));
         let unsent = UnsentBytes::new(settings.max_unsent_bytes, bounds.answer);
         UnsentBytes::describe(&self.metrics);
         let port = self.serve("http server", &address, bounds, &unsent, cors, move |all| {
-            all.app_data(rules.clone());
+            all.app_data(rules.clone()).app_data(guarded.clone());
             routes(all);
         })?;
         tracing::info!(http.port = port, "listening");
@@ -190,6 +194,7 @@ impl ServiceBuilder {
             App::new()
                 .wrap(CatchPanic::default())
                 .wrap(from_fn(unsent::limit))
+                .wrap(from_fn(guard::check))
                 // Inside of CORS, so that a page of an allowed origin can read why it was refused.
                 .wrap(from_fn(host::check))
                 .wrap(Condition::new(cors.is_some(), cors.unwrap_or_default()))

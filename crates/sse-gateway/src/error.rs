@@ -1,5 +1,6 @@
 //! Why a request gets no counts, and the problem details (RFC 9457) that it gets instead.
 
+use access_kit::refusal::Refusal;
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
 use domain::{BucketTime, Topic, UnknownTimeUnit, UnknownTopic};
@@ -82,6 +83,9 @@ pub enum RequestError {
     /// The hub accepts no more streams.
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// The client may not read a topic.
+    #[error(transparent)]
+    Access(#[from] Refusal),
 }
 
 impl RequestError {
@@ -100,7 +104,7 @@ impl RequestError {
             | Self::Internal(_) => ("/problems/invalid-query", "Invalid query"),
             Self::NotAcceptable(_) => ("/problems/not-acceptable", "Not acceptable"),
             Self::NotKept { .. } => (NOT_KEPT, "Not kept any more"),
-            Self::NoData | Self::NoHistory | Self::Stream(_) => {
+            Self::NoData | Self::NoHistory | Self::Stream(_) | Self::Access(_) => {
                 ("/problems/unavailable", "The service cannot answer now")
             }
         }
@@ -120,6 +124,7 @@ impl RequestError {
             | Self::NotAcceptable(_)
             | Self::NoData
             | Self::NoHistory
+            | Self::Access(_)
             | Self::Stream(_) => None,
         }
     }
@@ -141,10 +146,14 @@ impl ResponseError for RequestError {
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Self::NotKept { .. } => StatusCode::GONE,
             Self::NoData | Self::NoHistory | Self::Stream(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Access(refusal) => refusal.status_code(),
         }
     }
 
     fn error_response(&self) -> HttpResponse {
+        if let Self::Access(refusal) = self {
+            return refusal.error_response();
+        }
         let (kind, title) = self.problem_type();
         let mut problem = Problem::new(self.status_code(), kind, title, self.to_string());
         if let Some(field) = self.field() {

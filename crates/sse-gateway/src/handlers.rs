@@ -3,13 +3,18 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use access_kit::control::{AccessControl, Standing};
+use access_kit::principal::{Admitted, Principal};
+use access_kit::refusal::Ending;
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue, LINK};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use domain::{Bucket, Metric, Topic};
 use service_kit::observe::RequestId;
 use service_kit::unsent::UnsentBytes;
 use statistics_stream::history::HistoryQuery;
-use statistics_stream::{Hub, internal_stream_response, last_event_id, stream_response};
+use statistics_stream::{
+    AccessEnd, Hub, Lease, StreamAccess, internal_stream_response, last_event_id, stream_response,
+};
 
 use crate::error::RequestError;
 use crate::history::HistoryClient;
@@ -26,31 +31,56 @@ pub struct Gateway {
     pub history: HistoryClient,
     /// The bounds of a page of history.
     pub page_limits: PageLimits,
+    /// Who may use the service.
+    pub access: Arc<AccessControl>,
+}
+
+/// A stream may go on for as long as the key that opened it is valid.
+struct KeyLease {
+    access: Arc<AccessControl>,
+    principal: Arc<Principal>,
+}
+
+impl Lease for KeyLease {
+    fn access(&self) -> Option<StreamAccess> {
+        let (expires_in, ended) = match self.access.standing(&self.principal) {
+            Standing::Endless => return None,
+            Standing::Left(left) => (left.as_secs(), None),
+            Standing::Ended(Ending::Revoked) => (0, Some(AccessEnd::Revoked)),
+            Standing::Ended(Ending::Expired) => (0, Some(AccessEnd::Expired)),
+            Standing::Unknown => (0, Some(AccessEnd::Unknown)),
+        };
+        Some(StreamAccess { expires_in, ended })
+    }
 }
 
 pub(crate) async fn item_creation(
     request: HttpRequest,
     unit: web::Path<String>,
     gateway: web::Data<Gateway>,
+    Admitted(principal): Admitted,
 ) -> Result<HttpResponse, RequestError> {
-    topic(&request, Topic::new(Metric::ItemCreation, unit.parse()?), &gateway).await
+    topic(&request, Topic::new(Metric::ItemCreation, unit.parse()?), &gateway, principal).await
 }
 
 pub(crate) async fn transfers(
     request: HttpRequest,
     unit: web::Path<String>,
     gateway: web::Data<Gateway>,
+    Admitted(principal): Admitted,
 ) -> Result<HttpResponse, RequestError> {
-    topic(&request, Topic::new(Metric::Transfers, unit.parse()?), &gateway).await
+    topic(&request, Topic::new(Metric::Transfers, unit.parse()?), &gateway, principal).await
 }
 
 async fn topic(
     request: &HttpRequest,
     topic: Topic,
     gateway: &Gateway,
+    principal: Arc<Principal>,
 ) -> Result<HttpResponse, RequestError> {
+    principal.check_topics([topic])?;
     match parse_topic_query(request.query_string(), topic, gateway.page_limits)? {
-        StatisticsQuery::Window(query) => windows(request, &gateway.hub, query),
+        StatisticsQuery::Window(query) => windows(request, gateway, query, principal),
         StatisticsQuery::History(query) => history(request, &gateway.history, query).await,
     }
 }
@@ -58,8 +88,9 @@ async fn topic(
 pub(crate) async fn topics(
     request: HttpRequest,
     gateway: web::Data<Gateway>,
+    Admitted(principal): Admitted,
 ) -> Result<HttpResponse, RequestError> {
-    windows(&request, &gateway.hub, parse_topics_query(request.query_string())?)
+    windows(&request, &gateway, parse_topics_query(request.query_string())?, principal)
 }
 
 /// The stream of all topics, for other gateways.
@@ -82,14 +113,19 @@ pub(crate) async fn internal_history(
 
 fn windows(
     request: &HttpRequest,
-    hub: &Arc<Hub>,
+    gateway: &Gateway,
     query: WindowQuery,
+    principal: Arc<Principal>,
 ) -> Result<HttpResponse, RequestError> {
     let WindowQuery { selection, heartbeat } = query;
+    principal.check_topics(selection.topics())?;
+    let hub = &gateway.hub;
     match MediaType::negotiate(request, MediaType::OF_WINDOW)? {
         MediaType::EventStream => {
             let budget = UnsentBytes::of(request);
-            Ok(stream_response(hub, budget, selection, last_event_id(request), heartbeat)?)
+            let lease = KeyLease { access: Arc::clone(&gateway.access), principal };
+            let last = last_event_id(request);
+            Ok(stream_response(hub, budget, selection, last, heartbeat, Box::new(lease))?)
         }
         MediaType::Json => {
             let json = hub.snapshot(&selection).ok_or(RequestError::NoData)?;

@@ -6,11 +6,12 @@ use actix_web::http::header::HeaderValue;
 use bytes::BytesMut;
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
+use service_kit::address::UpstreamAddress;
 use service_kit::client;
 use service_kit::failure::one_line;
 use service_kit::observe::REQUEST_ID;
+use statistics_stream::UpstreamSettings;
 use statistics_stream::history::{HistoryPage, HistoryQuery, NOT_KEPT};
-use statistics_stream::{UpstreamAddress, UpstreamSettings};
 use tokio::sync::Semaphore;
 
 use crate::error::RequestError;

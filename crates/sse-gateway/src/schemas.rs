@@ -50,6 +50,27 @@ pub(crate) struct Status {
     /// The time of the server.
     #[schema(format = DateTime)]
     now: String,
+    access: Option<StreamAccess>,
+}
+
+/// How long the client may follow the stream; absent if that has no end.
+#[derive(ToSchema)]
+pub(crate) struct StreamAccess {
+    /// The number of seconds left. After 0, the stream ends.
+    #[schema(minimum = 0)]
+    expires_in: u64,
+    /// Why the stream ends now; absent before.
+    ended: Option<AccessEnd>,
+}
+
+/// The key was revoked, it has expired, or the gateway has been cut off from the list of keys for
+/// too long.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+enum AccessEnd {
+    Revoked,
+    Expired,
+    Unknown,
 }
 
 /// The buckets of one topic in a period, oldest first, from one snapshot of the database.
@@ -80,6 +101,9 @@ pub(crate) fn schemas() -> Components {
         .schema_from::<TopicWindow>()
         .schema_from::<Upstream>()
         .schema_from::<Status>()
+        .schema_from::<StreamAccess>()
+        .schema_from::<AccessEnd>()
+        .schema_from::<openapi_kit::access::Access>()
         .schema_from::<HistoryPage>()
         .build()
 }
@@ -95,8 +119,8 @@ mod tests {
 
     use super::*;
 
-    /// All members are required, and there are no others.
-    fn assert_members<S: PartialSchema>(real: impl serde::Serialize) {
+    /// There are no other members, and all are required except `optional`.
+    fn assert_members<S: PartialSchema>(real: impl serde::Serialize, optional: &[&str]) {
         let schema = json!(S::schema());
         let real = json!(real);
         let members: BTreeSet<_> = real.as_object().unwrap().keys().collect();
@@ -104,18 +128,23 @@ mod tests {
         assert_eq!(described, members);
         let required = schema["required"].as_array().unwrap().iter();
         let required: BTreeSet<_> = required.filter_map(Value::as_str).collect();
-        assert_eq!(required, members.iter().map(|member| member.as_str()).collect());
+        let members = members.iter().map(|member| member.as_str());
+        assert_eq!(required, members.filter(|member| !optional.contains(member)).collect());
     }
 
     #[test]
     fn the_schemas_match_the_types_on_the_wire() {
         let topic: Topic = "transfers/day".parse().unwrap();
         let bucket = domain::Bucket { time: BucketTime::MIN, count: 1 };
-        assert_members::<Bucket>(bucket);
-        assert_members::<TopicWindow>(TopicFrame { topic, window: 1, buckets: vec![bucket] });
+        assert_members::<Bucket>(bucket, &[]);
+        assert_members::<TopicWindow>(TopicFrame { topic, window: 1, buckets: vec![bucket] }, &[]);
         let upstream = statistics_stream::UpstreamStatus::Stale;
         let (since, now) = (String::new(), String::new());
-        assert_members::<Status>(statistics_stream::Status { upstream, since, now });
+        let ended = Some(statistics_stream::AccessEnd::Revoked);
+        let access = statistics_stream::StreamAccess { expires_in: 0, ended };
+        assert_members::<StreamAccess>(access, &["ended"]);
+        let status = statistics_stream::Status { upstream, since, now, access: Some(access) };
+        assert_members::<Status>(status, &["access"]);
         let page = history::HistoryPage {
             topic,
             from: BucketTime::MIN,
@@ -123,7 +152,7 @@ mod tests {
             buckets: vec![],
             next: None,
         };
-        assert_members::<HistoryPage>(page);
+        assert_members::<HistoryPage>(page, &[]);
         let upstreams =
             [statistics_stream::UpstreamStatus::Live, statistics_stream::UpstreamStatus::Stale];
         assert_eq!(json!(Upstream::schema())["enum"], json!(upstreams));

@@ -6,6 +6,7 @@
 
 use std::num::NonZeroUsize;
 
+use access_kit::settings::{ACCESS, AccessSettings};
 use serde::Deserialize;
 use service_kit::settings::sections::{
     CORS, CorsSettings, HTTP, HttpSettings, INTERNAL, InternalSettings, LOG, LogSettings,
@@ -22,6 +23,7 @@ pub struct Settings {
     pub stream: HubSettings,
     pub history: HistoryClientSettings,
     pub cors: CorsSettings,
+    pub access: AccessSettings,
     pub log: LogSettings,
 }
 
@@ -38,13 +40,14 @@ pub struct HistoryClientSettings {
 impl ProgramSettings for Settings {
     const DEFAULTS: Defaults = Defaults {
         own: include_str!("../config/default.toml"),
-        shared: &[HTTP, INTERNAL, UPSTREAM, STREAM, CORS, LOG],
+        shared: &[HTTP, INTERNAL, UPSTREAM, STREAM, CORS, ACCESS, LOG],
         libpq: &[],
     };
 
     /// A gateway that follows this one most likely has the same settings, so it must get a
     /// heartbeat more often than it tolerates silence.
     fn check(&self) -> Result<(), SettingsError> {
+        self.access.check(&[("http.host", &self.http.host)])?;
         SettingsError::unless_at_most_half(
             ("stream.internal_heartbeat", self.stream.internal_heartbeat),
             ("upstream.read_timeout", self.upstream.read_timeout),

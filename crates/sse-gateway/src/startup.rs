@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use access_kit::control::AccessControl;
+use access_kit::credential::Pages;
+use access_kit::distribution;
+use access_kit::guard::AccessGuard;
 use actix_cors::Cors;
 use actix_web::web;
 use service_kit::health::Readiness;
@@ -46,11 +50,16 @@ pub fn build(
     let mut builder = ServiceBuilder::new(ABOUT, drain, shutdown.clone())?.drain_all(drain * 2);
     metrics::describe(builder.metrics());
 
+    let origins = settings.cors.allowed_origins.iter().map(String::as_str);
+    let access = Arc::new(AccessControl::new(&settings.access, Pages::of_origins(origins)));
     let gateway = web::Data::new(Gateway {
         hub: Arc::clone(&hub),
         history: HistoryClient::new(&settings.upstream, &settings.history)?,
         page_limits: (&settings.history).into(),
+        access: Arc::clone(&access),
     });
+    let needs = routes::needs(gateway.page_limits);
+    let guard = Arc::new(AccessGuard::new(Arc::clone(&access), needs, builder.metrics()));
     let public = routes::public(gateway.clone())?;
     let bounds = settings.http.bounds();
     let bounds = Bounds {
@@ -61,17 +70,21 @@ pub fn build(
         ..bounds
     };
     let allowed = settings.cors.clone();
-    builder.serve_public(&settings.http, bounds, move || Some(cors(&allowed)), public)?;
+    builder.serve_public(&settings.http, bounds, guard, move || Some(cors(&allowed)), public)?;
 
-    let readiness = readiness(Arc::clone(&hub));
+    let readiness = readiness(Arc::clone(&hub), Arc::clone(&access));
     let metrics = builder.metrics().clone();
     let sampled = Arc::clone(&hub);
     let sample = move || metrics::sample(&metrics, &sampled);
-    let internal = routes::internal(gateway);
+    let internal = routes::internal(gateway, Arc::clone(&access), shutdown.clone());
     let mut application =
         builder.serve_internal(&settings.internal, readiness, sample, internal)?;
 
     application.spawn("upstream", upstream::follow(Arc::clone(&hub), settings.upstream.clone()));
+    let addresses = settings.upstream.addresses.clone();
+    let keyring = distribution::follow(Arc::clone(&access), addresses, shutdown.clone());
+    application.spawn("keyring", keyring);
+    application.spawn("leases", check_leases(access, Arc::clone(&hub), shutdown.clone()));
     application.spawn("drain", async move {
         shutdown.cancelled().await;
         hub.drain(drain.mul_f64(STREAMS_SHARE)).await;
@@ -92,28 +105,40 @@ fn warn_about_few_open_files(clients: usize) {
     }
 }
 
-/// Allows only reads, and never cookies. Any header may be sent: tracing tools add theirs to every
-/// request of a page.
+/// Ends the streams of a key at once when it is revoked.
+async fn check_leases(
+    access: Arc<AccessControl>,
+    hub: Arc<Hub>,
+    shutdown: CancellationToken,
+) -> Result<(), std::convert::Infallible> {
+    tokio::select! {
+        () = access.on_change(|| hub.check_leases()) => Ok(()),
+        () = shutdown.cancelled() => Ok(()),
+    }
+}
+
+/// Allows only reads. Any header may be sent: tracing tools add theirs to every request of a page.
+///
+/// Browsers send cookies only to services that name the page's origin and allow credentials, so
+/// any page (`*`) reads without a session.
 fn cors(settings: &CorsSettings) -> Cors {
     let cors = Cors::default()
         .allowed_methods(["GET"])
         .allow_any_header()
-        .expose_headers(["link", "retry-after", "x-request-id"])
+        .expose_headers(["link", "retry-after", "www-authenticate", "x-request-id"])
         .max_age(600);
-    settings.allowed_origins.iter().fold(cors, |cors, origin| match origin.as_str() {
-        "*" => cors.allow_any_origin().send_wildcard(),
-        origin => cors.allowed_origin(origin),
-    })
+    if settings.allowed_origins.iter().any(|origin| origin == "*") {
+        return cors.allow_any_origin().send_wildcard();
+    }
+    let origins = settings.allowed_origins.iter();
+    origins.fold(cors.supports_credentials(), |cors, origin| cors.allowed_origin(origin))
 }
 
-/// Ready once there are counts. Stale counts are marked as such, and are better than none.
-fn readiness(hub: Arc<Hub>) -> Readiness {
+/// Ready once there are counts and keys. Stale counts are marked as such, and are better than none.
+fn readiness(hub: Arc<Hub>, access: Arc<AccessControl>) -> Readiness {
     Readiness::new(move || {
-        let reasons = if hub.has_data() {
-            Vec::new()
-        } else {
-            vec!["no upstream has answered yet".to_owned()]
-        };
-        std::future::ready(reasons)
+        let no_counts = (!hub.has_data()).then_some("no upstream has answered yet");
+        let reasons = [no_counts, access.problem()].into_iter().flatten().map(str::to_owned);
+        std::future::ready(reasons.collect::<Vec<_>>())
     })
 }

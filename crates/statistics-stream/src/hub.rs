@@ -188,6 +188,11 @@ impl Hub {
         self.announce_status_if(changed);
     }
 
+    /// Makes each stream check its [`Lease`](crate::Lease) now.
+    pub fn check_leases(&self) {
+        self.announce_status(&[Audience::Gateways]);
+    }
+
     /// Ends all streams.
     pub fn close(&self) {
         self.closed.cancel();
@@ -433,7 +438,7 @@ mod tests {
 
     use super::*;
     use crate::selection::Payload;
-    use crate::subscriber::{internal_stream_response, stream_response};
+    use crate::subscriber::{Endless, internal_stream_response, stream_response};
 
     /// The next event of a stream.
     async fn next(body: &mut Pin<Box<BoxBody>>) -> String {
@@ -454,9 +459,16 @@ mod tests {
         let seconds: Topic = "transfers/second".parse().unwrap();
         let follow = |selection: Selection| {
             Box::pin(
-                stream_response(&hub, UnsentBytes::unlimited(), selection, None, None)
-                    .unwrap()
-                    .into_body(),
+                stream_response(
+                    &hub,
+                    UnsentBytes::unlimited(),
+                    selection,
+                    None,
+                    None,
+                    Box::new(Endless),
+                )
+                .unwrap()
+                .into_body(),
             )
         };
         let small = NonZeroUsize::new(10).unwrap();

@@ -13,7 +13,6 @@
 //! A subscriber that is ready for more gets one frame, from its own version to the published one,
 //! so a slow client costs no more than a fast one.
 
-mod address;
 pub mod decoder;
 mod deliveries;
 mod encoder;
@@ -27,11 +26,10 @@ mod status;
 mod subscriber;
 pub mod upstream;
 
-pub use address::{InvalidAddress, UpstreamAddress};
 pub use deliveries::Deliveries;
 pub use event_id::{EventId, is_last_event_id, last_event_id};
 pub use hub::Hub;
 pub use selection::{InvalidSelection, Payload, Selection};
 pub use settings::{HubSettings, STREAM, UPSTREAM, UpstreamSettings};
-pub use status::{Status, UpstreamStatus};
-pub use subscriber::{StreamError, internal_stream_response, stream_response};
+pub use status::{AccessEnd, Status, StreamAccess, UpstreamStatus};
+pub use subscriber::{Endless, Lease, StreamError, internal_stream_response, stream_response};

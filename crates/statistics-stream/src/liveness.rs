@@ -121,7 +121,12 @@ impl Liveness {
 
     pub(crate) fn status(&self) -> Status {
         let now = OffsetDateTime::now_utc();
-        Status { upstream: self.upstream, since: rfc_3339(self.since), now: rfc_3339(now) }
+        Status {
+            upstream: self.upstream,
+            since: rfc_3339(self.since),
+            now: rfc_3339(now),
+            access: None,
+        }
     }
 }
 

@@ -4,11 +4,9 @@
 
 use std::time::Duration;
 
-use serde::de::Error;
-use serde::{Deserialize, Deserializer};
-use service_kit::settings::{NonZeroDuration, Section, comma_separated, duration};
-
-use crate::address::UpstreamAddress;
+use serde::Deserialize;
+use service_kit::address::{UpstreamAddress, addresses};
+use service_kit::settings::{NonZeroDuration, Section, duration};
 
 /// [`HubSettings`].
 pub const STREAM: Section = Section { name: "stream", keys: include_str!("../config/stream.toml") };
@@ -52,13 +50,4 @@ pub struct UpstreamSettings {
     pub connect_timeout: NonZeroDuration,
     pub retry_delay: NonZeroDuration,
     pub max_event_bytes: usize,
-}
-
-/// Names an invalid address by its position, because it may contain a password.
-fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<UpstreamAddress>, D::Error> {
-    let parse = |(index, address): (usize, &String)| {
-        let error = |error| D::Error::custom(format!("address {} is {error}", index + 1));
-        address.parse().map_err(error)
-    };
-    comma_separated(from)?.iter().enumerate().map(parse).collect()
 }

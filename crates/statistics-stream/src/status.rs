@@ -25,6 +25,31 @@ pub struct Status {
     pub since: String,
     /// The server's time, RFC 3339. A page can use it instead of its own clock.
     pub now: String,
+    /// How long the client may follow the stream; absent if that has no end, and between gateways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<StreamAccess>,
+}
+
+/// How long a client may follow a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamAccess {
+    /// The number of seconds left. After 0, the stream ends.
+    pub expires_in: u64,
+    /// Why the stream ends now; absent before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<AccessEnd>,
+}
+
+/// Why a client may not follow a stream any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessEnd {
+    /// Its credential was revoked.
+    Revoked,
+    /// Its credential has expired.
+    Expired,
+    /// The server has been cut off from the list of credentials for too long.
+    Unknown,
 }
 
 impl Status {

@@ -21,11 +21,31 @@ use crate::encoder::encode_event;
 use crate::event_id::EventId;
 use crate::hub::{Announcement, Drain, Hub, Next};
 use crate::selection::{Payload, Selection};
+use crate::status::{Status, StreamAccess};
 
 /// The minimum time between two whole windows on a stream. Each costs as much as a whole snapshot
 /// (up to 200 kB), so at the pace of patches, one stream would take megabytes a second. A client
 /// that wants more follows patches.
 const FULL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Says how long a client may follow its stream.
+///
+/// A stream looks once for each heartbeat for gateways, which wakes it up anyway: no client has a
+/// timer of its own, and no delivery costs more.
+pub trait Lease: Send {
+    /// The access at this moment; `None` if it has no end.
+    fn access(&self) -> Option<StreamAccess>;
+}
+
+/// Access without an end.
+#[derive(Debug, Clone, Copy)]
+pub struct Endless;
+
+impl Lease for Endless {
+    fn access(&self) -> Option<StreamAccess> {
+        None
+    }
+}
 
 /// Why a stream was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +66,8 @@ pub enum StreamError {
 ///
 /// Large events reserve room in `budget`. If there is none, the stream waits for it.
 ///
+/// When `lease` ends, a last status says so, and the stream ends.
+///
 /// # Errors
 /// [`StreamError`] if the hub accepts no more subscribers.
 pub fn stream_response(
@@ -54,12 +76,14 @@ pub fn stream_response(
     selection: Selection,
     last_event_id: Option<EventId>,
     heartbeat: Option<Duration>,
+    lease: Box<dyn Lease>,
 ) -> Result<HttpResponse, StreamError> {
     let beats = |heartbeat: Duration| {
         let beat = hub.settings.internal_heartbeat.get().as_millis();
         u64::try_from(heartbeat.as_millis() / beat).unwrap_or(u64::MAX).max(1)
     };
-    respond(hub, budget, selection, last_event_id, heartbeat.map_or(u64::MAX, beats))
+    let beats = heartbeat.map_or(u64::MAX, beats);
+    respond(hub, budget, selection, last_event_id, beats, Some(lease))
 }
 
 /// Streams all topics to another gateway, with heartbeats short enough to notice a frozen upstream.
@@ -70,7 +94,7 @@ pub fn internal_stream_response(
     hub: &Arc<Hub>,
     last_event_id: Option<EventId>,
 ) -> Result<HttpResponse, StreamError> {
-    respond(hub, UnsentBytes::unlimited(), Selection::all(), last_event_id, 1)
+    respond(hub, UnsentBytes::unlimited(), Selection::all(), last_event_id, 1, None)
 }
 
 fn respond(
@@ -79,6 +103,7 @@ fn respond(
     selection: Selection,
     last_event_id: Option<EventId>,
     beats: u64,
+    lease: Option<Box<dyn Lease>>,
 ) -> Result<HttpResponse, StreamError> {
     if hub.closed.is_cancelled() {
         return Err(StreamError::Closed);
@@ -102,6 +127,9 @@ fn respond(
         sent_frame_last: false,
         opened: false,
         waiting: None,
+        lease,
+        lease_checked: 0,
+        lease_ended: false,
     };
     Ok(HttpResponse::Ok()
         .content_type("text/event-stream")
@@ -144,6 +172,11 @@ struct Subscriber {
     sent_frame_last: bool,
     opened: bool,
     waiting: Option<Waiting>,
+    /// `None` for another gateway.
+    lease: Option<Box<dyn Lease>>,
+    /// [`Announcement::internal_status`] when the lease was checked.
+    lease_checked: u64,
+    lease_ended: bool,
 }
 
 /// The next event of a subscriber, while it waits for its turn.
@@ -187,12 +220,20 @@ impl Subscriber {
             return Some(self.retry());
         }
         loop {
-            if self.place.0.closed.is_cancelled() {
+            if self.place.0.closed.is_cancelled() || self.lease_ended {
                 return None;
             }
             // Marked as seen before the state is read, so that a later announcement wakes this loop
             // again.
             let announced = *self.announcements.borrow_and_update();
+            if self.lease_checked != announced.internal_status {
+                self.lease_checked = announced.internal_status;
+                let access = self.access();
+                if access.is_some_and(|access| access.ended.is_some()) {
+                    self.lease_ended = true;
+                    return self.status(access);
+                }
+            }
             // The first event comes before the first status, unless it takes longer than a
             // heartbeat.
             let last_status = self.sent_status.or(self.waiting.as_ref().map(|event| event.since));
@@ -227,7 +268,7 @@ impl Subscriber {
             if status_due {
                 self.sent_status = Some(announced);
                 self.sent_frame_last = false;
-                return self.status();
+                return self.status(self.access());
             }
             let is_behind = is_paced && self.seen_version != Some(announced.version);
             tokio::select! {
@@ -266,8 +307,13 @@ impl Subscriber {
         Bytes::from(format!("retry: {}\n", delay.as_millis()))
     }
 
-    fn status(&self) -> Option<Bytes> {
-        let data = serde_json::to_string(&self.place.0.status()).ok()?;
+    fn access(&self) -> Option<StreamAccess> {
+        self.lease.as_ref()?.access()
+    }
+
+    fn status(&self, access: Option<StreamAccess>) -> Option<Bytes> {
+        let status = Status { access, ..self.place.0.status() };
+        let data = serde_json::to_string(&status).ok()?;
         let message =
             Message { id: None, event: Some("status".into()), retry: None, data: data.into() };
         encode_event(Event::Message(message))
@@ -304,10 +350,53 @@ mod tests {
         Bucket, BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Statistics, Topic, TopicFrame,
     };
 
+    use parking_lot::Mutex;
     use service_kit::settings::NonZeroDuration;
 
     use super::*;
     use crate::settings::HubSettings;
+    use crate::status::AccessEnd;
+
+    /// The access that a test sets.
+    struct Ending(Arc<Mutex<StreamAccess>>);
+
+    impl Lease for Ending {
+        fn access(&self) -> Option<StreamAccess> {
+            Some(*self.0.lock())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_says_how_long_it_may_go_on_and_ends_then() {
+        let hub = Hub::new(HubSettings::default());
+        hub.start(Statistics::new(Version { nonce: Nonce::new(1), tick: 0 }));
+        let access = Arc::new(Mutex::new(StreamAccess { expires_in: 7, ended: None }));
+        let topic: Topic = "transfers/year".parse().unwrap();
+        let lease = Box::new(Ending(Arc::clone(&access)));
+        let selection = Selection::one(topic);
+        let response =
+            stream_response(&hub, UnsentBytes::unlimited(), selection, None, None, lease);
+        let mut body = pin!(response.unwrap().into_body());
+        let mut next = async || {
+            let event = poll_fn(|context| body.as_mut().poll_next(context)).await;
+            event.map(|event| String::from_utf8(event.unwrap().to_vec()).unwrap())
+        };
+        let first_status = async {
+            loop {
+                let event = next().await.unwrap();
+                if event.contains("event: status") {
+                    return event;
+                }
+            }
+        };
+        assert!(first_status.await.contains("\"access\":{\"expires_in\":7}"));
+        *access.lock() = StreamAccess { expires_in: 0, ended: Some(AccessEnd::Revoked) };
+        let revoked = Instant::now();
+        let last = next().await.unwrap();
+        assert!(last.contains("\"access\":{\"expires_in\":0,\"ended\":\"revoked\"}"), "{last}");
+        assert_eq!(next().await, None);
+        assert!(revoked.elapsed() <= hub.settings.internal_heartbeat.get());
+    }
 
     #[tokio::test]
     async fn a_client_that_always_finds_a_newer_version_gets_the_status_too() {
@@ -352,9 +441,16 @@ mod tests {
         let topic: Topic = "transfers/year".parse().unwrap();
         let selection = Selection::one(topic).with_payload(Payload::Full);
         let mut body = pin!(
-            stream_response(&hub, UnsentBytes::unlimited(), selection, None, None)
-                .unwrap()
-                .into_body()
+            stream_response(
+                &hub,
+                UnsentBytes::unlimited(),
+                selection,
+                None,
+                None,
+                Box::new(Endless)
+            )
+            .unwrap()
+            .into_body()
         );
         let started = Instant::now();
         let publish = async {

@@ -7,13 +7,13 @@ use domain::{ApplyError, Version};
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::header::ACCEPT;
 use reqwest::{Client, StatusCode};
+use service_kit::address::UpstreamAddress;
 use service_kit::client;
 use service_kit::failure::one_line;
 use service_kit::settings::NonZeroDuration;
 use tokio_util::codec::FramedRead;
 use tokio_util::io::StreamReader;
 
-use crate::address::UpstreamAddress;
 use crate::decoder::{DecodeError, EventDecoder, StreamEvent};
 use crate::hub::Hub;
 use crate::settings::UpstreamSettings;

@@ -1,8 +1,13 @@
 //! Puts the service together.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use access_kit::control::AccessControl;
+use access_kit::distribution;
 use actix_web::web;
+use postgres_kit::database::{Connections, PoolSettings, Work};
+use postgres_kit::keyring;
 use service_kit::health::{Readiness, ReadinessReport};
 use service_kit::service::{About, Application, ServiceBuilder};
 use statistics_stream::{Deliveries, Hub, HubSettings};
@@ -60,14 +65,21 @@ pub fn build_with(
     };
     let leading =
         routes::Leading { roles: roles.clone(), lease: settings.leader.session_timeout.get() };
+    let access = Arc::new(AccessControl::for_followers());
+    let pool = PoolSettings { max_connections: NonZeroUsize::MIN, ..settings.history.pool.clone() };
+    let connections =
+        Connections::new(&settings.database, &pool, Work::Reads, "stats-notifier keyring")?;
+    let followers = distribution::configure(Arc::clone(&access), shutdown.clone());
     let mut application =
         builder.serve_internal(&settings.internal, readiness, sample, move |routes| {
             routes
+                .configure(&followers)
                 .app_data(web::Data::new(leading.clone()))
                 .app_data(web::Data::new(history.clone()))
                 .configure(routes::configure);
         })?;
 
+    application.spawn("keyring", keyring::follow(connections, access, shutdown.clone()));
     let verify =
         daily_verify::run(settings.clone(), roles, last_verify, verify_metrics, shutdown.clone());
     application.spawn("verify", verify);

@@ -9,7 +9,11 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
+use access::store::{KeyStore, StoreError};
+use access_kit::key::Key;
+use access_kit::scope::{Permission, Scope};
 use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
 use rustix::process::{Pid, test_kill_process};
@@ -35,6 +39,23 @@ const TEMPLATE: &str = "newcycle_template";
 const INGEST_PASSWORD: &str = "test-ingest";
 const NOTIFIER_PASSWORD: &str = "test-notifier";
 const ACCESS_PASSWORD: &str = "test-access";
+
+/// Longer than a template is used.
+const TEST_KEY_LIFETIME: Duration = Duration::from_secs(100 * 86_400);
+
+/// A key that may do everything in each test database, so that a test needs no key of its own.
+pub const TEST_KEY: &str = "nc_tests0000000_ThisIsNoSecretItIsInEveryTestDatabaseOnly000f6UNr";
+
+/// Why the template was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// The cluster does not answer, or a migration fails.
+    #[error(transparent)]
+    Migration(#[from] migrate::MigrateError),
+    /// [`TEST_KEY`] cannot be stored.
+    #[error("the key of the tests cannot be stored: {0}")]
+    Key(#[from] StoreError),
+}
 
 /// A database that is dropped when the test ends.
 #[derive(Debug)]
@@ -87,8 +108,8 @@ pub fn installation() -> Installation {
 /// Makes the template, or makes it again, in the cluster of a connection string.
 ///
 /// # Errors
-/// The cluster does not answer, or a migration fails.
-pub async fn prepare_template(cluster: &str) -> Result<(), migrate::MigrateError> {
+/// The cluster does not answer, a migration fails, or the key cannot be stored.
+pub async fn prepare_template(cluster: &str) -> Result<(), TemplateError> {
     let statement = |doing| move |source| migrate::MigrateError::Statement { doing, source };
     let cluster: Config =
         cluster.parse().map_err(statement("reading the address of the test cluster"))?;
@@ -96,8 +117,26 @@ pub async fn prepare_template(cluster: &str) -> Result<(), migrate::MigrateError
         open(&cluster, "postgres").await.map_err(statement("connecting to the test cluster"))?;
     let drop = format!("DROP DATABASE IF EXISTS {TEMPLATE} WITH (FORCE)");
     maintenance.batch_execute(&drop).await.map_err(statement("dropping the old template"))?;
-    migrate::migrate(&as_superuser(&cluster, TEMPLATE), &TestDatabase::roles()).await?;
+    let template = as_superuser(&cluster, TEMPLATE);
+    migrate::migrate(&template, &TestDatabase::roles()).await?;
+    let key: Key = TEST_KEY.parse().expect("TEST_KEY is a key");
+    let everything = Permission::ALL.map(Scope::all);
+    let store = KeyStore::connect(&template, "tests".to_owned()).await?;
+    store.create(&key, "tests", &everything, Some(TEST_KEY_LIFETIME)).await?;
     Ok(())
+}
+
+/// A client that presents [`TEST_KEY`] with each request.
+///
+/// # Panics
+/// The client cannot be built.
+pub fn http_client() -> reqwest::ClientBuilder {
+    let mut headers = reqwest::header::HeaderMap::new();
+    let mut key = reqwest::header::HeaderValue::from_str(&format!("Bearer {TEST_KEY}"))
+        .expect("a key is ASCII");
+    key.set_sensitive(true);
+    headers.insert(reqwest::header::AUTHORIZATION, key);
+    reqwest::Client::builder().default_headers(headers)
 }
 
 impl TestDatabase {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ingest_api::settings::Settings;
 use ingest_api::startup;
 use local_stack::link::Link;
-use local_stack::test_database::TestDatabase;
+use local_stack::test_database::{TestDatabase, http_client};
 use serde_json::{Value, json};
 use service_kit::settings::ProgramSettings as _;
 use time::macros::datetime;
@@ -80,7 +80,7 @@ impl Api {
     }
 
     pub(crate) async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::start_on(TestDatabase::create().await, change)
+        Self::start_on(TestDatabase::create().await, change).await
     }
 
     /// As [`Api::start_with`], with a link between the service and its database.
@@ -95,9 +95,10 @@ impl Api {
             settings.database.port = to.port();
             change(settings);
         })
+        .await
     }
 
-    fn start_on(database: TestDatabase, change: impl FnOnce(&mut Settings)) -> Self {
+    async fn start_on(database: TestDatabase, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::load().unwrap();
         settings.database = database.ingest();
         settings.http.port = 0;
@@ -110,8 +111,10 @@ impl Api {
         let url = format!("http://127.0.0.1:{}", application.port());
         let internal_url = format!("http://127.0.0.1:{}", application.internal_port());
         tokio::spawn(application.run_until_stopped());
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
-        Self { database, url, internal_url, client, _stop: stop.drop_guard() }
+        let client = http_client().timeout(Duration::from_secs(20)).build().unwrap();
+        let api = Self { database, url, internal_url, client, _stop: stop.drop_guard() };
+        until("the keyring is read", async || api.get("/access").await.status == 200).await;
+        api
     }
 
     /// A request without headers or body.

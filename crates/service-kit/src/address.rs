@@ -1,10 +1,13 @@
-//! The address of an upstream.
+//! The addresses of upstreams: services that this one requests something from.
 
 use std::fmt;
 use std::str::FromStr;
 
 use reqwest::Url;
-use service_kit::settings::without_credentials;
+use serde::Deserializer;
+use serde::de::Error;
+
+use crate::settings::{comma_separated, without_credentials};
 
 /// The URL of an upstream, to which paths are appended. It may contain a user name and a password,
 /// which are sent to the upstream, and which neither `Display` nor `Debug` shows.
@@ -32,6 +35,7 @@ impl FromStr for UpstreamAddress {
 
 impl UpstreamAddress {
     /// The URL of a path of this upstream.
+    #[must_use]
     pub fn with_path(&self, path: &str) -> String {
         format!("{}{path}", self.0)
     }
@@ -47,6 +51,19 @@ impl fmt::Debug for UpstreamAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, formatter)
     }
+}
+
+/// Deserializes a comma-separated setting. It names an invalid address by its position, because it
+/// may contain a password.
+///
+/// # Errors
+/// It is not text, or an address is invalid.
+pub fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<UpstreamAddress>, D::Error> {
+    let parse = |(index, address): (usize, &String)| {
+        let error = |error| D::Error::custom(format!("address {} is {error}", index + 1));
+        address.parse().map_err(error)
+    };
+    comma_separated(from)?.iter().enumerate().map(parse).collect()
 }
 
 #[cfg(test)]

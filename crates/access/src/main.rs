@@ -1,0 +1,26 @@
+//! Makes, lists, replaces and revokes the keys that clients present.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use access::arguments::{Arguments, Command};
+use access::commands;
+use access::settings::Settings;
+use clap::Parser;
+use service_kit::command::print_settings;
+use service_kit::failure::exit_code;
+use service_kit::settings::ProgramSettings;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    exit_code(execute(Arguments::parse().command).await)
+}
+
+async fn execute(command: Command) -> Result<(), Box<dyn Error + Send + Sync>> {
+    if matches!(command, Command::PrintSettings) {
+        return print_settings::<Settings>();
+    }
+    let settings = Settings::load()?;
+    service_kit::telemetry::start(&settings.log)?;
+    Ok(commands::execute(command, &settings).await?)
+}

@@ -1,0 +1,45 @@
+//! The place of the guard of a public port: inside of CORS, and outside of all routes.
+//!
+//! Invariant: what the guard refuses reaches no handler, and its body is not read.
+
+use std::sync::Arc;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::HeaderMap;
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpRequest, HttpResponse, web};
+
+/// Decides which requests reach the routes of a public port.
+pub trait Guard: Send + Sync {
+    /// The answer to a request that is refused; `None` admits it.
+    fn refuse(&self, request: &ServiceRequest) -> Option<HttpResponse>;
+
+    /// Adds headers to the answer to an admitted request.
+    fn finish(&self, request: &HttpRequest, headers: &mut HeaderMap);
+}
+
+/// The guard of an application.
+#[derive(Clone)]
+pub(crate) struct Guarded(pub(crate) Arc<dyn Guard>);
+
+/// Middleware for [`actix_web::middleware::from_fn`]. The application's data contains [`Guarded`]
+/// on a public port, and none on an internal one.
+///
+/// # Errors
+/// The errors of the wrapped service.
+pub(crate) async fn check(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let Some(guard) = request.app_data::<web::Data<Guarded>>().cloned() else {
+        return Ok(next.call(request).await?.map_into_boxed_body());
+    };
+    if let Some(refused) = guard.0.refuse(&request) {
+        return Ok(request.into_response(refused));
+    }
+    let mut answer = next.call(request).await?.map_into_boxed_body();
+    let (request, response) = (answer.request().clone(), answer.response_mut());
+    guard.0.finish(&request, response.headers_mut());
+    Ok(answer)
+}
