@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use local_stack::test_database::TEST_KEY;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -94,7 +95,7 @@ async fn an_array_that_is_cut_off_is_408_and_says_what_is_stored() {
     let api = Api::start().await;
     let mut connection = TcpStream::connect(api.url.trim_start_matches("http://")).await.unwrap();
     let head = format!(
-        "POST /users HTTP/1.1\r\nhost: localhost\r\ncontent-type: {JSON}\r\ncontent-length: 9999\r\n\r\n["
+        "POST /users HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TEST_KEY}\r\ncontent-type: {JSON}\r\ncontent-length: 9999\r\n\r\n["
     );
     connection.write_all(head.as_bytes()).await.unwrap();
     connection.write_all("{},".repeat(2_500).as_bytes()).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 
+use local_stack::test_database::TEST_KEY;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -200,7 +201,7 @@ async fn a_body_that_does_not_arrive_is_408_and_an_upload_says_what_is_stored() 
         let mut connection =
             TcpStream::connect(api.url.trim_start_matches("http://")).await.unwrap();
         let head = format!(
-            "POST /users HTTP/1.1\r\nhost: localhost\r\ncontent-type: {media_type}\r\n{length}\r\n\r\n"
+            "POST /users HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TEST_KEY}\r\ncontent-type: {media_type}\r\n{length}\r\n\r\n"
         );
         connection.write_all(head.as_bytes()).await.unwrap();
         connection.write_all(body.as_bytes()).await.unwrap();

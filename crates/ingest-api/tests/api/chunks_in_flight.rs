@@ -5,6 +5,7 @@
 use std::num::NonZeroUsize;
 
 use ingest_api::settings::Settings;
+use local_stack::test_database::TEST_KEY;
 use serde_json::{Value, json};
 use service_kit::settings::ProgramSettings as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,7 +58,7 @@ async fn release(holder: &Client) {
 async fn begin(api: &Api, lines: &str) -> TcpStream {
     let mut connection = TcpStream::connect(api.url.trim_start_matches("http://")).await.unwrap();
     let head = format!(
-        "POST /users HTTP/1.1\r\nhost: localhost\r\ncontent-type: {NDJSON}\r\n\
+        "POST /users HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TEST_KEY}\r\ncontent-type: {NDJSON}\r\n\
          content-length: 999999999\r\n\r\n"
     );
     connection.write_all(head.as_bytes()).await.unwrap();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use local_stack::test_database::TEST_KEY;
 use serde_json::json;
 use service_kit::settings::NonZeroDuration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,7 +20,7 @@ const ROW_BYTES: u64 = 2 + 18 + 8 + 16;
 async fn begin(api: &Api, encoding: &str, part: &[u8]) -> TcpStream {
     let mut connection = TcpStream::connect(api.url.trim_start_matches("http://")).await.unwrap();
     let head = format!(
-        "POST /users HTTP/1.1\r\nhost: localhost\r\ncontent-type: {NDJSON}\r\n\
+        "POST /users HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TEST_KEY}\r\ncontent-type: {NDJSON}\r\n\
          content-encoding: {encoding}\r\ncontent-length: 9999\r\n\r\n"
     );
     connection.write_all(head.as_bytes()).await.unwrap();
@@ -104,7 +105,7 @@ async fn the_time_of_a_commit_is_not_counted_as_the_wait_for_the_client() {
     let rest = "{}\n".repeat(10_000);
     let mut slow = TcpStream::connect(api.url.trim_start_matches("http://")).await.unwrap();
     let head = format!(
-        "POST /users HTTP/1.1\r\nhost: localhost\r\ncontent-type: {NDJSON}\r\n\
+        "POST /users HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TEST_KEY}\r\ncontent-type: {NDJSON}\r\n\
          connection: close\r\ncontent-length: {}\r\n\r\n{{}}\n",
         rest.len() + 6
     );

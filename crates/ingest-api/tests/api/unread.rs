@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use local_stack::test_database::TEST_KEY;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -17,7 +18,9 @@ async fn stall(api: &Api, path: &str) -> (TcpStream, String) {
     socket.set_recv_buffer_size(1).unwrap();
     let address = api.url.trim_start_matches("http://").parse().unwrap();
     let mut stalled = socket.connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TEST_KEY}\r\n\r\n"
+    );
     stalled.write_all(request.as_bytes()).await.unwrap();
     let mut head = [0; 12];
     stalled.read_exact(&mut head).await.unwrap();

@@ -26,6 +26,7 @@ impl GatewayProcess {
             ("NEWCYCLE__INTERNAL__PORT", internal_port.to_string()),
             ("NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.to_owned()),
             ("NEWCYCLE__STREAM__PACE", "1ms".to_owned()),
+            ("NEWCYCLE__ACCESS__MODE", "open".to_owned()),
         ];
         all.extend(variables.iter().map(|(name, value)| (*name, (*value).to_owned())));
         let log = Arc::new(Mutex::new(Vec::new()));

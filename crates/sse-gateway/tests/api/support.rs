@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use access_kit::settings::AccessMode;
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use domain::{
@@ -24,6 +25,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long a test waits for any condition.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The origin of the page that may read.
+pub(crate) const ORIGIN: &str = "https://example.org";
 
 /// A stand-in for stats-notifier.
 pub(crate) struct Publisher {
@@ -137,6 +141,9 @@ impl Gateway {
         settings.upstream.addresses =
             upstream.split(',').map(|address| address.parse().unwrap()).collect();
         settings.stream.pace = Duration::from_millis(1);
+        // `access.rs` tests who may read.
+        settings.access.mode = AccessMode::Open;
+        settings.cors.allowed_origins = vec![ORIGIN.to_owned()];
         change(&mut settings);
         let stop = CancellationToken::new();
         let hub = Hub::new(settings.stream.clone());

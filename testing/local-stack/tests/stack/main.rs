@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod abuse;
+mod access;
 mod failover;
 mod flights;
 mod frozen;

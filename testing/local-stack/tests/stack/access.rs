@@ -1,0 +1,451 @@
+//! Who gets in: every path, method, credential and way to present it, against a model that shares
+//! no code with the services; and keys that end while they are used.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use access::store::KeyStore;
+use access_kit::key::Key;
+use futures_util::StreamExt;
+use local_stack::stack::{Replicas, ServiceKind, Stack};
+use local_stack::test_database::{TEST_KEY, TestDatabase, http_client};
+use rand::RngExt;
+use reqwest::{Client, Method, StatusCode};
+use russe::reqwest_0_13::ReqwestExt;
+use serde_json::{Value, json};
+
+use crate::support::{DEADLINE, settings, start_with, until};
+
+const PAGE: &str = "http://127.0.0.1:4711";
+const COOKIE: &str = "newcycle-4711";
+const STREAM: &str = "/statistics/transfers/day";
+
+/// A key, or something that is taken for one, and its scopes if it is valid.
+struct Credential {
+    text: String,
+    scopes: Option<Vec<&'static str>>,
+}
+
+/// The ways to present a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Bearer,
+    Basic,
+    Twice,
+    Query,
+    Cookie,
+    CookieOfPage,
+    CookieOfForeignPage,
+    CookieAcrossSites,
+}
+
+const WAYS: [Way; 8] = [
+    Way::Bearer,
+    Way::Basic,
+    Way::Twice,
+    Way::Query,
+    Way::Cookie,
+    Way::CookieOfPage,
+    Way::CookieOfForeignPage,
+    Way::CookieAcrossSites,
+];
+
+/// The model: what a request without a mistake in itself is answered, or `None` if it is let in.
+fn expected(method: &Method, path: &str, presented: Option<(&Credential, Way)>) -> Option<u16> {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let needed = match path.split('/').nth(1).unwrap_or_default() {
+        "statistics" if reads => "statistics:read",
+        "base-items" | "users" | "items" | "transfers" => match method.as_str() {
+            "GET" | "HEAD" => "ingest:read",
+            "POST" | "PUT" => "ingest:write",
+            "DELETE" => "ingest:delete",
+            _ => "",
+        },
+        _ => "",
+    };
+    let Some((credential, way)) = presented else { return Some(401) };
+    match way {
+        Way::Twice | Way::Query => return Some(400),
+        Way::Basic => return Some(401),
+        Way::CookieOfForeignPage | Way::CookieAcrossSites => return Some(403),
+        Way::Cookie if !reads => return Some(403),
+        Way::Bearer | Way::Cookie | Way::CookieOfPage => {}
+    }
+    let Some(scopes) = &credential.scopes else { return Some(401) };
+    (!needed.is_empty() && !scopes.contains(&needed)).then_some(403)
+}
+
+fn request(
+    client: &Client,
+    url: &str,
+    method: &Method,
+    presented: Option<(&Credential, Way)>,
+) -> reqwest::RequestBuilder {
+    let request =
+        |url: &str| client.request(method.clone(), url).header("accept", "application/json");
+    let Some((Credential { text, .. }, way)) = presented else { return request(url) };
+    let cookie = || request(url).header("cookie", format!("{COOKIE}={text}"));
+    match way {
+        Way::Bearer => request(url).bearer_auth(text),
+        Way::Basic => request(url).basic_auth(text, Some("")),
+        Way::Twice => request(url).bearer_auth(text).header("authorization", "Bearer x"),
+        Way::Query => request(&format!("{url}?access_token={text}")),
+        Way::Cookie => cookie(),
+        Way::CookieOfPage => cookie().header("origin", PAGE),
+        Way::CookieOfForeignPage => cookie().header("origin", "http://127.0.0.1:4712"),
+        Way::CookieAcrossSites => {
+            cookie().header("origin", PAGE).header("sec-fetch-site", "cross-site")
+        }
+    }
+}
+
+/// The methods of all described paths.
+async fn described(stack: &Stack, service: ServiceKind) -> BTreeMap<String, Vec<Method>> {
+    let url = format!("{}/openapi.json", stack.url(service));
+    let answer = client().get(url).bearer_auth(TEST_KEY).send().await.unwrap();
+    let description: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    let paths = description["paths"].as_object().unwrap().iter();
+    paths
+        .map(|(path, operations)| {
+            let methods = operations.as_object().unwrap().keys();
+            let methods = methods.map(|method| method.to_uppercase().parse().unwrap());
+            (path.clone(), methods.collect())
+        })
+        .collect()
+}
+
+fn client() -> Client {
+    Client::builder().timeout(DEADLINE).build().unwrap()
+}
+
+async fn keys(database: &TestDatabase) -> KeyStore {
+    KeyStore::connect(&database.access(), "a test".to_owned()).await.unwrap()
+}
+
+/// Makes a valid key.
+async fn new_key(store: &KeyStore, name: &str, scopes: &[&str]) -> Key {
+    let key = Key::generate();
+    let scopes: Vec<_> = scopes.iter().map(|scope| scope.parse().unwrap()).collect();
+    store.create(&key, name, &scopes, Some(Duration::from_secs(86_400))).await.unwrap();
+    key
+}
+
+/// One of each service that pages of [`PAGE`] may use.
+async fn start(database: &TestDatabase) -> Stack {
+    let mut settings = settings(database.superuser(), Replicas::ONE);
+    let origins = "NEWCYCLE__CORS__ALLOWED_ORIGINS";
+    settings
+        .set(&[(ServiceKind::IngestApi, origins, PAGE), (ServiceKind::SseGateway, origins, PAGE)]);
+    start_with(settings).await
+}
+
+async fn rows(database: &TestDatabase) -> Vec<i64> {
+    let count = "SELECT (SELECT count(*) FROM base_items), (SELECT count(*) FROM users),
+                        (SELECT count(*) FROM items), (SELECT count(*) FROM transfers)";
+    let row = database.connect().await.query_one(count, &[]).await.unwrap();
+    (0..4).map(|column| row.get(column)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_gets_in_without_a_grant() {
+    let database = TestDatabase::create().await;
+    let store = keys(&database).await;
+    let all = ["ingest:write", "ingest:delete", "ingest:read", "statistics:read"];
+    let mut credentials = Vec::new();
+    for scopes in all.iter().map(std::slice::from_ref).chain([&all[..]]) {
+        let key = new_key(&store, &format!("key-{}", credentials.len()), scopes).await;
+        credentials
+            .push(Credential { text: key.expose().to_owned(), scopes: Some(scopes.to_vec()) });
+    }
+    let revoked = new_key(&store, "revoked", &all).await;
+    store.revoke("revoked").await.unwrap();
+    let expired = new_key(&store, "expired", &all).await;
+    let expire = "UPDATE access_key SET expires_at = now() WHERE name = 'expired'";
+    database.connect().await.batch_execute(expire).await.unwrap();
+    let mut mistyped = credentials[4].text.clone();
+    mistyped.replace_range(20..21, if &mistyped[20..21] == "a" { "b" } else { "a" });
+    let bad = [
+        revoked.expose().to_owned(),
+        expired.expose().to_owned(),
+        Key::generate().expose().to_owned(),
+        mistyped,
+        "x".to_owned(),
+    ];
+    credentials.extend(bad.map(|text| Credential { text, scopes: None }));
+
+    let stack = start(&database).await;
+    let client = client();
+    let ingest = stack.url(ServiceKind::IngestApi);
+    let admin = http_client().build().unwrap();
+    let create = async |path: &str, body: Value| -> String {
+        let request =
+            admin.post(format!("{ingest}{path}")).header("content-type", "application/json");
+        let answer = request.body(body.to_string()).send().await.unwrap();
+        let row: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        row["id"].as_str().unwrap().to_owned()
+    };
+    let base_item = create("/base-items", json!({ "description": "a thing" })).await;
+    let item = create("/items", json!({ "base_item_id": base_item })).await;
+    let methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"];
+    let methods = methods.map(|method| method.parse::<Method>().unwrap());
+    let before = rows(&database).await;
+    let mut admitted = Vec::new();
+    for service in [ServiceKind::IngestApi, ServiceKind::SseGateway] {
+        let described = described(&stack, service).await;
+        let known =
+            described.keys().map(|path| path.replace("{id}", &item).replace("{unit}", "day"));
+        let others =
+            ["/docs", "/docs/", "/openapi.json", "/none", "/items/x/y", "/internal/v1/access"];
+        for path in known.chain(others.map(str::to_owned)) {
+            let url = format!("{}{path}", stack.url(service));
+            for method in &methods {
+                let ways = credentials.iter().flat_map(|one| WAYS.map(|way| Some((one, way))));
+                for presented in std::iter::once(None).chain(ways) {
+                    let Some(status) = expected(method, &path, presented) else {
+                        admitted.push((url.clone(), method.clone(), presented));
+                        continue;
+                    };
+                    let what = || {
+                        let how =
+                            presented.map(|(one, way)| (&one.text[..one.text.len().min(15)], way));
+                        format!("{method} {url} {how:?}")
+                    };
+                    let body = json!({ "description": "x", "base_item_id": base_item }).to_string();
+                    let request = request(&client, &url, method, presented);
+                    let request = request.header("content-type", "application/json").body(body);
+                    let answer = request.send().await.unwrap();
+                    assert_eq!(answer.status().as_u16(), status, "{}", what());
+                    let headers = answer.headers();
+                    assert_eq!(headers["content-type"], "application/problem+json", "{}", what());
+                    assert_eq!(headers["cache-control"], "no-store", "{}", what());
+                    assert_eq!(
+                        headers.contains_key("www-authenticate"),
+                        status == 401
+                            || status == 400
+                            || headers["www-authenticate"]
+                                .to_str()
+                                .unwrap()
+                                .contains("insufficient_scope")
+                    );
+                }
+            }
+        }
+    }
+    assert_eq!(rows(&database).await, before);
+    for (url, method, presented) in admitted {
+        // Their effects are not looked at, so they need no body.
+        let answer = request(&client, &url, &method, presented).send().await.unwrap();
+        let status = answer.status();
+        assert!(
+            status != StatusCode::UNAUTHORIZED && status != StatusCode::FORBIDDEN,
+            "{method} {url}: {status}"
+        );
+        if status.is_success() {
+            let headers = answer.headers();
+            let vary: Vec<_> =
+                headers.get_all("vary").iter().map(|vary| vary.to_str().unwrap()).collect();
+            assert!(vary.join(",").contains("authorization, cookie"), "{method} {url}: {vary:?}");
+            let cache = headers["cache-control"].to_str().unwrap();
+            assert!(cache.contains("no-store"), "{method} {url}: {cache}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mangled_path_opens_nothing() {
+    let database = TestDatabase::create().await;
+    let stack = start(&database).await;
+    let store = keys(&database).await;
+    let other = new_key(&store, "of-the-other-service", &["statistics:read:transfers/year"]).await;
+    until_admitted(&stack, ServiceKind::IngestApi, &other).await;
+    let client = client();
+    let url = stack.url(ServiceKind::IngestApi);
+    let address = url.trim_start_matches("http://");
+    let mut paths: Vec<String> = [
+        "//users",
+        "/users/",
+        "/USERS",
+        "/%75sers",
+        "/users%2f",
+        "/./users",
+        "/x/../users",
+        "/users;x",
+        "/users?x",
+        "/users#",
+        "/users%00",
+        "/users%20",
+        "/docs/../users",
+        "*",
+        "users",
+    ]
+    .map(str::to_owned)
+    .into();
+    let mut random = rand::rng();
+    for _ in 0..500 {
+        let parts =
+            ["/", "users", "items", ".", "..", "%2f", "%2e", "//", "docs", "?", "#", "%", "é"];
+        let part = |_| parts[random.random_range(0..parts.len())];
+        paths.push(format!("/{}", (0..6).map(part).collect::<String>()));
+    }
+    for path in paths {
+        for key in [None, Some(other.expose())] {
+            // Written by hand, because clients repair addresses.
+            let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
+            let request =
+                format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{key}\r\n");
+            let answer = raw(address, &request).await;
+            let status: u16 = answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
+            let is_page = path.starts_with("/docs") || path == "/openapi.json";
+            assert!(
+                (400..500).contains(&status) || status == 0 || (is_page && !key.is_empty()),
+                "{path:?}: {answer}"
+            );
+            assert!(key.is_empty() || status != 401, "{path:?}: {answer}");
+        }
+    }
+    // The key itself works.
+    let answer =
+        client.get(format!("{url}/access")).bearer_auth(other.expose()).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+/// Sends bytes, and reads until the end.
+async fn raw(address: &str, request: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // A server that refuses the bytes may reset the connection.
+    let _reset = connection.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The status of `GET /access`.
+async fn standing(stack: &Stack, service: ServiceKind, key: &Key) -> u16 {
+    let request = client().get(format!("{}/access", stack.url(service)));
+    request.bearer_auth(key.expose()).send().await.unwrap().status().as_u16()
+}
+
+async fn until_admitted(stack: &Stack, service: ServiceKind, key: &Key) {
+    until("a new key must be admitted", async || {
+        (standing(stack, service, key).await == 200).then_some(())
+    })
+    .await;
+}
+
+/// The events of a stream until it ends, as names and data.
+async fn events(stack: &Stack, key: &Key) -> tokio::task::JoinHandle<Vec<(String, String)>> {
+    let request = client().get(format!("{}{STREAM}", stack.url(ServiceKind::SseGateway)));
+    let request = request.bearer_auth(key.expose()).header("accept", "text/event-stream");
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    tokio::spawn(async move {
+        let mut stream = response.sse_stream();
+        let mut events = Vec::new();
+        while let Some(Ok(event)) = stream.next().await {
+            if let russe::Event::Message(message) = event {
+                let name = message.event.unwrap_or_default().to_string();
+                events.push((name, message.data.to_string()));
+            }
+        }
+        events
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_key_is_refused_and_its_streams_end() {
+    let database = TestDatabase::create().await;
+    let stack = start(&database).await;
+    let mut store = keys(&database).await;
+    let scopes = ["ingest:write", "statistics:read"];
+    let [key, kept] =
+        [new_key(&store, "revoked", &scopes).await, new_key(&store, "kept", &scopes).await];
+    let both = [ServiceKind::IngestApi, ServiceKind::SseGateway];
+    for service in both {
+        until_admitted(&stack, service, &key).await;
+        until_admitted(&stack, service, &kept).await;
+    }
+    let ending = events(&stack, &key).await;
+    let going_on = events(&stack, &kept).await;
+    store.revoke("revoked").await.unwrap();
+    for service in both {
+        until("a revoked key must be refused", async || {
+            (standing(&stack, service, &key).await == 401).then_some(())
+        })
+        .await;
+    }
+    let received = ending.await.unwrap();
+    let (name, data) = received.last().unwrap();
+    assert_eq!(name, "status");
+    let status: Value = serde_json::from_str(data).unwrap();
+    assert_eq!(status["access"], json!({ "expires_in": 0, "ended": "revoked" }));
+    assert!(!going_on.is_finished());
+
+    // The new key of a name is valid at once, and the old one for a while.
+    let rolled = Key::generate();
+    store.roll(&rolled, "kept", Duration::from_secs(3_600)).await.unwrap();
+    until_admitted(&stack, ServiceKind::SseGateway, &rolled).await;
+    assert_eq!(standing(&stack, ServiceKind::SseGateway, &kept).await, 200);
+    store.roll(&Key::generate(), "kept", Duration::ZERO).await.unwrap();
+    until("a replaced key must be refused", async || {
+        (standing(&stack, ServiceKind::SseGateway, &rolled).await == 401).then_some(())
+    })
+    .await;
+    going_on.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_narrowed_key_reads_its_topics_only() {
+    let database = TestDatabase::create().await;
+    let stack = start(&database).await;
+    let key = new_key(&keys(&database).await, "narrow", &["statistics:read:transfers/*"]).await;
+    until_admitted(&stack, ServiceKind::SseGateway, &key).await;
+    let get = async |path: &str| {
+        let request = client().get(format!("{}{path}", stack.url(ServiceKind::SseGateway)));
+        request.bearer_auth(key.expose()).header("accept", "application/json").send().await.unwrap()
+    };
+    for path in [STREAM, "/statistics?topic=transfers/day&topic=transfers/hour"] {
+        assert_eq!(get(path).await.status(), 200, "{path}");
+    }
+    for path in [
+        "/statistics/item-creation/day",
+        "/statistics/item-creation/day?from=2026-01-01T00:00:00Z",
+        "/statistics?topic=transfers/day&topic=item-creation/day&topic=item-creation/hour",
+    ] {
+        let answer = get(path).await;
+        assert_eq!(answer.status(), 403, "{path}");
+        let challenge = answer.headers()["www-authenticate"].to_str().unwrap().to_owned();
+        assert!(challenge.contains("scope=\"statistics:read:item-creation/day\""), "{challenge}");
+        let problem: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        assert_eq!(problem["scope"], "statistics:read:item-creation/day");
+        assert_eq!(problem["key"], "narrow");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_cut_off_admits_for_a_while_and_says_stale() {
+    let database = TestDatabase::create().await;
+    let mut settings = settings(database.superuser(), Replicas::ONE);
+    settings.set(&[(ServiceKind::SseGateway, "NEWCYCLE__ACCESS__OFFLINE_SECONDS", "5")]);
+    let mut stack = start_with(settings).await;
+    let key: Key = TEST_KEY.parse().unwrap();
+    until_admitted(&stack, ServiceKind::SseGateway, &key).await;
+    let stream = events(&stack, &key).await;
+    stack.kill(ServiceKind::StatsNotifier).await;
+    assert_eq!(standing(&stack, ServiceKind::SseGateway, &key).await, 200);
+    until("a gateway must not use an old list of keys for ever", async || {
+        (standing(&stack, ServiceKind::SseGateway, &key).await == 503).then_some(())
+    })
+    .await;
+    let request = client().get(format!("{}/access", stack.url(ServiceKind::SseGateway)));
+    assert_eq!(request.send().await.unwrap().status(), 401);
+    let received = stream.await.unwrap();
+    let statuses = received.iter().filter(|(name, _)| name == "status");
+    let statuses: Vec<Value> =
+        statuses.map(|(_, data)| serde_json::from_str(data).unwrap()).collect();
+    let last = statuses.last().unwrap();
+    assert_eq!(last["access"], json!({ "expires_in": 0, "ended": "unknown" }));
+    assert_eq!(last["upstream"], "stale");
+    stack.start_one(ServiceKind::StatsNotifier).unwrap();
+    until_admitted(&stack, ServiceKind::SseGateway, &key).await;
+}
