@@ -69,6 +69,42 @@ AFTER INSERT OR DELETE OR TRUNCATE OR UPDATE OF name, hash, scopes, expires_at, 
 ON public.access_key
 FOR EACH STATEMENT EXECUTE FUNCTION public.raise_keyring_version();
 
+-- Who wrote what. No foreign key: a row is checked by ingest-api, and must not cost a look-up more.
+ALTER TABLE public.base_items ADD COLUMN written_by integer;
+ALTER TABLE public.users ADD COLUMN written_by integer;
+ALTER TABLE public.items ADD COLUMN written_by integer;
+ALTER TABLE public.transfers ADD COLUMN written_by integer;
+COMMENT ON COLUMN public.base_items.written_by IS
+    'access_key.number of the key that wrote the row; null if it was written by SQL.';
+COMMENT ON COLUMN public.users.written_by IS 'As in base_items.';
+COMMENT ON COLUMN public.items.written_by IS 'As in base_items.';
+COMMENT ON COLUMN public.transfers.written_by IS 'As in base_items.';
+
+CREATE TABLE public.deletion (
+    number bigint GENERATED ALWAYS AS IDENTITY,
+    deleted_at timestamptz NOT NULL DEFAULT now(),
+    table_name text NOT NULL,
+    row_id uuid NOT NULL,
+    content jsonb NOT NULL,
+    deleted_by integer,
+    request_id text NOT NULL,
+    CONSTRAINT deletion_pkey PRIMARY KEY (number)
+);
+COMMENT ON TABLE public.deletion IS
+    'The rows that were deleted through ingest-api. Nothing changes or deletes its rows.';
+COMMENT ON COLUMN public.deletion.number IS 'Numbers the deletions.';
+COMMENT ON COLUMN public.deletion.deleted_at IS 'When the row was deleted.';
+COMMENT ON COLUMN public.deletion.table_name IS 'The table that had the row.';
+COMMENT ON COLUMN public.deletion.row_id IS 'The id of the row.';
+COMMENT ON COLUMN public.deletion.content IS 'The whole row.';
+COMMENT ON COLUMN public.deletion.deleted_by IS
+    'access_key.number of the key that deleted it; null if access was open.';
+COMMENT ON COLUMN public.deletion.request_id IS 'The X-Request-Id of the request, as in the log.';
+CREATE INDEX deletion_row_id_idx ON public.deletion (row_id);
+GRANT INSERT ON public.deletion TO newcycle_ingest;
+GRANT SELECT ON public.base_items, public.users, public.items, public.transfers, public.deletion
+TO newcycle_access;
+
 GRANT SELECT ON public.access_key, public.access_keyring TO newcycle_ingest, newcycle_notifier;
 GRANT UPDATE (last_used_at) ON public.access_key TO newcycle_ingest, newcycle_notifier;
 GRANT SELECT, INSERT ON public.access_key TO newcycle_access;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use access_kit::scope::{Permission, Scope};
 use clap::{Parser, Subcommand};
 use domain::{Metric, TimeUnit};
+use uuid::Uuid;
 
 /// Makes, lists, replaces and revokes the keys that clients present.
 #[derive(Debug, Parser)]
@@ -50,6 +51,11 @@ pub enum Command {
     Revoke {
         /// The name of the key, or its id.
         key: String,
+    },
+    /// Says which key wrote a row, and which one deleted it.
+    Who {
+        /// The id of the row.
+        row: Uuid,
     },
     /// Prints the settings in effect and the origin of each. Passwords are redacted.
     PrintSettings,

@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::arguments::{Command, Expiry, may_never_end};
 use crate::settings::Settings;
-use crate::store::{KeyStore, ListedKey};
+use crate::store::{Deed, KeyStore, ListedKey};
 
 /// Executes a command.
 ///
@@ -56,6 +56,12 @@ pub async fn execute(command: Command, settings: &Settings) -> anyhow::Result<()
                 "Revoked {}: all services refuse it within two seconds.",
                 ids.join(", ")
             ));
+            Ok(())
+        }
+        Command::Who { row } => {
+            for deed in connect().await?.who(row).await? {
+                show_line(&describe(&deed))?;
+            }
             Ok(())
         }
         Command::PrintSettings => Ok(()),
@@ -116,6 +122,18 @@ fn list(keys: &[ListedKey]) -> anyhow::Result<()> {
         note("There is no key. `access create --name … --scope …` makes one.");
     }
     std::io::stdout().write_all(text.as_bytes()).context("standard output is closed")
+}
+
+fn describe(deed: &Deed) -> String {
+    let by = match (&deed.name, deed.number) {
+        (Some(name), Some(number)) => format!("The key {name} (number {number})"),
+        (None, Some(number)) => format!("A key with the number {number}"),
+        (_, None) => "A writer without a key, by SQL or while access was open,".to_owned(),
+    };
+    let at = deed.at.map(|at| format!(" at {}", rfc_3339(at))).unwrap_or_default();
+    let request = deed.request_id.as_ref();
+    let request = request.map(|id| format!(", by the request {id}")).unwrap_or_default();
+    format!("{by} {}{at}{request}.", deed.done)
 }
 
 /// Shows a secret.

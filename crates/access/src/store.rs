@@ -9,6 +9,7 @@ use postgres_kit::database::{DatabaseSettings, describe};
 use time::OffsetDateTime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls, Row};
+use uuid::Uuid;
 
 /// The name has the format that the constraint `access_key_name_format` demands.
 const NAME_RULE: &str = "a name has 1 to 64 letters, digits, dots, hyphens, underscores and @, and \
@@ -29,6 +30,9 @@ pub enum StoreError {
     /// No key has the name or id.
     #[error("no valid key has the name or id {0:?}: `access list` shows them")]
     NotFound(String),
+    /// No row has the id.
+    #[error("no row has the id {0}, and none that was deleted through ingest-api had it")]
+    NoRow(Uuid),
     /// There are too many keys.
     #[error("there are {MAX_KEYS} valid keys already: revoke those that are not needed any more")]
     Full,
@@ -86,6 +90,44 @@ UPDATE public.access_key
 SET ended_at = now()
 WHERE (name = $1 OR id = $1) AND COALESCE(LEAST(expires_at, ended_at), 'infinity') > now()
 RETURNING name, id";
+
+/// Who wrote the rows with the id `$1`, and who deleted them. One id is in one table, unless a
+/// producer chose it twice.
+const WHO: &str = "
+SELECT what.done, what.at, what.number, access_key.name, what.request_id
+FROM (SELECT 'wrote the base item' AS done, NULL::timestamptz AS at, written_by AS number,
+             NULL AS request_id
+      FROM   public.base_items WHERE id = $1
+      UNION ALL
+      SELECT 'wrote the user', NULL, written_by, NULL FROM public.users WHERE id = $1
+      UNION ALL
+      SELECT 'wrote the item', NULL, written_by, NULL FROM public.items WHERE id = $1
+      UNION ALL
+      SELECT 'wrote the transfer', NULL, written_by, NULL FROM public.transfers WHERE id = $1
+      UNION ALL
+      SELECT 'wrote the row that was in ' || table_name, NULL, (content ->> 'written_by')::integer,
+             NULL
+      FROM   public.deletion WHERE row_id = $1
+      UNION ALL
+      SELECT 'deleted it from ' || table_name, deleted_at, deleted_by, request_id
+      FROM   public.deletion WHERE row_id = $1) AS what
+LEFT JOIN public.access_key USING (number)
+ORDER BY what.at NULLS FIRST";
+
+/// What somebody did with a row.
+#[derive(Debug)]
+pub struct Deed {
+    /// Such as `wrote the item`.
+    pub done: String,
+    /// When, if that is recorded.
+    pub at: Option<OffsetDateTime>,
+    /// The number of the key; `None` if it was done by SQL, or while access was open.
+    pub number: Option<i32>,
+    /// The name of the key.
+    pub name: Option<String>,
+    /// The id of the request, if that is recorded.
+    pub request_id: Option<String>,
+}
 
 /// The keys in the database.
 pub struct KeyStore {
@@ -152,6 +194,27 @@ impl KeyStore {
         let ends = insert(transaction.client(), key, name, scopes, lifetime, &self.user).await?;
         transaction.commit().await?;
         Ok(ends)
+    }
+
+    /// Who wrote and deleted the row with this id.
+    ///
+    /// # Errors
+    /// [`StoreError::NoRow`] if there is and was none.
+    pub async fn who(&self, row: Uuid) -> Result<Vec<Deed>, StoreError> {
+        let rows = self.client.query(WHO, &[&row]).await?;
+        if rows.is_empty() {
+            return Err(StoreError::NoRow(row));
+        }
+        let deed = |row: &Row| {
+            Ok(Deed {
+                done: row.try_get("done")?,
+                at: row.try_get("at")?,
+                number: row.try_get("number")?,
+                name: row.try_get("name")?,
+                request_id: row.try_get("request_id")?,
+            })
+        };
+        Ok(rows.iter().map(deed).collect::<Result<_, tokio_postgres::Error>>()?)
     }
 
     /// Ends all keys that have this name or id, and returns the ids.

@@ -114,6 +114,7 @@ pub(crate) async fn upload<I>(
     service: &IngestService,
     form: UploadForm,
     mut body: Body<'_>,
+    writer: Option<i32>,
 ) -> Result<UploadReport, UploadError>
 where
     I: Input<Row: StoredRow>,
@@ -124,7 +125,7 @@ where
         ContentCoding::Gzip | ContentCoding::Identity => None,
     };
     body.require_rate(service.settings.bulk.min_bytes_per_second);
-    let mut upload = Upload::new(service);
+    let mut upload = Upload::new(service, writer);
     let read = upload.read::<I>(form, body).await;
     // Also after an error: the counts are those of all committed chunks.
     let settled = upload.settle().await;
@@ -162,6 +163,8 @@ impl From<UploadError> for Interruption {
 /// An upload in progress.
 struct Upload<'a, R> {
     service: &'a IngestService,
+    /// The number of the principal that sends it.
+    writer: Option<i32>,
     /// The chunk that is being filled.
     chunk: Chunk<'a, R>,
     /// The chunks that are being committed.
@@ -173,9 +176,10 @@ struct Upload<'a, R> {
 }
 
 impl<'a, R: StoredRow> Upload<'a, R> {
-    fn new(service: &'a IngestService) -> Self {
+    fn new(service: &'a IngestService, writer: Option<i32>) -> Self {
         Self {
             service,
+            writer,
             chunk: Chunk::new(service),
             commits: FuturesUnordered::new(),
             expectation: Rc::default(),
@@ -213,7 +217,7 @@ impl<'a, R: StoredRow> Upload<'a, R> {
                 }
             }
             // Idempotency-Key does not apply: it would be the id of every line.
-            let context = self.service.context(None);
+            let context = self.service.context(None, self.writer);
             loop {
                 match lines.next() {
                     Ok(None) => break,

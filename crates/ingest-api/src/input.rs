@@ -24,6 +24,8 @@ pub struct Context {
     pub ahead: Duration,
     /// The value of `Idempotency-Key`: the id of the row if the client sends none.
     pub key: Option<Uuid>,
+    /// The number of the principal that sends the request.
+    pub writer: Option<i32>,
 }
 
 impl Context {
@@ -137,7 +139,7 @@ impl Input for NewBaseItem {
     fn into_row(self, context: Context) -> Result<NewRow<BaseItem>, Rejection> {
         let (id, id_given) = context.id(self.id);
         let row = BaseItem { id: BaseItemId(id), description: self.description };
-        Ok(NewRow { row, id_given, time_given: false })
+        Ok(NewRow { row, id_given, time_given: false, written_by: context.writer })
     }
 }
 
@@ -146,7 +148,12 @@ impl Input for NewUser {
 
     fn into_row(self, context: Context) -> Result<NewRow<User>, Rejection> {
         let (id, id_given) = context.id(self.id);
-        Ok(NewRow { row: User { id: UserId(id) }, id_given, time_given: false })
+        Ok(NewRow {
+            row: User { id: UserId(id) },
+            id_given,
+            time_given: false,
+            written_by: context.writer,
+        })
     }
 }
 
@@ -157,7 +164,12 @@ impl Input for NewItem {
         let created_at = context.time("created_at", self.created_at)?;
         let (id, id_given) = context.id(self.id);
         let row = Item { id: ItemId(id), base_item_id: self.base_item_id, created_at };
-        Ok(NewRow { row, id_given, time_given: self.created_at.is_some() })
+        Ok(NewRow {
+            row,
+            id_given,
+            time_given: self.created_at.is_some(),
+            written_by: context.writer,
+        })
     }
 }
 
@@ -173,7 +185,12 @@ impl Input for NewTransfer {
             owner_id: self.owner_id,
             item_id: self.item_id,
         };
-        Ok(NewRow { row, id_given, time_given: self.timestamp.is_some() })
+        Ok(NewRow {
+            row,
+            id_given,
+            time_given: self.timestamp.is_some(),
+            written_by: context.writer,
+        })
     }
 }
 

@@ -258,6 +258,8 @@ pub struct NewRow<R> {
     /// Whether the client sent the time. If it did not, the time that the service filled in is not
     /// compared with the stored row when the same id is posted again.
     pub time_given: bool,
+    /// The number of the principal that writes it. It is not compared with the stored row.
+    pub written_by: Option<i32>,
 }
 
 #[cfg(test)]

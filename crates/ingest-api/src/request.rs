@@ -1,8 +1,9 @@
 //! What handlers read from a request apart from its body: the id in the path and the headers.
 
-use actix_web::HttpRequest;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use actix_web::web::Path;
+use actix_web::{HttpMessage, HttpRequest};
+use service_kit::observe::RequestId;
 use uuid::Uuid;
 
 use crate::encoding::ContentCoding;
@@ -33,6 +34,12 @@ pub(crate) fn content_coding(request: &HttpRequest) -> Result<ContentCoding, Api
     // A value that is not text is the name of no coding.
     ContentCoding::parse(values.map(|value| value.to_str().unwrap_or("?")))
         .ok_or(ApiError::ContentCoding)
+}
+
+/// The id of the request, as in the log and in the answer.
+pub(crate) fn request_id(request: &HttpRequest) -> String {
+    let id = request.extensions().get::<RequestId>().cloned();
+    id.and_then(|RequestId(id)| Some(id.to_str().ok()?.to_owned())).unwrap_or_default()
 }
 
 /// The value of `Idempotency-Key`, if the request has this header.

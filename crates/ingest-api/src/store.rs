@@ -16,6 +16,7 @@ mod sql;
 pub(crate) use error::DatabaseError;
 pub(crate) use insert::{Expectation, InsertOutcome, Insertion};
 pub(crate) use queries::{
-    OwnedItems, delete, find_owner, find_row, list_items_of_user, list_rows, list_transfers_of_item,
+    DeletedBy, OwnedItems, delete, find_owner, find_row, list_items_of_user, list_rows,
+    list_transfers_of_item,
 };
 pub(crate) use rows::{DeletableRow, StoredRow};

@@ -269,7 +269,10 @@ impl Ingest<'_> {
 
     async fn copy(&self, database: &str) -> anyhow::Result<Load> {
         let mut psql = Command::from(self.bench.installation.program("psql", self.bench.settings)?);
-        let copy = format!("\\copy raw_items FROM '{}' (FORMAT csv)", self.csv.display());
+        let copy = format!(
+            "\\copy raw_items (id, base_item_id, created_at) FROM '{}' (FORMAT csv)",
+            self.csv.display()
+        );
         psql.args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--command", &copy])
             .arg(database)
             .kill_on_drop(true);

@@ -1,6 +1,7 @@
 //! Who owns an item: the current owner, the transfers of an item, the items of a user, and a new
 //! transfer.
 
+use access_kit::principal::Admitted;
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use openapi_kit::{answer, content, refusal, schema_of};
@@ -94,6 +95,7 @@ pub(crate) async fn transfer_ownership(
     id: Path<String>,
     body: Payload,
     service: Data<IngestService>,
+    Admitted(principal): Admitted,
 ) -> Result<HttpResponse, ApiError> {
     let item = path_id(&id)?;
     if media_type(&request).as_deref() != Some(JSON) {
@@ -102,7 +104,7 @@ pub(crate) async fn transfer_ownership(
     let limits = &service.settings.limits;
     let mut body = Body::new(body, content_coding(&request)?, limits, &service.uploads)?;
     let NewOwner { to } = parse(&body.whole(limits).await?)?;
-    let context = service.context(idempotency_key(&request)?);
+    let context = service.context(idempotency_key(&request)?, principal.number());
     let transfer = NewTransfer::to(ItemId(item), to).into_row(context)?;
     match service.insert_one(transfer).await? {
         InsertOutcome::Created(_) | InsertOutcome::Repeated(_) => {

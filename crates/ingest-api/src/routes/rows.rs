@@ -1,5 +1,6 @@
 //! Creates, reads, lists and deletes the rows of each table.
 
+use access_kit::principal::Admitted;
 use actix_web::http::header::LOCATION;
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
@@ -25,28 +26,33 @@ use crate::operation::{
 };
 use crate::page::{PageQuery, RowPage};
 use crate::report::LineCounts;
-use crate::request::{JSON, NDJSON, content_coding, idempotency_key, media_type, path_id};
+use crate::request::{
+    JSON, NDJSON, content_coding, idempotency_key, media_type, path_id, request_id,
+};
 use crate::service::IngestService;
 use crate::settings::Settings;
-use crate::store::{self, DeletableRow, InsertOutcome, StoredRow};
+use crate::store::{self, DeletableRow, DeletedBy, InsertOutcome, StoredRow};
 
 /// Stores one row, or the rows of an upload.
 pub(crate) async fn create<I>(
     request: HttpRequest,
     body: Payload,
     service: Data<IngestService>,
+    Admitted(principal): Admitted,
 ) -> Result<HttpResponse, ApiError>
 where
     I: Input<Row: GroupedRow>,
 {
     // Uploads ignore the key, but a malformed one is always an error.
     let key = idempotency_key(&request)?;
+    let writer = principal.number();
     let limits = &service.settings.limits;
     let mut body = Body::new(body, content_coding(&request)?, limits, &service.uploads)?;
     let form = match media_type(&request).as_deref() {
         Some(JSON) if body.is_array(limits).await? => UploadForm::Array,
         Some(JSON) => {
-            let row = parse::<I>(&body.whole(limits).await?)?.into_row(service.context(key))?;
+            let row =
+                parse::<I>(&body.whole(limits).await?)?.into_row(service.context(key, writer))?;
             return match service.insert_one(row).await? {
                 InsertOutcome::Created(row) => {
                     Ok(HttpResponse::Created().insert_header((LOCATION, location(&row))).json(row))
@@ -61,7 +67,7 @@ where
             return Err(ApiError::MediaType(expected));
         }
     };
-    let report = bulk::upload::<I>(&service, form, body).await?;
+    let report = bulk::upload::<I>(&service, form, body, writer).await?;
     if report.counts.rejected > 0 {
         return Err(ApiError::RejectedLines(report));
     }
@@ -209,11 +215,14 @@ pub(crate) fn describe_list<R: Resource>(settings: &Settings) -> OperationBuilde
 
 /// Deletes a row.
 pub(crate) async fn delete<R: DeletableRow>(
+    request: HttpRequest,
     id: Path<String>,
     service: Data<IngestService>,
+    Admitted(principal): Admitted,
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
-    service.delete(async |session| store::delete::<R>(session, id).await).await?;
+    let by = DeletedBy { principal: principal.number(), request: request_id(&request) };
+    service.delete(async |session| store::delete::<R>(session, id, &by).await).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

@@ -124,13 +124,25 @@ pub(crate) async fn find_owner(session: &Session, item: Uuid) -> Result<Owner, D
     })
 }
 
-/// Deletes the row with this id. Fails with [`DatabaseError::NotFound`] if there is none, and with
+/// Who deletes a row.
+#[derive(Debug, Clone)]
+pub(crate) struct DeletedBy {
+    /// The number of the principal.
+    pub(crate) principal: Option<i32>,
+    /// The id of the request.
+    pub(crate) request: String,
+}
+
+/// Deletes the row with this id, and records who did it in the same statement. Fails with [`DatabaseError::NotFound`] if there is none, and with
 /// [`DatabaseError::HasTransfers`] if transfers refer to it.
 pub(crate) async fn delete<R: DeletableRow>(
     session: &Session,
     id: Uuid,
+    by: &DeletedBy,
 ) -> Result<(), DatabaseError> {
-    match session.execute(R::DELETE, &[(&id, Type::UUID)]).await {
+    let parameters: [Parameter<'_>; 3] =
+        [(&id, Type::UUID), (&by.principal, Type::INT4), (&by.request, Type::TEXT)];
+    match session.execute(R::DELETE, &parameters).await {
         Ok(0) => Err(DatabaseError::NotFound(R::NAME)),
         Ok(_) => Ok(()),
         Err(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => {

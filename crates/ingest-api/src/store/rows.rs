@@ -79,13 +79,13 @@ pub(crate) trait StoredRow: Resource {
     fn same_content(new: &NewRow<Self>, stored: &Self) -> bool;
     /// Reads a row that has all columns.
     fn from_row(row: &Row) -> Result<Self, DatabaseError>;
-    /// The parameters of the insert: an array for each column.
+    /// The parameters of the insert: an array for each column, and last for `written_by`.
     fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter>;
 }
 
 /// A row that clients may delete.
 pub(crate) trait DeletableRow: StoredRow {
-    /// Deletes the row with the id `$1`.
+    /// Deletes the row with the id `$1`, and records who (`$2`) did it by which request (`$3`).
     const DELETE: &'static str;
 }
 
@@ -114,6 +114,12 @@ fn array<R, T: ToSql + Sync + Send + 'static>(
     Parameter { values: Box::new(rows.iter().map(|new| value(&new.row)).collect::<Vec<T>>()), kind }
 }
 
+/// Who writes each row.
+fn writers<R>(rows: &[&NewRow<R>]) -> Parameter {
+    let writers = rows.iter().map(|new| new.written_by).collect::<Vec<Option<i32>>>();
+    Parameter { values: Box::new(writers), kind: Type::INT4_ARRAY }
+}
+
 impl StoredRow for BaseItem {
     const TABLE: &'static str = "public.base_items";
     const SQL: RowStatements = sql::BASE_ITEMS;
@@ -137,6 +143,7 @@ impl StoredRow for BaseItem {
         vec![
             array(Type::UUID_ARRAY, rows, |row| row.id.0),
             array(Type::TEXT_ARRAY, rows, |row| row.description.as_str().to_owned()),
+            writers(rows),
         ]
     }
 }
@@ -154,7 +161,7 @@ impl StoredRow for User {
     }
 
     fn parameters(rows: &[&NewRow<Self>]) -> Vec<Parameter> {
-        vec![array(Type::UUID_ARRAY, rows, |row| row.id.0)]
+        vec![array(Type::UUID_ARRAY, rows, |row| row.id.0), writers(rows)]
     }
 }
 
@@ -184,6 +191,7 @@ impl StoredRow for Item {
             array(Type::UUID_ARRAY, rows, |row| row.id.0),
             array(Type::UUID_ARRAY, rows, |row| row.base_item_id.0),
             array(Type::TIMESTAMPTZ_ARRAY, rows, |row| row.created_at.utc()),
+            writers(rows),
         ]
     }
 }
@@ -223,6 +231,7 @@ impl StoredRow for Transfer {
             array(Type::TIMESTAMPTZ_ARRAY, rows, |row| row.timestamp.utc()),
             array(Type::UUID_ARRAY, rows, |row| row.owner_id.0),
             array(Type::UUID_ARRAY, rows, |row| row.item_id.0),
+            writers(rows),
         ]
     }
 }

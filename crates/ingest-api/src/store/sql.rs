@@ -24,22 +24,24 @@ pub(crate) struct RowStatements {
 
 pub(crate) const BASE_ITEMS: RowStatements = RowStatements {
     insert: "
-INSERT INTO public.base_items (id, description)
-SELECT new.id, new.description
-FROM   unnest($1::uuid[], $2::text[]) AS new (id, description)
+INSERT INTO public.base_items (id, description, written_by)
+SELECT new.id, new.description, new.written_by
+FROM   unnest($1::uuid[], $2::text[], $3::integer[])
+       AS new (id, description, written_by)
 ON CONFLICT (id) DO NOTHING
 RETURNING id",
 
     insert_one: "
-INSERT INTO public.base_items (id, description)
-VALUES (($1::uuid[])[1], ($2::text[])[1])
+INSERT INTO public.base_items (id, description, written_by)
+VALUES (($1::uuid[])[1], ($2::text[])[1], ($3::integer[])[1])
 ON CONFLICT (id) DO NOTHING
 RETURNING id",
 
     insert_new: "
-INSERT INTO public.base_items (id, description)
-SELECT new.id, new.description
-FROM   unnest($1::uuid[], $2::text[]) AS new (id, description)",
+INSERT INTO public.base_items (id, description, written_by)
+SELECT new.id, new.description, new.written_by
+FROM   unnest($1::uuid[], $2::text[], $3::integer[])
+       AS new (id, description, written_by)",
 
     select: "
 SELECT id, description
@@ -56,22 +58,22 @@ LIMIT    $2",
 
 pub(crate) const USERS: RowStatements = RowStatements {
     insert: "
-INSERT INTO public.users (id)
-SELECT new.id
-FROM   unnest($1::uuid[]) AS new (id)
+INSERT INTO public.users (id, written_by)
+SELECT new.id, new.written_by
+FROM   unnest($1::uuid[], $2::integer[]) AS new (id, written_by)
 ON CONFLICT (id) DO NOTHING
 RETURNING id",
 
     insert_one: "
-INSERT INTO public.users (id)
-VALUES (($1::uuid[])[1])
+INSERT INTO public.users (id, written_by)
+VALUES (($1::uuid[])[1], ($2::integer[])[1])
 ON CONFLICT (id) DO NOTHING
 RETURNING id",
 
     insert_new: "
-INSERT INTO public.users (id)
-SELECT new.id
-FROM   unnest($1::uuid[]) AS new (id)",
+INSERT INTO public.users (id, written_by)
+SELECT new.id, new.written_by
+FROM   unnest($1::uuid[], $2::integer[]) AS new (id, written_by)",
 
     select: "
 SELECT id
@@ -88,26 +90,26 @@ LIMIT    $2",
 
 pub(crate) const ITEMS: RowStatements = RowStatements {
     insert: "
-INSERT INTO public.items (id, base_item_id, created_at)
-SELECT new.id, new.base_item_id, new.created_at
-FROM   unnest($1::uuid[], $2::uuid[], $3::timestamptz[])
-       AS new (id, base_item_id, created_at)
+INSERT INTO public.items (id, base_item_id, created_at, written_by)
+SELECT new.id, new.base_item_id, new.created_at, new.written_by
+FROM   unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::integer[])
+       AS new (id, base_item_id, created_at, written_by)
 JOIN   public.base_items ON base_items.id = new.base_item_id
 ORDER BY new.id
 ON CONFLICT (id) DO NOTHING
 RETURNING id",
 
     insert_one: "
-INSERT INTO public.items (id, base_item_id, created_at)
-VALUES (($1::uuid[])[1], ($2::uuid[])[1], ($3::timestamptz[])[1])
+INSERT INTO public.items (id, base_item_id, created_at, written_by)
+VALUES (($1::uuid[])[1], ($2::uuid[])[1], ($3::timestamptz[])[1], ($4::integer[])[1])
 ON CONFLICT (id) DO NOTHING
 RETURNING id",
 
     insert_new: "
-INSERT INTO public.items (id, base_item_id, created_at)
-SELECT new.id, new.base_item_id, new.created_at
-FROM   unnest($1::uuid[], $2::uuid[], $3::timestamptz[])
-       AS new (id, base_item_id, created_at)",
+INSERT INTO public.items (id, base_item_id, created_at, written_by)
+SELECT new.id, new.base_item_id, new.created_at, new.written_by
+FROM   unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::integer[])
+       AS new (id, base_item_id, created_at, written_by)",
 
     select: "
 SELECT id, base_item_id, created_at
@@ -124,10 +126,10 @@ LIMIT    $2",
 
 pub(crate) const TRANSFERS: RowStatements = RowStatements {
     insert: r#"
-INSERT INTO public.transfers (id, "timestamp", owner_id, item_id)
-SELECT new.id, new.at, new.owner_id, new.item_id
-FROM   unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[])
-       AS new (id, at, owner_id, item_id)
+INSERT INTO public.transfers (id, "timestamp", owner_id, item_id, written_by)
+SELECT new.id, new.at, new.owner_id, new.item_id, new.written_by
+FROM   unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[], $5::integer[])
+       AS new (id, at, owner_id, item_id, written_by)
 JOIN   public.users ON users.id = new.owner_id
 JOIN   public.items ON items.id = new.item_id
 ORDER BY new.id
@@ -135,16 +137,17 @@ ON CONFLICT (id) DO NOTHING
 RETURNING id"#,
 
     insert_one: r#"
-INSERT INTO public.transfers (id, "timestamp", owner_id, item_id)
-VALUES (($1::uuid[])[1], ($2::timestamptz[])[1], ($3::uuid[])[1], ($4::uuid[])[1])
+INSERT INTO public.transfers (id, "timestamp", owner_id, item_id, written_by)
+VALUES (($1::uuid[])[1], ($2::timestamptz[])[1], ($3::uuid[])[1], ($4::uuid[])[1],
+        ($5::integer[])[1])
 ON CONFLICT (id) DO NOTHING
 RETURNING id"#,
 
     insert_new: r#"
-INSERT INTO public.transfers (id, "timestamp", owner_id, item_id)
-SELECT new.id, new.at, new.owner_id, new.item_id
-FROM   unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[])
-       AS new (id, at, owner_id, item_id)"#,
+INSERT INTO public.transfers (id, "timestamp", owner_id, item_id, written_by)
+SELECT new.id, new.at, new.owner_id, new.item_id, new.written_by
+FROM   unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[], $5::integer[])
+       AS new (id, at, owner_id, item_id, written_by)"#,
 
     select: r#"
 SELECT id, "timestamp", owner_id, item_id
@@ -258,10 +261,25 @@ LIMIT    1"#;
 pub(crate) const WRITE_TO_LOG: &str = "
 SELECT pg_catalog.pg_logical_emit_message(true, 'newcycle', '')";
 
+/// Deletes the item `$1`, and records who did it (`$2`) by which request (`$3`). Returns one row if
+/// there was such an item.
 pub(crate) const DELETE_ITEM: &str = "
-DELETE FROM public.items
-WHERE  id = $1";
+WITH deleted AS (
+    DELETE FROM public.items
+    WHERE       id = $1
+    RETURNING   *
+)
+INSERT INTO public.deletion (table_name, row_id, content, deleted_by, request_id)
+SELECT 'items', id, to_jsonb(deleted), $2, $3
+FROM   deleted";
 
+/// As [`DELETE_ITEM`], for the transfer `$1`.
 pub(crate) const DELETE_TRANSFER: &str = "
-DELETE FROM public.transfers
-WHERE  id = $1";
+WITH deleted AS (
+    DELETE FROM public.transfers
+    WHERE       id = $1
+    RETURNING   *
+)
+INSERT INTO public.deletion (table_name, row_id, content, deleted_by, request_id)
+SELECT 'transfers', id, to_jsonb(deleted), $2, $3
+FROM   deleted";
