@@ -17,13 +17,14 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::command::in_checkout;
 
 /// The variables of `.env.example`, in its order.
-const VARIABLES: [&str; 16] = [
+const VARIABLES: [&str; 17] = [
     "PGPORT",
     "PGDATABASE",
     "PGUSER",
     "PGPASSWORD",
     "INGEST_DATABASE_PASSWORD",
     "NOTIFIER_DATABASE_PASSWORD",
+    "ACCESS_DATABASE_PASSWORD",
     "INGEST_PORT",
     "GATEWAY_PORT",
     "NOTIFIER_PORT",
@@ -72,6 +73,10 @@ impl Settings {
             notifier_password: SecretString::from(text(
                 "NOTIFIER_DATABASE_PASSWORD",
                 "newcycle-notifier",
+            )),
+            access_password: SecretString::from(text(
+                "ACCESS_DATABASE_PASSWORD",
+                "newcycle-access",
             )),
         };
         let ports = Ports {

@@ -23,7 +23,8 @@ const ATTEMPTS: usize = 20;
 pub async fn ensure(client: &Client, roles: &RoleSettings) -> Result<(), MigrateError> {
     ensure_one(client, "newcycle_ingest", "roles.ingest_password", &roles.ingest_password).await?;
     ensure_one(client, "newcycle_notifier", "roles.notifier_password", &roles.notifier_password)
-        .await
+        .await?;
+    ensure_one(client, "newcycle_access", "roles.access_password", &roles.access_password).await
 }
 
 async fn ensure_one(

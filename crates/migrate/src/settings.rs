@@ -20,6 +20,7 @@ pub struct Settings {
 pub struct RoleSettings {
     pub ingest_password: SecretString,
     pub notifier_password: SecretString,
+    pub access_password: SecretString,
 }
 
 impl ProgramSettings for Settings {

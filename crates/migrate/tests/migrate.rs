@@ -63,6 +63,7 @@ fn roles(ingest: &str, notifier: &str) -> RoleSettings {
     RoleSettings {
         ingest_password: SecretString::from(ingest),
         notifier_password: SecretString::from(notifier),
+        access_password: SecretString::from("access"),
     }
 }
 

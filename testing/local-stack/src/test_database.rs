@@ -34,6 +34,7 @@ const TEMPLATE: &str = "newcycle_template";
 /// The passwords of the services' roles in the test cluster.
 const INGEST_PASSWORD: &str = "test-ingest";
 const NOTIFIER_PASSWORD: &str = "test-notifier";
+const ACCESS_PASSWORD: &str = "test-access";
 
 /// A database that is dropped when the test ends.
 #[derive(Debug)]
@@ -138,6 +139,7 @@ impl TestDatabase {
         RoleSettings {
             ingest_password: SecretString::from(INGEST_PASSWORD),
             notifier_password: SecretString::from(NOTIFIER_PASSWORD),
+            access_password: SecretString::from(ACCESS_PASSWORD),
         }
     }
 
@@ -151,6 +153,12 @@ impl TestDatabase {
     #[must_use]
     pub fn notifier(&self) -> DatabaseSettings {
         self.role("newcycle_notifier", NOTIFIER_PASSWORD)
+    }
+
+    /// How access connects.
+    #[must_use]
+    pub fn access(&self) -> DatabaseSettings {
+        self.role("newcycle_access", ACCESS_PASSWORD)
     }
 
     /// A connection of a superuser.

@@ -35,7 +35,8 @@ fn commands(heading: &str) -> Vec<String> {
 /// Gives each program its own passwords, because a program refuses the settings of another one.
 const PASSWORDS: &str = "\
 alias migrate='NEWCYCLE__ROLES__INGEST_PASSWORD=$INGEST_PASSWORD \
-    NEWCYCLE__ROLES__NOTIFIER_PASSWORD=$NOTIFIER_PASSWORD migrate'
+    NEWCYCLE__ROLES__NOTIFIER_PASSWORD=$NOTIFIER_PASSWORD \
+    NEWCYCLE__ROLES__ACCESS_PASSWORD=$ACCESS_PASSWORD migrate'
 alias stats-notifier='NEWCYCLE__DATABASE__PASSWORD=$NOTIFIER_PASSWORD stats-notifier'
 ";
 
@@ -65,6 +66,7 @@ fn operate(
         .env("PGDATABASE", &database.name)
         .env("INGEST_PASSWORD", roles.ingest_password.expose_secret())
         .env("NOTIFIER_PASSWORD", roles.notifier_password.expose_secret())
+        .env("ACCESS_PASSWORD", roles.access_password.expose_secret())
         .output()
         .unwrap()
 }
