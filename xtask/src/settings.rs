@@ -78,6 +78,9 @@ impl Settings {
                 "ACCESS_DATABASE_PASSWORD",
                 "newcycle-access",
             )),
+            max_ingest_connections: 0,
+            max_notifier_connections: 0,
+            max_access_connections: 0,
         };
         let ports = Ports {
             stats_notifier: port("NOTIFIER_PORT", 8083)?,

@@ -21,6 +21,9 @@ pub struct RoleSettings {
     pub ingest_password: SecretString,
     pub notifier_password: SecretString,
     pub access_password: SecretString,
+    pub max_ingest_connections: u16,
+    pub max_notifier_connections: u16,
+    pub max_access_connections: u16,
 }
 
 impl ProgramSettings for Settings {

@@ -140,6 +140,9 @@ impl TestDatabase {
             ingest_password: SecretString::from(INGEST_PASSWORD),
             notifier_password: SecretString::from(NOTIFIER_PASSWORD),
             access_password: SecretString::from(ACCESS_PASSWORD),
+            max_ingest_connections: 0,
+            max_notifier_connections: 0,
+            max_access_connections: 0,
         }
     }
 
