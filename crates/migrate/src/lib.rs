@@ -15,8 +15,8 @@ pub mod settings;
 use postgres_kit::database::{DatabaseSettings, describe};
 use postgres_kit::locks::MIGRATE;
 use postgres_kit::schema;
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, NoTls};
 
 use crate::rights::Gap;
 use crate::settings::RoleSettings;
@@ -171,7 +171,7 @@ fn refused(database: &DatabaseSettings, source: tokio_postgres::Error) -> Migrat
 
 async fn connect(database: &DatabaseSettings, name: &str) -> Result<Client, tokio_postgres::Error> {
     let mut config = database.connection("migrate");
-    let (client, connection) = config.dbname(name).connect(NoTls).await?;
+    let (client, connection) = database.connect(config.dbname(name)).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(error = describe(&error), "the connection to Postgres ended");

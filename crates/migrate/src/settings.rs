@@ -36,10 +36,13 @@ impl ProgramSettings for Settings {
             ("PGDATABASE", "database.name"),
             ("PGUSER", "database.user"),
             ("PGPASSWORD", "database.password"),
+            ("PGSSLMODE", "database.sslmode"),
+            ("PGSSLROOTCERT", "database.sslrootcert"),
         ],
     };
 
     fn check(&self) -> Result<(), SettingsError> {
+        self.database.check_tls()?;
         self.database.refuse_pooler("a lock of the session keeps two migrations apart")
     }
 }

@@ -46,15 +46,7 @@ impl Fresh {
     }
 
     fn as_role(&self, name: &str, user: &str, password: &str) -> DatabaseSettings {
-        DatabaseSettings {
-            host: "127.0.0.1".to_owned(),
-            port: self.settings.port,
-            name: name.to_owned(),
-            user: user.to_owned(),
-            password: SecretString::from(password),
-            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
-            pooler: false,
-        }
+        DatabaseSettings::local(self.settings.port, name, user, password)
     }
 }
 

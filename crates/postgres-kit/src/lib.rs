@@ -5,7 +5,8 @@
 //! - [`session`]: the statements on one of its connections, prepared or, for poolers, unnamed;
 //! - [`mod@error`]: what errors say, and which may pass by themselves;
 //! - [`locks`]: the advisory locks;
-//! - [`schema`]: the schema version that this release needs.
+//! - [`schema`]: the schema version that this release needs;
+//! - [`tls`]: whether a connection uses TLS, and which server it trusts.
 //!
 //! It is separate from [`service_kit`] because sse-gateway and dashboard must not link a Postgres
 //! client.
@@ -16,3 +17,4 @@ pub mod locks;
 pub mod schema;
 pub mod session;
 pub mod settings;
+pub mod tls;

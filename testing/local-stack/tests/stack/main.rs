@@ -21,5 +21,6 @@ mod schema;
 mod standby;
 mod subscriber;
 mod support;
+mod tls;
 mod uploads;
 mod wire;
