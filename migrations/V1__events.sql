@@ -80,8 +80,11 @@ COMMENT ON VIEW public.events IS 'One row for each event of each metric.';
 COMMENT ON COLUMN public.events.metric IS 'item-creation or transfers.';
 COMMENT ON COLUMN public.events."time" IS 'The time at which the event counts.';
 
-GRANT SELECT, INSERT ON public.base_items, public.users TO newcycle_ingest;
-GRANT SELECT, INSERT, DELETE ON public.items, public.transfers TO newcycle_ingest;
+GRANT SELECT, INSERT ON public.base_items, public.users TO newcycle_ingest, newcycle_producer;
+GRANT SELECT, INSERT, DELETE ON public.items, public.transfers
+TO newcycle_ingest, newcycle_producer;
 GRANT SELECT ON public.items, public.transfers, public.events TO newcycle_notifier;
+GRANT SELECT ON public.base_items, public.users, public.items, public.transfers, public.events
+TO newcycle_reader;
 -- Each service checks at its start that it knows the schema version.
 GRANT SELECT ON public.refinery_schema_history TO newcycle_ingest, newcycle_notifier;

@@ -334,3 +334,6 @@ GRANT SELECT, DELETE ON public.count_log TO newcycle_notifier;
 GRANT SELECT, INSERT, UPDATE, DELETE ON public.rollup TO newcycle_notifier;
 GRANT SELECT, UPDATE ON public.rollup_cursor, public.rollup_unit TO newcycle_notifier;
 GRANT SELECT ON public.valid_rollup_cursor, public.unfolded_count_log TO newcycle_notifier;
+-- The rollups and the rows of the log that are not in them yet are the exact counts.
+GRANT SELECT ON public.rollup, public.rollup_unit TO newcycle_reader;
+GRANT SELECT ON public.valid_rollup_cursor, public.unfolded_count_log TO newcycle_reader;

@@ -1,6 +1,5 @@
--- Once, as the owner of the tables: create a role that may add events and nothing else.
-CREATE ROLE warehouse LOGIN PASSWORD 'change me';
-GRANT INSERT ON public.base_items, public.users, public.items, public.transfers TO warehouse;
+-- Once: create a role that may read, add and delete events, and nothing else.
+CREATE ROLE warehouse LOGIN PASSWORD 'change me' IN ROLE newcycle_producer;
 
 -- As that role. The tables' triggers log each statement, and its rows count when the transaction
 -- commits.

@@ -9,7 +9,6 @@ use local_stack::postgres::ClusterSettings;
 use local_stack::stack::{Instance, Ports, Replicas, Stack, StackSettings, Variable};
 use local_stack::test_database::TestDatabase;
 use postgres_kit::database::DatabaseSettings;
-use secrecy::SecretString;
 use service_kit::client;
 
 /// The longest time for a service to become ready.
@@ -50,15 +49,8 @@ pub(crate) async fn start_with(
     programs: &Path,
     variables: &[Variable<'_>],
 ) -> anyhow::Result<Stack> {
-    let database = DatabaseSettings {
-        host: "127.0.0.1".to_owned(),
-        port: cluster.port,
-        name: database.to_owned(),
-        user: cluster.user.clone(),
-        password: SecretString::from(cluster.password.as_str()),
-        connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
-        pooler: false,
-    };
+    let database =
+        DatabaseSettings::local(cluster.port, database, &cluster.user, &cluster.password);
     let roles = TestDatabase::roles();
     migrate::migrate(&database, &roles).await?;
     let programs = programs.to_owned();

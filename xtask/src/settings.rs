@@ -56,15 +56,12 @@ impl Settings {
         variables.warn();
         let text = |variable, default| variables.text(variable, default);
         let port = |variable, default| variables.port(variable, default);
-        let database = DatabaseSettings {
-            host: "127.0.0.1".to_owned(),
-            port: port("PGPORT", 5432)?,
-            name: text("PGDATABASE", "newcycle"),
-            user: text("PGUSER", "newcycle"),
-            password: SecretString::from(text("PGPASSWORD", "newcycle")),
-            connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
-            pooler: false,
-        };
+        let database = DatabaseSettings::local(
+            port("PGPORT", 5432)?,
+            &text("PGDATABASE", "newcycle"),
+            &text("PGUSER", "newcycle"),
+            &text("PGPASSWORD", "newcycle"),
+        );
         let roles = RoleSettings {
             ingest_password: SecretString::from(text(
                 "INGEST_DATABASE_PASSWORD",
@@ -78,6 +75,9 @@ impl Settings {
                 "ACCESS_DATABASE_PASSWORD",
                 "newcycle-access",
             )),
+            max_ingest_connections: 0,
+            max_notifier_connections: 0,
+            max_access_connections: 0,
         };
         let ports = Ports {
             stats_notifier: port("NOTIFIER_PORT", 8083)?,

@@ -4,7 +4,7 @@
 use postgres_kit::settings::{DATABASE, DatabaseSettings, LIBPQ};
 use serde::Deserialize;
 use service_kit::settings::sections::{LOG, LogSettings};
-use service_kit::settings::{Defaults, ProgramSettings};
+use service_kit::settings::{Defaults, ProgramSettings, SettingsError};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,4 +26,8 @@ impl ProgramSettings for Settings {
         shared: &[DATABASE, LOG],
         libpq: LIBPQ,
     };
+
+    fn check(&self) -> Result<(), SettingsError> {
+        self.database.check_tls()
+    }
 }

@@ -8,7 +8,7 @@ use access_kit::scope::Scope;
 use postgres_kit::database::{DatabaseSettings, describe};
 use time::OffsetDateTime;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 /// The name has the format that the constraint `access_key_name_format` demands.
@@ -142,7 +142,7 @@ impl KeyStore {
     /// # Errors
     /// Postgres does not answer, or refuses.
     pub async fn connect(database: &DatabaseSettings, user: String) -> Result<Self, StoreError> {
-        let (client, connection) = database.connection("access").connect(NoTls).await?;
+        let (client, connection) = database.connect(&database.connection("access")).await?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error = describe(&error), "the connection to Postgres ended");

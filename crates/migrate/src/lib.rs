@@ -1,21 +1,24 @@
 //! Migrates a database to the schema of this release, from any earlier release or from nothing.
 //!
 //! Reading order: [`settings`] names the database and the roles' passwords. [`migrate`] creates the
-//! database if it does not exist, then the [`roles`], and then applies `migrations/` in order.
+//! database if it does not exist, then the [`roles`]. As the owner of the tables, it applies
+//! `migrations/` in order. Then it limits the [`rights`] in the database.
 //!
 //! Invariant: running it twice, or from two places at once, is safe. A session advisory lock
 //! serialises the migrations of one database. Roles belong to the whole cluster and are created so
 //! that two runs do not collide.
 
-pub mod roles;
+pub mod rights;
+mod roles;
 pub mod settings;
 
 use postgres_kit::database::{DatabaseSettings, describe};
 use postgres_kit::locks::MIGRATE;
 use postgres_kit::schema;
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, NoTls};
 
+use crate::rights::Gap;
 use crate::settings::RoleSettings;
 
 mod embedded {
@@ -32,12 +35,14 @@ pub struct Migration {
     pub applied: Vec<String>,
     /// The schema version now.
     pub version: i32,
+    /// The rights that every role has, because this run could not revoke them.
+    pub gaps: Vec<Gap>,
 }
 
 /// Why a database could not be migrated. Migrations that were applied before stay.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// Postgres refuses the superuser, or does not answer.
+    /// Postgres refuses the role, or does not answer.
     #[error("cannot connect to Postgres at {address}")]
     Connect {
         /// The address and the role tried.
@@ -48,6 +53,24 @@ pub enum MigrateError {
     /// A password is empty.
     #[error("{0} is empty: set it, because a role without a password cannot connect")]
     EmptyPassword(&'static str),
+    /// The lock of `migrate` is closed to this role.
+    #[error(
+        "this role may not take the lock of migrate, because a superuser has migrated the database: \
+         as a superuser, make it a member of newcycle_owner"
+    )]
+    LockRefused,
+    /// The owner and stats-notifier may not take their locks, so nothing could be counted.
+    #[error(
+        "newcycle_owner and newcycle_notifier may not call pg_advisory_lock(integer, integer) and the \
+         functions like it: run `migrate` once as a superuser, which grants them"
+    )]
+    LocksRefused,
+    /// The owner may not create tables, and this role may not allow it.
+    #[error(
+        "newcycle_owner may not create tables in the schema public: as the owner of the database or a \
+         superuser, GRANT USAGE, CREATE ON SCHEMA public TO newcycle_owner"
+    )]
+    SchemaClosed,
     /// A statement failed.
     #[error("{doing} failed")]
     Statement {
@@ -71,7 +94,8 @@ pub enum MigrateError {
     },
 }
 
-/// Creates `database` if it does not exist, then the roles, and applies the missing migrations.
+/// Creates `database` if it does not exist, then the roles, applies the missing migrations, and
+/// limits the rights of all other roles.
 ///
 /// # Errors
 /// [`MigrateError`], which names what was attempted.
@@ -79,12 +103,19 @@ pub async fn migrate(
     database: &DatabaseSettings,
     roles: &RoleSettings,
 ) -> Result<Migration, MigrateError> {
+    roles.check()?;
     let (mut client, created) = connect_or_create(database).await?;
     // Held until the session ends, so that a crash releases it. Another run may be applying a long
     // migration, so there is no time limit.
     let lock = format!("SELECT pg_advisory_lock({}, {})", MIGRATE.class, MIGRATE.purpose);
-    statement(&client, "waiting for another migrate to finish", &lock).await?;
+    client.batch_execute(&lock).await.map_err(|source| match source.code() {
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => MigrateError::LockRefused,
+        _ => MigrateError::Statement { doing: "waiting for another migrate to finish", source },
+    })?;
+    roles::ensure_owner(&client).await?;
     roles::ensure(&client, roles).await?;
+    rights::open_schema(&client).await?;
+    rights::become_owner(&client).await?;
     let found = schema::version(&client).await.map_err(|source| MigrateError::Statement {
         doing: "reading the schema version",
         source,
@@ -94,7 +125,9 @@ pub async fn migrate(
     }
     let report = embedded::migrations::runner().run_async(&mut client).await?;
     let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
-    Ok(Migration { created, applied, version: schema::VERSION })
+    rights::reset_role(&client).await?;
+    let gaps = rights::limit(&client, &database.name).await?;
+    Ok(Migration { created, applied, version: schema::VERSION, gaps })
 }
 
 async fn connect_or_create(database: &DatabaseSettings) -> Result<(Client, bool), MigrateError> {
@@ -103,7 +136,9 @@ async fn connect_or_create(database: &DatabaseSettings) -> Result<(Client, bool)
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_DATABASE) => {
             let maintenance =
                 connect(database, "postgres").await.map_err(|error| refused(database, error))?;
-            let create = format!("CREATE DATABASE {}", roles::identifier(&database.name));
+            roles::ensure_owner(&maintenance).await?;
+            let name = roles::identifier(&database.name);
+            let create = format!("CREATE DATABASE {name} OWNER {}", roles::OWNER);
             let created = match maintenance.batch_execute(&create).await {
                 Ok(()) => true,
                 // Another run created it between our two connections. The error depends on whether
@@ -136,17 +171,13 @@ fn refused(database: &DatabaseSettings, source: tokio_postgres::Error) -> Migrat
 
 async fn connect(database: &DatabaseSettings, name: &str) -> Result<Client, tokio_postgres::Error> {
     let mut config = database.connection("migrate");
-    let (client, connection) = config.dbname(name).connect(NoTls).await?;
+    let (client, connection) = database.connect(config.dbname(name)).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(error = describe(&error), "the connection to Postgres ended");
         }
     });
     Ok(client)
-}
-
-async fn statement(client: &Client, doing: &'static str, sql: &str) -> Result<(), MigrateError> {
-    client.batch_execute(sql).await.map_err(|source| MigrateError::Statement { doing, source })
 }
 
 #[cfg(test)]

@@ -46,6 +46,9 @@ async fn run() -> anyhow::Result<()> {
     let migration = migrate::migrate(&settings.database, &settings.roles)
         .await
         .with_context(|| format!("the database {name} was not migrated"))?;
+    for gap in &migration.gaps {
+        tracing::warn!(database.name = name, "{gap}; docs/security.md says more");
+    }
     tracing::info!(
         database.name = name,
         database.created = migration.created,

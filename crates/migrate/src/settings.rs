@@ -21,6 +21,9 @@ pub struct RoleSettings {
     pub ingest_password: SecretString,
     pub notifier_password: SecretString,
     pub access_password: SecretString,
+    pub max_ingest_connections: u16,
+    pub max_notifier_connections: u16,
+    pub max_access_connections: u16,
 }
 
 impl ProgramSettings for Settings {
@@ -33,10 +36,13 @@ impl ProgramSettings for Settings {
             ("PGDATABASE", "database.name"),
             ("PGUSER", "database.user"),
             ("PGPASSWORD", "database.password"),
+            ("PGSSLMODE", "database.sslmode"),
+            ("PGSSLROOTCERT", "database.sslrootcert"),
         ],
     };
 
     fn check(&self) -> Result<(), SettingsError> {
+        self.database.check_tls()?;
         self.database.refuse_pooler("a lock of the session keeps two migrations apart")
     }
 }

@@ -11,13 +11,14 @@ use deadpool_postgres::{
 };
 use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
+use tokio_postgres::Config;
 use tokio_postgres::config::TargetSessionAttrs;
-use tokio_postgres::{Config, NoTls};
 
 pub use crate::error::{Unavailable, describe, is_away};
 use crate::session::StatementKind;
 pub use crate::session::{Parameter, Session};
 pub use crate::settings::{DatabaseSettings, PoolSettings};
+pub use crate::tls::Connection;
 
 /// The use of a pool at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +90,7 @@ impl Drop for ClosedUnlessTaken {
 }
 
 /// Connects, and logs why a connection ended: the pool only notices that it is closed.
-struct LoggedConnections;
+struct LoggedConnections(DatabaseSettings);
 
 impl Connect for LoggedConnections {
     fn connect(
@@ -99,7 +100,7 @@ impl Connect for LoggedConnections {
     {
         let config = config.clone();
         Box::pin(async move {
-            let (client, connection) = config.connect(NoTls).await?;
+            let (client, connection) = self.0.connect(&config).await?;
             let driver = tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     let name = config.get_application_name().unwrap_or_default();
@@ -146,7 +147,8 @@ impl Connections {
         }
         // A standby's data may be old, and a failover may lose it.
         connection.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        let manager = Manager::from_connect(connection, LoggedConnections, recycling);
+        let manager =
+            Manager::from_connect(connection, LoggedConnections(database.clone()), recycling);
         let pool = Pool::builder(manager)
             .max_size(pool.max_connections.get())
             .wait_timeout(Some(pool.wait_timeout))

@@ -6,7 +6,8 @@
 //! - [`mod@error`]: what errors say, and which may pass by themselves;
 //! - [`locks`]: the advisory locks;
 //! - [`keyring`]: the keys that clients present, kept up to date;
-//! - [`schema`]: the schema version that this release needs.
+//! - [`schema`]: the schema version that this release needs;
+//! - [`tls`]: whether a connection uses TLS, and which server it trusts.
 //!
 //! It is separate from [`service_kit`] because sse-gateway and dashboard must not link a Postgres
 //! client.
@@ -18,3 +19,4 @@ pub mod locks;
 pub mod schema;
 pub mod session;
 pub mod settings;
+pub mod tls;

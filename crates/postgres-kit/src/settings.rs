@@ -8,6 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use service_kit::settings::{NonZeroDuration, Section, SettingsError, duration, from_1_to};
 
+use crate::tls::{RootCertificates, SslMode, ssl_mode};
+
 /// The most connections that a pool can have, which is more than one Postgres server handles well.
 /// The pool allocates memory for all of them at startup.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -19,8 +21,13 @@ pub const DATABASE: Section =
 pub const POOL: Section = Section { name: "pool", keys: include_str!("../config/pool.toml") };
 
 /// The variables of libpq that set a service's `database` section.
-pub const LIBPQ: &[(&str, &str)] =
-    &[("PGHOST", "database.host"), ("PGPORT", "database.port"), ("PGDATABASE", "database.name")];
+pub const LIBPQ: &[(&str, &str)] = &[
+    ("PGHOST", "database.host"),
+    ("PGPORT", "database.port"),
+    ("PGDATABASE", "database.name"),
+    ("PGSSLMODE", "database.sslmode"),
+    ("PGSSLROOTCERT", "database.sslrootcert"),
+];
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,11 +37,30 @@ pub struct DatabaseSettings {
     pub name: String,
     pub user: String,
     pub password: SecretString,
+    #[serde(deserialize_with = "ssl_mode")]
+    pub sslmode: Option<SslMode>,
+    pub sslrootcert: RootCertificates,
     pub connect_timeout: NonZeroDuration,
     pub pooler: bool,
 }
 
 impl DatabaseSettings {
+    /// A database of this machine, which needs no TLS.
+    #[must_use]
+    pub fn local(port: u16, name: &str, user: &str, password: &str) -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port,
+            name: name.to_owned(),
+            user: user.to_owned(),
+            password: SecretString::from(password),
+            sslmode: None,
+            sslrootcert: RootCertificates::default(),
+            connect_timeout: NonZeroDuration::from_millis(5_000),
+            pooler: false,
+        }
+    }
+
     /// The settings of a connection that the server lists under `application_name`.
     #[must_use]
     pub fn connection(&self, application_name: &str) -> tokio_postgres::Config {
@@ -46,6 +72,7 @@ impl DatabaseSettings {
             .user(&self.user)
             .password(self.password.expose_secret())
             .application_name(application_name)
+            .ssl_mode(self.tokio_ssl_mode())
             .connect_timeout(self.connect_timeout.get());
         // A pooler refuses all options, or gives them to the sessions of other clients.
         if !self.pooler {

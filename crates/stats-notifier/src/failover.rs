@@ -64,7 +64,7 @@ pub(crate) async fn watch_for_failover(
 async fn is_replaced(session: &SessionId, database: &DatabaseSettings) -> Result<bool, StoreError> {
     let mut config = database.connection("stats-notifier address");
     config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    let (client, _driver) = open(&config).await?;
+    let (client, _driver) = open(database, &config).await?;
     Ok(!session.is_known_to(&client).await?)
 }
 

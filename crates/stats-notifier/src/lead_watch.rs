@@ -1,8 +1,10 @@
 //! Finds out why a standby cannot take the lead, if what holds it is not a leader.
 //!
-//! Any role that may connect to the database can take the advisory lock of the lead. No replica
-//! counts then, and none can do anything about it: a role may not end the sessions of another role.
-//! So a standby says what it sees. It stays ready, because it still answers queries for history.
+//! A superuser can take the advisory lock of the lead, and so can an operator who connects as this
+//! role. If no superuser has run `migrate`, so can any role that may connect to the database. No
+//! replica counts then, and none can do anything about it: a role may not end the sessions of
+//! another role. So a standby says what it sees. It stays ready, because it still answers queries
+//! for history.
 //!
 //! A session of this role that holds the lead is a leader's, or it is an operator's. Only an
 //! operator's can be idle for long: the server ends the session of a leader that is silent for

@@ -13,7 +13,7 @@ use futures_util::stream::poll_fn;
 use metrics::Counter;
 use postgres_kit::database::DatabaseSettings;
 use tokio::sync::Notify;
-use tokio_postgres::{AsyncMessage, NoTls};
+use tokio_postgres::AsyncMessage;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::StoreError;
@@ -51,7 +51,7 @@ async fn listen(
     config.options(format!(
         "-c TimeZone=UTC -c idle_session_timeout={idle} -c tcp_user_timeout={unread}"
     ));
-    let connecting = async { Ok(config.connect(NoTls).await?) };
+    let connecting = async { Ok(database.connect(&config).await?) };
     let (client, mut connection) = with_timeout(database.connect_timeout.get(), connecting).await?;
     let self_check = Arc::new(Notify::new());
     let received_self_check = Arc::clone(&self_check);

@@ -48,7 +48,7 @@ impl Verifier {
         let connect = async {
             let mut config = database.connection("stats-notifier verify");
             config.options("-c TimeZone=UTC -c jit=off -c default_transaction_read_only=on");
-            let (client, driver) = open(&config).await?;
+            let (client, driver) = open(database, &config).await?;
             postgres_kit::schema::check(&client).await?;
             let session = SessionId::read(&client).await?;
             let database = database.clone();

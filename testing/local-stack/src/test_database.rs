@@ -179,6 +179,9 @@ impl TestDatabase {
             ingest_password: SecretString::from(INGEST_PASSWORD),
             notifier_password: SecretString::from(NOTIFIER_PASSWORD),
             access_password: SecretString::from(ACCESS_PASSWORD),
+            max_ingest_connections: 0,
+            max_notifier_connections: 0,
+            max_access_connections: 0,
         }
     }
 
@@ -265,12 +268,12 @@ fn as_superuser(cluster: &Config, name: &str) -> DatabaseSettings {
     let password = String::from_utf8_lossy(cluster.get_password().unwrap_or_default());
     DatabaseSettings {
         host,
-        port: cluster.get_ports().first().copied().unwrap_or(5432),
-        name: name.to_owned(),
-        user: cluster.get_user().unwrap_or("postgres").to_owned(),
-        password: SecretString::from(password.as_ref()),
-        connect_timeout: service_kit::settings::NonZeroDuration::from_millis(5_000),
-        pooler: false,
+        ..DatabaseSettings::local(
+            cluster.get_ports().first().copied().unwrap_or(5432),
+            name,
+            cluster.get_user().unwrap_or("postgres"),
+            &password,
+        )
     }
 }
 

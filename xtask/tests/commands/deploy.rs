@@ -76,6 +76,16 @@ fn each_variable_has_the_same_meaning_in_compose() {
     }
 }
 
+/// The programs refuse to start otherwise.
+#[test]
+fn each_program_that_connects_to_postgres_decides_about_tls() {
+    for text in [read("docker-compose.yml"), read("deploy/README.md")] {
+        let lines = |name: &str| text.lines().filter(|line| line.trim().starts_with(name)).count();
+        assert!(lines("PGHOST:") > 0);
+        assert_eq!(lines("PGHOST:"), lines("PGSSLMODE:"), "{text}");
+    }
+}
+
 #[test]
 fn the_images_are_built_with_the_release_that_the_manifest_names() {
     let (manifest, dockerfile) = (read("Cargo.toml"), read("deploy/Dockerfile"));

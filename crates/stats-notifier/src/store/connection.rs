@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use postgres_kit::database::describe;
-use tokio_postgres::{Client, Config, NoTls};
+use postgres_kit::database::{DatabaseSettings, describe};
+use tokio_postgres::{Client, Config};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::StoreError;
@@ -11,8 +11,11 @@ use super::error::StoreError;
 /// Drives a connection in the background; dropping it closes the connection.
 pub(crate) type ConnectionDriver = AbortOnDropHandle<()>;
 
-pub(crate) async fn open(config: &Config) -> Result<(Client, ConnectionDriver), StoreError> {
-    let (client, connection) = config.connect(NoTls).await?;
+pub(crate) async fn open(
+    database: &DatabaseSettings,
+    config: &Config,
+) -> Result<(Client, ConnectionDriver), StoreError> {
+    let (client, connection) = database.connect(config).await?;
     let name = config.get_application_name().unwrap_or_default().to_owned();
     let driver = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = connection.await {

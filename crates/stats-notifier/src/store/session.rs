@@ -165,7 +165,8 @@ impl Store {
         config.keepalives_interval(session_timeout);
         // The snapshots of a standby server lack the transactions in progress.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        let (client, driver) = with_timeout(database.connect_timeout.get(), open(&config)).await?;
+        let (client, driver) =
+            with_timeout(database.connect_timeout.get(), open(database, &config)).await?;
         let statement_timeout = leader.statement_timeout.get();
         with_timeout(statement_timeout, async { Ok(postgres_kit::schema::check(&client).await?) })
             .await?;

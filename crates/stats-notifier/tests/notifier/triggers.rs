@@ -73,13 +73,17 @@ async fn no_search_path_can_change_what_is_logged() {
         CREATE OPERATOR trap.> (FUNCTION = trap.caught, LEFTARG = bigint, RIGHTARG = bigint);
         CREATE OPERATOR trap.> (FUNCTION = trap.caught, LEFTARG = bigint, RIGHTARG = integer);
         CREATE DOMAIN trap.bigint AS text CHECK (false);
-        CREATE DOMAIN trap.int8 AS text CHECK (false);";
+        CREATE DOMAIN trap.int8 AS text CHECK (false);
+        GRANT USAGE ON SCHEMA trap TO newcycle_owner;
+        GRANT ALL ON ALL TABLES IN SCHEMA trap TO newcycle_owner";
     fixture.execute(trap).await;
     let path = "SET search_path = trap, pg_catalog, public";
     fixture.execute(path).await;
-    // The trap works.
+    // The trap works, also for the role that the functions run as.
+    fixture.execute("SET ROLE newcycle_owner").await;
     let caught = fixture.producer.batch_execute("SELECT count() WHERE 1::bigint = 1").await;
     assert!(caught.unwrap_err().as_db_error().unwrap().message().contains("the trap"));
+    fixture.execute("RESET ROLE").await;
     fixture.execute(&fixture.insert_items("now()", "1, 20")).await;
     fixture.execute(&fixture.insert_transfers("now()", "1, 20")).await;
     fixture.execute("RESET search_path").await;

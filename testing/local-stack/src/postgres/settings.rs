@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use postgres_kit::database::DatabaseSettings;
-use secrecy::SecretString;
-use service_kit::settings::NonZeroDuration;
 
 use super::error::{PostgresError, io_error};
 
@@ -46,15 +44,7 @@ impl ClusterSettings {
     /// How the superuser connects to a database of the cluster.
     #[must_use]
     pub fn database(&self, name: &str) -> DatabaseSettings {
-        DatabaseSettings {
-            host: "127.0.0.1".to_owned(),
-            port: self.port,
-            name: name.to_owned(),
-            user: self.user.clone(),
-            password: SecretString::from(self.password.as_str()),
-            connect_timeout: NonZeroDuration::from_millis(5_000),
-            pooler: false,
-        }
+        DatabaseSettings::local(self.port, name, &self.user, &self.password)
     }
 
     /// The last lines of the server's log.

@@ -22,5 +22,6 @@ mod schema;
 mod standby;
 mod subscriber;
 mod support;
+mod tls;
 mod uploads;
 mod wire;

@@ -5,7 +5,7 @@ use local_stack::postgres::{Cluster, ClusterSettings, Installation};
 use local_stack::test_database::TestDatabase;
 use postgres_kit::database::DatabaseSettings;
 use tempfile::TempDir;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use crate::support::until;
 
@@ -91,7 +91,7 @@ impl OwnPostgres {
 
 /// A connection to a database.
 pub(crate) async fn connect(database: &DatabaseSettings) -> Client {
-    let (client, connection) = database.connection("test").connect(NoTls).await.unwrap();
+    let (client, connection) = database.connect(&database.connection("test")).await.unwrap();
     tokio::spawn(connection);
     client
 }

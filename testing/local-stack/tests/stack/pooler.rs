@@ -229,7 +229,8 @@ async fn what_the_pooler_the_server_or_the_resolver_says_is_in_the_log_and_in_re
     refused(&database, &[(ingest, "PGPORT", &port)], "unsupported startup parameter").await;
     let password = (ingest, "NEWCYCLE__DATABASE__PASSWORD", "wrong-secret");
     refused(&database, &[password], "password authentication failed").await;
-    refused(&database, &[(ingest, "PGHOST", "database..invalid")], "lookup address").await;
+    let elsewhere = [(ingest, "PGHOST", "database..invalid"), (ingest, "PGSSLMODE", "disable")];
+    refused(&database, &elsewhere, "lookup address").await;
     refused(&database, &[(ingest, "PGPORT", "9")], "Connection refused").await;
 }
 

@@ -13,8 +13,8 @@ Each program reads its settings from four places; each overrides those before it
 
 1. its embedded defaults, listed below: every setting has one;
 2. the TOML file that the variable `NEWCYCLE_CONFIG` names, if it is set;
-3. libpq's variables `PGHOST`, `PGPORT` and `PGDATABASE` (`migrate` also reads `PGUSER` and
-   `PGPASSWORD`), if the program connects to Postgres;
+3. libpq's variables `PGHOST`, `PGPORT`, `PGDATABASE`, `PGSSLMODE` and `PGSSLROOTCERT` (`migrate`
+   also reads `PGUSER` and `PGPASSWORD`), if the program connects to Postgres;
 4. `NEWCYCLE__SECTION__KEY`, which reaches every setting: `NEWCYCLE__HTTP__WORKERS=4` sets
    `http.workers`.
 
