@@ -135,8 +135,12 @@ async fn history_verify_and_rebuild_of_real_input() {
 async fn every_metric_is_in_the_docs_and_every_one_in_the_docs_exists() {
     let database = TestDatabase::create().await;
     let stack = start(&database).await;
-    // Some metrics exist only after an event, a history request or a client.
+    // Some metrics exist only after an event, a history request, a client or a refusal.
     flights::post(&stack).await;
+    for service in [ServiceKind::IngestApi, ServiceKind::SseGateway] {
+        let refused = reqwest::get(format!("{}/access", stack.url(service))).await.unwrap();
+        assert_eq!(refused.status(), 401, "{service} needs a key");
+    }
     let history = format!(
         "{}/statistics/transfers/day?to=2002-01-01T00:00:00Z",
         stack.url(ServiceKind::SseGateway)
