@@ -26,6 +26,10 @@ reset:
 status *arguments:
     cargo xtask status --with auto {{ arguments }}
 
+# Makes a key for the native stack, and prints it alone on the last line.
+key *arguments:
+    cargo xtask key {{ arguments }}
+
 # Uploads a folder of events to ingest-api.
 import folder:
     cargo xtask import {{ folder }}

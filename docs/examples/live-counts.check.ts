@@ -1,7 +1,7 @@
 // Runs live-counts.ts for a test, with an EventSource built on fetch, because Node has one behind a
 // flag only. Prints a line of JSON for each request, each event and each state.
 
-import { argv } from "node:process";
+import { argv, env } from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { follow, type Source } from "./live-counts.ts";
 
@@ -38,7 +38,8 @@ class FetchEventSource implements Source {
       try {
         print({ request: id });
         const resume = id === "" ? {} : { "last-event-id": id };
-        const headers = { accept: "text/event-stream", ...resume };
+        const authorization = `Bearer ${env["NEWCYCLE_KEY"]}`;
+        const headers = { authorization, accept: "text/event-stream", ...resume };
         const response = await fetch(url, { headers, signal: this.#abort.signal });
         if (response.status !== 200 || response.body === null) {
           this.readyState = 2;

@@ -1,6 +1,6 @@
 """Sends a base item, a user, an item and a transfer to ingest-api, then many items in one upload.
 
-Usage: python3 producer.py http://127.0.0.1:8080 (Python 3.9 or newer, nothing else)
+Usage: NEWCYCLE_KEY=… python3 producer.py http://127.0.0.1:8080 (Python 3.9 or newer, nothing else)
 """
 
 import http.client
@@ -57,6 +57,7 @@ class Refused(Exception):
 class Producer:
     def __init__(self, url: str) -> None:
         self.url = url
+        self.authorization = f"Bearer {os.environ['NEWCYCLE_KEY']}"
         self.opener = urllib.request.build_opener(NoRedirect)
 
     def create(self, path: str, row: dict) -> None:
@@ -81,7 +82,7 @@ class Producer:
         and its ids stay the same, so an attempt without an answer may have been carried out.
         A 200 or 201 counts only if it has the member, which ingest-api sends: a proxy may answer
         something else."""
-        headers = {"content-type": content_type}
+        headers = {"authorization": self.authorization, "content-type": content_type}
         request = urllib.request.Request(self.url + path, body.encode(), headers, method="POST")
         give_up = time.monotonic() + GIVE_UP_SECONDS
         wait = 0.25

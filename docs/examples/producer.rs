@@ -1,7 +1,7 @@
 //! Sends a base item, a user, an item and a transfer to ingest-api, then many items in one upload.
 //!
-//! Usage: `cargo run --example producer http://127.0.0.1:8080` (needs the crates anyhow, rand,
-//! reqwest, `serde_json`, time, tokio and uuid)
+//! Usage: `NEWCYCLE_KEY=… cargo run --example producer http://127.0.0.1:8080` (needs the crates
+//! anyhow, rand, reqwest, `serde_json`, time, tokio and uuid)
 
 #![expect(clippy::print_stdout, reason = "it prints what it did")]
 
@@ -23,6 +23,7 @@ type Answer = (StatusCode, Value);
 struct Producer {
     client: Client,
     url: String,
+    key: String,
 }
 
 impl Producer {
@@ -62,7 +63,8 @@ impl Producer {
         let mut wait = Duration::from_millis(250);
         loop {
             let request = self.client.post(format!("{}{path}", self.url));
-            let request = request.header("content-type", media_type).body(body.clone());
+            let request = request.bearer_auth(&self.key).header("content-type", media_type);
+            let request = request.body(body.clone());
             let (asked, trouble) = match attempt(request).await {
                 Ok((status, text, asked)) => {
                     let answer: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -116,7 +118,8 @@ async fn main() -> Result<()> {
     let timeout = Duration::try_from_secs_f64(timeout.parse()?)?;
     // A POST that is redirected would be repeated as a GET, whose 200 says nothing of the row.
     let client = Client::builder().timeout(timeout).redirect(Policy::none()).build()?;
-    let producer = Producer { client, url };
+    let key = std::env::var("NEWCYCLE_KEY").context("NEWCYCLE_KEY must be a key")?;
+    let producer = Producer { client, url, key };
     let [base_item, user, item, transfer] = std::array::from_fn(|_| Uuid::now_v7());
     let now = OffsetDateTime::now_utc().format(&Rfc3339)?;
     let description = "Touring bicycle, refurbished";

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
 # Sends a base item, a user, an item and a transfer to ingest-api, then many items in one upload.
-# Usage: bash producer.sh http://127.0.0.1:8080 (bash 5, curl)
+# Usage: NEWCYCLE_KEY=… bash producer.sh http://127.0.0.1:8080 (bash 5, curl)
 set -euo pipefail
 url=$1
+# A folder that only its owner can read. Other users can see the arguments of curl, so the key is in
+# a file.
 work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
+printf 'authorization: Bearer %s\n' "$NEWCYCLE_KEY" > "$work/key"
 
 # A UUIDv7 (RFC 9562): milliseconds since 1970, the version, and random bits around the variant.
 new_id() {
@@ -25,7 +28,7 @@ post() {
     while true; do
         : > "$work/answer" > "$work/headers"
         status=$(curl --silent --show-error --max-time "${TIMEOUT_SECONDS:-30}" \
-            --header "content-type: $2" --data-binary "@$work/body" \
+            --header "@$work/key" --header "content-type: $2" --data-binary "@$work/body" \
             --dump-header "$work/headers" --output "$work/answer" \
             --write-out '%{http_code}' "$url$1") || status=none
         case $status in

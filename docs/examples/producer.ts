@@ -1,10 +1,12 @@
 // Sends a base item, a user, an item and a transfer to ingest-api, then many items in one upload.
-// Usage: node producer.ts http://127.0.0.1:8080 (Node 22.18 or newer; compile it for older ones)
+// Usage: NEWCYCLE_KEY=… node producer.ts http://127.0.0.1:8080
+// (Node 22.18 or newer; compile it for older ones)
 
 import { randomUUID } from "node:crypto";
 import { argv, env } from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
 
+const authorization = `Bearer ${env["NEWCYCLE_KEY"]}`;
 const TIMEOUT_MILLISECONDS = Number(env["TIMEOUT_SECONDS"] ?? 30) * 1_000;
 const GIVE_UP_MILLISECONDS = 300_000;
 /** The answers that ask for another attempt, in addition to 5xx. */
@@ -103,7 +105,7 @@ class Producer {
       let trouble: unknown;
       try {
         const signal = AbortSignal.timeout(TIMEOUT_MILLISECONDS);
-        const headers = { "content-type": contentType };
+        const headers = { authorization, "content-type": contentType };
         // A POST that is redirected would be repeated as a GET, whose 200 says nothing of the row.
         const redirect = "manual";
         const options = { method: "POST", headers, body, signal, redirect } as const;

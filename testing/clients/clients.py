@@ -1,5 +1,7 @@
 """Python clients of streams, against a running stack at GATEWAY_URL and INGEST_URL.
 
+NEWCYCLE_KEY is the key that they present.
+
 They are used as their own documentation shows, with their own limits.
 """
 
@@ -17,12 +19,15 @@ from httpx_sse import connect_sse
 
 GATEWAY = os.environ["GATEWAY_URL"]
 INGEST = os.environ["INGEST_URL"]
+KEY = {"authorization": f"Bearer {os.environ['NEWCYCLE_KEY']}"}
 SECONDS = "/statistics/item-creation/second"
 
 
 def fill_the_window() -> None:
     """One item in each of the 3,600 seconds of the largest window, which the gateway has then."""
-    answer = requests.post(f"{INGEST}/base-items", json={"description": "of a client"}, timeout=10)
+    answer = requests.post(
+        f"{INGEST}/base-items", json={"description": "of a client"}, headers=KEY, timeout=10
+    )
     answer.raise_for_status()
     begin = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)
     lines = (
@@ -34,7 +39,7 @@ def fill_the_window() -> None:
         )
         for number in range(3_600)
     )
-    headers = {"content-type": "application/x-ndjson"}
+    headers = KEY | {"content-type": "application/x-ndjson"}
     answer = requests.post(
         f"{INGEST}/items", data="\n".join(lines), headers=headers, timeout=60
     )
@@ -47,7 +52,7 @@ def fill_the_window() -> None:
 
 
 def window_size() -> int:
-    headers = {"accept": "application/json"}
+    headers = KEY | {"accept": "application/json"}
     answer = requests.get(GATEWAY + SECONDS, headers=headers, timeout=10)
     answer.raise_for_status()
     return len(answer.json()["buckets"])
@@ -64,13 +69,13 @@ def check(events: list, client: str) -> None:
 
 
 def with_httpx_sse() -> None:
-    with httpx.Client() as client, connect_sse(client, "GET", GATEWAY + SECONDS) as source:
+    with httpx.Client(headers=KEY) as client, connect_sse(client, "GET", GATEWAY + SECONDS) as source:
         events = source.iter_sse()
         check([next(events), next(events)], "httpx-sse")
 
 
 def with_sseclient() -> None:
-    headers = {"accept": "text/event-stream"}
+    headers = KEY | {"accept": "text/event-stream"}
     answer = requests.get(GATEWAY + SECONDS, stream=True, headers=headers, timeout=10)
     events = sseclient.SSEClient(answer).events()
     check([next(events), next(events)], "sseclient-py")
@@ -78,7 +83,7 @@ def with_sseclient() -> None:
 
 
 async def with_aiohttp() -> None:
-    headers = {"accept": "text/event-stream"}
+    headers = KEY | {"accept": "text/event-stream"}
     async with aiohttp.ClientSession() as session:
         async with session.get(GATEWAY + SECONDS, headers=headers) as answer:
             size = 0

@@ -1,5 +1,6 @@
-// Other people's clients, against a running stack at GATEWAY_URL and INGEST_URL. They are used as
-// their own documentation shows, so what fails here fails for their users.
+// Other people's clients, against a running stack at GATEWAY_URL and INGEST_URL. They present the
+// key NEWCYCLE_KEY. They are used as their own documentation shows, so what fails here fails for
+// their users.
 
 import assert from "node:assert/strict";
 import http from "node:http";
@@ -13,9 +14,10 @@ import express from "express";
 const gateway = new URL(process.env.GATEWAY_URL);
 const ingest = process.env.INGEST_URL;
 const PATH = "/statistics/item-creation/minute";
+const authorization = `Bearer ${process.env.NEWCYCLE_KEY}`;
 
 const post = async (path, body) => {
-  const headers = { "content-type": "application/json" };
+  const headers = { authorization, "content-type": "application/json" };
   const answer = await fetch(`${ingest}/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
   assert.equal(answer.status, 201);
   return answer.json();
@@ -56,7 +58,7 @@ test("event-source-polyfill resumes by the address after a cut", async () => {
     }
   });
   const url = await listen(proxy);
-  const source = new EventSourcePolyfill(`${url}${PATH}`);
+  const source = new EventSourcePolyfill(`${url}${PATH}`, { headers: { authorization } });
   try {
     await next(source, "snapshot");
     const patched = next(source, "patch");
@@ -72,7 +74,7 @@ test("event-source-polyfill resumes by the address after a cut", async () => {
 });
 
 test("axios gets JSON, not an endless stream", async () => {
-  const { data, headers } = await axios.get(`${gateway.origin}${PATH}`, { timeout: 10_000 });
+  const { data, headers } = await axios.get(`${gateway.origin}${PATH}`, { headers: { authorization }, timeout: 10_000 });
   assert.match(headers["content-type"], /^application\/json/);
   assert.equal(data.topic, "item-creation/minute");
 });
@@ -88,7 +90,7 @@ test("express with compression passes each event on at once", async () => {
     response.on("close", () => upstream.destroy());
   });
   const url = await listen(http.createServer(app));
-  const headers = { accept: "text/event-stream", "accept-encoding": "gzip, br" };
+  const headers = { authorization, accept: "text/event-stream", "accept-encoding": "gzip, br" };
   const stream = await fetch(`${url}${PATH}`, { headers });
   assert.equal(stream.headers.get("content-encoding"), null);
   const reader = stream.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -22,9 +22,9 @@ use std::time::Duration;
 use anyhow::Context;
 use local_stack::postgres::{Cluster, ClusterSettings, Installation};
 use local_stack::stack::{Replicas, ServiceKind, Stack, Variable, built_programs};
+use local_stack::test_database::http_client;
 use postgres_kit::locks::GATE;
 use serde::Serialize;
-use service_kit::client;
 use tokio_postgres::{Client, NoTls};
 
 use self::figures::Spread;
@@ -191,7 +191,7 @@ async fn shut_gate(client: &Client) -> anyhow::Result<()> {
 
 /// Posts items, one after another, with a pause after each.
 async fn post(ingest_api: String, pause: Duration) -> anyhow::Result<()> {
-    let client = client::internal().build()?;
+    let client = http_client().no_proxy().build()?;
     let body = format!("{{\"base_item_id\":\"{}\"}}", ephemeral_stack::BASE_ITEM);
     loop {
         let request = client.post(format!("{ingest_api}/items")).body(body.clone());

@@ -3,6 +3,7 @@
 
 use local_stack::postgres::ClusterSettings;
 use local_stack::stack::{Replicas, ServiceKind, built_programs};
+use local_stack::test_database::TEST_KEY;
 
 use crate::command::step;
 use crate::install::Installer;
@@ -27,6 +28,7 @@ pub(crate) async fn test(cluster: &ClusterSettings, installer: Installer) -> any
     ];
     for (name, mut client) in clients {
         client
+            .env("NEWCYCLE_KEY", TEST_KEY)
             .env("GATEWAY_URL", stack.url(ServiceKind::SseGateway))
             .env("INGEST_URL", stack.url(ServiceKind::IngestApi));
         tokio::select! {

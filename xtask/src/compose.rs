@@ -7,12 +7,12 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use tokio::process::Command;
 
 use crate::command::in_checkout;
-use crate::lockfile;
 use crate::settings::Settings;
+use crate::{lockfile, up};
 
 /// The longest time for a Docker engine to answer.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -64,7 +64,11 @@ pub(crate) async fn is_used(with: Backend) -> anyhow::Result<bool> {
 ///
 /// # Errors
 /// A stack runs on this machine, or Compose cannot be run.
-pub(crate) fn up(detach: bool) -> anyhow::Result<()> {
+pub(crate) fn up(options: &up::Options) -> anyhow::Result<()> {
+    ensure!(
+        !options.open,
+        "--open is for the native stack: `docker compose run --rm access link` prints a link"
+    );
     let folder = Settings::load()?.folder;
     if lockfile::is_running(&folder)? {
         bail!(
@@ -72,7 +76,8 @@ pub(crate) fn up(detach: bool) -> anyhow::Result<()> {
             folder.display()
         );
     }
-    let arguments: &[&str] = if detach { &["up", "--build", "--wait"] } else { &["up", "--build"] };
+    let arguments: &[&str] =
+        if options.detach { &["up", "--build", "--wait"] } else { &["up", "--build"] };
     let error = std::os::unix::process::CommandExt::exec(compose(arguments).as_std_mut());
     Err(error).context("running `docker compose up`")
 }

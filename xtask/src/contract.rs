@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::Context;
 use local_stack::postgres::ClusterSettings;
 use local_stack::stack::{Replicas, ServiceKind, Stack, built_programs};
+use local_stack::test_database::TEST_KEY;
 use tokio::process::Command;
 
 use crate::command::{in_checkout, step};
@@ -101,6 +102,7 @@ fn schemathesis(folder: &Path, url: &str, accept: &str, seed: u64) -> Command {
         .arg(settings.join("schemathesis.toml"))
         .args(["run", &format!("{url}/openapi.json"), "--header", &format!("Accept: {accept}")])
         .args(["--seed", &seed.to_string()])
+        .env("NEWCYCLE_KEY", TEST_KEY)
         .env("SCHEMATHESIS_HOOKS", settings.join("hooks.py"))
         // Keeps compiled files out of the checkout.
         .env("PYTHONDONTWRITEBYTECODE", "1")

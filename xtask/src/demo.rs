@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::company::{Company, Events};
 use crate::import::{self, UploadResult};
 use crate::interrupts::Interrupts;
+use crate::keys::UploadKey;
 
 /// Events a second of the history, on average over a day.
 const HISTORY_RATE: f64 = 0.1;
@@ -49,7 +50,8 @@ pub(crate) struct Options {
     /// Stop after this number of live events; 0 posts only the history.
     #[arg(long)]
     events: Option<usize>,
-    /// The URL of ingest-api. [default: the native stack's]
+    /// The URL of ingest-api, with a key in NEWCYCLE_KEY. [default: the native stack's, with a key
+    /// for this command]
     #[arg(long)]
     url: Option<String>,
 }
@@ -57,6 +59,7 @@ pub(crate) struct Options {
 /// Sends events until there are enough, or until interrupted.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let url = import::ingest_url(options.url.clone())?;
+    // Any answer will do, so no key is needed.
     let client = client::internal().timeout(UPLOAD_TIMEOUT).build()?;
     client.get(format!("{url}/users?limit=1")).send().await.with_context(|| {
         format!(
@@ -64,9 +67,12 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
              with --url"
         )
     })?;
+    let key = UploadKey::get(options.url.as_deref(), "demo").await?;
+    let client = key.client()?.timeout(UPLOAD_TIMEOUT).build()?;
     println!("== simulating a company at {url}; Ctrl-C ends it");
     let mut producer = Producer { client, url, results: BTreeMap::new() };
     let outcome = simulate_until_interrupted(&options, &mut producer).await;
+    key.revoke().await;
     import::print_header();
     for kind in import::KINDS {
         producer.results.remove(kind).unwrap_or_default().print(kind);

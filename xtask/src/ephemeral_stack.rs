@@ -1,4 +1,5 @@
-//! Services on a database of their own in a test cluster, for tests from outside.
+//! Services on a database of their own in a test cluster, for tests from outside, which present the
+//! [key of the tests](local_stack::test_database::TEST_KEY).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,9 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use local_stack::postgres::ClusterSettings;
 use local_stack::stack::{Instance, Ports, Replicas, Stack, StackSettings, Variable};
-use local_stack::test_database::TestDatabase;
+use local_stack::test_database::{TestDatabase, http_client, store_test_key};
 use postgres_kit::database::DatabaseSettings;
-use service_kit::client;
 
 /// The longest time for a service to become ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,6 +53,7 @@ pub(crate) async fn start_with(
         DatabaseSettings::local(cluster.port, database, &cluster.user, &cluster.password);
     let roles = TestDatabase::roles();
     migrate::migrate(&database, &roles).await?;
+    store_test_key(&database).await?;
     let programs = programs.to_owned();
     let ports = vec![Ports::reserve()?];
     let mut settings =
@@ -72,8 +73,9 @@ pub(crate) async fn start_with(
 
 /// Stores [`ROWS`] in an ingest-api.
 pub(crate) async fn store_rows(url: &str) -> anyhow::Result<()> {
+    let client = http_client().build()?;
     for (kind, row) in ROWS {
-        let request = client::internal().build()?.post(format!("{url}/{kind}"));
+        let request = client.post(format!("{url}/{kind}"));
         let request = request.header("content-type", "application/json").body(row);
         request.send().await?.error_for_status().with_context(|| format!("storing {row}"))?;
     }

@@ -7,11 +7,12 @@ use anyhow::{Context, bail};
 use async_compression::tokio::bufread::GzipDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 use local_stack::stack::ServiceKind;
+use reqwest::Client;
 use serde::Deserialize;
-use service_kit::client;
 use tokio::io::{AsyncRead, BufReader};
 use tokio_util::io::{InspectReader, ReaderStream};
 
+use crate::keys::UploadKey;
 use crate::settings::Settings;
 
 /// The kinds of rows, each after those that it refers to.
@@ -66,15 +67,13 @@ pub(crate) fn print_header() {
 pub(crate) fn ingest_url(given: Option<String>) -> anyhow::Result<String> {
     Ok(match given {
         Some(url) => url.trim_end_matches('/').to_owned(),
-        None => {
-            format!("http://127.0.0.1:{}", Settings::load()?.ports.public(ServiceKind::IngestApi))
-        }
+        None => Settings::load()?.url(ServiceKind::IngestApi),
     })
 }
 
 /// Uploads all files of `folder` to `url`, or to the stack of this machine.
-pub(crate) async fn run(folder: &Path, url: Option<String>) -> anyhow::Result<()> {
-    let url = ingest_url(url)?;
+pub(crate) async fn run(folder: &Path, given: Option<String>) -> anyhow::Result<()> {
+    let url = ingest_url(given.clone())?;
     let files: Vec<(&'static str, PathBuf)> =
         KINDS.iter().filter_map(|kind| Some((*kind, file(folder, kind)?))).collect();
     if files.is_empty() {
@@ -83,11 +82,22 @@ pub(crate) async fn run(folder: &Path, url: Option<String>) -> anyhow::Result<()
             folder.display()
         );
     }
+    let key = UploadKey::get(given.as_deref(), "import").await?;
+    let outcome = upload(&url, key.client()?.build()?, files).await;
+    key.revoke().await;
+    outcome
+}
+
+async fn upload(
+    url: &str,
+    client: Client,
+    files: Vec<(&'static str, PathBuf)>,
+) -> anyhow::Result<()> {
     print_header();
     let mut total = UploadResult::default();
     let start = Instant::now();
     for (kind, file) in files {
-        let answer = post(&url, kind, &file).await?;
+        let answer = post(url, &client, kind, &file).await?;
         answer.print(kind);
         for BadLine { line, field, detail } in &answer.errors {
             let field = field.as_ref().map_or_else(String::new, |field| format!("{field}: "));
@@ -123,7 +133,12 @@ fn file(folder: &Path, kind: &str) -> Option<PathBuf> {
     names.iter().map(|name| folder.join(name)).find(|path| path.exists())
 }
 
-async fn post(url: &str, kind: &'static str, path: &Path) -> anyhow::Result<UploadResult> {
+async fn post(
+    url: &str,
+    client: &Client,
+    kind: &'static str,
+    path: &Path,
+) -> anyhow::Result<UploadResult> {
     let file =
         tokio::fs::File::open(path).await.with_context(|| format!("opening {}", path.display()))?;
     let bar = ProgressBar::new(file.metadata().await?.len());
@@ -147,8 +162,7 @@ async fn post(url: &str, kind: &'static str, path: &Path) -> anyhow::Result<Uplo
         progress.set_message(speed(rows, start.elapsed()));
     });
     let body = reqwest::Body::wrap_stream(ReaderStream::with_capacity(counted, CHUNK_BYTES));
-    let request = client::internal()
-        .build()?
+    let request = client
         .post(format!("{url}/{kind}"))
         .header("content-type", "application/x-ndjson")
         .body(body);

@@ -18,6 +18,7 @@ mod fuzz;
 mod import;
 mod install;
 mod interrupts;
+mod keys;
 mod lockfile;
 mod node;
 mod page;
@@ -27,6 +28,7 @@ mod programs;
 mod prose;
 mod python;
 mod second_postgres;
+mod secrets;
 mod settings;
 mod status;
 mod test;
@@ -61,10 +63,11 @@ enum Command {
         /// Where to run it.
         #[arg(long, value_enum, default_value_t = Backend::Native)]
         with: Backend,
-        /// Return when everything is ready, and leave it running.
-        #[arg(long)]
-        detach: bool,
+        #[command(flatten)]
+        options: up::Options,
     },
+    /// Make a key for the stack that runs, and print it alone on the last line.
+    Key(keys::Options),
     /// Stop the stack, and keep its data.
     Down {
         /// Where it runs; auto: stop both.
@@ -90,7 +93,8 @@ enum Command {
     Import {
         /// The folder.
         folder: PathBuf,
-        /// The URL of ingest-api. [default: the native stack's]
+        /// The URL of ingest-api, with a key in NEWCYCLE_KEY. [default: the native stack's, with a
+        /// key for this command]
         #[arg(long)]
         url: Option<String>,
     },
@@ -151,13 +155,14 @@ async fn main() -> ExitCode {
 async fn run(Arguments { no_install, command }: Arguments) -> anyhow::Result<()> {
     let installer = Installer { is_refused: no_install };
     match command {
-        Command::Up { with, detach } => {
+        Command::Up { with, options } => {
             if compose::choose(with).await? {
-                compose::up(detach)
+                compose::up(&options)
             } else {
-                up::run(detach, installer).await
+                up::run(&options, installer).await
             }
         }
+        Command::Key(options) => keys::command(options).await,
         Command::Down { with } => status::down(with).await,
         Command::Reset { with } => status::reset(with).await,
         Command::Status { with, json } => status::status(with, json).await,

@@ -6,7 +6,8 @@
 use crate::command::{cargo, step};
 
 /// The programs that ship.
-const SERVICES: [&str; 5] = ["migrate", "ingest-api", "stats-notifier", "sse-gateway", "dashboard"];
+const SERVICES: [&str; 6] =
+    ["migrate", "access", "ingest-api", "stats-notifier", "sse-gateway", "dashboard"];
 
 /// The programs that inject faults.
 const CHAOS: [&str; 4] = ["chaos", "soak", "planted-ingest-api", "planted-stats-notifier"];

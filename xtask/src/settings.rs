@@ -1,5 +1,5 @@
 //! The settings of the native stack, from the environment and the checkout's `.env` (see
-//! `.env.example`).
+//! `.env.example`). Passwords that are not set there are random, and in the data folder.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use local_stack::postgres::ClusterSettings;
 use local_stack::stack::{Ports, Replicas, ServiceKind, StackSettings, built_programs};
 use migrate::settings::RoleSettings;
@@ -15,6 +15,7 @@ use postgres_kit::database::DatabaseSettings;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::command::in_checkout;
+use crate::secrets::SecretFolder;
 
 /// The variables of `.env.example`, in its order.
 const VARIABLES: [&str; 17] = [
@@ -41,7 +42,8 @@ const VARIABLES: [&str; 17] = [
 pub(crate) struct Settings {
     /// The folder of its data, its lock and its log.
     pub(crate) folder: PathBuf,
-    /// The superuser's connection.
+    /// The superuser's connection. Passwords that are not set are empty, until
+    /// [`Settings::make_passwords`].
     pub(crate) database: DatabaseSettings,
     pub(crate) roles: RoleSettings,
     pub(crate) ports: Ports,
@@ -60,21 +62,12 @@ impl Settings {
             port("PGPORT", 5432)?,
             &text("PGDATABASE", "newcycle"),
             &text("PGUSER", "newcycle"),
-            &text("PGPASSWORD", "newcycle"),
+            &text("PGPASSWORD", ""),
         );
         let roles = RoleSettings {
-            ingest_password: SecretString::from(text(
-                "INGEST_DATABASE_PASSWORD",
-                "newcycle-ingest",
-            )),
-            notifier_password: SecretString::from(text(
-                "NOTIFIER_DATABASE_PASSWORD",
-                "newcycle-notifier",
-            )),
-            access_password: SecretString::from(text(
-                "ACCESS_DATABASE_PASSWORD",
-                "newcycle-access",
-            )),
+            ingest_password: SecretString::from(text("INGEST_DATABASE_PASSWORD", "")),
+            notifier_password: SecretString::from(text("NOTIFIER_DATABASE_PASSWORD", "")),
+            access_password: SecretString::from(text("ACCESS_DATABASE_PASSWORD", "")),
             max_ingest_connections: 0,
             max_notifier_connections: 0,
             max_access_connections: 0,
@@ -90,6 +83,39 @@ impl Settings {
         };
         let folder = std::path::absolute(text("NEWCYCLE_DATA_DIR", ".newcycle"))?;
         Ok(Self { folder, database, roles, ports, hosts: text("PUBLISH_HOSTS", "") })
+    }
+
+    /// Fills in the passwords that are not set. Each is made once, and kept in the data folder.
+    ///
+    /// # Errors
+    /// The database was made with a password that is not known.
+    pub(crate) fn make_passwords(&mut self) -> anyhow::Result<()> {
+        const SUPERUSER: &str = "superuser";
+        let secrets = SecretFolder::of(&self.folder);
+        let (postgres, _) = self.postgres_folder();
+        let is_set = !self.database.password.expose_secret().is_empty();
+        ensure!(
+            is_set || secrets.read(SUPERUSER)?.is_some() || !postgres.join("data").exists(),
+            "the password of the database in {} is not known: set PGPASSWORD, in .env or for this \
+             command (before passwords were random, it was newcycle)",
+            postgres.display()
+        );
+        for (password, name) in [
+            (&mut self.database.password, SUPERUSER),
+            (&mut self.roles.ingest_password, "ingest"),
+            (&mut self.roles.notifier_password, "notifier"),
+            (&mut self.roles.access_password, "access"),
+        ] {
+            if password.expose_secret().is_empty() {
+                *password = secrets.password(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The URL of a service's public port.
+    pub(crate) fn url(&self, service: ServiceKind) -> String {
+        format!("http://127.0.0.1:{}", self.ports.public(service))
     }
 
     /// Refuses ports that are in use, and a port that is set twice.

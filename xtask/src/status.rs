@@ -9,6 +9,7 @@ use service_kit::client;
 
 use crate::compose::{self, Backend};
 use crate::lockfile::{self, FolderLock, StackDescription};
+use crate::secrets::SecretFolder;
 use crate::settings::Settings;
 
 /// The longest time for a service to answer the readiness check.
@@ -118,5 +119,6 @@ fn reset_folder(settings: &Settings) -> anyhow::Result<()> {
     } else {
         println!("there are no data in {}", postgres.display());
     }
+    SecretFolder::of(&settings.folder).delete()?;
     folder.clear()
 }

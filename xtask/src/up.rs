@@ -10,12 +10,13 @@ use anyhow::{Context, bail};
 use local_stack::postgres::Cluster;
 use local_stack::stack::{Instance, ServiceKind, Stack};
 use rustix::process::Signal;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::install::Installer;
 use crate::interrupts::Interrupts;
 use crate::lockfile::{FolderLock, StackDescription};
 use crate::settings::Settings;
-use crate::{page, postgres, processes, programs};
+use crate::{keys, page, postgres, processes, programs};
 
 /// The longest time for one service to become ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,26 +30,44 @@ const DETACHED_READY_TIMEOUT: Duration = Duration::from_secs(300);
 /// The interval between two checks of Postgres, and between two looks at a detached stack.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Return when everything is ready, and leave it running.
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Open the dashboard in the browser, logged in, when everything is ready.
+    #[arg(long)]
+    pub(crate) open: bool,
+    /// Print no link that logs a browser in, because the output goes to a file.
+    #[arg(long, hide = true, conflicts_with_all = ["detach", "open"])]
+    without_link: bool,
+}
+
 /// Starts everything, and runs until asked to stop. With `detach`, returns once all is ready.
-pub(crate) async fn run(detach: bool, installer: Installer) -> anyhow::Result<()> {
-    let settings = Settings::load()?;
+pub(crate) async fn run(options: &Options, installer: Installer) -> anyhow::Result<()> {
+    let mut settings = Settings::load()?;
     // From here on, a signal leads to an orderly shutdown.
     let mut interrupts = Interrupts::new()?;
     let folder = FolderLock::lock(&settings.folder)?;
     settings.check_ports()?;
+    settings.make_passwords()?;
     let with_page = tokio::select! {
         built = build(installer) => built?,
         () = interrupts.received() => bail!("interrupted"),
     };
-    if detach {
+    if options.detach {
         // The detached process takes the lock itself.
         drop(folder);
-        return detached(&settings, installer, &mut interrupts).await;
+        detached(&settings, installer, &mut interrupts).await?;
+        if let (true, Some(link)) = (with_page, keys::known_browser_link(&settings)?) {
+            show_link(&settings, options, &link);
+        }
+        return Ok(());
     }
     folder.write(&StackDescription::starting(&settings))?;
     let mut started = Started { cluster: None, stack: None };
     let outcome = tokio::select! {
-        outcome = serve(&settings, with_page, installer, &folder, &mut started) => outcome,
+        outcome = serve(&settings, options, with_page, installer, &folder, &mut started) => outcome,
         () = interrupts.received() => Ok(()),
     };
     say("== stopping");
@@ -80,6 +99,7 @@ async fn build(installer: Installer) -> anyhow::Result<bool> {
 /// Starts everything, prints where it is, and returns when a part of it has ended.
 async fn serve(
     settings: &Settings,
+    options: &Options,
     with_page: bool,
     installer: Installer,
     folder: &FolderLock,
@@ -111,20 +131,30 @@ async fn serve(
         stack.until_ready(instance, READY_TIMEOUT).await?;
         say(&format!("== {instance} is ready"));
     }
+    let link = if with_page { Some(keys::browser_link(settings).await?) } else { None };
     running.ready = true;
     folder.write(&running)?;
-    if with_page {
-        say(&format!("dashboard          {}", running.url(ServiceKind::Dashboard)));
-    }
     say(&format!("post events to     {}", running.url(ServiceKind::IngestApi)));
     say(&format!(
         "follow counts at   {}/statistics/item-creation/minute",
         running.url(ServiceKind::SseGateway)
     ));
+    say("get a key          cargo xtask key");
+    if let Some(link) = link.filter(|_| !options.without_link) {
+        show_link(settings, options, &link);
+    }
     say("== ready; Ctrl-C, or `cargo xtask down`, stops everything");
     tokio::select! {
         ended = stack.ended() => Err(ended),
         () = postgres_ended(cluster) => bail!("Postgres has ended: see {}", postgres_folder.join("postgres.log").display()),
+    }
+}
+
+/// Prints the link that logs a browser in, and opens it if asked to.
+fn show_link(settings: &Settings, options: &Options, link: &SecretString) {
+    say(&format!("open the dashboard {}", link.expose_secret()));
+    if let Err(error) = options.open.then(|| keys::open(settings, link)).transpose() {
+        say(&format!("{error:#}"));
     }
 }
 
@@ -147,7 +177,11 @@ async fn detached(
     if installer.is_refused {
         command.arg("--no-install");
     }
-    command.arg("up").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command
+        .args(["up", "--without-link"])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
     // A process group of its own, so that Ctrl-C at this terminal does not reach it.
     let mut process = command.process_group(0).spawn()?;
     let mut shown = std::fs::File::open(&path)?;

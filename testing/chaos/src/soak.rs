@@ -12,6 +12,7 @@ use anyhow::ensure;
 use futures_util::future::join_all;
 use local_stack::postgres::Installation;
 use local_stack::stack::{ServiceKind, Variable};
+use local_stack::test_database::client;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use reqwest::Method;
@@ -231,7 +232,7 @@ impl Rebuilds {
 
 /// Sends enough requests at once to make every pool open all its connections.
 async fn fill_pools(system: &System) {
-    let client = reqwest::Client::new();
+    let client = client();
     let mut urls = Vec::new();
     for number in [1, 2] {
         let ingest_api = system.stack.url(ServiceKind::IngestApi.replica(number));

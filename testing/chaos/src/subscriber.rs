@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use domain::{Frame, FrameKind, Nonce, Statistics, Topic, TopicFrame, Version};
 use futures_util::StreamExt;
+use local_stack::test_database::http_client;
 use parking_lot::{Mutex, MutexGuard};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -141,7 +142,7 @@ impl Client {
 
     async fn stream(&mut self, url: &str) -> anyhow::Result<()> {
         // The timeout is per read, not per event, because a snapshot takes long on a slow link.
-        let client = reqwest::Client::builder().read_timeout(SILENCE_TIMEOUT).build()?;
+        let client = http_client().read_timeout(SILENCE_TIMEOUT).build()?;
         let mut request = client.get(url).header("accept", "text/event-stream");
         let last = self.received.lock().id.clone();
         if let Some(id) = last {

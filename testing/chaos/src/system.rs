@@ -14,7 +14,7 @@ use local_stack::postgres::{Cluster, ClusterSettings, Installation, StopMode};
 use local_stack::stack::{
     Instance, Ports, Replicas, ServiceKind, Stack, StackSettings, Variable, built_programs,
 };
-use local_stack::test_database::TestDatabase;
+use local_stack::test_database::{TestDatabase, store_test_key};
 use parking_lot::MutexGuard;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::ExposeSecret;
@@ -96,6 +96,7 @@ impl System {
         let cluster = block_in_place(|| Cluster::start(&installation, &settings))?;
         let superuser = settings.database(DATABASE);
         migrate::migrate(&superuser, &TestDatabase::roles()).await?;
+        store_test_key(&superuser).await?;
         let mut database = Database::connect(superuser.connection("chaos")).await?;
         let programs = match planted {
             Some(planted) => planted.plant(&folder, database.client().await?).await?,

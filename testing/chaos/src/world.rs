@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use reqwest::Client;
+use local_stack::test_database::client;
 use serde_json::json;
 use tokio_postgres::Config;
 use uuid::Uuid;
@@ -51,7 +51,7 @@ impl TestWorld {
     pub(crate) async fn probe(&self, ingest: usize, timeout: Duration) -> anyhow::Result<Uuid> {
         let id = Uuid::now_v7();
         let body = json!({ "id": id, "base_item_id": self.parents.base_item });
-        let request = Client::new().post(format!("{}/items", self.ingest[ingest]));
+        let request = client().post(format!("{}/items", self.ingest[ingest]));
         let request = request.header("content-type", "application/json").body(body.to_string());
         let posted = async {
             loop {

@@ -5,9 +5,9 @@ mod sql;
 
 use std::time::Duration;
 
+use local_stack::test_database::client;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use reqwest::Client;
 use tokio::task::JoinSet;
 
 use crate::planted::Planted;
@@ -44,7 +44,7 @@ pub(crate) fn start(world: &TestWorld, seed: u64, planted: Option<Planted>) -> J
         for _ in 0..number {
             let mut producer = RestProducer {
                 world: world.clone(),
-                client: Client::new(),
+                client: client(),
                 random: random.fork(),
                 repeats: !only_new_rows,
             };

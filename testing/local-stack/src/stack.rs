@@ -249,8 +249,8 @@ impl Stack {
         let notifiers =
             (1..=replicas.stats_notifier).map(|number| ServiceKind::StatsNotifier.replica(number));
         let upstreams: Vec<String> = notifiers.map(|notifier| self.url(notifier)).collect();
-        // The page is served from another origin than ingest-api, and may be opened under either
-        // name.
+        // The page is served from another origin than the services that it uses, and may be opened
+        // under either name.
         let origins =
             ["127.0.0.1", "localhost"].map(|host| format!("http://{host}:{}", ports.dashboard));
         let mut variables = vec![
@@ -270,6 +270,7 @@ impl Stack {
             }
             ServiceKind::SseGateway => {
                 variables.push(("NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.join(",")));
+                variables.push(("NEWCYCLE__CORS__ALLOWED_ORIGINS", origins.join(",")));
             }
             ServiceKind::Dashboard => variables.extend([
                 ("NEWCYCLE__SERVICES__GATEWAY_PORT", ports.sse_gateway.to_string()),

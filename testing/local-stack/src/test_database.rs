@@ -119,9 +119,20 @@ pub async fn prepare_template(cluster: &str) -> Result<(), TemplateError> {
     maintenance.batch_execute(&drop).await.map_err(statement("dropping the old template"))?;
     let template = as_superuser(&cluster, TEMPLATE);
     migrate::migrate(&template, &TestDatabase::roles()).await?;
+    Ok(store_test_key(&template).await?)
+}
+
+/// Stores [`TEST_KEY`] in a migrated database, for tests that do not use the template.
+///
+/// # Errors
+/// The database does not answer, or has the key already.
+///
+/// # Panics
+/// [`TEST_KEY`] is not a key.
+pub async fn store_test_key(database: &DatabaseSettings) -> Result<(), StoreError> {
     let key: Key = TEST_KEY.parse().expect("TEST_KEY is a key");
     let everything = Permission::ALL.map(Scope::all);
-    let store = KeyStore::connect(&template, "tests".to_owned()).await?;
+    let store = KeyStore::connect(database, "tests".to_owned()).await?;
     store.create(&key, "tests", &everything, Some(TEST_KEY_LIFETIME)).await?;
     Ok(())
 }
@@ -130,6 +141,15 @@ pub async fn prepare_template(cluster: &str) -> Result<(), TemplateError> {
 ///
 /// # Panics
 /// The client cannot be built.
+#[must_use]
+pub fn client() -> reqwest::Client {
+    http_client().build().expect("a client can be built")
+}
+
+/// The builder of a [`client`].
+///
+/// # Panics
+/// [`TEST_KEY`] is not ASCII.
 pub fn http_client() -> reqwest::ClientBuilder {
     let mut headers = reqwest::header::HeaderMap::new();
     let mut key = reqwest::header::HeaderValue::from_str(&format!("Bearer {TEST_KEY}"))

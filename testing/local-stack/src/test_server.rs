@@ -118,7 +118,8 @@ pub fn service_programs() -> PathBuf {
     let check = || {
         let folder = built_programs()
             .unwrap_or_else(|error| panic!("the path of this program is unknown: {error}"));
-        for name in ServiceKind::ALL.map(ServiceKind::name).into_iter().chain(["migrate"]) {
+        for name in ServiceKind::ALL.map(ServiceKind::name).into_iter().chain(["migrate", "access"])
+        {
             if let Err(why) = check_program(&folder.join(name)) {
                 panic!("{why}: {PREPARE}");
             }

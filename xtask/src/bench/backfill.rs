@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use local_stack::stack::{ServiceKind, Stack};
+use local_stack::test_database::http_client;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use service_kit::client;
 use tokio_postgres::Client;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -243,7 +243,7 @@ pub(super) async fn run(bench: &Bench<'_>, options: &BackfillOptions) -> anyhow:
 
 /// Follows the number of items by year.
 async fn follow(url: String, seen: Arc<Mutex<Seen>>) -> anyhow::Result<()> {
-    let request = client::internal().build()?.get(url).header("accept", "text/event-stream");
+    let request = http_client().no_proxy().build()?.get(url).header("accept", "text/event-stream");
     let mut response = request.send().await?.error_for_status()?;
     let mut years = std::collections::BTreeMap::new();
     let mut buffer = String::new();

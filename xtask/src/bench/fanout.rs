@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use local_stack::stack::ServiceKind;
+use local_stack::test_database::TEST_KEY;
 use serde::Serialize;
 use service_kit::limits::raise_open_files;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -172,8 +173,9 @@ fn check(
 
 /// Reads the stream, and counts its frames by the empty lines that end them.
 async fn read(mut stream: TcpStream, received: Arc<Received>) -> anyhow::Result<()> {
-    let request =
-        format!("GET {STREAM} HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n");
+    let request = format!(
+        "GET {STREAM} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TEST_KEY}\r\naccept: text/event-stream\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut buffer = vec![0; 16 * 1024];
     let mut last = 0;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use local_stack::stack::{ServiceKind, Stack};
+use local_stack::test_database::TEST_KEY;
 use service_kit::client;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -33,6 +34,7 @@ use super::load::{self, Load};
 use super::usage::{CpuShares, CpuTime};
 use super::wait::{check_wait, until_log_is_empty};
 use super::{Bench, ephemeral_stack};
+use crate::secrets::write_private;
 
 /// How much to measure.
 #[derive(Debug, clap::Args)]
@@ -84,6 +86,8 @@ struct Ingest<'a> {
     seconds: u32,
     wrk_script: PathBuf,
     upload_rows: u32,
+    /// The header with the key, for curl.
+    header: PathBuf,
     ndjson: PathBuf,
     csv: PathBuf,
     rounds: Rounds,
@@ -105,6 +109,7 @@ pub(super) async fn run(
         seconds: options.seconds,
         wrk_script: folder.join("post-items.lua"),
         upload_rows: options.seconds * UPLOAD_ROWS_PER_SECOND,
+        header: folder.join("header"),
         ndjson: folder.join("items.ndjson"),
         csv: folder.join("items.csv"),
         rounds: Rounds::default(),
@@ -112,6 +117,7 @@ pub(super) async fn run(
         cpu: PHASES.map(|phase| (phase, Vec::new())).into(),
     };
     load::write_script(&ingest.wrk_script)?;
+    write_private(&ingest.header, &format!("authorization: Bearer {TEST_KEY}\n"))?;
     ingest.write_rows()?;
     for round in 0..options.rounds {
         println!("== round {} of {}", round + 1, options.rounds);
@@ -258,6 +264,7 @@ impl Ingest<'_> {
         // Without `Expect:`, curl would wait for a permission to send.
         curl.args(["--silent", "--show-error", "--fail-with-body", "--request", "POST"])
             .args(["--header", "content-type: application/x-ndjson", "--header", "Expect:"])
+            .args(["--header", &format!("@{}", self.header.display())])
             .arg("--upload-file")
             .arg(&self.ndjson)
             .arg(format!("{}/items", stack.url(ServiceKind::IngestApi)))

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use local_stack::postgres::{ClusterSettings, Installation};
+use local_stack::test_database::TEST_KEY;
 use serde::Deserialize;
 use tokio::process::Command;
 
 use crate::ephemeral_stack;
+use crate::secrets::write_private;
 
 /// What a load generator measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,6 +39,7 @@ pub(super) fn write_script(path: &Path) -> anyhow::Result<()> {
     let script = format!(
         r#"wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
+wrk.headers["authorization"] = "Bearer {TEST_KEY}"
 wrk.body = '{{"base_item_id":"{}"}}'
 function done(summary, latency, requests)
   local errors = summary.errors
@@ -48,7 +51,7 @@ end
 "#,
         ephemeral_stack::BASE_ITEM
     );
-    std::fs::write(path, script).with_context(|| format!("writing {}", path.display()))
+    write_private(path, &script)
 }
 
 /// Posts items for a while.

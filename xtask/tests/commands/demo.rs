@@ -33,7 +33,8 @@ fn a_demo_repeats_an_upload_until_it_is_answered_and_prints_the_reason_once() {
         (5, Fault::Unavailable),
         (7, Fault::Unanswered),
     ];
-    let stack = TestStack::started("demo-faults");
+    let mut stack = TestStack::started("demo-faults");
+    stack.variables.push(("NEWCYCLE_KEY", stack.key().to_owned()));
     let proxy = FaultyProxy::before(stack.value("INGEST_PORT"), &FAULTS);
     let text = stack.run(&["demo", "--rate", "1000", "--events", "50", "--url", &proxy.url]);
     assert_eq!(text.matches("ingest-api answers 503").count(), 1, "{text}");
@@ -63,7 +64,8 @@ fn a_demo_counts_rejected_rows_and_prints_the_first_of_each_kind() {
         (5, Fault::Rejected),
         (6, Fault::Rejected),
     ];
-    let stack = TestStack::new("demo-rejected");
+    let mut stack = TestStack::new("demo-rejected");
+    stack.variables.push(("NEWCYCLE_KEY", "unread".to_owned()));
     let proxy = FaultyProxy::before(stack.value("INGEST_PORT"), &FAULTS);
     let text = stack.run(&["demo", "--backfill", "2d", "--events", "0", "--url", &proxy.url]);
     for (kind, uploads) in [("base-items", 1), ("users", 1), ("items", 2), ("transfers", 2)] {
@@ -76,7 +78,8 @@ fn a_demo_counts_rejected_rows_and_prints_the_first_of_each_kind() {
 #[test]
 fn a_demo_can_be_interrupted_while_an_upload_hangs() {
     const FAULTS: [(u32, Fault); 2] = [(0, Fault::Unavailable), (1, Fault::Hanging)];
-    let stack = TestStack::new("demo-hanging");
+    let mut stack = TestStack::new("demo-hanging");
+    stack.variables.push(("NEWCYCLE_KEY", "unread".to_owned()));
     let proxy = FaultyProxy::before(stack.value("INGEST_PORT"), &FAULTS);
     let mut command = stack.command(&["demo", "--url", &proxy.url]);
     let demo = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -93,10 +96,13 @@ fn a_demo_can_be_interrupted_while_an_upload_hangs() {
 
 #[test]
 fn an_interrupted_demo_prints_what_it_sent() {
-    let stack = TestStack::new("demo-interrupted");
+    let mut stack = TestStack::new("demo-interrupted");
     let text = stack.refused(&["demo"]);
     assert!(text.contains("cargo xtask up") && text.contains(stack.value("INGEST_PORT")), "{text}");
     stack.run(&["up", "--detach"]);
+    let text = stack.refused(&["demo", "--url", &stack.url("GATEWAY_PORT")]);
+    assert!(text.contains("NEWCYCLE_KEY"), "the stack's keys are for its own services: {text}");
+    stack.variables.push(("NEWCYCLE_KEY", stack.key().to_owned()));
     let text = stack.refused(&["demo", "--url", &stack.url("GATEWAY_PORT")]);
     assert!(text.contains("404") && text.contains("is that an ingest-api?"), "{text}");
 

@@ -23,8 +23,8 @@ const NOT_LINKED: [(&str, &[&str]); 3] = [
 const MAX_CRATES_OF_DOMAIN: usize = 40;
 
 /// Libraries of `crates/`, lowest first. A library may use those before it.
-const LIBRARIES: [&str; 5] =
-    ["domain", "service-kit", "postgres-kit", "openapi-kit", "statistics-stream"];
+const LIBRARIES: [&str; 6] =
+    ["domain", "service-kit", "access-kit", "postgres-kit", "openapi-kit", "statistics-stream"];
 
 fn cargo(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().unwrap();

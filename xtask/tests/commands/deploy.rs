@@ -1,11 +1,15 @@
 //! The containers match this release: their settings, ports and times are those of the code and of
 //! `.env.example`.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use local_stack::stack::ServiceKind;
+use local_stack::stack::{ServiceKind, built_programs};
 
-use crate::support::root;
+use crate::support::{output, root};
 
 /// Variables that Compose does not use, and why.
 const NOT_OF_COMPOSE: [(&str, &str); 6] = [
@@ -15,6 +19,18 @@ const NOT_OF_COMPOSE: [(&str, &str); 6] = [
     ("GATEWAY_INTERNAL_PORT", "not published"),
     ("DASHBOARD_INTERNAL_PORT", "not published"),
     ("NEWCYCLE_DATA_DIR", "the data are in a volume"),
+];
+
+/// Programs that do one thing and exit, so that nothing can check their health.
+const COMMANDS: [&str; 2] = ["migrate", "access"];
+
+/// The passwords that each program has in Compose, by their names in `deploy/secrets.sh`. Postgres
+/// has no program of ours.
+const PASSWORDS: [(&str, &[&str]); 4] = [
+    ("migrate", &["superuser", "ingest", "notifier", "access"]),
+    ("access", &["access"]),
+    ("ingest-api", &["ingest"]),
+    ("stats-notifier", &["notifier"]),
 ];
 
 fn read(path: &str) -> String {
@@ -87,6 +103,74 @@ fn each_program_that_connects_to_postgres_decides_about_tls() {
 }
 
 #[test]
+fn no_password_has_a_default() {
+    for line in read(".env.example").lines().filter(|line| line.contains("PASSWORD=")) {
+        assert!(line.ends_with('='), "{line}");
+    }
+}
+
+/// Runs `deploy/secrets.sh` on a folder, and returns the passwords.
+fn make_secrets(folder: &Path, variables: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let mut command = Command::new("sh");
+    command.arg(root().join("deploy/secrets.sh")).arg(folder).envs(variables.iter().copied());
+    let (succeeded, printed) = output(&mut command);
+    assert!(succeeded && printed.is_empty(), "it prints nothing: {printed}");
+    let files = std::fs::read_dir(folder.join("all")).unwrap().map(|file| file.unwrap().path());
+    let name = |file: &Path| file.file_name().unwrap().to_str().unwrap().to_owned();
+    files.map(|file| (name(&file), std::fs::read_to_string(&file).unwrap())).collect()
+}
+
+#[test]
+fn each_container_gets_its_own_passwords_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    for volume in PASSWORDS.map(|(name, _)| name).into_iter().chain(["all", "postgres"]) {
+        std::fs::create_dir(folder.path().join(volume)).unwrap();
+    }
+    let passwords = make_secrets(folder.path(), &[]);
+    let different: BTreeSet<&String> = passwords.values().collect();
+    assert_eq!((passwords.len(), different.len()), (4, 4), "{passwords:?}");
+    assert!(passwords.values().all(|password| password.len() == 64), "{passwords:?}");
+    assert_eq!(make_secrets(folder.path(), &[]), passwords, "they are made once");
+    let set = [("INGEST_DATABASE_PASSWORD", "a\\\"b")];
+    let passwords = make_secrets(folder.path(), &set);
+    assert_eq!(passwords["ingest"], "a\\\"b", "a set one replaces the one that was made");
+
+    let compose = read("docker-compose.yml");
+    for (name, own) in PASSWORDS {
+        let file = folder.path().join(name).join(format!("{name}.toml"));
+        let text = std::fs::read_to_string(&file).unwrap();
+        for (of, password) in &passwords {
+            let escaped = password.replace('\\', "\\\\").replace('"', "\\\"");
+            assert_eq!(text.contains(&escaped), own.contains(&of.as_str()), "{name}: {of}");
+        }
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{name}");
+        let mut command = Command::new(built_programs().unwrap().join(name));
+        let (succeeded, text) = output(command.arg("print-settings").env("NEWCYCLE_CONFIG", &file));
+        assert!(succeeded && text.contains(file.to_str().unwrap()), "{name}: {text}");
+        let service = block(&compose, name);
+        for line in [
+            format!("NEWCYCLE_CONFIG: /run/newcycle/{name}.toml"),
+            format!("- secrets-{name}:/run/newcycle:ro"),
+        ] {
+            assert!(service.contains(&line.as_str()), "{name}: {line}");
+        }
+        let volume = format!("- secrets-{name}:/secrets/{name}");
+        assert!(block(&compose, "secrets").contains(&volume.as_str()), "{volume}");
+        assert_eq!(compose.matches(&format!("- secrets-{name}:")).count(), 2, "{name}");
+    }
+}
+
+#[test]
+fn the_command_that_makes_keys_runs_on_request_only_and_its_output_is_not_kept() {
+    let compose = read("docker-compose.yml");
+    let access = block(&compose, "access");
+    for line in ["profiles: [access]", "driver: none"] {
+        assert!(access.contains(&line), "{line}: {access:#?}");
+    }
+}
+
+#[test]
 fn the_images_are_built_with_the_release_that_the_manifest_names() {
     let (manifest, dockerfile) = (read("Cargo.toml"), read("deploy/Dockerfile"));
     let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = \"")).unwrap();
@@ -100,7 +184,7 @@ fn the_images_are_built_with_the_release_that_the_manifest_names() {
 #[test]
 fn each_program_has_an_image_and_a_service() {
     let (dockerfile, compose) = (read("deploy/Dockerfile"), read("docker-compose.yml"));
-    for name in ServiceKind::ALL.map(ServiceKind::name).into_iter().chain(["migrate"]) {
+    for name in ServiceKind::ALL.map(ServiceKind::name).into_iter().chain(COMMANDS) {
         let stage = stage(&dockerfile, name);
         assert!(
             stage.contains(&format!("ENTRYPOINT [\"/usr/local/bin/{name}\"]").as_str()),
@@ -108,7 +192,7 @@ fn each_program_has_an_image_and_a_service() {
         );
         let check = format!("CMD [\"/usr/local/bin/{name}\", \"healthcheck\"]");
         let checked = stage.iter().any(|line| line.trim_start() == check);
-        assert_eq!(checked, name != "migrate", "{stage:#?}");
+        assert_eq!(checked, !COMMANDS.contains(&name), "{stage:#?}");
         assert_eq!(
             dockerfile.matches(&format!("--package {name}")).count(),
             2,

@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStdout};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::proxy::{Fault, FaultyProxy, RETRY_AFTER};
-use crate::support::{TestStack, get, node, output, root, row, signal};
+use crate::support::{TestStack, node, output, root, row, signal};
 
 /// The longest time for the client to show what is expected.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -90,9 +90,13 @@ fn producers(stack: &TestStack) -> [(PathBuf, PathBuf); 4] {
 }
 
 /// Runs a producer, which must end. Returns whether it succeeded, and its output and errors.
-async fn run((interpreter, producer): &(PathBuf, PathBuf), url: &str) -> (bool, String) {
+async fn run((interpreter, producer): &(PathBuf, PathBuf), url: &str, key: &str) -> (bool, String) {
     let mut command = tokio::process::Command::new(interpreter);
-    command.arg(producer).arg(url).env("TIMEOUT_SECONDS", ANSWER_TIMEOUT_SECONDS);
+    command
+        .arg(producer)
+        .arg(url)
+        .env("TIMEOUT_SECONDS", ANSWER_TIMEOUT_SECONDS)
+        .env("NEWCYCLE_KEY", key);
     let output = timeout(PRODUCER_TIMEOUT, command.kill_on_drop(true).output()).await;
     let output = output.unwrap_or_else(|_| panic!("{} must end", producer.display())).unwrap();
     let text =
@@ -100,9 +104,9 @@ async fn run((interpreter, producer): &(PathBuf, PathBuf), url: &str) -> (bool, 
     (output.status.success(), text.concat())
 }
 
-fn post(url: &str, body: &Value) {
-    let mut curl = Command::new("curl");
-    curl.args(["-sS", "--fail-with-body", "-H", "content-type: application/json"]);
+fn post(stack: &TestStack, url: &str, body: &Value) {
+    let mut curl = stack.curl();
+    curl.args(["-H", "content-type: application/json"]);
     let (succeeded, text) = output(curl.args(["-d", &body.to_string(), url]));
     assert!(succeeded, "{text}");
 }
@@ -112,7 +116,7 @@ async fn every_producer_stores_its_events_exactly_once() {
     let stack = TestStack::started("producers");
     for (number, producer) in (1..).zip(producers(&stack)) {
         let proxy = FaultyProxy::before(stack.value("INGEST_PORT"), &FAULTS);
-        let (succeeded, text) = run(&producer, &proxy.url).await;
+        let (succeeded, text) = run(&producer, &proxy.url, stack.key()).await;
         let interpreter = producer.0.display();
         assert!(succeeded, "{interpreter} {}: {text}", producer.1.display());
 
@@ -141,8 +145,8 @@ async fn every_producer_stores_its_events_exactly_once() {
             );
         }
         let url = stack.url("INGEST_PORT");
-        assert_eq!(get(&format!("{url}/items/{item}"))["base_item_id"], base_item.as_str());
-        let owner = get(&format!("{url}/items/{item}/owner"));
+        assert_eq!(stack.get(&format!("{url}/items/{item}"))["base_item_id"], base_item.as_str());
+        let owner = stack.get(&format!("{url}/items/{item}/owner"));
         assert_eq!((&owner["owner_id"], &owner["transfer_id"]), (&user.into(), &transfer.into()));
         assert!(text.contains("rejected") && text.contains("there is no such row"), "{text}");
         // One item by itself, and the two good lines.
@@ -166,12 +170,12 @@ async fn a_producer_prints_what_was_refused() {
     for producer in producers(&stack) {
         for (faults, words) in REFUSALS {
             let proxy = FaultyProxy::before(stack.value("INGEST_PORT"), faults);
-            let (succeeded, text) = run(&producer, &proxy.url).await;
+            let (succeeded, text) = run(&producer, &proxy.url, stack.key()).await;
             let printed = words.iter().all(|word| text.contains(word));
             assert!(!succeeded && printed, "{faults:?}: {producer:?}: {text}");
         }
         // The gateway accepts no events.
-        let (succeeded, text) = run(&producer, &stack.url("GATEWAY_PORT")).await;
+        let (succeeded, text) = run(&producer, &stack.url("GATEWAY_PORT"), stack.key()).await;
         assert!(
             !succeeded && text.contains("404") && text.contains("There is nothing at"),
             "{text}"
@@ -187,7 +191,7 @@ async fn a_producer_gives_up_at_once_if_it_would_have_to_wait_too_long() {
     for producer in producers(&stack) {
         for faults in [&A_DAY, &FOR_EVER] {
             let proxy = FaultyProxy::before(stack.value("INGEST_PORT"), faults);
-            let (succeeded, text) = run(&producer, &proxy.url).await;
+            let (succeeded, text) = run(&producer, &proxy.url, "unread").await;
             assert!(!succeeded && text.contains("503"), "{faults:?}: {producer:?}: {text}");
             assert_eq!(proxy.requests.try_iter().count(), 1, "{faults:?}: {producer:?}: {text}");
         }
@@ -202,9 +206,10 @@ struct Client {
 }
 
 impl Client {
-    fn start(script: &Path, url: &str) -> Self {
+    fn start(script: &Path, url: &str, key: &str) -> Self {
         let mut command = tokio::process::Command::new(node());
-        command.arg(script).arg(url).stdout(Stdio::piped()).kill_on_drop(true);
+        command.arg(script).arg(url).env("NEWCYCLE_KEY", key);
+        command.stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         Self { _process: process, lines }
@@ -228,7 +233,8 @@ const LAST: usize = 20;
 
 /// The state of a topic as the gateway shows it, in the client's format and order.
 fn answered(stack: &TestStack, topic: &str) -> Value {
-    let window = get(&format!("{}/statistics/{topic}?last={LAST}", stack.url("GATEWAY_PORT")));
+    let window =
+        stack.get(&format!("{}/statistics/{topic}?last={LAST}", stack.url("GATEWAY_PORT")));
     let buckets = window["buckets"].as_array().unwrap().iter();
     buckets.map(|bucket| json!([bucket["time"], bucket["count"]])).collect()
 }
@@ -242,7 +248,8 @@ async fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
         "{}/statistics?topic=item-creation/millisecond&topic=transfers/minute&last={LAST}",
         link.url()
     );
-    let mut client = Client::start(&compiled(&stack).join("live-counts.check.js"), &url);
+    let mut client =
+        Client::start(&compiled(&stack).join("live-counts.check.js"), &url, stack.key());
     let seen = client.until(|line| line["upstream"] == "live").await;
     assert_eq!((&seen[0]["request"], &seen[1]["event"]), (&"".into(), &"snapshot".into()));
 
@@ -267,10 +274,14 @@ async fn the_client_follows_through_lost_connections_and_a_frozen_notifier() {
     // they stay the newest.
     let second = (OffsetDateTime::now_utc() + Duration::from_secs(60)).truncate_to_second();
     let url = stack.url("INGEST_PORT");
-    let base_item = get(&format!("{url}/base-items?limit=1"))["data"][0]["id"].clone();
+    let base_item = stack.get(&format!("{url}/base-items?limit=1"))["data"][0]["id"].clone();
     for time in [second, second + Duration::from_millis(500)] {
         let time = time.format(&Rfc3339).unwrap();
-        post(&format!("{url}/items"), &json!({ "base_item_id": base_item, "created_at": time }));
+        post(
+            &stack,
+            &format!("{url}/items"),
+            &json!({ "base_item_id": base_item, "created_at": time }),
+        );
         items += 1;
     }
 

@@ -9,6 +9,7 @@ mod dependencies;
 mod deploy;
 mod documents;
 mod examples;
+mod keys;
 mod proxy;
 mod stacks;
 mod support;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use local_stack::ports::reserve_port;
@@ -16,6 +17,7 @@ const COUNT_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) struct TestStack {
     pub(crate) folder: PathBuf,
     pub(crate) variables: Vec<(&'static str, String)>,
+    key: OnceLock<String>,
 }
 
 impl TestStack {
@@ -36,7 +38,7 @@ impl TestStack {
             "DASHBOARD_INTERNAL_PORT",
         ];
         variables.extend(ports.map(|port| (port, reserve_port().unwrap().to_string())));
-        Self { folder, variables }
+        Self { folder, variables, key: OnceLock::new() }
     }
 
     /// A stack that runs.
@@ -48,6 +50,30 @@ impl TestStack {
 
     pub(crate) fn value(&self, variable: &str) -> &str {
         &self.variables.iter().find(|(name, _)| *name == variable).unwrap().1
+    }
+
+    /// A key that may do everything, of the stack, which must run.
+    pub(crate) fn key(&self) -> &str {
+        self.key.get_or_init(|| {
+            let output = self.command(&["key"]).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned()
+        })
+    }
+
+    /// A request by curl that presents the [key](Self::key).
+    pub(crate) fn curl(&self) -> Command {
+        let header = self.folder.join("header");
+        std::fs::write(&header, format!("authorization: Bearer {}\n", self.key())).unwrap();
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--fail-with-body", "-H", &format!("@{}", header.display())]);
+        curl
+    }
+
+    /// The JSON that a service answers.
+    pub(crate) fn get(&self, url: &str) -> Value {
+        let output = self.curl().args(["-H", "accept: application/json", url]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// A command of xtask in this stack.
@@ -102,7 +128,7 @@ impl TestStack {
     fn counts(&self) -> (u64, u64) {
         let url =
             self.url("GATEWAY_PORT") + "/statistics?topic=item-creation/year&topic=transfers/year";
-        let topics = get(&url);
+        let topics = self.get(&url);
         let sum = |topic: usize| {
             let buckets = topics[topic]["buckets"].as_array().unwrap();
             buckets.iter().map(|bucket| bucket["count"].as_u64().unwrap()).sum()
@@ -143,13 +169,6 @@ pub(crate) fn output(command: &mut Command) -> (bool, String) {
     let text =
         [&output.stdout, &output.stderr].map(|part| String::from_utf8_lossy(part).into_owned());
     (output.status.success(), text.concat())
-}
-
-/// The JSON that a service answers.
-pub(crate) fn get(url: &str) -> Value {
-    let mut curl = Command::new("curl");
-    curl.args(["-sS", "--fail-with-body", "-H", "accept: application/json", url]);
-    serde_json::from_slice(&curl.output().unwrap().stdout).unwrap()
 }
 
 /// The accepted, repeated and rejected rows of a kind, from the table that `import` and `demo`

@@ -1,6 +1,7 @@
 //! The commands of the README's tour work.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use crate::support::{TestStack, output, root};
@@ -13,11 +14,15 @@ fn the_tour_of_the_readme_works() {
     let tour = tour.split("\n## ").next().unwrap();
     let blocks = tour.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let blocks: Vec<String> = blocks.map(|block| with_ports(&stack, block)).collect();
-    let [follow, post, look, import, history] = blocks.as_slice() else {
+    let [key, follow, post, look, import, history] = blocks.as_slice() else {
         panic!("the tour has changed: {blocks:#?}")
     };
 
     stack.run(&["up", "--detach"]);
+    let (succeeded, text) = output(&mut shell(&stack, key));
+    assert!(succeeded, "{text}");
+    let header = std::fs::metadata(stack.folder.join("header")).unwrap();
+    assert_eq!(header.permissions().mode() & 0o777, 0o600);
     let mut following =
         shell(&stack, &format!("exec {follow}")).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(following.stdout.take().unwrap()).lines().map(Result::unwrap);
@@ -30,8 +35,9 @@ fn the_tour_of_the_readme_works() {
     following.wait().unwrap();
     let (succeeded, table) = output(&mut shell(&stack, look));
     assert!(succeeded && table.trim_end().ends_with(",1"), "{table}");
-    let words: Vec<&str> = import.split_whitespace().skip(2).collect();
-    assert!(stack.run(&words).contains("transfers"));
+    // The files are in the checkout.
+    let (succeeded, table) = output(shell(&stack, import).current_dir(root()));
+    assert!(succeeded && table.contains("transfers"), "{table}");
     let (succeeded, months) = output(&mut shell(&stack, history));
     assert!(succeeded && months.contains("transfers/month,2001-01-01T00:00:00Z,6937"), "{months}");
     // The commands of the guide for clients work too, and the quoted history is what they print.
@@ -48,15 +54,18 @@ fn the_tour_of_the_readme_works() {
     }
 }
 
-/// A command of the README with the ports of this test.
+/// A command of the README with the ports, the data folder and the programs of this test.
 fn with_ports(stack: &TestStack, block: &str) -> String {
     block
         .replace(":8080", &format!(":{}", stack.value("INGEST_PORT")))
         .replace(":8081", &format!(":{}", stack.value("GATEWAY_PORT")))
+        .replace(".newcycle/", &format!("{}/", stack.folder.display()))
+        .replace("cargo xtask", env!("CARGO_BIN_EXE_xtask"))
 }
 
 fn shell(stack: &TestStack, script: &str) -> Command {
     let mut command = Command::new("bash");
-    command.args(["-euo", "pipefail", "-c", script]).current_dir(&stack.folder);
+    let variables = stack.variables.iter().map(|(name, value)| (name, value));
+    command.args(["-euo", "pipefail", "-c", script]).current_dir(&stack.folder).envs(variables);
     command
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use local_stack::link::{Link, LinkEffects, LinkMode};
 use local_stack::stack::{Instance, ServiceKind};
+use local_stack::test_database::client;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -118,8 +119,7 @@ pub(super) async fn fill_uploads(
             Ok(b"\n".as_slice())
         });
         let body = reqwest::Body::wrap_stream(futures_util::StreamExt::chain(first, rest));
-        let request =
-            reqwest::Client::new().post(&url).header("content-type", "application/x-ndjson");
+        let request = client().post(&url).header("content-type", "application/x-ndjson");
         let request = request.header("content-encoding", "zstd");
         let request = request.body(body).timeout(Duration::from_secs(20));
         uploads.spawn(
@@ -144,7 +144,7 @@ pub(super) async fn fill_clients(
     let mut refused = 0;
     for _ in 0..MAX_CLIENTS + 16 {
         // A gateway that does not listen yet has not refused a client.
-        let request = reqwest::Client::new().get(&url).timeout(EFFECT_TIMEOUT);
+        let request = client().get(&url).timeout(EFFECT_TIMEOUT);
         let Ok(stream) = request.send().await else { continue };
         refused += usize::from(stream.status() == 503);
         streams.push(stream);
@@ -161,7 +161,7 @@ pub(super) async fn slow_pages(
     let url = format!("{}/statistics/item-creation/second", system.stack.url(instance));
     let mut unread = Vec::new();
     for _ in 0..SLOW_PAGES {
-        let request = reqwest::Client::new().get(&url).header("accept", "application/json");
+        let request = client().get(&url).header("accept", "application/json");
         if let Ok(page) = request.timeout(EFFECT_TIMEOUT).send().await {
             unread.push(page);
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use local_stack::test_database::client;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
@@ -72,7 +73,7 @@ impl Clients {
     pub(super) async fn request_history(&self) {
         for gateway in &self.gateways {
             for _ in 0..5 {
-                let request = reqwest::Client::new().get(format!("{gateway}{HISTORY}"));
+                let request = client().get(format!("{gateway}{HISTORY}"));
                 let request =
                     request.header("accept", "application/json").timeout(Duration::from_secs(2));
                 let answer = request.send().await.and_then(reqwest::Response::error_for_status);
@@ -101,7 +102,7 @@ async fn connect_and_disconnect(shared: Arc<Shared>, gateways: Vec<String>, mut 
         );
         let stay = Duration::from_millis(random.random_range(50..1_500));
         let stream = async {
-            let answer = reqwest::Client::new().get(url).send().await?.error_for_status()?;
+            let answer = client().get(url).send().await?.error_for_status()?;
             shared.streams.fetch_add(1, Ordering::Relaxed);
             let mut bytes = answer.bytes_stream();
             while bytes.next().await.transpose()?.is_some() {}

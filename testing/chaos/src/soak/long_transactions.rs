@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use local_stack::postgres::Installation;
 use local_stack::stack::ServiceKind;
+use local_stack::test_database::client;
 use uuid::Uuid;
 
 use super::{SoakOutcome, finish};
@@ -154,7 +155,7 @@ fn own_rows(base_item: Uuid) -> String {
 /// The number of these rows that a gateway shows.
 async fn shown(system: &System) -> anyhow::Result<i64> {
     let gateway = system.stack.url(ServiceKind::SseGateway.replica(1));
-    let request = reqwest::Client::new().get(format!("{gateway}/statistics/item-creation/year"));
+    let request = client().get(format!("{gateway}/statistics/item-creation/year"));
     let text = request
         .header("accept", "application/json")
         .send()

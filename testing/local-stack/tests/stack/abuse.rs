@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use local_stack::stack::{Instance, Replicas, ServiceKind, Stack};
-use local_stack::test_database::TestDatabase;
+use local_stack::test_database::{TestDatabase, client};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -340,14 +340,14 @@ async fn a_stream_ends_when_its_client_is_gone() {
         ("base-items", json!({ "id": base_item, "description": "a thing" }).to_string()),
         ("items", items.join("\n")),
     ] {
-        let request = reqwest::Client::new().post(format!("{ingest}/{path}")).body(body);
+        let request = client().post(format!("{ingest}/{path}")).body(body);
         let answer = request.header("content-type", "application/x-ndjson").send().await.unwrap();
         assert_eq!(answer.status(), 200);
     }
     let gateway = abused.stack.url(ServiceKind::SseGateway);
     until("the gateway must show the items", async || {
         let url = format!("{gateway}{PATH}");
-        let request = reqwest::Client::new().get(url).header("accept", "application/json");
+        let request = client().get(url).header("accept", "application/json");
         let text = request.send().await.ok()?.text().await.ok()?;
         text.contains("2026-01-01T00:00:00.999Z").then_some(())
     })

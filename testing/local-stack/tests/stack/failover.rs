@@ -9,7 +9,7 @@ use domain::FrameKind;
 use local_stack::link::{Link, LinkMode};
 use local_stack::postgres::{Cluster, StopMode};
 use local_stack::stack::{Replicas, ServiceKind, Variable};
-use local_stack::test_database::{TestDatabase, installation};
+use local_stack::test_database::{TestDatabase, client, http_client, installation};
 use parking_lot::Mutex;
 use postgres_kit::database::DatabaseSettings;
 use serde_json::{Value, json};
@@ -110,7 +110,7 @@ impl RepeatingProducer {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let posting = tokio::spawn(async move {
-            let client = reqwest::Client::new();
+            let client = http_client().build().unwrap();
             while !stopped.is_cancelled() {
                 let id = Uuid::now_v7();
                 let body = json!({ "id": id, "base_item_id": base_item }).to_string();
@@ -159,9 +159,10 @@ async fn items(client: &Client) -> HashSet<Uuid> {
 /// The number of items in the whole history. `None` while there is no history.
 async fn items_in_history(services: &Services) -> Option<i64> {
     let gateway = services.stack.url(ServiceKind::SseGateway);
-    let answer =
-        reqwest::get(format!("{gateway}/statistics/item-creation/year?from=2000-01-01T00:00:00Z"))
-            .await;
+    let answer = client()
+        .get(format!("{gateway}/statistics/item-creation/year?from=2000-01-01T00:00:00Z"))
+        .send()
+        .await;
     let page: Value = serde_json::from_str(&answer.unwrap().text().await.unwrap()).unwrap();
     Some(page["buckets"].as_array()?.iter().filter_map(|bucket| bucket["count"].as_i64()).sum())
 }
@@ -192,7 +193,7 @@ async fn a_synchronous_failover_loses_nothing_that_was_acknowledged() {
     // A standby's data may be old.
     let url = format!("{}/items", pair.services.stack.url(ServiceKind::IngestApi));
     assert_eq!(
-        reqwest::get(url).await.unwrap().status(),
+        http_client().build().unwrap().get(url).send().await.unwrap().status(),
         503,
         "nothing may be read from a standby"
     );
@@ -257,7 +258,7 @@ async fn a_repeat_is_acknowledged_only_once_its_row_is_replicated() {
     let post = async || {
         let url = format!("{}/items", services.stack.url(ServiceKind::IngestApi));
         let body = json!({ "id": id, "base_item_id": base_item }).to_string();
-        let request = reqwest::Client::new().post(url).body(body);
+        let request = http_client().build().unwrap().post(url).body(body);
         let request = request.header("content-type", "application/json");
         request.send().await.unwrap().status().as_u16()
     };

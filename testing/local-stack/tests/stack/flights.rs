@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use local_stack::stack::{Replicas, ServiceKind, Stack};
-use local_stack::test_database::TestDatabase;
+use local_stack::test_database::{TestDatabase, client};
 use serde_json::Value;
 
 use crate::support::{DEADLINE, start, until};
@@ -12,7 +12,7 @@ use crate::support::{DEADLINE, start, until};
 /// The gateway's buckets of a topic. Null while it has no state.
 async fn buckets(stack: &Stack, topic: &str) -> Value {
     let url = format!("{}/statistics/{topic}", stack.url(ServiceKind::SseGateway));
-    let request = reqwest::Client::new().get(url).header("accept", "application/json");
+    let request = client().get(url).header("accept", "application/json");
     let text = request.send().await.unwrap().text().await.unwrap();
     serde_json::from_str::<Value>(&text).unwrap()["buckets"].take()
 }
@@ -43,8 +43,7 @@ pub(crate) async fn post(stack: &Stack) -> Value {
         let mut body = Vec::new();
         flate2::read::GzDecoder::new(file).read_to_end(&mut body).unwrap();
         let url = format!("{}/{name}", stack.url(ServiceKind::IngestApi));
-        let request =
-            reqwest::Client::new().post(url).header("content-type", "application/x-ndjson");
+        let request = client().post(url).header("content-type", "application/x-ndjson");
         let answer = request.body(body).send().await.unwrap().text().await.unwrap();
         let answer: Value = serde_json::from_str(&answer).unwrap();
         let rows = &expected["rows"][name.replace('-', "_")];

@@ -2,6 +2,7 @@
 
 use domain::FrameKind;
 use local_stack::stack::{Replicas, ServiceKind};
+use local_stack::test_database::client;
 use postgres_kit::locks::LEAD;
 use statistics_stream::UpstreamStatus;
 
@@ -74,8 +75,7 @@ async fn a_gateway_that_finds_only_standbys_is_stale_until_one_leads() {
     let status = until("the gateway must send a status", status).await;
     assert!(matches!(status, Received::Status(UpstreamStatus::Stale)), "{status:?}");
     let url = format!("{}/statistics/transfers/day", services.stack.url(ServiceKind::SseGateway));
-    let once =
-        reqwest::Client::new().get(url).header("accept", "application/json").send().await.unwrap();
+    let once = client().get(url).header("accept", "application/json").send().await.unwrap();
     assert_eq!(once.status(), 503);
 
     services.client.batch_execute(&lead("pg_advisory_unlock")).await.unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use local_stack::stack::{Replicas, ServiceKind, Stack};
-use local_stack::test_database::TestDatabase;
+use local_stack::test_database::{TestDatabase, http_client};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 
@@ -35,7 +35,7 @@ async fn head_is_get_without_the_body() {
     let database = TestDatabase::create().await;
     let wanted = Replicas { dashboard: 1, ..Replicas::ONE };
     let stack = start_with(settings(database.superuser(), wanted)).await;
-    let client = reqwest::Client::builder().timeout(DEADLINE).build().unwrap();
+    let client = http_client().timeout(DEADLINE).build().unwrap();
     for (url, accept) in urls(&stack) {
         let ask = async |method: Method| {
             let answer = client.request(method, &url).header(ACCEPT, accept).send().await.unwrap();

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use local_stack::stack::{Replicas, ServiceKind, Stack};
-use local_stack::test_database::{TestDatabase, installation, service_programs};
+use local_stack::test_database::{
+    TestDatabase, client, http_client, installation, service_programs,
+};
 use parking_lot::Mutex;
 use postgres_kit::database::DatabaseSettings;
 use secrecy::ExposeSecret;
@@ -17,7 +19,7 @@ use uuid::Uuid;
 
 use crate::flights::{self, until_exact};
 use crate::own_postgres::OwnPostgres;
-use crate::support::{settings, start, until};
+use crate::support::{DEADLINE, settings, start, until};
 
 /// Runs stats-notifier on a database, and waits until it ends.
 fn run(database: &TestDatabase, arguments: &[&str]) -> Output {
@@ -50,7 +52,7 @@ async fn pages(stack: &Stack, topic: &str) -> Vec<Value> {
     let mut url: reqwest::Url = first.parse().unwrap();
     let mut buckets = Vec::new();
     loop {
-        let answer = reqwest::get(url.clone()).await.unwrap();
+        let answer = client().get(url.clone()).send().await.unwrap();
         let next = answer.headers().get("link").map(|link| link.to_str().unwrap().to_owned());
         let page: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         buckets.extend(page["buckets"].as_array().unwrap().iter().cloned());
@@ -76,7 +78,7 @@ async fn history_verify_and_rebuild_of_real_input() {
         "{}/statistics/transfers/second?from=2001-01-01T00:00:00Z",
         stack.url(ServiceKind::SseGateway)
     );
-    let refused = reqwest::get(&too_old).await.unwrap();
+    let refused = client().get(&too_old).send().await.unwrap();
     assert_eq!(refused.status(), 410, "seconds of 2001 are not kept");
 
     let (code, report) = verify(&database);
@@ -133,13 +135,17 @@ async fn history_verify_and_rebuild_of_real_input() {
 async fn every_metric_is_in_the_docs_and_every_one_in_the_docs_exists() {
     let database = TestDatabase::create().await;
     let stack = start(&database).await;
-    // Some metrics exist only after an event, a history request or a client.
+    // Some metrics exist only after an event, a history request, a client or a refusal.
     flights::post(&stack).await;
+    for service in [ServiceKind::IngestApi, ServiceKind::SseGateway] {
+        let refused = reqwest::get(format!("{}/access", stack.url(service))).await.unwrap();
+        assert_eq!(refused.status(), 401, "{service} needs a key");
+    }
     let history = format!(
         "{}/statistics/transfers/day?to=2002-01-01T00:00:00Z",
         stack.url(ServiceKind::SseGateway)
     );
-    assert_eq!(reqwest::get(history).await.unwrap().status(), 200);
+    assert_eq!(client().get(history).send().await.unwrap().status(), 200);
     let mut actual = BTreeMap::new();
     for instance in stack.instances() {
         let metrics =
@@ -217,11 +223,14 @@ async fn the_daily_verification_reports_its_result() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
-    // It is never started.
-    let stopped = OwnPostgres::new(installation(), "stopped");
+    let postgres = OwnPostgres::new(installation(), "stopped");
+    let mut cluster = postgres.start_migrated().await;
     let variables = [("NEWCYCLE__LOG__FORMAT", "json")];
-    let (stack, log) = start_one(stopped.database(), ServiceKind::IngestApi, &variables).await;
-    let client = reqwest::Client::new();
+    let (mut stack, log) = start_one(postgres.database(), ServiceKind::IngestApi, &variables).await;
+    // It has then read the list of keys.
+    stack.until_ready(ServiceKind::IngestApi, DEADLINE).await.unwrap();
+    cluster.stop();
+    let client = http_client().build().unwrap();
     let item = format!("{}/items/{}", stack.url(ServiceKind::IngestApi), Uuid::now_v7());
     let answer = client.get(&item).header("x-request-id", "order-4711").send().await.unwrap();
     assert_eq!(

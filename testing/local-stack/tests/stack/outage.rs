@@ -5,7 +5,7 @@ use std::time::Duration;
 use domain::{Statistics, Topic};
 use futures_util::StreamExt;
 use local_stack::stack::{Replicas, ServiceKind, Stack, Variable};
-use local_stack::test_database::installation;
+use local_stack::test_database::{client, installation};
 use russe::reqwest_0_13::ReqwestExt;
 use serde_json::{Value, json};
 
@@ -26,8 +26,7 @@ const NEVER_REACHED: [Variable<'_>; 4] = [
 ];
 
 async fn post(stack: &Stack, path: &str, body: &Value) -> reqwest::Response {
-    let request =
-        reqwest::Client::new().post(format!("{}{path}", stack.url(ServiceKind::IngestApi)));
+    let request = client().post(format!("{}{path}", stack.url(ServiceKind::IngestApi)));
     let request = request.header("content-type", "application/json").body(body.to_string());
     request.send().await.unwrap()
 }
@@ -81,7 +80,7 @@ async fn without_postgres_writes_are_refused_and_numbers_are_stale_until_it_retu
     let item = json!({ "base_item_id": base_item["id"] });
     assert_eq!(post(&stack, "/items", &item).await.status(), 201);
     let url = format!("{}/statistics/item-creation/year", stack.url(ServiceKind::SseGateway));
-    let mut events = reqwest::get(&url).await.unwrap().sse_stream();
+    let mut events = client().get(&url).send().await.unwrap().sse_stream();
     until_status(&mut events, "live").await;
     let url = format!(
         "{}/statistics?topic=item-creation/year&topic=transfers/year",

@@ -2,7 +2,7 @@
 
 use local_stack::ports::reserve_port;
 use local_stack::postgres::{Cluster, ClusterSettings, Installation};
-use local_stack::test_database::TestDatabase;
+use local_stack::test_database::{TestDatabase, store_test_key};
 use postgres_kit::database::DatabaseSettings;
 use tempfile::TempDir;
 use tokio_postgres::Client;
@@ -42,6 +42,7 @@ impl OwnPostgres {
     pub(crate) async fn start_migrated(&self) -> Cluster {
         let cluster = self.start();
         migrate::migrate(&self.database(), &TestDatabase::roles()).await.unwrap();
+        store_test_key(&self.database()).await.unwrap();
         cluster
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::{Bucket, FrameKind, Metric, Statistics, TimeUnit, Topic, TopicFrame};
 use local_stack::stack::{Instance, Replicas, ServiceKind, Stack, Variable};
-use local_stack::test_database::TestDatabase;
+use local_stack::test_database::{TestDatabase, client};
 use postgres_kit::database::DatabaseSettings;
 use postgres_kit::locks::{FIND_HOLDERS, LEAD};
 use serde_json::{Value, json};
@@ -320,7 +320,7 @@ async fn post(ingest_api: &str, parents: Parents, events: usize) {
         writeln!(transfers, "{}", json!({ "item_id": id, "owner_id": parents.user })).unwrap();
     }
     for (path, body) in [("items", items), ("transfers", transfers)] {
-        let request = reqwest::Client::new().post(format!("{ingest_api}/{path}"));
+        let request = client().post(format!("{ingest_api}/{path}"));
         let request = request.header("content-type", "application/x-ndjson").body(body);
         assert_eq!(request.send().await.unwrap().status(), 200);
     }

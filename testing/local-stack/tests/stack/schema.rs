@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use local_stack::stack::{Replicas, ServiceKind, Stack, Variable};
-use local_stack::test_database::TestDatabase;
+use local_stack::test_database::{TestDatabase, http_client};
 use parking_lot::Mutex;
 use serde_json::json;
 use uuid::Uuid;
@@ -81,7 +81,7 @@ async fn a_missing_older_or_newer_schema_is_refused() {
 async fn use_every_statement(stack: &Stack, base_item: Uuid) {
     let [ingest, gateway] =
         [ServiceKind::IngestApi, ServiceKind::SseGateway].map(|service| stack.url(service));
-    let client = reqwest::Client::new();
+    let client = http_client().build().unwrap();
     let [user, item, transfer] = [0; 3].map(|_| Uuid::now_v7());
     let posts = [
         ("/base-items", json!({ "id": base_item, "description": "a thing" })),

@@ -1,5 +1,6 @@
 //! A client of a stream. It applies each frame, and keeps every state that it had.
 
+use local_stack::test_database::client;
 use std::sync::Arc;
 
 use domain::{Frame, FrameKind, Nonce, Statistics, Topic, TopicFrame, Version};
@@ -73,7 +74,7 @@ async fn stream(
     shared: &Mutex<Option<Statistics>>,
     list: &Mutex<Vec<Received>>,
 ) {
-    let mut request = reqwest::Client::new().get(url).header("accept", "text/event-stream");
+    let mut request = client().get(url).header("accept", "text/event-stream");
     let version = shared.lock().as_ref().map(Statistics::version);
     if let Some(version) = version {
         let selection = Selection::many(topics.to_vec()).unwrap();

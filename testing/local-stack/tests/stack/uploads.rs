@@ -4,7 +4,7 @@ use bytes::Bytes;
 use local_stack::ports::reserve_port;
 use local_stack::process::ServiceProcess;
 use local_stack::stack::built_programs;
-use local_stack::test_database::TestDatabase;
+use local_stack::test_database::{TestDatabase, http_client};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
@@ -36,7 +36,7 @@ pub(crate) async fn upload_in_constant_memory(bytes: usize) {
     let programs = built_programs().unwrap();
     let process = ServiceProcess::start(&programs, "ingest-api", &variables, |_| ()).unwrap();
     let process_id = process.process_id().unwrap();
-    let client = reqwest::Client::new();
+    let client = http_client().build().unwrap();
     let ready = format!("http://127.0.0.1:{internal_port}/readyz");
     until("ingest-api must become ready", async || {
         client.get(&ready).send().await.is_ok_and(|answer| answer.status() == 200).then_some(())

@@ -1,5 +1,7 @@
 //! Requests, and the responses that they must get.
 
+use local_stack::test_database::TEST_KEY;
+
 /// The responses that a request must get.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Expected {
@@ -27,9 +29,10 @@ impl Expected {
 /// A name, the bytes to send, and the responses that they must get.
 pub(super) type Case = (&'static str, Vec<u8>, Expected);
 
+/// The head of a request that presents the key of the tests.
 pub(super) fn head(first: &str, headers: &[&str]) -> Vec<u8> {
     let lines = headers.iter().map(|header| format!("{header}\r\n")).collect::<String>();
-    format!("{first}\r\n{lines}\r\n").into_bytes()
+    format!("{first}\r\n{lines}authorization: Bearer {TEST_KEY}\r\n\r\n").into_bytes()
 }
 
 pub(super) fn get(target: &str, headers: &[&str]) -> Vec<u8> {
@@ -46,13 +49,12 @@ pub(super) fn malformed() -> Vec<Case> {
     let long = |length: usize| "y".repeat(length);
     let many =
         |count: usize| (0..count).map(|number| format!("x{number}: y\r\n")).collect::<String>();
-    let with = |line: &str| {
-        format!("GET /none HTTP/1.1\r\nhost: localhost\r\n{line}\r\n\r\n").into_bytes()
-    };
+    let with = |line: &str| get("/none", &[line]);
     let chunked =
         |rest: &[u8]| [get("/none", &["transfer-encoding: chunked"]), rest.to_vec()].concat();
     let tls = [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", [0; 500].as_slice()].concat();
     let h2c = ["connection: upgrade, http2-settings", "upgrade: h2c", "http2-settings: AAMA"];
+    let bare_line_feeds = get("/none", &[]).into_iter().filter(|byte| *byte != b'\r').collect();
     let refused = [
         ("HTTP/0.9", b"GET /none\r\n\r\n".to_vec()),
         ("HTTP/1.2", head("GET /none HTTP/1.2", &["host: localhost"])),
@@ -80,10 +82,13 @@ pub(super) fn malformed() -> Vec<Case> {
         ("an unknown encoding", get("/none", &["transfer-encoding: gzip, chunked"])),
         ("chunks in HTTP/1.0", head("POST /none HTTP/1.0", &["transfer-encoding: chunked"])),
     ];
+    let inner = get("/none", &[]);
+    let length = format!("content-length: {}", inner.len());
+    let within_a_body = [get("/none", &[&length]), inner].concat();
     let not_found = [
         ("HTTP/1.0", head("GET /none HTTP/1.0", &[])),
         ("line ends first", [b"\r\n\r\n".to_vec(), get("/none", &[])].concat()),
-        ("bare line feeds", b"GET /none HTTP/1.1\nhost: localhost\n\n".to_vec()),
+        ("bare line feeds", bare_line_feeds),
         ("an absolute target", get("http://localhost/none", &[])),
         ("an asterisk", head("OPTIONS * HTTP/1.1", &["host: localhost"])),
         ("an asterisk to GET", get("*", &[])),
@@ -101,10 +106,7 @@ pub(super) fn malformed() -> Vec<Case> {
         ("an upgrade", get("/none", &["connection: upgrade", "upgrade: websocket"])),
         ("an upgrade to HTTP/2", get("/none", &h2c)),
         // A body is not a request, even if the response is sent before the body was read.
-        (
-            "a request in a body",
-            [get("/none", &["content-length: 37"]), get("/none", &[])].concat(),
-        ),
+        ("a request in a body", within_a_body),
         ("chunks of no size", chunked(b"xyz\r\n")),
     ];
     let answered = [

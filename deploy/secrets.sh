@@ -1,0 +1,52 @@
+#!/bin/sh
+# Makes the passwords of the containers once. Usage: sh secrets.sh FOLDER
+#
+# FOLDER/all has every password, and each other folder is a volume of one program, with nothing but
+# what this program needs. A password of the environment replaces the one that was made. Prints
+# nothing.
+set -eu
+umask 077
+cd "$1"
+
+# Writes standard input to a file, which is complete at every moment and belongs to a user.
+store() {
+    rm -f "$1.next"
+    cat > "$1.next"
+    # Only root can give files away.
+    if [ "$(id -u)" = 0 ]; then chown "$2" "$1.next"; fi
+    mv -f "$1.next" "$1"
+}
+
+# Makes a password: the given one, else the one that was made before, else a random one.
+password() {
+    if [ -n "$2" ]; then
+        printf '%s' "$2" | store "all/$1" 0:0
+    elif [ ! -s "all/$1" ]; then
+        od -An -v -N32 -tx1 /dev/urandom | tr -d ' \n' | store "all/$1" 0:0
+    fi
+}
+
+# A line of TOML with a password.
+setting() {
+    printf '%s = "%s"\n' "$1" "$(sed 's/[\\"]/\\&/g' "all/$2")"
+}
+
+password superuser "${PGPASSWORD:-}"
+password ingest "${INGEST_DATABASE_PASSWORD:-}"
+password notifier "${NOTIFIER_DATABASE_PASSWORD:-}"
+password access "${ACCESS_DATABASE_PASSWORD:-}"
+
+# The user of the images.
+user=65532:65532
+store postgres/password 0:0 < all/superuser
+{
+    echo '[database]'
+    setting password superuser
+    echo '[roles]'
+    setting ingest_password ingest
+    setting notifier_password notifier
+    setting access_password access
+} | store migrate/migrate.toml "$user"
+{ echo '[database]'; setting password ingest; } | store ingest-api/ingest-api.toml "$user"
+{ echo '[database]'; setting password notifier; } | store stats-notifier/stats-notifier.toml "$user"
+{ echo '[database]'; setting password access; } | store access/access.toml "$user"
