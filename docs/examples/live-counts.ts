@@ -5,6 +5,13 @@ export interface State {
   upstream: "live" | "stale";
   /** For each topic, its counts by the start of the bucket, oldest first. */
   topics: Map<string, Map<string, number>>;
+  /** Whether the key was revoked or has expired. Then the client has stopped. */
+  ended: boolean;
+}
+
+interface Status {
+  upstream: "live" | "stale";
+  access?: { expires_in: number; ended?: "revoked" | "expired" | "unknown" };
 }
 
 interface Frame {
@@ -40,18 +47,26 @@ export function apply(topics: State["topics"], kind: "snapshot" | "patch", data:
 
 /** Follows a stream and calls `changed` after each change of the state. Returns a stop function. */
 export function follow(
-  EventSource: new (url: string) => Source,
+  EventSource: new (url: string, options: { withCredentials: boolean }) => Source,
   url: string,
   changed: (state: State) => void,
 ): () => void {
-  const state: State = { upstream: "stale", topics: new Map() };
+  const state: State = { upstream: "stale", topics: new Map(), ended: false };
   let source: Source;
   let timer: ReturnType<typeof setTimeout>;
   const open = (): void => {
-    source = new EventSource(url);
+    // Sends the cookie of a session, to a gateway that names this page's origin.
+    source = new EventSource(url, { withCredentials: true });
     listen("snapshot", (data) => apply(state.topics, "snapshot", data));
     listen("patch", (data) => apply(state.topics, "patch", data));
-    listen("status", (data) => ({ upstream: state.upstream } = JSON.parse(data) as State));
+    listen("status", (data) => {
+      const { upstream, access } = JSON.parse(data) as Status;
+      state.upstream = upstream;
+      // A key that has ended is refused from now on. "unknown" passes: the gateway cannot check keys.
+      if (access?.ended !== "revoked" && access?.ended !== "expired") return;
+      Object.assign(state, { upstream: "stale", ended: true });
+      stop();
+    });
     source.addEventListener("error", () => {
       state.upstream = "stale";
       changed(state);
@@ -73,9 +88,10 @@ export function follow(
       open();
     }, milliseconds);
   };
-  open();
-  return () => {
+  const stop = (): void => {
     clearTimeout(timer);
     source.close();
   };
+  open();
+  return stop;
 }

@@ -76,7 +76,8 @@ impl AccessControl {
         }
     }
 
-    /// For a service that has no clients of its own, and only passes the keyring on.
+    /// For a service that admits nothing to data of its own: it passes the keyring on, or only asks
+    /// it whether a key is valid. It goes on with the last keyring for as long as it is cut off.
     #[must_use]
     pub fn for_followers() -> Self {
         let settings = AccessSettings {
@@ -155,10 +156,20 @@ impl AccessControl {
             Presented::Unreadable => None,
             Presented::Text(text) => Some(*text),
         };
-        let keyring = self.keyring().ok_or(Refusal::NoKeyring)?;
         let key: Option<Key> = text.and_then(|text| text.parse().ok());
-        let key = key.ok_or(Refusal::Unknown)?;
-        keyring.find(&key, OffsetDateTime::now_utc()).map(Some)
+        match key {
+            Some(key) => self.check_key(&key).map(Some),
+            None if self.keyring().is_none() => Err(Refusal::NoKeyring),
+            None => Err(Refusal::Unknown),
+        }
+    }
+
+    /// Checks a key that does not come as the credential of a request.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`], [`Refusal::Ended`] and [`Refusal::NoKeyring`].
+    pub fn check_key(&self, key: &Key) -> Result<Arc<Principal>, Refusal> {
+        self.keyring().ok_or(Refusal::NoKeyring)?.find(key, OffsetDateTime::now_utc())
     }
 
     /// What clients without a credential are, if they may do anything.

@@ -78,9 +78,7 @@ pub(crate) fn presented<'a>(
     request: &'a HttpRequest,
     pages: &Pages,
 ) -> Result<Presented<'a>, Refusal> {
-    if query_has_credential(request.query_string()) {
-        return Err(Refusal::InQuery);
-    }
+    check_query(request)?;
     let mut headers = request.headers().get_all(AUTHORIZATION);
     if let Some(header) = headers.next() {
         if headers.next().is_some() {
@@ -89,13 +87,30 @@ pub(crate) fn presented<'a>(
         let bearer = header.to_str().ok().and_then(bearer);
         return Ok(bearer.map_or(Presented::Unreadable, Presented::Text));
     }
-    let Some(cookie) = cookie(request.headers(), &pages.cookies)? else {
+    let is_known = |name: &str| pages.cookies.iter().any(|known| known == name);
+    let Some(cookie) = cookie(request.headers(), is_known)? else {
         return Ok(Presented::Nothing);
     };
     if !is_from_page(request, pages) {
         return Err(Refusal::Foreign);
     }
     Ok(Presented::Text(cookie))
+}
+
+/// Checks that the address of a request has no credential.
+///
+/// # Errors
+/// [`Refusal::InQuery`].
+pub fn check_query(request: &HttpRequest) -> Result<(), Refusal> {
+    if query_has_credential(request.query_string()) { Err(Refusal::InQuery) } else { Ok(()) }
+}
+
+/// The value of the cookie of this name, for the server of a page, which manages its session.
+///
+/// # Errors
+/// [`Refusal::Ambiguous`].
+pub fn session<'a>(request: &'a HttpRequest, name: &str) -> Result<Option<&'a str>, Refusal> {
+    cookie(request.headers(), |other| other == name)
 }
 
 /// The credential of `Bearer <credential>`. The name of a scheme has no case (RFC 9110, 11.1).
@@ -115,14 +130,14 @@ fn query_has_credential(query: &str) -> bool {
     })
 }
 
-/// The value of the only cookie that has one of these names.
-fn cookie<'a>(headers: &'a HeaderMap, names: &[String]) -> Result<Option<&'a str>, Refusal> {
+/// The value of the only cookie that has such a name.
+fn cookie(headers: &HeaderMap, is_known: impl Fn(&str) -> bool) -> Result<Option<&str>, Refusal> {
     let pairs = headers
         .get_all(COOKIE)
         .filter_map(|header| header.to_str().ok())
         .flat_map(|header| header.split(';'))
         .filter_map(|pair| pair.trim().split_once('='));
-    let mut values = pairs.filter(|(name, _)| names.iter().any(|known| known == name));
+    let mut values = pairs.filter(|(name, _)| is_known(name));
     let Some((_, value)) = values.next() else { return Ok(None) };
     if values.any(|(_, other)| other != value) {
         return Err(Refusal::Ambiguous);

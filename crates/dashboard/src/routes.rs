@@ -1,4 +1,4 @@
-//! Serves the page, its files, and the addresses of the other services.
+//! Serves the page, its files, the addresses of the other services, and the session.
 
 use access_kit::guard::{Need, Needs};
 use actix_web::http::Method;
@@ -15,20 +15,25 @@ use service_kit::problem::{Problem, method_not_allowed, not_found};
 use service_kit::unsent::ExistingBytes;
 
 use crate::assets::{Assets, PAGE};
+use crate::session;
 use crate::settings::ServicesSettings;
 
 const CONFIG_PATH: &str = "/config.json";
 const FILES_PATTERN: &str = "/{path:.*}";
 
-/// What the routes need: the page and its files have no data.
+/// What the routes need: the page and its files have no data. The session needs nothing either,
+/// because it is how a browser gets a credential: its handlers check the key and the page.
 pub fn needs() -> Needs {
     let mut needs = Needs::default();
+    needs.add(session::PATH, Method::POST, Need::Nothing);
+    needs.add(session::PATH, Method::DELETE, Need::Nothing);
     needs.add(CONFIG_PATH, Method::GET, Need::Nothing);
     needs.add(FILES_PATTERN, Method::GET, Need::Nothing);
     needs
 }
 
-/// Adds the routes. The application's data must contain [`ServicesSettings`] and [`Assets`].
+/// Adds the routes. The application's data must contain [`ServicesSettings`], [`Assets`] and
+/// [`AccessControl`](access_kit::control::AccessControl).
 pub fn configure(routes: &mut web::ServiceConfig) {
     let resource = |path: &str, route| {
         web::resource(path.to_owned())
@@ -36,6 +41,7 @@ pub fn configure(routes: &mut web::ServiceConfig) {
             .default_service(method_not_allowed(&[Method::GET]))
     };
     routes
+        .configure(session::configure)
         .service(resource(CONFIG_PATH, web::get().to(config)))
         .service(resource(FILES_PATTERN, web::get().to(file)));
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use access_kit::control::AccessControl;
+use access_kit::distribution;
 use access_kit::guard::AccessGuard;
 use actix_web::web;
 use service_kit::health::Readiness;
@@ -22,21 +23,29 @@ pub const ABOUT: About =
 /// # Errors
 /// A port cannot be listened on.
 pub fn build(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<Application> {
-    let mut builder = ServiceBuilder::new(ABOUT, settings.http.drain_timeout, shutdown)?;
+    let mut builder = ServiceBuilder::new(ABOUT, settings.http.drain_timeout, shutdown.clone())?;
     let services = web::Data::new(settings.services);
     let assets = web::Data::new(Assets::load());
     let readiness = readiness(assets.clone());
     let no_cors = || None;
-    // The page and its files have no data.
     let access = Arc::new(AccessControl::for_followers());
-    let guard = Arc::new(AccessGuard::new(access, routes::needs(), builder.metrics()));
+    let checked = web::Data::from(Arc::clone(&access));
+    let needs = routes::needs();
+    let guard = Arc::new(AccessGuard::new(Arc::clone(&access), needs, builder.metrics()));
     builder.serve_public(&settings.http, settings.http.bounds(), guard, no_cors, move |all| {
-        all.app_data(services.clone()).app_data(assets.clone()).configure(routes::configure);
+        all.app_data(services.clone())
+            .app_data(assets.clone())
+            .app_data(checked.clone())
+            .configure(routes::configure);
     })?;
-    Ok(builder.serve_internal(&settings.internal, readiness, || (), |_| ())?)
+    let mut application = builder.serve_internal(&settings.internal, readiness, || (), |_| ())?;
+    let keyring = distribution::follow(access, settings.upstream.addresses, shutdown);
+    application.spawn("keyring", keyring);
+    Ok(application)
 }
 
-/// Ready if there is a page to serve.
+/// Ready if there is a page to serve. It needs no list of keys for that: open pages go on without
+/// this service, and a login is answered 503 until there is one.
 fn readiness(assets: web::Data<Assets>) -> Readiness {
     Readiness::new(move || {
         let reasons = if assets.are_built() {

@@ -2,11 +2,23 @@
 //
 // Invariant: the built page has no inline script or style, and sends requests only to the services.
 
-import type { Plugin } from "vite";
+import type { Plugin, ProxyOptions } from "vite";
 import { defineConfig } from "vitest/config";
 
 const port = (name: string, fallback: number): string => process.env[name] ?? String(fallback);
-const ingest = `http://127.0.0.1:${port("INGEST_PORT", 8080)}`;
+const service = (name: string, fallback: number): string => `http://127.0.0.1:${port(name, fallback)}`;
+const page = service("DASHBOARD_PORT", 8082);
+
+/**
+ * Forwards requests to a service as those of the dashboard's own page: the services accept sessions
+ * only from configured origins, and this server is not one of them.
+ */
+const forward = (target: string, prefix = ""): ProxyOptions => ({
+  target,
+  changeOrigin: true,
+  rewrite: (path) => path.slice(prefix.length),
+  configure: (proxy) => proxy.on("proxyReq", (request) => request.setHeader("origin", page)),
+});
 
 /**
  * Serves the addresses of the services that `cargo xtask up` started, as the dashboard service
@@ -17,8 +29,7 @@ const config = (): Plugin => ({
   configureServer(server) {
     server.middlewares.use("/config.json", (_request, response) => {
       response.setHeader("content-type", "application/json");
-      const gateway = `http://127.0.0.1:${port("GATEWAY_PORT", 8081)}`;
-      response.end(JSON.stringify({ gateway, ingest: "/ingest" }));
+      response.end(JSON.stringify({ gateway: "/gateway", ingest: "/ingest" }));
     });
   },
 });
@@ -30,13 +41,9 @@ export default defineConfig({
   server: {
     host: "127.0.0.1",
     proxy: {
-      // ingest-api accepts pages only from configured origins. This server is not one of them, so
-      // it forwards the requests without their origin.
-      "/ingest": {
-        target: ingest,
-        rewrite: (path) => path.replace(/^\/ingest/, ""),
-        configure: (proxy) => proxy.on("proxyReq", (request) => request.removeHeader("origin")),
-      },
+      "/gateway": forward(service("GATEWAY_PORT", 8081), "/gateway"),
+      "/ingest": forward(service("INGEST_PORT", 8080), "/ingest"),
+      "/session": forward(page),
     },
   },
   test: { include: ["test/**/*.test.ts"] },

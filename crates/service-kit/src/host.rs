@@ -30,6 +30,9 @@ const SETTING: &str = "http.allowed_hosts";
 /// if `Forwarded` counted too, a client could send the one that its proxy does not know.
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// The scheme of the client's own request, as its proxy says. It counts under the same conditions.
+const FORWARDED_SCHEME: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 /// The name of a host: ASCII, in lower case, without a port and without a dot at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostName(String);
@@ -94,6 +97,34 @@ impl RequestedHost {
         request.extensions().get().cloned()
     }
 
+    /// Whether it leads to the client's own machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Self::Address(address) => address.to_canonical().is_loopback(),
+            Self::Name(name) => name.is_local(),
+        }
+    }
+
+    fn parse(host: &str) -> Option<Self> {
+        if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            return address.parse::<Ipv6Addr>().ok().map(|address| Self::Address(address.into()));
+        }
+        match host.parse::<Ipv4Addr>() {
+            Ok(address) => Some(Self::Address(address.into())),
+            Err(_) => host.parse().ok().map(Self::Name),
+        }
+    }
+}
+
+/// A host with its port, which is missing if it is the scheme's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Authority {
+    host: RequestedHost,
+    port: Option<u16>,
+}
+
+impl Authority {
     /// Parses `host` or `host:port`.
     fn parse(text: &str) -> Option<Self> {
         // The colons of an IPv6 address are within brackets.
@@ -104,13 +135,43 @@ impl RequestedHost {
         if !port.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
-        if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            return address.parse::<Ipv6Addr>().ok().map(|address| Self::Address(address.into()));
-        }
-        match host.parse::<Ipv4Addr>() {
-            Ok(address) => Some(Self::Address(address.into())),
-            Err(_) => host.parse().ok().map(Self::Name),
-        }
+        let port = if port.is_empty() { None } else { Some(port.parse().ok()?) };
+        Some(Self { host: RequestedHost::parse(host)?, port })
+    }
+}
+
+/// The origin of a page that the client gets from this port, such as `https://counts.example`
+/// (RFC 6454, section 6.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestedOrigin {
+    /// Whether the client uses https. This service has no TLS, so only a trusted proxy can say so.
+    pub is_https: bool,
+    /// The host.
+    pub host: RequestedHost,
+    /// The port.
+    pub port: u16,
+}
+
+impl RequestedOrigin {
+    /// The origin of a request to a public port. `None` as for [`RequestedHost::of`].
+    pub fn of(request: &HttpRequest) -> Option<Self> {
+        request.extensions().get().cloned()
+    }
+
+    fn new(is_https: bool, Authority { host, port }: Authority) -> Self {
+        Self { is_https, host, port: port.unwrap_or_else(|| Self::default_port(is_https)) }
+    }
+
+    const fn default_port(is_https: bool) -> u16 {
+        if is_https { 443 } else { 80 }
+    }
+}
+
+impl fmt::Display for RequestedOrigin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { is_https, host, port } = self;
+        write!(formatter, "{}://{host}", if *is_https { "https" } else { "http" })?;
+        if *port == Self::default_port(*is_https) { Ok(()) } else { write!(formatter, ":{port}") }
     }
 }
 
@@ -142,12 +203,12 @@ impl From<&HttpSettings> for HostRules {
 struct Misdirected(String);
 
 impl HostRules {
-    /// The host of a request; `None` if it is of HTTP/1.0 and names none. (The server refuses later
-    /// versions without a host.)
+    /// The origin of a request; `None` if it is of HTTP/1.0 and names no host. (The server refuses
+    /// later versions without a host.)
     ///
     /// The request's own host is checked even if a proxy forwards another one. A rebound page can
     /// send any `X-Forwarded-Host`, and its browser may run on the same machine as the proxy.
-    fn requested(&self, request: &HttpRequest) -> Result<Option<RequestedHost>, Misdirected> {
+    fn requested(&self, request: &HttpRequest) -> Result<Option<RequestedOrigin>, Misdirected> {
         // The host of the target overrides the header (RFC 9112, section 3.2.2). HTTP/2's
         // `:authority` is there, too.
         let host = match request.uri().authority() {
@@ -159,27 +220,30 @@ impl HostRules {
             },
         };
         let host = host.map(|host| self.check(host)).transpose()?;
-        let forwarded = self.forwarded(request).map(|host| self.check(host)).transpose()?;
-        Ok(forwarded.or(host))
+        let forwarded = self.forwarded(request, &FORWARDED_HOST);
+        let forwarded = forwarded.map(|host| self.check(host)).transpose()?;
+        let scheme = self.forwarded(request, &FORWARDED_SCHEME);
+        let is_https = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
+        Ok(forwarded.or(host).map(|authority| RequestedOrigin::new(is_https, authority)))
     }
 
-    fn check(&self, host: &str) -> Result<RequestedHost, Misdirected> {
-        let parsed = RequestedHost::parse(host).filter(|host| match host {
+    fn check(&self, host: &str) -> Result<Authority, Misdirected> {
+        let parsed = Authority::parse(host).filter(|authority| match &authority.host {
             RequestedHost::Address(_) => true,
             RequestedHost::Name(name) => name.is_local() || self.allowed.contains(name),
         });
         parsed.ok_or_else(|| Misdirected(host.to_owned()))
     }
 
-    /// The host that a trusted proxy forwards: the last one, because proxies add theirs at the end.
-    fn forwarded<'a>(&self, request: &'a HttpRequest) -> Option<&'a str> {
+    /// What a trusted proxy forwards: the last value, because proxies add theirs at the end.
+    fn forwarded<'a>(&self, request: &'a HttpRequest, name: &HeaderName) -> Option<&'a str> {
         let peer = request.peer_addr()?.ip().to_canonical();
         if !self.proxies.iter().any(|Network(network)| network.contains(&peer)) {
             return None;
         }
-        let header = request.headers().get_all(FORWARDED_HOST).last()?;
-        let hosts = header.to_str().unwrap_or_default();
-        hosts.rsplit(',').next().map(str::trim)
+        let header = request.headers().get_all(name).last()?;
+        let values = header.to_str().unwrap_or_default();
+        values.rsplit(',').next().map(str::trim)
     }
 }
 
@@ -195,8 +259,10 @@ pub(crate) async fn check(
     let rules = request.app_data::<web::Data<HostRules>>();
     match rules.map_or(Ok(None), |rules| rules.requested(request.request())) {
         Err(misdirected) => return Ok(request.into_response(misdirected.problem().response())),
-        Ok(Some(host)) => {
-            request.extensions_mut().insert(host);
+        Ok(Some(origin)) => {
+            let mut extensions = request.extensions_mut();
+            extensions.insert(origin.host.clone());
+            extensions.insert(origin);
         }
         Ok(None) => {}
     }
@@ -231,8 +297,8 @@ mod tests {
 
     /// The host of a request, as text.
     fn requested(rules: &HostRules, request: TestRequest) -> Result<Option<String>, Misdirected> {
-        let host = rules.requested(&request.to_http_request())?;
-        Ok(host.map(|host| host.to_string()))
+        let origin = rules.requested(&request.to_http_request())?;
+        Ok(origin.map(|origin| origin.host.to_string()))
     }
 
     #[test]
@@ -271,6 +337,7 @@ mod tests {
             "evil@localhost",
             "localhost:8081:1",
             "localhost:evil",
+            "localhost:65536",
             "[::1].evil.example",
             "[::1",
             "::1",
@@ -325,6 +392,46 @@ mod tests {
                 let found = requested(&rules, request(stranger, "inside", forwarded));
                 assert_eq!(found, accepted("inside"), "{stranger}");
             }
+        }
+    }
+
+    #[test]
+    fn the_scheme_of_an_origin_counts_only_from_a_trusted_proxy() {
+        let rules = rules(&["counts.example"], &["10.0.0.0/8"]);
+        let origin = |peer: &str, host: &'static str, schemes: &[&'static str]| {
+            let request = TestRequest::get()
+                .peer_addr(std::net::SocketAddr::new(peer.parse().unwrap(), 1))
+                .insert_header(("host", host));
+            let request = schemes.iter().fold(request, |request, scheme| {
+                request.append_header(("x-forwarded-proto", *scheme))
+            });
+            rules.requested(&request.to_http_request()).unwrap().unwrap()
+        };
+        for (peer, host, schemes, expected) in [
+            ("10.1.2.3", "counts.example", &["https"][..], "https://counts.example"),
+            ("10.1.2.3", "counts.example", &["http, HTTPS"], "https://counts.example"),
+            ("10.1.2.3", "counts.example", &["http", "https"], "https://counts.example"),
+            ("10.1.2.3", "Counts.example.:443", &["https"], "https://counts.example"),
+            ("10.1.2.3", "counts.example:80", &["https"], "https://counts.example:80"),
+            ("10.1.2.3", "counts.example", &["https, http"], "http://counts.example"),
+            ("10.1.2.3", "counts.example:80", &[], "http://counts.example"),
+            ("11.1.2.3", "counts.example", &["https"], "http://counts.example"),
+            ("11.1.2.3", "[::1]:8082", &["https"], "http://[::1]:8082"),
+        ] {
+            assert_eq!(origin(peer, host, schemes).to_string(), expected, "{peer}, {host}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_this_machine_only() {
+        let is_loopback = |host| RequestedHost::parse(host).unwrap().is_loopback();
+        for host in
+            ["127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]", "localhost", "a.localhost"]
+        {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["10.0.0.1", "0.0.0.0", "[::]", "counts.example", "localhost.example"] {
+            assert!(!is_loopback(host), "{host}");
         }
     }
 }

@@ -273,6 +273,7 @@ impl Stack {
                 variables.push(("NEWCYCLE__CORS__ALLOWED_ORIGINS", origins.join(",")));
             }
             ServiceKind::Dashboard => variables.extend([
+                ("NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.join(",")),
                 ("NEWCYCLE__SERVICES__GATEWAY_PORT", ports.sse_gateway.to_string()),
                 ("NEWCYCLE__SERVICES__INGEST_PORT", ports.ingest_api.to_string()),
             ]),

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod session;
+
 use std::process::Command;
 
 use dashboard::settings::Settings;

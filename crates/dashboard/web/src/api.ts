@@ -1,5 +1,6 @@
 // A client of ingest-api: lists rows, and stores events.
 
+import { credentials } from "./insecure";
 import { problemOf } from "./statistics-stream";
 import type { BaseItem, Item, Transfer, User } from "./wire/ingest-api";
 
@@ -52,7 +53,8 @@ export class Api {
   async #request<R>(path: string, init: RequestInit): Promise<R> {
     let response: Response;
     try {
-      response = await fetch(`${this.address}/${path}`, { ...init, signal: AbortSignal.timeout(10_000) });
+      const signal = AbortSignal.timeout(10_000);
+      response = await fetch(`${this.address}/${path}`, { ...init, credentials: credentials(), signal });
     } catch (error) {
       throw new Error(`ingest-api cannot be reached: ${error instanceof Error ? error.message : String(error)}`);
     }

@@ -9,6 +9,8 @@ import { type Period, type View, moved, scaled, withUnit } from "./view";
 
 export interface Viewer {
   readonly view: View;
+  /** The units that the viewer may select. */
+  readonly units: readonly Unit[];
   /** The period that is shown now. */
   readonly period: Period;
   /** Whether the period reaches into the future, so that there is nothing later to show. */
@@ -27,7 +29,7 @@ export class Controls {
     this.#viewer = viewer;
     this.#units = element("#units");
     this.#spans = element("#spans");
-    for (const unit of UNITS) {
+    for (const unit of viewer.units) {
       const label = radio("unit", unit, unit, FACTS[unit].short);
       this.#units.append(label);
     }

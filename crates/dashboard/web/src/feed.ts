@@ -84,6 +84,11 @@ export class Feed {
     this.#link.send({ kind: "watch", topics });
   }
 
+  /** Reports that the session of the browser changed. */
+  changeSession(): void {
+    this.#link.send({ kind: "session" });
+  }
+
   #connect(): Link {
     let current = true;
     const link = connect(
@@ -123,6 +128,8 @@ export class Feed {
       if (!this.#hasServerTime) this.#latest = 0;
       this.#hasServerTime = true;
     }
+    // What the key permitted is not shown any more.
+    if (message.condition.kind === "denied") this.#statistics = new Statistics();
     this.#setCondition(message.condition);
   }
 

@@ -4,6 +4,7 @@
 // period. The cache is bounded. It holds periods before the live window, which change only through
 // back-dated events and deletions.
 
+import { credentials } from "./insecure";
 import { problemOf, type Topic } from "./statistics-stream";
 import type { HistoryPage } from "./wire/sse-gateway";
 import type { Period } from "./view";
@@ -77,7 +78,8 @@ export class History {
           limit: String(PAGE_BUCKETS),
         });
         const headers = { accept: "application/json" };
-        const response = await fetch(`${this.gateway}/statistics/${topic}?${query}`, { headers, signal });
+        const init: RequestInit = { headers, signal, credentials: credentials() };
+        const response = await fetch(`${this.gateway}/statistics/${topic}?${query}`, init);
         if (response.status === 410) {
           const gone = (await response.json()) as { kept_since: string };
           const kept = Date.parse(gone.kept_since);

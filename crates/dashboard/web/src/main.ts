@@ -2,7 +2,8 @@
 //
 // Invariants: everything is drawn at most once per animation frame, except that a change of the
 // condition is drawn at once, and only if something changed or a new bucket began. While the counts
-// are not live, the shown time stands still, because nothing is known about later moments.
+// are not live, the shown time stands still, because nothing is known about later moments. What the
+// viewer may not do is not shown. If the session changes, in any tab, the page starts again.
 
 import { addEvents } from "./add-events";
 import { Api } from "./api";
@@ -13,18 +14,26 @@ import { Controls } from "./controls";
 import { Feed } from "./feed";
 import { moment } from "./format";
 import { History } from "./history";
+import { isInsecure } from "./insecure";
 import { element, setText } from "./page";
 import { Panel } from "./panel";
+import { type Answer, type Rights, rightsAt } from "./rights";
 import { type Series, seriesOf } from "./series";
-import { METRICS, type Metric, type Unit } from "./units";
-import { type Period, type View, fit, formatView, nextMove, parseView, periodOf } from "./view";
+import { announceChange, keepRenewed, logIn, logOut, onChange, renew, takeKey } from "./session";
+import type { Condition, Topic } from "./statistics-stream";
+import { METRICS, type Metric, UNITS, type Unit } from "./units";
+import { type Period, type View, fit, formatView, nextMove, parseView, periodOf, withUnit } from "./view";
 
 /** How often the progress bar of the current bucket moves, in milliseconds. */
 const PROGRESS_INTERVAL = 250;
+/** The delay before a service that did not answer is asked again, in milliseconds. */
+const RIGHTS_RETRY = 5_000;
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
 class Dashboard {
-  view: View = parseView(location.search);
+  view: View;
+  readonly units: readonly Unit[];
+  readonly #mayRead: (topic: Topic) => boolean;
   readonly #feed: Feed;
   readonly #history: History;
   readonly #controls: Controls;
@@ -38,7 +47,11 @@ class Dashboard {
   #drawScheduled = false;
   #moveTimer: ReturnType<typeof setTimeout> | null = null;
 
-  constructor(gateway: string) {
+  /** @param rights what the viewer may read; null if that is not known */
+  constructor(gateway: string, rights: Rights | null) {
+    this.#mayRead = (topic) => rights?.mayRead(topic) ?? true;
+    this.units = UNITS.filter((unit) => METRICS.some((metric) => this.#mayRead(`${metric}/${unit}`)));
+    this.view = this.#permitted(parseView(location.search));
     this.#history = new History(gateway, () => this.#redraw());
     this.#controls = new Controls(this);
     this.#panels = METRICS.map((metric) => {
@@ -50,17 +63,39 @@ class Dashboard {
     });
     this.#feed = new Feed(gateway, {
       frame: () => this.#redraw(),
-      condition: (condition) => {
-        // At once and before the word "live", which is not true of counts that are not drawn yet.
-        this.#draw();
-        showCondition(condition);
-      },
+      condition: (condition) => this.#showCondition(condition),
     });
     showCondition(this.#feed.condition);
     this.#watch();
-    addEventListener("popstate", () => this.#showView(parseView(location.search)));
+    addEventListener("popstate", () => this.#showView(this.#permitted(parseView(location.search))));
     document.addEventListener("visibilitychange", () => this.#redraw());
     setInterval(() => this.#showProgress(), PROGRESS_INTERVAL);
+  }
+
+  /** Ends what the session before this one permitted. */
+  changeSession(): void {
+    this.#feed.changeSession();
+  }
+
+  #showCondition(condition: Condition): void {
+    if (document.body.dataset["condition"] === "denied" && condition.kind !== "denied") {
+      // There is another session, which may permit more or less than the one before.
+      if (condition.kind === "live" || condition.kind === "stale") location.reload();
+      return;
+    }
+    // At once and before the word "live", which is not true of counts that are not drawn yet.
+    this.#draw();
+    showCondition(condition);
+    if (condition.kind !== "denied") return;
+    element("#add-events").hidden = true;
+    // The cookie is of no use any more. The server removes it, unless it has a valid key again.
+    if (["revoked", "expired", "invalid-credential"].includes(condition.why)) void renew();
+  }
+
+  /** The view, in a unit that the viewer may select. */
+  #permitted(view: View): View {
+    const unit = this.units.includes(view.unit) ? view.unit : this.units[0];
+    return unit === undefined || unit === view.unit ? view : withUnit(view, unit);
   }
 
   get period(): Period {
@@ -89,7 +124,8 @@ class Dashboard {
   #watch(): void {
     const { unit } = this.view;
     const units = new Set([unit, FINER[unit] ?? unit]);
-    this.#feed.watch(METRICS.flatMap((metric) => [...units].map((unit) => `${metric}/${unit}` as const)));
+    const topics = METRICS.flatMap((metric) => [...units].map((unit) => `${metric}/${unit}` as const));
+    this.#feed.watch(topics.filter(this.#mayRead));
     this.#redraw();
   }
 
@@ -139,6 +175,8 @@ class Dashboard {
     let empty = true;
     for (const { metric, panel } of this.#panels) {
       const topic = `${metric}/${this.view.unit}` as const;
+      panel.root.hidden = !this.#mayRead(topic);
+      if (panel.root.hidden) continue;
       const windowOf = (unit: Unit | null) =>
         unit === null || !this.#hasTime ? undefined : this.#feed.statistics.window(`${metric}/${unit}`);
       const window = windowOf(this.view.unit);
@@ -148,7 +186,7 @@ class Dashboard {
       if (window === undefined || window.times.length > 0) empty = false;
     }
     this.#controls.show();
-    element("#getting-started").hidden = !empty;
+    element("#getting-started").hidden = !empty || element("#add-events").hidden;
     setText(element("#note"), reason(this.#feed.condition) || note(this.view.unit, pasts));
     this.#showProgress();
     this.#scheduleMove();
@@ -192,19 +230,106 @@ function note(unit: Unit, pasts: Series["past"][]): string {
   return "";
 }
 
-async function start(): Promise<void> {
-  const config = await loadConfig();
-  const commands = [
-    "json='content-type: application/json'",
-    `base=$(curl -s -H "$json" -d '{"description":"a bicycle"}' ${config.ingest}/base-items | grep -o '[0-9a-f-]\\{36\\}')`,
-    `curl -s -H "$json" -d "{\\"base_item_id\\":\\"$base\\"}" ${config.ingest}/items`,
-  ];
-  setText(element("#getting-started-code"), commands.join("\n"));
-  new Dashboard(config.gateway);
-  addEvents(new Api(config.ingest));
+/** Asks a service until it answers. */
+async function rightsOnceKnown(service: string): Promise<Exclude<Answer, { kind: "unavailable" }>> {
+  for (;;) {
+    const answer = await rightsAt(service);
+    if (answer.kind !== "unavailable") return answer;
+    await new Promise((resolve) => setTimeout(resolve, RIGHTS_RETRY));
+  }
 }
 
-start().catch((error: unknown) => {
+/** Shows who is logged in, and lets the viewer log out. */
+function showSession(rights: Rights, dashboard: () => Dashboard | null): void {
+  if (rights.access.kind !== "key") return;
+  keepRenewed();
+  element("#session").hidden = false;
+  const button = element<HTMLButtonElement>("#log-out");
+  button.title = `Logged in with the key “${rights.access.name}”`;
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    const outcome = await logOut();
+    button.disabled = false;
+    if (outcome.kind === "done") restart(dashboard());
+    else setText(element("#note"), outcome.reason);
+  });
+}
+
+/** Starts all tabs again, because the session changed. */
+function restart(dashboard: Dashboard | null): void {
+  dashboard?.changeSession();
+  announceChange();
+  location.reload();
+}
+
+async function showAddEvents(ingest: string): Promise<void> {
+  const answer = await rightsOnceKnown(ingest);
+  // The lists to pick from need reading.
+  if (answer.kind !== "granted" || !answer.rights.may("ingest:write") || !answer.rights.may("ingest:read")) return;
+  const commands = [
+    "key=nc_…  # cargo xtask key",
+    "json='content-type: application/json'",
+    'auth="authorization: Bearer $key"',
+    `base=$(curl -s -H "$json" -H "$auth" -d '{"description":"a bicycle"}' ${ingest}/base-items | grep -o '[0-9a-f-]\\{36\\}')`,
+    `curl -s -H "$json" -H "$auth" -d "{\\"base_item_id\\":\\"$base\\"}" ${ingest}/items`,
+  ];
+  setText(element("#getting-started-code"), commands.join("\n"));
+  element("#add-events").hidden = document.body.dataset["condition"] === "denied";
+  addEvents(new Api(ingest));
+}
+
+async function start(key: string | null): Promise<void> {
+  let dashboard: Dashboard | null = null;
+  const since = Date.now();
+  // A service that cannot check keys yet, such as during a start of everything.
+  const waiting = (reason: string) => {
+    showCondition({ kind: "retrying", since, reason: "" });
+    setText(element("#note"), reason);
+  };
+  const enter = async (key: string): Promise<boolean> => {
+    // The key must not be sent where others can read it.
+    const insecure = { kind: "refused", why: "other", reason: "" } as const;
+    const outcome = isInsecure() ? insecure : await logIn(key, waiting);
+    if (outcome.kind === "refused") showCondition({ ...outcome, kind: "denied", since });
+    return outcome.kind === "done";
+  };
+  // A login link can be opened in a tab that shows the page already.
+  addEventListener("hashchange", async () => {
+    const key = takeKey();
+    if (key !== null && (await enter(key))) restart(dashboard);
+  });
+  onChange(() => location.reload());
+  if (key !== null && !(await enter(key))) return;
+  const { gateway, ingest } = await loadConfig();
+  const answer = await rightsAt(gateway);
+  const rights = answer.kind === "granted" ? answer.rights : null;
+  if (rights !== null) showSession(rights, () => dashboard);
+  void showAddEvents(ingest);
+  const isReader = rights === null || METRICS.some((metric) => UNITS.some((unit) => rights.mayRead(`${metric}/${unit}`)));
+  if (!isReader) {
+    const reason = `The key “${rights.access.name}” may not read counts: it does not have the scope statistics:read.`;
+    showCondition({ kind: "denied", since, why: "insufficient-scope", reason });
+    return;
+  }
+  // Without a session, the stream says whether it needs one.
+  dashboard = new Dashboard(gateway, rights);
+  if (key !== null) {
+    dashboard.changeSession();
+    announceChange();
+  }
+  if (answer.kind !== "unavailable") return;
+  // The gateway need not name such a page, so its refusals cannot be read.
+  if (isInsecure()) showCondition({ kind: "denied", since, why: "no-credential", reason: "" });
+  // The page opened during an outage of the gateway.
+  const later = await rightsOnceKnown(gateway);
+  if (later.kind !== "granted") return;
+  const mayReadAll = METRICS.every((metric) => UNITS.every((unit) => later.rights.mayRead(`${metric}/${unit}`)));
+  if (mayReadAll) showSession(later.rights, () => dashboard);
+  else location.reload();
+}
+
+// Before anything else, so that nothing else sees the key.
+start(takeKey()).catch((error: unknown) => {
   showCondition({ kind: "refused", since: Date.now(), reason: "" });
   setText(element("#note"), `The page cannot start: ${error instanceof Error ? error.message : String(error)}`);
 });

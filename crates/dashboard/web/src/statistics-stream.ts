@@ -3,11 +3,12 @@
 //
 // Invariants: `Statistics` holds exactly the state of its version, for all topics followed. The
 // condition is "live" only if the gateway sent something within the last `SILENCE`, and reported
-// that its counts follow the database.
+// that its counts follow the database. A stream that was denied stays closed until it is asked to
+// connect again: a key that is not valid does not become valid by being sent again.
 //
 // The stream is read with fetch, not with the browser's EventSource. EventSource gives up for good
-// on any status but 200, does not reveal the status, cannot resume from a given id, and never
-// notices a silent stream.
+// on any status but 200, does not reveal the status, cannot resume from a given id, never notices a
+// silent stream, and cannot send a key.
 
 import type { Status, TopicWindow } from "./wire/sse-gateway";
 
@@ -152,7 +153,33 @@ export type Condition =
   /** The connection is lost, and will be retried. */
   | { readonly kind: "retrying"; readonly since: number; readonly reason: string }
   /** The gateway responds, but not with a stream. This is retried, too. */
-  | { readonly kind: "refused"; readonly since: number; readonly reason: string };
+  | { readonly kind: "refused"; readonly since: number; readonly reason: string }
+  /** The key does not permit the stream, or not any more. This is not retried. */
+  | { readonly kind: "denied"; readonly since: number; readonly why: Denial; readonly reason: string };
+
+/** Why a stream was denied. */
+export type Denial =
+  /** There is no key. */
+  | "no-credential"
+  /** The key is not a key of the gateway, or was ended before. */
+  | "invalid-credential"
+  /** The key was ended while the stream was open. */
+  | "revoked"
+  | "expired"
+  /** The key does not permit one of the topics. */
+  | "insufficient-scope"
+  /** The gateway does not let this page use the session. */
+  | "foreign-origin"
+  /** Something in front of the gateway answered. */
+  | "other";
+
+/** How a request presents a key. At most one of both. */
+export interface Access {
+  /** A key, `nc_…`. It is sent as a header. */
+  readonly key?: string;
+  /** `include` sends the cookie of a session, to a gateway that allows the page's origin. */
+  readonly credentials?: RequestCredentials;
+}
 
 /** Callbacks of a stream. */
 export interface Listener {
@@ -166,6 +193,16 @@ export interface Listener {
 
 /** The response is not a stream. */
 class Refused extends Error {}
+
+/** The key does not permit the stream. */
+class Denied extends Error {
+  constructor(
+    readonly why: Denial,
+    reason: string,
+  ) {
+    super(reason);
+  }
+}
 
 /** A connection to a gateway. Reconnects until it is not needed any more. */
 export class StatisticsStream {
@@ -183,6 +220,7 @@ export class StatisticsStream {
   constructor(
     readonly gateway: string,
     readonly listener: Listener,
+    readonly access: Access = {},
   ) {}
 
   /** The counts of the topics followed. */
@@ -201,9 +239,19 @@ export class StatisticsStream {
     this.#topics = topics;
     this.#statistics.keep(topics);
     if (topics.length === 0) return;
+    if (this.#condition.kind === "denied") this.#setCondition({ kind: "connecting" });
     this.#ended = new AbortController();
     // New topics need a snapshot, which a resumed stream would not send.
     void this.#run(this.#ended.signal, null);
+  }
+
+  /**
+   * Connects again, also if the stream was denied: for when the session of the browser has changed.
+   * What it permitted before is dropped.
+   */
+  reconnect(): void {
+    this.#statistics = new Statistics();
+    this.follow(this.#topics);
   }
 
   /** Retries now if a retry is scheduled. */
@@ -220,6 +268,10 @@ export class StatisticsStream {
         await this.#read(ended, resume, () => (lastData = performance.now()));
       } catch (error) {
         if (ended.aborted) return;
+        if (error instanceof Denied) {
+          this.#deny(error);
+          return;
+        }
         // A switch of topics keeps the condition "live" until a connection fails.
         const since = this.#condition.kind === "live" ? this.#serverTime(lastData) : this.#since(lastData);
         const reason = error instanceof Error ? error.message : String(error);
@@ -230,6 +282,11 @@ export class StatisticsStream {
       resume = this.#statistics.id;
       await this.#wait(Math.min(this.#retry * 2 ** Math.min(attempts, 4), RETRY_MAX), ended);
     }
+  }
+
+  #deny({ why, message }: Denied): void {
+    this.#statistics = new Statistics();
+    this.#setCondition({ kind: "denied", since: this.#since(performance.now()), why, reason: message });
   }
 
   /** Since when the counts are not live: unchanged if they already were not, otherwise `then`. */
@@ -264,8 +321,15 @@ export class StatisticsStream {
       query.set("heartbeat", String(HEARTBEAT));
       const headers = new Headers({ accept: "text/event-stream" });
       if (resume !== null) headers.set("last-event-id", resume);
+      const { key, credentials = "same-origin" } = this.access;
+      if (key !== undefined) headers.set("authorization", `Bearer ${key}`);
       const signal = AbortSignal.any([ended, silent.signal]);
-      const response = await fetch(`${this.gateway}/statistics?${query}`, { headers, signal, cache: "no-store" });
+      const init: RequestInit = { headers, signal, credentials, cache: "no-store" };
+      const response = await fetch(`${this.gateway}/statistics?${query}`, init);
+      if (response.status === 401 || response.status === 403) {
+        const { detail, why } = await readProblem(response);
+        throw new Denied(why, detail);
+      }
       if (!response.ok || response.body === null) throw new Refused(await problemOf(response));
       const events = new EventReader((type, data, id) => this.#receive(type, data, id));
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -280,6 +344,8 @@ export class StatisticsStream {
       }
     } finally {
       clearTimeout(timer);
+      // Ends a connection that is still open, if something else failed.
+      silent.abort();
     }
   }
 
@@ -289,6 +355,10 @@ export class StatisticsStream {
       const now = Date.parse(status.now);
       this.#serverAhead = now - (performance.timeOrigin + performance.now());
       this.listener.time?.(now);
+      // If it is "unknown", the gateway cannot check keys now. It answers 503, which is retried.
+      const ended = status.access?.ended;
+      if (ended === "revoked") throw new Denied("revoked", "The key was revoked.");
+      if (ended === "expired") throw new Denied("expired", "The key has expired.");
       const since = Date.parse(status.since);
       this.#setCondition(status.upstream === "live" ? { kind: "live" } : { kind: "stale", since });
     } else if (type === "snapshot" || type === "patch") {
@@ -317,12 +387,21 @@ export class StatisticsStream {
 
 /** The message of an error response: the detail of its problem details (RFC 9457) if it has one. */
 export async function problemOf(response: Response): Promise<string> {
+  return (await readProblem(response)).detail;
+}
+
+const DENIALS: readonly Denial[] = ["no-credential", "invalid-credential", "insufficient-scope", "foreign-origin"];
+
+/** The message of an error response, and why access was denied if it says so. */
+export async function readProblem(response: Response): Promise<{ readonly detail: string; readonly why: Denial }> {
+  let problem: { type?: string; detail?: string; title?: string } = {};
   try {
-    const problem = (await response.json()) as { detail?: string; title?: string };
-    return problem.detail ?? problem.title ?? `status ${response.status}`;
+    problem = (await response.json()) as typeof problem;
   } catch {
-    return `status ${response.status}`;
+    // It is not of the gateway.
   }
+  const why = DENIALS.find((why) => problem.type === `/problems/${why}`) ?? "other";
+  return { detail: problem.detail ?? problem.title ?? `status ${response.status}`, why };
 }
 
 /**

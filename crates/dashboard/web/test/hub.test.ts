@@ -12,6 +12,7 @@ let open: { topics: Topic[]; response: ServerResponse }[];
 /** The topics of every connection so far. */
 let requested: Topic[][];
 let tick = 0;
+let permitted: Topic[] | null;
 
 const event = (type: string, data: object, id = "") => `event: ${type}\n${id === "" ? "" : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`;
 const windows = (topics: Topic[], count: number) =>
@@ -35,6 +36,7 @@ function tab(name: string) {
   };
   return {
     watch: (...topics: Topic[]) => hub.receive(name, { kind: "watch", topics }, receive),
+    change: () => hub.receive(name, { kind: "session" }, receive),
     leave: () => hub.receive(name, { kind: "leave" }, receive),
     count: (topic: Topic) => statistics.window(topic)?.counts[0],
     conditions: () =>
@@ -46,10 +48,16 @@ beforeEach(async () => {
   open = [];
   requested = [];
   tick = 0;
+  permitted = null;
   server = createServer((request, response) => {
     const topics = new URL(request.url ?? "", "http://localhost").searchParams.getAll("topic") as Topic[];
     const connection = { topics, response };
     requested.push(topics);
+    if (permitted !== null && topics.some((topic) => !permitted?.includes(topic))) {
+      response.writeHead(403, { "content-type": "application/problem+json" });
+      response.end(JSON.stringify({ type: "/problems/insufficient-scope", detail: "not this topic" }));
+      return;
+    }
     open.push(connection);
     request.on("close", () => (open = open.filter((other) => other !== connection)));
     response.writeHead(200, { "content-type": "text/event-stream" });
@@ -111,4 +119,36 @@ it("keeps the connection when a tab leaves, and sends a snapshot when it returns
   again.watch("transfers/week");
   expect(again.count("transfers/week")).toBe(4);
   expect(requested).toHaveLength(connections);
+});
+
+it("ends the stream of all tabs when the session changes, and tries again only for a new tab", async () => {
+  const one = tab("one");
+  const other = tab("other");
+  one.watch("transfers/day");
+  other.watch("transfers/day");
+  await expect.poll(() => other.conditions().at(-1)).toBe("live");
+  permitted = [];
+  one.change();
+  await expect.poll(() => [one.conditions().at(-1), other.conditions().at(-1)]).toEqual(["denied", "denied"]);
+  await expect.poll(() => open.length).toBe(0);
+  const connections = requested.length;
+  one.watch("transfers/day");
+  other.watch("transfers/day");
+  await new Promise((resolve) => setTimeout(resolve, 1_200));
+  expect(requested, "a tab that is denied does not try again").toHaveLength(connections);
+  permitted = ["transfers/day"];
+  const again = tab("again");
+  again.watch("transfers/day");
+  expect(again.conditions(), "it gets no denial of before").not.toContain("denied");
+  await expect.poll(() => [one.conditions().at(-1), again.conditions().at(-1)]).toEqual(["live", "live"]);
+  expect(again.count("transfers/day")).toBe(1);
+});
+
+it("follows fewer topics at once if one of them may be why the stream was denied", async () => {
+  permitted = ["transfers/day"];
+  const one = tab("one");
+  one.watch("transfers/day", "transfers/week");
+  await expect.poll(() => one.conditions().at(-1)).toBe("denied");
+  one.watch("transfers/day");
+  await expect.poll(() => one.count("transfers/day")).toBe(1);
 });

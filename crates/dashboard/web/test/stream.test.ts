@@ -9,7 +9,7 @@ type Answer = (request: IncomingMessage, response: ServerResponse) => void;
 
 let server: Server;
 let answer: Answer;
-let requests: { url: string; lastId: string | undefined }[];
+let requests: { url: string; lastId: string | undefined; key: string | undefined }[];
 let conditions: Condition[];
 let stream: StatisticsStream;
 
@@ -17,7 +17,8 @@ beforeEach(async () => {
   requests = [];
   conditions = [];
   server = createServer((request, response) => {
-    requests.push({ url: request.url ?? "", lastId: request.headers["last-event-id"]?.toString() });
+    const { authorization: key, "last-event-id": lastId } = request.headers;
+    requests.push({ url: request.url ?? "", lastId: lastId?.toString(), key });
     answer(request, response);
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
@@ -35,7 +36,8 @@ afterEach(() => {
 
 const event = (type: string, data: object, id = "") => `event: ${type}\n${id === "" ? "" : `id: ${id}\n`}data: ${JSON.stringify(data)}\n\n`;
 const window = (count: number) => [{ topic: "transfers/day", window: 400, buckets: [{ time: "2026-11-23T00:00:00Z", count }] }];
-const status = (upstream: string) => event("status", { upstream, since: "2026-11-23T09:00:00Z", now: "2026-11-23T09:37:00Z" });
+const status = (upstream: string, access?: object) =>
+  event("status", { upstream, since: "2026-11-23T09:00:00Z", now: "2026-11-23T09:37:00Z", access });
 const kinds = () => conditions.map((condition) => condition.kind);
 const counts = () => stream.statistics.window("transfers/day")?.counts;
 
@@ -93,6 +95,82 @@ describe("the stream client", () => {
     expect(conditions[0]).toMatchObject({ reason: "the maximum number of clients is connected" });
     stream.hurry();
     await expect.poll(kinds).toEqual(["refused", "live"]);
+  });
+
+  it("stops when it is denied, until it is asked to connect again", async () => {
+    for (const [code, type, why] of [
+      [401, "no-credential", "no-credential"],
+      [401, "invalid-credential", "invalid-credential"],
+      [403, "insufficient-scope", "insufficient-scope"],
+      [403, "foreign-origin", "foreign-origin"],
+      [403, "of-a-proxy", "other"],
+    ] as const) {
+      requests = [];
+      conditions = [];
+      answer = (_request, response) => {
+        if (requests.length > 1) {
+          response.writeHead(200, { "content-type": "text/event-stream" });
+          response.write(event("snapshot", window(3), "ab.1") + status("live", { expires_in: 5 }));
+        } else {
+          response.writeHead(code, { "content-type": "application/problem+json" });
+          response.end(JSON.stringify({ type: `/problems/${type}`, detail: "not with this key" }));
+        }
+      };
+      stream.follow(["transfers/day"]);
+      await expect.poll(() => stream.condition).toMatchObject({ kind: "denied", why, reason: "not with this key" });
+      stream.hurry();
+      // Longer than the delay before a retry.
+      await new Promise((resolve) => setTimeout(resolve, 1_200));
+      expect(requests).toHaveLength(1);
+      stream.reconnect();
+      await expect.poll(() => stream.condition.kind).toBe("live");
+      expect(kinds().slice(-3)).toEqual(["denied", "connecting", "live"]);
+    }
+  }, 20_000);
+
+  it("stops when the key ends, and drops what it permitted", async () => {
+    for (const why of ["revoked", "expired"]) {
+      requests = [];
+      answer = (_request, response) => {
+        response.writeHead(200, { "content-type": "text/event-stream" });
+        response.write(`retry: 10\n\n${event("snapshot", window(3), "ab.1")}${status("live", { expires_in: 1 })}`);
+        setTimeout(() => response.end(status("live", { expires_in: 0, ended: why })), 50);
+      };
+      stream.follow(["transfers/day"]);
+      await expect.poll(() => stream.condition).toMatchObject({ kind: "denied", why });
+      expect(counts()).toBeUndefined();
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      expect(requests).toHaveLength(1);
+    }
+  });
+
+  it("goes on if the gateway cannot check keys for a while", async () => {
+    answer = (_request, response) => {
+      if (requests.length === 2) {
+        response.writeHead(503, { "content-type": "application/problem+json" });
+        response.end(JSON.stringify({ type: "/problems/unavailable", detail: "no list of keys" }));
+        return;
+      }
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      if (requests.length > 2) response.write(event("patch", window(4), "ab.2") + status("live"));
+      else response.end(`retry: 10\n\n${event("snapshot", window(3), "ab.1")}${status("stale", { expires_in: 0, ended: "unknown" })}`);
+    };
+    stream.follow(["transfers/day"]);
+    await expect.poll(counts).toEqual([4]);
+    expect(kinds()).toEqual(["stale", "retrying", "refused", "live"]);
+    expect(requests.map((request) => request.lastId)).toEqual([undefined, "ab.1", "ab.1"]);
+  });
+
+  it("sends a key as a header", async () => {
+    answer = (_request, response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.write(status("live"));
+    };
+    const withKey = new StatisticsStream(stream.gateway, stream.listener, { key: "nc_x" });
+    withKey.follow(["transfers/day"]);
+    await expect.poll(kinds).toEqual(["live"]);
+    expect(requests.map((request) => request.key)).toEqual(["Bearer nc_x"]);
+    withKey.follow([]);
   });
 
   it("is not live any more when the stream falls silent", async () => {

@@ -96,7 +96,7 @@ fn check_row<I>(number: u64, text: &str, required: &[&str], check_own: impl Fn(&
 where
     I: Input<Row: Debug + PartialEq + Serialize>,
 {
-    let context = Context { now: NOW, ahead: AHEAD, key: None };
+    let context = Context { now: NOW, ahead: AHEAD, key: None, writer: None };
     let json = serde_json::from_str::<Value>(text.strip_prefix('\u{feff}').unwrap_or(text));
     let input = match parse::<I>(text.as_bytes()) {
         Ok(input) => input,

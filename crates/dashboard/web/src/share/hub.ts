@@ -3,8 +3,10 @@
 //
 // Invariants: there is at most one connection, for the union of all topics. A tab gets a topic's
 // snapshot before any patch of it. Tabs report regularly that they are open, so the hub keeps
-// nothing for a tab that is gone.
+// nothing for a tab that is gone. A stream that was denied is tried again only for a new tab, or
+// when a tab reports that the session changed.
 
+import { credentials } from "../insecure";
 import { type Condition, type Frame, StatisticsStream, type Topic } from "../statistics-stream";
 import type { TopicWindow } from "../wire/sse-gateway";
 
@@ -29,6 +31,8 @@ export type TabMessage =
   | { readonly kind: "begin"; readonly topics: readonly Topic[] }
   /** The hub should reconnect now, if a retry is scheduled. */
   | { readonly kind: "hurry" }
+  /** The session of the browser changed, so the stream must not go on with the old one. */
+  | { readonly kind: "session" }
   | { readonly kind: "leave" };
 
 /** A message from the hub to a tab. */
@@ -58,11 +62,12 @@ export class Hub {
   readonly #heartbeat: ReturnType<typeof setInterval>;
 
   constructor(gateway: string) {
-    this.#stream = new StatisticsStream(gateway, {
-      frame: (frame) => this.#relay(frame),
+    const listener = {
+      frame: (frame: Frame) => this.#relay(frame),
       condition: () => this.#sendConditionToAll(),
-      time: (now) => (this.#clock = { now, at: performance.now() }),
-    });
+      time: (now: number) => (this.#clock = { now, at: performance.now() }),
+    };
+    this.#stream = new StatisticsStream(gateway, listener, { credentials: credentials() });
     this.#heartbeat = setInterval(() => this.#sendConditionToAll(), HEARTBEAT);
   }
 
@@ -77,6 +82,10 @@ export class Hub {
       this.#stream.hurry();
       return;
     }
+    if (message.kind === "session") {
+      this.#stream.reconnect();
+      return;
+    }
     const known = this.#tabs.get(name);
     const tab = known ?? { topics: [], has: new Set<Topic>(), lastMessage: 0, send };
     if (message.kind === "begin") tab.has.clear();
@@ -84,7 +93,9 @@ export class Hub {
     tab.has = new Set(message.topics.filter((topic) => tab.has.has(topic)));
     tab.lastMessage = performance.now();
     this.#tabs.set(name, tab);
+    const followed = this.#followed;
     this.#follow();
+    if (known === undefined && this.#stream.condition.kind === "denied" && followed === this.#followed) this.#stream.reconnect();
     this.#sendMissing(tab);
     if (known === undefined || message.kind === "begin") this.#sendCondition(tab);
   }
@@ -97,12 +108,16 @@ export class Hub {
     this.#stream.follow([]);
   }
 
-  /** Follows the topics of all tabs. Dropped topics do not need a new connection at once. */
+  /**
+   * Follows the topics of all tabs. Dropped topics do not need a new connection at once, unless they
+   * may be why the stream was denied.
+   */
   #follow(): void {
     const shown = [...new Set([...this.#tabs.values()].flatMap((tab) => tab.topics))].sort();
     if (this.#unfollowTimer !== null) clearTimeout(this.#unfollowTimer);
     this.#unfollowTimer = null;
-    if (shown.some((topic) => !this.#followed.includes(topic))) {
+    const denied = this.#stream.condition.kind === "denied" && shown.length < this.#followed.length;
+    if (denied || shown.some((topic) => !this.#followed.includes(topic))) {
       this.#followed = shown;
       this.#stream.follow(shown);
     } else if (shown.length < this.#followed.length) {
