@@ -45,7 +45,9 @@ impl Statement {
                     .then(|| format!("{rows} rows instead of {expected}: {statement}")))
             }
             Self::CopyItems(rows) => {
-                let mut sink = pin!(client.copy_in("COPY items (id, base_item_id, created_at) FROM STDIN").await?);
+                let mut sink = pin!(
+                    client.copy_in("COPY items (id, base_item_id, created_at) FROM STDIN").await?
+                );
                 sink.send(Bytes::copy_from_slice(rows.as_bytes())).await?;
                 sink.finish().await.map(|_| None)
             }
