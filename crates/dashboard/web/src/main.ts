@@ -267,11 +267,11 @@ async function showAddEvents(ingest: string): Promise<void> {
   // The lists to pick from need reading.
   if (answer.kind !== "granted" || !answer.rights.may("ingest:write") || !answer.rights.may("ingest:read")) return;
   const commands = [
-    "key=nc_…  # cargo xtask key",
+    // Other users of the machine can see the arguments of curl.
+    '(umask 077; echo "authorization: Bearer $(cargo xtask key)" > .newcycle/header)',
     "json='content-type: application/json'",
-    'auth="authorization: Bearer $key"',
-    `base=$(curl -s -H "$json" -H "$auth" -d '{"description":"a bicycle"}' ${ingest}/base-items | grep -o '[0-9a-f-]\\{36\\}')`,
-    `curl -s -H "$json" -H "$auth" -d "{\\"base_item_id\\":\\"$base\\"}" ${ingest}/items`,
+    `base=$(curl -s -H @.newcycle/header -H "$json" -d '{"description":"a bicycle"}' ${ingest}/base-items | grep -o '[0-9a-f-]\\{36\\}')`,
+    `curl -s -H @.newcycle/header -H "$json" -d "{\\"base_item_id\\":\\"$base\\"}" ${ingest}/items`,
   ];
   setText(element("#getting-started-code"), commands.join("\n"));
   element("#add-events").hidden = document.body.dataset["condition"] === "denied";
