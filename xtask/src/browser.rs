@@ -7,6 +7,8 @@ use anyhow::Context;
 use local_stack::ports::reserve_port;
 use local_stack::postgres::{Cluster, ClusterSettings};
 use local_stack::stack::{Replicas, ServiceKind, built_programs};
+use local_stack::test_database::{TEST_KEY, TestDatabase};
+use secrecy::ExposeSecret;
 
 use crate::command::step;
 use crate::install::{Installer, find_program};
@@ -21,6 +23,9 @@ const BROWSERS: [&str; 5] = [
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 ];
+
+/// The database of the tests.
+const DATABASE: &str = "newcycle_browser";
 
 /// A program that the short form of the tests needs.
 struct Other {
@@ -58,14 +63,21 @@ pub(crate) async fn test(
     let npm = Npm::ensure(page::FOLDER, installer).await?;
     let replicas = Replicas { dashboard: 1, ..Replicas::ONE };
     let programs = built_programs()?;
-    let mut stack =
-        ephemeral_stack::start(settings, "newcycle_browser", replicas, &programs).await?;
+    let mut stack = ephemeral_stack::start(settings, DATABASE, replicas, &programs).await?;
     let notifier =
         stack.process_ids().find(|(instance, _)| instance.service == ServiceKind::StatsNotifier);
     let (_, notifier) = notifier.context("stats-notifier runs")?;
+    let dashboard = stack.url(ServiceKind::Dashboard);
     let mut test = npm.command(&["run", "e2e"]);
     test.env("CHROMIUM", browser)
-        .env("DASHBOARD_URL", stack.url(ServiceKind::Dashboard))
+        .env("LOGIN_LINK", format!("{dashboard}/#{TEST_KEY}"))
+        .env("DASHBOARD_URL", dashboard)
+        // With these, the tests make further keys, and revoke them.
+        .env("ACCESS_PROGRAM", programs.join("access"))
+        .env("ACCESS_PASSWORD", TestDatabase::roles().access_password.expose_secret())
+        .env("PGHOST", "127.0.0.1")
+        .env("PGPORT", settings.port.to_string())
+        .env("PGDATABASE", DATABASE)
         // The tests serve the page themselves on this port, with a gateway that they may kill.
         .env("DASHBOARD_PORT", reserve_port()?.to_string())
         .env("GATEWAY_URL", stack.url(ServiceKind::SseGateway))

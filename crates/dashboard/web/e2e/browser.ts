@@ -9,8 +9,14 @@ import { serve } from "./serve";
 
 export const GATEWAY = process.env["GATEWAY_URL"] ?? "http://127.0.0.1:8081";
 export const INGEST = process.env["INGEST_URL"] ?? "http://127.0.0.1:8080";
-/** The port of the tests' own page server. ingest-api must allow this origin. */
+/** The port of the tests' own page server. */
 export const PORT = Number(process.env["DASHBOARD_PORT"] ?? 8082);
+
+/** The link that logs a browser in, with a key that may add events and read. */
+const LINK = process.env["LOGIN_LINK"] ?? "";
+export const KEY = LINK.slice(LINK.indexOf("#") + 1);
+/** The headers of requests that the tests send themselves. */
+export const AUTHORIZED = { authorization: `Bearer ${KEY}` };
 
 /** The built page. */
 export const FOLDER = fileURLToPath(new URL("../dist", import.meta.url));
@@ -24,6 +30,8 @@ const ARGUMENTS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
+  // A host that is not loopback.
+  "--host-resolver-rules=MAP newcycle.test 127.0.0.1",
 ];
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -32,9 +40,10 @@ export interface Dashboard {
   readonly url: string;
   readonly browser: Browser;
   /**
-   * Opens a page in a new browser context, or in the given one. Tabs of one context share a worker.
+   * Opens a page in a new browser context, or in the given one. Tabs of one context share a worker
+   * and a session. The first one logs in with the key.
    */
-  open(query?: string, context?: BrowserContextOptions | BrowserContext): Promise<Page>;
+  open(query?: string, context?: BrowserContextOptions | BrowserContext, key?: string): Promise<Page>;
   /** The problems of all pages since the last call. */
   problems(): string[];
   close(): Promise<void>;
@@ -49,6 +58,7 @@ export async function start(gateway = GATEWAY): Promise<Dashboard> {
   const browser = await chromium.launch({ executablePath, args: ARGUMENTS });
   let problems: string[] = [];
   const hosts = [url, gateway, INGEST].map((address) => new URL(address).host);
+  const loggedIn = new WeakSet<BrowserContext>();
   const watch = (page: Page) => {
     page.on("pageerror", (error) => problems.push(`error: ${error.message}`));
     page.on("console", (message) => {
@@ -63,11 +73,12 @@ export async function start(gateway = GATEWAY): Promise<Dashboard> {
   return {
     url,
     browser,
-    async open(query = "", given = {}) {
+    async open(query = "", given = {}, key = KEY) {
       const context = "newPage" in given ? given : await browser.newContext(given);
       const page = await context.newPage();
       watch(page);
-      await page.goto(`${url}/${query}`);
+      await page.goto(`${url}/${query}${loggedIn.has(context) ? "" : `#${key}`}`);
+      loggedIn.add(context);
       return page;
     },
     problems() {
@@ -106,7 +117,7 @@ export async function rows(path: "items" | "transfers"): Promise<number> {
   let count = 0;
   for (let after: string | null = ""; after !== null; ) {
     const query = after === "" ? "" : `&after=${after}`;
-    const response = await fetch(`${INGEST}/${path}?limit=1000${query}`);
+    const response = await fetch(`${INGEST}/${path}?limit=1000${query}`, { headers: AUTHORIZED });
     const page = (await response.json()) as { data: unknown[]; next: string | null };
     count += page.data.length;
     after = page.next;
@@ -119,7 +130,7 @@ export async function createdAt(): Promise<number[]> {
   const times: number[] = [];
   for (let after: string | null = ""; after !== null; ) {
     const query: string = after === "" ? "" : `&after=${after}`;
-    const response = await fetch(`${INGEST}/items?limit=1000${query}`);
+    const response = await fetch(`${INGEST}/items?limit=1000${query}`, { headers: AUTHORIZED });
     const page = (await response.json()) as { data: { created_at: string }[]; next: string | null };
     times.push(...page.data.map((item) => Date.parse(item.created_at)));
     after = page.next;
@@ -129,7 +140,7 @@ export async function createdAt(): Promise<number[]> {
 
 /** Posts to ingest-api, and returns the row. */
 export async function post(path: string, body: object): Promise<{ id: string }> {
-  const headers = { "content-type": "application/json" };
+  const headers = { ...AUTHORIZED, "content-type": "application/json" };
   const response = await fetch(`${INGEST}/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
   if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
   return (await response.json()) as { id: string };

@@ -2,7 +2,7 @@
 
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
-import { type Dashboard, GATEWAY, barriers, createdAt, live, post, rows, shown, start } from "./browser";
+import { AUTHORIZED, type Dashboard, GATEWAY, barriers, createdAt, live, post, rows, shown, start } from "./browser";
 
 let dashboard: Dashboard;
 let baseItem: string;
@@ -22,7 +22,7 @@ const expectSoon = (what: string, look: () => Promise<unknown>, wanted: unknown)
 
 /** The count of the newest bucket of a topic, from the gateway. */
 async function counted(topic: string): Promise<number> {
-  const response = await fetch(`${GATEWAY}/statistics/${topic}?last=1`, { headers: { accept: "application/json" } });
+  const response = await fetch(`${GATEWAY}/statistics/${topic}?last=1`, { headers: { ...AUTHORIZED, accept: "application/json" } });
   const window = (await response.json()) as { buckets: { count: number }[] };
   return window.buckets.at(-1)?.count ?? 0;
 }

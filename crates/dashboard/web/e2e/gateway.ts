@@ -7,10 +7,18 @@ import { setTimeout as sleep } from "node:timers/promises";
 /** Undefined if the tests that need a gateway of their own are to be skipped. */
 export const PROGRAM = process.env["GATEWAY_PROGRAM"];
 export const PORT = Number(process.env["TEST_GATEWAY_PORT"] ?? 18_090);
+/** The ports of the pages that may use their session there: of the tests' own server, and of nginx. */
+const PAGES = [process.env["DASHBOARD_PORT"] ?? 8082, process.env["TEST_NGINX_PORT"] ?? 18_092];
 
 /** Starts a gateway on PORT with further settings, and waits until it is ready. */
 export async function startGateway(settings: { readonly [variable: string]: string } = {}): Promise<ChildProcess> {
-  const env = { ...process.env, NEWCYCLE__HTTP__PORT: String(PORT), NEWCYCLE__INTERNAL__PORT: String(PORT + 1), ...settings };
+  const env = {
+    ...process.env,
+    NEWCYCLE__HTTP__PORT: String(PORT),
+    NEWCYCLE__INTERNAL__PORT: String(PORT + 1),
+    NEWCYCLE__CORS__ALLOWED_ORIGINS: PAGES.map((port) => `http://127.0.0.1:${port}`).join(","),
+    ...settings,
+  };
   const gateway = spawn(PROGRAM ?? "", [], { env, stdio: "ignore" });
   const ready = () => fetch(`http://127.0.0.1:${PORT + 1}/readyz`).then((answer) => answer.ok, () => false);
   const deadline = performance.now() + 20_000;

@@ -22,8 +22,14 @@ const topics = (count: number, buckets: { time: string; count: number }[]) =>
   ["item-creation/second", "transfers/second"].map((topic) => ({ topic, window: 3_600, buckets: buckets.map((bucket) => ({ ...bucket, count })) }));
 
 beforeAll(async () => {
-  gateway = createServer(async (_request, response) => {
-    response.writeHead(200, { "content-type": "text/event-stream", "access-control-allow-origin": "*" });
+  gateway = createServer(async (request, response) => {
+    response.setHeader("access-control-allow-origin", request.headers.origin ?? "*");
+    response.setHeader("access-control-allow-credentials", "true");
+    if (request.url === "/access") {
+      response.end(JSON.stringify({ name: "test", kind: "key", scopes: ["statistics:read"], expires_in: null }));
+      return;
+    }
+    response.writeHead(200, { "content-type": "text/event-stream" });
     const event = (type: string, data: unknown, id = "") => `event: ${type}\n${id}data: ${JSON.stringify(data)}\n\n`;
     const status = (now: number) => event("status", { upstream: "live", since: new Date(BEGIN).toISOString(), now: new Date(now).toISOString() });
     response.write(event("snapshot", topics(0, []), "id: ab.0\n") + status(BEGIN));

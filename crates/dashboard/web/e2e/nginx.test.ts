@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Browser, type Page, chromium } from "playwright-core";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { post } from "./browser";
+import { AUTHORIZED, KEY, post } from "./browser";
 import { PORT, PROGRAM, startGateway } from "./gateway";
 
 const NGINX = process.env["NGINX"];
@@ -51,6 +51,8 @@ afterAll(async () => {
 /** A page whose `globalThis.seen` lists what its EventSource receives. */
 async function follow(): Promise<Page> {
   const page = await browser.newPage();
+  // The page has the origin of the gateway, so its EventSource sends the session by itself.
+  await page.context().addCookies([{ name: `newcycle-${NGINX_PORT}`, value: KEY, url: URL_OF_NGINX }]);
   // Any page of this origin: nginx answers 404.
   await page.goto(`${URL_OF_NGINX}/`);
   await page.evaluate(`
@@ -87,7 +89,7 @@ it.skipIf(SKIPPED)("an EventSource behind nginx waits for a place in a gateway t
   gateway.kill("SIGKILL");
   gateway = await startGateway({ NEWCYCLE__STREAM__MAX_SUBSCRIBERS: "1" });
   const open = (signal?: AbortSignal) =>
-    fetch(`http://127.0.0.1:${PORT}/statistics/item-creation/year`, { headers: { accept: "text/event-stream" }, signal: signal ?? null });
+    fetch(`http://127.0.0.1:${PORT}/statistics/item-creation/year`, { headers: { ...AUTHORIZED, accept: "text/event-stream" }, signal: signal ?? null });
   const held = new AbortController();
   expect((await open(held.signal)).status).toBe(200);
   expect((await open()).status, "it is full").toBe(503);

@@ -1,9 +1,11 @@
 // A short form of the page's tests, in Firefox and in WebKit. FIREFOX, WEBKIT_DRIVER and XVFB are
 // the programs. Tests whose variables are missing are skipped.
 
+import type { ChildProcess } from "node:child_process";
 import type { Server } from "node:http";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { FOLDER, GATEWAY, INGEST, PORT, post } from "./browser";
+import { FOLDER, INGEST, KEY, PORT, post } from "./browser";
+import { PORT as GATEWAY_PORT, PROGRAM, startGateway } from "./gateway";
 import { type OtherBrowser, startFirefox, startWebKit } from "./other-browsers";
 import { serve } from "./serve";
 
@@ -24,25 +26,32 @@ const WATCH = `
 `;
 
 const webkit = (variables: NodeJS.ProcessEnv) => () => startWebKit(WEBKIT_DRIVER ?? "", XVFB ?? "", variables);
-const hasWebKit = WEBKIT_DRIVER !== undefined && XVFB !== undefined;
+const hasWebKit = PROGRAM !== undefined && WEBKIT_DRIVER !== undefined && XVFB !== undefined;
 const ENGLISH = { LANG: "en_US.UTF-8", LANGUAGE: "", LC_ALL: "" };
 /** With this locale, WebKit reports "C" as the language. */
 const NO_LANGUAGE = { LANG: "C.UTF-8", LANGUAGE: "", LC_ALL: "" };
 
 const browsers: { name: string; exists: boolean; start: () => Promise<OtherBrowser>; languages: RegExp }[] = [
-  { name: "Firefox", exists: FIREFOX !== undefined, start: () => startFirefox(FIREFOX ?? ""), languages: /en/ },
+  { name: "Firefox", exists: FIREFOX !== undefined && PROGRAM !== undefined, start: () => startFirefox(FIREFOX ?? ""), languages: /en/ },
   { name: "WebKit", exists: hasWebKit, start: webkit(ENGLISH), languages: /en/ },
   { name: "WebKit without a language", exists: hasWebKit, start: webkit(NO_LANGUAGE), languages: /^C$/ },
 ];
 
 let server: Server;
+let gateway: ChildProcess | undefined;
 let baseItem: string;
 beforeAll(async () => {
-  server = await serve(FOLDER, PORT, GATEWAY, INGEST, WATCH);
+  if (PROGRAM === undefined) return;
+  // It lets the page of this server use its session.
+  gateway = await startGateway();
+  server = await serve(FOLDER, PORT, `http://127.0.0.1:${GATEWAY_PORT}`, INGEST, WATCH);
   baseItem = (await post("base-items", { description: "another browser" })).id;
   await post("items", { base_item_id: baseItem });
 });
-afterAll(() => server.close());
+afterAll(() => {
+  server?.close();
+  gateway?.kill("SIGKILL");
+});
 
 describe.each(browsers.filter((browser) => browser.exists))("in $name", ({ name, start, languages }) => {
   let browser: OtherBrowser | undefined;
@@ -58,7 +67,7 @@ describe.each(browsers.filter((browser) => browser.exists))("in $name", ({ name,
     expect.poll(look, { timeout: 20_000, interval: 50, message: what }).toEqual(wanted);
 
   it("follows the counts, and changes the view", async () => {
-    await browser?.open(`http://127.0.0.1:${PORT}/?unit=year`);
+    await browser?.open(`http://127.0.0.1:${PORT}/?unit=year#${KEY}`);
     console.log(`${name}: ${await value("navigator.userAgent")}`);
     expect(await value("navigator.languages.join()")).toMatch(languages);
     await expectSoon("the page is live", () => text("#condition"), "Live");

@@ -1,7 +1,7 @@
-// Serves the built page with the same headers as the dashboard service.
+// Serves the built page with the same headers as the dashboard service, and makes any key a session.
 
 import { createReadStream, existsSync, readFileSync, statSync } from "node:fs";
-import { type Server, createServer } from "node:http";
+import { type IncomingMessage, type Server, type ServerResponse, createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 import { pipeline } from "node:stream";
 import { createGzip } from "node:zlib";
@@ -28,6 +28,18 @@ export function policy(gateway: string, ingest: string): string {
   ].join("; ");
 }
 
+/** Sets, renews or removes the cookie, as dashboard does, but checks nothing. */
+async function session(request: IncomingMessage, response: ServerResponse, port: number): Promise<void> {
+  const name = `newcycle-${port}`;
+  const parts = await request.toArray();
+  const body = Buffer.concat(parts as Buffer[]).toString();
+  const held = request.headers.cookie?.split("; ").find((cookie) => cookie.startsWith(`${name}=`))?.slice(name.length + 1);
+  const key = body === "" ? held : (JSON.parse(body) as { key: string }).key;
+  const [value, age] = request.method === "DELETE" || key === undefined ? ["", 0] : [key, 86_400];
+  response.setHeader("set-cookie", `${name}=${value}; Path=/; Max-Age=${age}; HttpOnly; SameSite=Strict`);
+  response.writeHead(204).end();
+}
+
 /** Serves `folder` on a local port. The page runs the script `first` before its own. */
 export function serve(folder: string, port: number, gateway: string, ingest: string, first = ""): Promise<Server> {
   const server = createServer((request, response) => {
@@ -39,6 +51,10 @@ export function serve(folder: string, port: number, gateway: string, ingest: str
     if (pathname === "/config.json") {
       response.setHeader("content-type", "application/json");
       response.end(JSON.stringify({ gateway, ingest }));
+      return;
+    }
+    if (pathname === "/session") {
+      void session(request, response, port);
       return;
     }
     if (first !== "" && pathname === "/first.js") {

@@ -231,9 +231,9 @@ function note(unit: Unit, pasts: Series["past"][]): string {
 }
 
 /** Asks a service until it answers. */
-async function rightsOnceKnown(service: string): Promise<Exclude<Answer, { kind: "unavailable" }>> {
+async function rightsOnceKnown(service: string, hasNewKey: boolean): Promise<Exclude<Answer, { kind: "unavailable" }>> {
   for (;;) {
-    const answer = await rightsAt(service);
+    const answer = await rightsAt(service, hasNewKey);
     if (answer.kind !== "unavailable") return answer;
     await new Promise((resolve) => setTimeout(resolve, RIGHTS_RETRY));
   }
@@ -262,16 +262,16 @@ function restart(dashboard: Dashboard | null): void {
   location.reload();
 }
 
-async function showAddEvents(ingest: string): Promise<void> {
-  const answer = await rightsOnceKnown(ingest);
+async function showAddEvents(ingest: string, hasNewKey: boolean): Promise<void> {
+  const answer = await rightsOnceKnown(ingest, hasNewKey);
   // The lists to pick from need reading.
   if (answer.kind !== "granted" || !answer.rights.may("ingest:write") || !answer.rights.may("ingest:read")) return;
   const commands = [
-    "key=nc_…  # cargo xtask key",
+    // Other users of the machine can see the arguments of curl.
+    '(umask 077; echo "authorization: Bearer $(cargo xtask key)" > .newcycle/header)',
     "json='content-type: application/json'",
-    'auth="authorization: Bearer $key"',
-    `base=$(curl -s -H "$json" -H "$auth" -d '{"description":"a bicycle"}' ${ingest}/base-items | grep -o '[0-9a-f-]\\{36\\}')`,
-    `curl -s -H "$json" -H "$auth" -d "{\\"base_item_id\\":\\"$base\\"}" ${ingest}/items`,
+    `base=$(curl -s -H @.newcycle/header -H "$json" -d '{"description":"a bicycle"}' ${ingest}/base-items | grep -o '[0-9a-f-]\\{36\\}')`,
+    `curl -s -H @.newcycle/header -H "$json" -d "{\\"base_item_id\\":\\"$base\\"}" ${ingest}/items`,
   ];
   setText(element("#getting-started-code"), commands.join("\n"));
   element("#add-events").hidden = document.body.dataset["condition"] === "denied";
@@ -288,9 +288,9 @@ async function start(key: string | null): Promise<void> {
   };
   const enter = async (key: string): Promise<boolean> => {
     // The key must not be sent where others can read it.
-    const insecure = { kind: "refused", why: "other", reason: "" } as const;
+    const insecure = { kind: "refused", status: 403, why: "other", reason: "" } as const;
     const outcome = isInsecure() ? insecure : await logIn(key, waiting);
-    if (outcome.kind === "refused") showCondition({ ...outcome, kind: "denied", since });
+    if (outcome.kind === "refused") showCondition({ kind: "denied", since, why: outcome.why, reason: outcome.reason });
     return outcome.kind === "done";
   };
   // A login link can be opened in a tab that shows the page already.
@@ -301,10 +301,10 @@ async function start(key: string | null): Promise<void> {
   onChange(() => location.reload());
   if (key !== null && !(await enter(key))) return;
   const { gateway, ingest } = await loadConfig();
-  const answer = await rightsAt(gateway);
+  const answer = await rightsAt(gateway, key !== null);
   const rights = answer.kind === "granted" ? answer.rights : null;
   if (rights !== null) showSession(rights, () => dashboard);
-  void showAddEvents(ingest);
+  void showAddEvents(ingest, key !== null);
   const isReader = rights === null || METRICS.some((metric) => UNITS.some((unit) => rights.mayRead(`${metric}/${unit}`)));
   if (!isReader) {
     const reason = `The key “${rights.access.name}” may not read counts: it does not have the scope statistics:read.`;
@@ -321,7 +321,7 @@ async function start(key: string | null): Promise<void> {
   // The gateway need not name such a page, so its refusals cannot be read.
   if (isInsecure()) showCondition({ kind: "denied", since, why: "no-credential", reason: "" });
   // The page opened during an outage of the gateway.
-  const later = await rightsOnceKnown(gateway);
+  const later = await rightsOnceKnown(gateway, false);
   if (later.kind !== "granted") return;
   const mayReadAll = METRICS.every((metric) => UNITS.every((unit) => later.rights.mayRead(`${metric}/${unit}`)));
   if (mayReadAll) showSession(later.rights, () => dashboard);

@@ -5,6 +5,13 @@ import { type Denial, type Topic, readProblem } from "./statistics-stream";
 import type { Access } from "./wire/sse-gateway";
 
 const TIMEOUT = 5_000;
+/**
+ * All services know a new key within two seconds, in milliseconds. A login link may be opened
+ * sooner.
+ */
+export const NEW_KEY_TIME = 3_000;
+/** The delay before a service is asked again that does not know a new key. */
+export const NEW_KEY_RETRY = 250;
 
 export type Permission = "ingest:write" | "ingest:delete" | "ingest:read";
 
@@ -34,8 +41,18 @@ export class Rights {
   }
 }
 
-/** Asks a service what the viewer may do there. */
-export async function rightsAt(service: string): Promise<Answer> {
+/** Asks a service what the viewer may do there. With a new key, it gets time to receive it. */
+export async function rightsAt(service: string, hasNewKey: boolean): Promise<Answer> {
+  const until = performance.now() + (hasNewKey ? NEW_KEY_TIME : 0);
+  for (;;) {
+    const answer = await ask(service);
+    const isUnknown = answer.kind === "denied" && answer.why === "invalid-credential";
+    if (!isUnknown || performance.now() >= until) return answer;
+    await new Promise((resolve) => setTimeout(resolve, NEW_KEY_RETRY));
+  }
+}
+
+async function ask(service: string): Promise<Answer> {
   try {
     const signal = AbortSignal.timeout(TIMEOUT);
     const response = await fetch(`${service}/access`, { credentials: credentials(), cache: "no-store", signal });

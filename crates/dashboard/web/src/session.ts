@@ -4,6 +4,7 @@
 // Invariant: a key in the address is removed from the address and from the history before anything
 // else happens. It is stored nowhere but in the cookie.
 
+import { NEW_KEY_RETRY, NEW_KEY_TIME } from "./rights";
 import { type Denial, readProblem } from "./statistics-stream";
 
 /** What every key begins with. */
@@ -21,7 +22,7 @@ const RENEWED_KEY = "newcycle-renewed";
 
 export type Outcome =
   | { readonly kind: "done" }
-  | { readonly kind: "refused"; readonly why: Denial; readonly reason: string }
+  | { readonly kind: "refused"; readonly status: number; readonly why: Denial; readonly reason: string }
   /** This may succeed later. */
   | { readonly kind: "unavailable"; readonly reason: string };
 
@@ -33,14 +34,15 @@ export function takeKey(): string | null {
   return key;
 }
 
-/** Makes a key the session. Waits while the server cannot check keys. */
+/** Makes a key the session. Waits while the server cannot check keys, or may not know a new one. */
 export async function logIn(key: string, waiting: (reason: string) => void): Promise<Outcome> {
+  const until = performance.now() + NEW_KEY_TIME;
   for (;;) {
     const outcome = await request("POST", key);
     if (outcome.kind === "done") localStorage.setItem(RENEWED_KEY, String(Date.now()));
-    if (outcome.kind !== "unavailable") return outcome;
-    waiting(outcome.reason);
-    await new Promise((resolve) => setTimeout(resolve, RETRY));
+    if (outcome.kind === "unavailable") waiting(outcome.reason);
+    else if (outcome.kind === "done" || outcome.status !== 401 || performance.now() >= until) return outcome;
+    await new Promise((resolve) => setTimeout(resolve, outcome.kind === "unavailable" ? RETRY : NEW_KEY_RETRY));
   }
 }
 
@@ -89,9 +91,10 @@ async function request(method: "POST" | "DELETE", key?: string): Promise<Outcome
   }
   if (response.ok) return { kind: "done" };
   if (response.status === 400 && key !== undefined) {
-    return { kind: "refused", why: "invalid-credential", reason: "The link is not complete: it must end with a whole key." };
+    const reason = "The link is not complete: it must end with a whole key.";
+    return { kind: "refused", status: response.status, why: "invalid-credential", reason };
   }
   const { detail, why } = await readProblem(response);
   if (response.status >= 500) return { kind: "unavailable", reason: detail };
-  return { kind: "refused", why, reason: detail };
+  return { kind: "refused", status: response.status, why, reason: detail };
 }

@@ -109,8 +109,8 @@ export class Hub {
   }
 
   /**
-   * Follows the topics of all tabs. Dropped topics do not need a new connection at once, unless they
-   * may be why the stream was denied.
+   * Follows the topics of all tabs. Dropped topics do not need a new connection at once, unless
+   * they may be why the stream was denied.
    */
   #follow(): void {
     const shown = [...new Set([...this.#tabs.values()].flatMap((tab) => tab.topics))].sort();

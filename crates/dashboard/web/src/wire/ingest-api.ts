@@ -4,6 +4,20 @@ export type paths = Record<string, never>;
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description What a client may do. */
+        Access: {
+            /**
+             * Format: int64
+             * @description After how many seconds it ends by itself; null if it does not.
+             */
+            expires_in: number | null;
+            /** @description `key`, `anonymous`, or `everyone` if requests need no key. */
+            kind: string;
+            /** @description The name of the key. */
+            name: string;
+            /** @description What it may do. */
+            scopes: string[];
+        };
         /** @description A kind of thing that items are instances of. */
         BaseItem: {
             /** @description Describes the base item. */
@@ -186,6 +200,7 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type Access = components['schemas']['Access'];
 export type BaseItem = components['schemas']['BaseItem'];
 export type BaseItemId = components['schemas']['BaseItemId'];
 export type Description = components['schemas']['Description'];

@@ -4,6 +4,26 @@ export type paths = Record<string, never>;
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description What a client may do. */
+        Access: {
+            /**
+             * Format: int64
+             * @description After how many seconds it ends by itself; null if it does not.
+             */
+            expires_in: number | null;
+            /** @description `key`, `anonymous`, or `everyone` if requests need no key. */
+            kind: string;
+            /** @description The name of the key. */
+            name: string;
+            /** @description What it may do. */
+            scopes: string[];
+        };
+        /**
+         * @description The key was revoked, it has expired, or the gateway has been cut off from the list of keys for
+         *     too long.
+         * @enum {string}
+         */
+        AccessEnd: "revoked" | "expired" | "unknown";
         /** @description A bucket and its absolute count. */
         Bucket: {
             /**
@@ -57,6 +77,7 @@ export interface components {
         };
         /** @description Whether the counts are live. */
         Status: {
+            access?: components["schemas"]["StreamAccess"] | null;
             /**
              * Format: date-time
              * @description The time of the server.
@@ -68,6 +89,15 @@ export interface components {
              */
             since: string;
             upstream: components["schemas"]["Upstream"];
+        };
+        /** @description How long the client may follow the stream; absent if that has no end. */
+        StreamAccess: {
+            ended?: components["schemas"]["AccessEnd"] | null;
+            /**
+             * Format: int64
+             * @description The number of seconds left. After 0, the stream ends.
+             */
+            expires_in: number;
         };
         /** @description The newest buckets of one topic, oldest first. */
         TopicWindow: {
@@ -89,10 +119,13 @@ export interface components {
     headers: never;
     pathItems: never;
 }
+export type Access = components['schemas']['Access'];
+export type AccessEnd = components['schemas']['AccessEnd'];
 export type Bucket = components['schemas']['Bucket'];
 export type HistoryPage = components['schemas']['HistoryPage'];
 export type Problem = components['schemas']['Problem'];
 export type Status = components['schemas']['Status'];
+export type StreamAccess = components['schemas']['StreamAccess'];
 export type TopicWindow = components['schemas']['TopicWindow'];
 export type Upstream = components['schemas']['Upstream'];
 export type $defs = Record<string, never>;
