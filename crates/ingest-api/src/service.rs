@@ -75,8 +75,8 @@ impl IngestService {
         (0..threads.get()).map(service).collect()
     }
 
-    /// The context of a row that arrives now from a writer, with the id from `Idempotency-Key` if the
-    /// request has one.
+    /// The context of a row that arrives now from a writer, with the id from `Idempotency-Key` if
+    /// the request has one.
     pub(crate) fn context(&self, key: Option<Uuid>, writer: Option<i32>) -> Context {
         let ahead =
             time::Duration::try_from(self.settings.limits.max_ahead).unwrap_or(time::Duration::MAX);

@@ -1,4 +1,4 @@
-// Serves the built page with the same headers as the dashboard service, and makes any key a session.
+// Serves the built page with the headers of the dashboard service, and makes any key a session.
 
 import { createReadStream, existsSync, readFileSync, statSync } from "node:fs";
 import { type IncomingMessage, type Server, type ServerResponse, createServer } from "node:http";

@@ -133,8 +133,9 @@ pub(crate) struct DeletedBy {
     pub(crate) request: String,
 }
 
-/// Deletes the row with this id, and records who did it in the same statement. Fails with [`DatabaseError::NotFound`] if there is none, and with
-/// [`DatabaseError::HasTransfers`] if transfers refer to it.
+/// Deletes the row with this id, and records who did it in the same statement. Fails with
+/// [`DatabaseError::NotFound`] if there is none, and with [`DatabaseError::HasTransfers`] if
+/// transfers refer to it.
 pub(crate) async fn delete<R: DeletableRow>(
     session: &Session,
     id: Uuid,
