@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use local_stack::stack::built_programs;
+
 use crate::support::{TestStack, output, root};
 
 #[test]
@@ -52,6 +54,32 @@ fn the_tour_of_the_readme_works() {
             "{command}: {answer}"
         );
     }
+}
+
+#[test]
+fn the_commands_of_the_guide_for_keys_work() {
+    let stack = TestStack::started("guide");
+    let guide = std::fs::read_to_string(root().join("docs/access.md")).unwrap();
+    let blocks = guide.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let blocks: Vec<String> = blocks.map(|block| with_ports(&stack, block)).collect();
+    let [using, screen, rest] = blocks.as_slice() else {
+        panic!("the guide has changed: {blocks:#?}")
+    };
+    let run = |script: &str| {
+        let path = std::env::var_os("PATH").unwrap();
+        let programs = std::iter::once(built_programs().unwrap());
+        let path = std::env::join_paths(programs.chain(std::env::split_paths(&path))).unwrap();
+        let password = std::fs::read_to_string(stack.folder.join("secrets/access")).unwrap();
+        let mut command = shell(&stack, script);
+        command.env("PATH", path).env("NEWCYCLE__DATABASE__PASSWORD", password);
+        let (succeeded, text) = output(command.env("PGHOST", "127.0.0.1"));
+        assert!(succeeded, "{script}: {text}");
+        text
+    };
+    assert!(run(using).contains("\"ingest:write\""));
+    assert!(run(screen).contains("http://127.0.0.1:8082/#nc_"));
+    let text = run(&format!("access create --name billing --scope ingest:write\n{rest}"));
+    assert!(text.contains("screen-lobby") && text.contains("Revoked"), "{text}");
 }
 
 /// A command of the README with the ports, the data folder and the programs of this test.

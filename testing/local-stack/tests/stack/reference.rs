@@ -27,12 +27,13 @@ read them.
 This page is generated from the defaults, and a test compares the two.
 ";
 
-const PROGRAMS: [(&str, Defaults); 5] = [
+const PROGRAMS: [(&str, Defaults); 6] = [
     ("ingest-api", ingest_api::settings::Settings::DEFAULTS),
     ("stats-notifier", stats_notifier::settings::Settings::DEFAULTS),
     ("sse-gateway", sse_gateway::settings::Settings::DEFAULTS),
     ("dashboard", dashboard::settings::Settings::DEFAULTS),
     ("migrate", migrate::settings::Settings::DEFAULTS),
+    ("access", access::settings::Settings::DEFAULTS),
 ];
 
 /// Variables that Kubernetes sets for services with our names, or `.env` for `cargo xtask up`.
