@@ -31,8 +31,8 @@ use tokio::time::timeout;
 pub(crate) const PATH: &str = "/session";
 
 /// 400 days in seconds, the longest time that browsers keep a cookie
-/// (<https://httpwg.org/http-extensions/draft-ietf-httpbis-rfc6265bis.html#section-5.5>). A key that
-/// ends earlier is refused then.
+/// (<https://httpwg.org/http-extensions/draft-ietf-httpbis-rfc6265bis.html#section-5.5>).
+/// A key that ends earlier is refused then.
 const MAX_AGE: u32 = 400 * 86_400;
 
 /// The body is a key with `{"key":""}` around it. The rest is for spaces.

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 /** Undefined if the tests that need a gateway of their own are to be skipped. */
 export const PROGRAM = process.env["GATEWAY_PROGRAM"];
 export const PORT = Number(process.env["TEST_GATEWAY_PORT"] ?? 18_090);
-/** The ports of the pages that may use their session there: of the tests' own server, and of nginx. */
+/** The ports of the pages that may use their session there: the tests' own server, and nginx. */
 const PAGES = [process.env["DASHBOARD_PORT"] ?? 8082, process.env["TEST_NGINX_PORT"] ?? 18_092];
 
 /** Starts a gateway on PORT with further settings, and waits until it is ready. */
