@@ -62,7 +62,7 @@ export function follow(
     listen("status", (data) => {
       const { upstream, access } = JSON.parse(data) as Status;
       state.upstream = upstream;
-      // A key that has ended is refused from now on. "unknown" may pass: the gateway is cut off.
+      // A key that has ended stays refused. "unknown" passes: the gateway cannot check keys now.
       if (access?.ended !== "revoked" && access?.ended !== "expired") return;
       Object.assign(state, { upstream: "stale", ended: true });
       stop();

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import type { BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { AUTHORIZED, type Dashboard, FOLDER, GATEWAY, INGEST, KEY, PORT, barriers, live, start } from "./browser";
-import { PORT as GATEWAY_PORT, PROGRAM, startGateway } from "./gateway";
+import { PORT as GATEWAY_PORT, PROGRAM, killGateway, startGateway } from "./gateway";
 import { NO_KEYS, newKey, revoke } from "./keys";
 import { serve } from "./serve";
 
@@ -233,7 +233,19 @@ it.skipIf(NO_KEYS || PROGRAM === undefined)("keeps the sessions of two dashboard
   await live(page);
   await context.close();
   other.close();
-  gateway.kill("SIGKILL");
+  await killGateway(gateway);
+});
+
+it.skipIf(PROGRAM === undefined)("shows without a session what everyone may read", async () => {
+  const gateway = await startGateway({ NEWCYCLE__ACCESS__ANONYMOUS_SCOPES: "statistics:read" });
+  const server = await serve(FOLDER, PORT, `http://127.0.0.1:${GATEWAY_PORT}`, INGEST);
+  const page = await dashboard.browser.newPage();
+  await page.goto(`http://127.0.0.1:${PORT}/`);
+  await live(page);
+  for (const selector of ["#denial", "#add-events", "#log-out"]) expect(await isShown(page, selector), selector).toBe(false);
+  await page.context().close();
+  server.close();
+  await killGateway(gateway);
 });
 
 it("renews the session of a wall once a day, without a reload", async () => {

@@ -2,6 +2,7 @@
 // binary, and NEWCYCLE__UPSTREAM__ADDRESSES its upstreams.
 
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { setTimeout as sleep } from "node:timers/promises";
 
 /** Undefined if the tests that need a gateway of their own are to be skipped. */
@@ -27,4 +28,12 @@ export async function startGateway(settings: { readonly [variable: string]: stri
     await sleep(50);
   }
   return gateway;
+}
+
+/** Kills a gateway, and waits until its port is free. */
+export async function killGateway(gateway: ChildProcess | undefined): Promise<void> {
+  if (gateway === undefined || gateway.exitCode !== null || gateway.signalCode !== null) return;
+  const exit = once(gateway, "exit");
+  gateway.kill("SIGKILL");
+  await exit;
 }

@@ -5,7 +5,7 @@ import type { ChildProcess } from "node:child_process";
 import type { Server } from "node:http";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FOLDER, INGEST, KEY, PORT, post } from "./browser";
-import { PORT as GATEWAY_PORT, PROGRAM, startGateway } from "./gateway";
+import { PORT as GATEWAY_PORT, PROGRAM, killGateway, startGateway } from "./gateway";
 import { type OtherBrowser, startFirefox, startWebKit } from "./other-browsers";
 import { serve } from "./serve";
 
@@ -48,9 +48,9 @@ beforeAll(async () => {
   baseItem = (await post("base-items", { description: "another browser" })).id;
   await post("items", { base_item_id: baseItem });
 });
-afterAll(() => {
+afterAll(async () => {
   server?.close();
-  gateway?.kill("SIGKILL");
+  await killGateway(gateway);
 });
 
 describe.each(browsers.filter((browser) => browser.exists))("in $name", ({ name, start, languages }) => {

@@ -1,4 +1,5 @@
-// Serves the built page with the headers of the dashboard service, and makes any key a session.
+// Serves the built page with the same headers as the dashboard service, and makes a session of any
+// key.
 
 import { createReadStream, existsSync, readFileSync, statSync } from "node:fs";
 import { type IncomingMessage, type Server, type ServerResponse, createServer } from "node:http";

@@ -19,7 +19,7 @@ import { element, setText } from "./page";
 import { Panel } from "./panel";
 import { type Answer, type Rights, rightsAt } from "./rights";
 import { type Series, seriesOf } from "./series";
-import { announceChange, keepRenewed, logIn, logOut, onChange, renew, takeKey } from "./session";
+import { announceChange, dropRefused, keepRenewed, logIn, logOut, onChange, takeKey } from "./session";
 import type { Condition, Topic } from "./statistics-stream";
 import { METRICS, type Metric, UNITS, type Unit } from "./units";
 import { type Period, type View, fit, formatView, nextMove, parseView, periodOf, withUnit } from "./view";
@@ -88,8 +88,7 @@ class Dashboard {
     showCondition(condition);
     if (condition.kind !== "denied") return;
     element("#add-events").hidden = true;
-    // The cookie is of no use any more. The server removes it, unless it has a valid key again.
-    if (["revoked", "expired", "invalid-credential"].includes(condition.why)) void renew();
+    if (["revoked", "expired", "invalid-credential"].includes(condition.why)) void dropRefused();
   }
 
   /** The view, in a unit that the viewer may select. */

@@ -49,7 +49,18 @@ export async function logIn(key: string, waiting: (reason: string) => void): Pro
 export const logOut = (): Promise<Outcome> => request("DELETE");
 
 /** Sets the cookie again. If its key is not valid any more, the server removes it. */
-export const renew = (): Promise<Outcome> => request("POST");
+const renew = (): Promise<Outcome> => request("POST");
+
+/**
+ * Removes a cookie that a service refused. The page's server may receive the end of the key later
+ * than that service. If it does not within some seconds, there may be a valid key again.
+ */
+export async function dropRefused(): Promise<void> {
+  const until = performance.now() + NEW_KEY_TIME;
+  while ((await renew()).kind !== "refused" && performance.now() < until) {
+    await new Promise((resolve) => setTimeout(resolve, NEW_KEY_RETRY));
+  }
+}
 
 /** Renews the session once a day, in one of all tabs. A page may stay open for months. */
 export function keepRenewed(): void {
