@@ -2,9 +2,9 @@
 //! that has no database follows one that serves it. So it goes down a tree of gateways, as the
 //! counts do.
 //!
-//! A request waits until the keyring changes (long polling), so a change arrives at once. The answer
-//! says how long ago the keyring was known to be the newest, and each hop adds its own time: a
-//! service knows how long it has been cut off from the database, however far away that is.
+//! A request waits until the keyring changes (long polling), so a change arrives at once. The
+//! answer says how long ago the keyring was known to be the newest, and each hop adds its own time:
+//! a service knows how long it has been cut off from the database, however far away that is.
 
 use std::convert::Infallible;
 use std::sync::Arc;

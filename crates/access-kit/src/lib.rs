@@ -3,8 +3,8 @@
 //! Clients present a [`key`]. The [`keyring`] of a service says which [`principal`] has it, and its
 //! [`scope`]s say what that may do. The [`guard`] stands in front of every route: it reads the
 //! [`credential`] of a request, asks [`control`], and answers a [`refusal`] or lets the request in
-//! with its [`Principal`](principal::Principal), which is all that a service sees. The keyring comes
-//! from Postgres, or from another service ([`distribution`]).
+//! with its [`Principal`](principal::Principal), which is all that a service sees. The keyring
+//! comes from Postgres, or from another service ([`distribution`]).
 //!
 //! Invariants:
 //! - No HTTP request creates or widens a right. Keys are made by the program `access`, with a

@@ -5,9 +5,9 @@
 //! internal port ([`server`]), [`health`], [`metrics`] and tasks under one [`supervisor`].
 //! [`shutdown`] and [`limits`] are about the process, [`observe`] about each request, [`problem`]
 //! about answers that report errors, and [`failure`] about a program that fails. A public port also
-//! has [`host`], which knows its names, a [`guard`], which decides who gets in, and [`unsent`], which
-//! bounds the memory of answers.
-//! [`client`] is for requests between our own services, at an [`address`].
+//! has [`host`], which knows its names, a [`guard`], which decides who gets in, and [`unsent`],
+//! which bounds the memory of answers. [`client`] is for requests between our own services, at an
+//! [`address`].
 //!
 //! Invariant: this crate has no types of events, counts or frames, and it links no Postgres client.
 
