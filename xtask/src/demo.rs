@@ -50,8 +50,8 @@ pub(crate) struct Options {
     /// Stop after this number of live events; 0 posts only the history.
     #[arg(long)]
     events: Option<usize>,
-    /// The URL of ingest-api, with a key in NEWCYCLE_KEY. [default: the native stack's, with a key
-    /// for this command]
+    /// The URL of ingest-api, with a key in `NEWCYCLE_KEY`. [default: the native stack's, with a
+    /// key for this command]
     #[arg(long)]
     url: Option<String>,
 }

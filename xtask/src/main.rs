@@ -93,8 +93,8 @@ enum Command {
     Import {
         /// The folder.
         folder: PathBuf,
-        /// The URL of ingest-api, with a key in NEWCYCLE_KEY. [default: the native stack's, with a
-        /// key for this command]
+        /// The URL of ingest-api, with a key in `NEWCYCLE_KEY`. [default: the native stack's, with
+        /// a key for this command]
         #[arg(long)]
         url: Option<String>,
     },
