@@ -238,3 +238,74 @@ impl AccessControl {
         self.keys.borrow().keyring.as_ref().map(|keyring| keyring.take_used()).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn control() -> AccessControl {
+        let settings =
+            AccessSettings { mode: AccessMode::Keys, anonymous_scopes: vec![], offline_seconds: 5 };
+        AccessControl::new(&settings, Pages::default())
+    }
+
+    fn record(key: &Key) -> KeyRecord {
+        KeyRecord {
+            number: 1,
+            id: key.id(),
+            name: "a".to_owned(),
+            hash: key.hash(),
+            scopes: vec!["statistics:read".to_owned()],
+            expires_at: None,
+            ended_at: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_keyring_is_used_for_a_while_and_a_key_is_then_not_called_wrong() {
+        let (control, key) = (control(), Key::generate());
+        let present = |text: &str| {
+            let found = control.principal(&Presented::Text(text));
+            found.map(|principal| principal.and_then(|principal| principal.number()))
+        };
+        assert_eq!(present(key.expose()), Err(Refusal::NoKeyring));
+        control.replace(1, vec![record(&key)], Instant::now());
+        tokio::time::advance(Duration::from_secs(4)).await;
+        assert_eq!(present(key.expose()), Ok(Some(1)));
+        control.confirm(Instant::now());
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(present(key.expose()), Ok(Some(1)));
+        let principal = control.principal(&Presented::Text(key.expose())).unwrap().unwrap();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        for text in [key.expose(), "x"] {
+            assert_eq!(present(text), Err(Refusal::NoKeyring));
+        }
+        assert_eq!(control.standing(&principal), Standing::Unknown);
+        assert!(control.problem().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_is_cut_off_brings_no_revoked_key_back() {
+        let control = control();
+        assert!(control.accepts(1));
+        control.replace(7, vec![], Instant::now());
+        assert!(control.accepts(7) && control.accepts(8) && !control.accepts(6));
+        // After a restore of the database, no service confirms the keyring any more.
+        tokio::time::advance(RESTORE_TIME).await;
+        assert!(!control.accepts(6));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(control.accepts(6));
+    }
+
+    #[tokio::test]
+    async fn the_uses_of_keys_outlast_a_change_of_the_keyring() {
+        let (control, key) = (control(), Key::generate());
+        control.replace(1, vec![record(&key)], Instant::now());
+        control.principal(&Presented::Text(key.expose())).unwrap();
+        control.replace(2, vec![record(&key)], Instant::now());
+        assert_eq!(control.take_used(), [1]);
+        assert!(control.take_used().is_empty());
+        control.mark_used(&[1, 2]);
+        assert_eq!(control.take_used(), [1]);
+    }
+}
