@@ -3,7 +3,8 @@
 //!
 //! Invariants:
 //! - A route needs what [`Needs`] says, which the route's own declaration makes. A route that is
-//!   not in it answers nothing at all.
+//!   not in it answers nothing at all. What a route needs is checked once more by the route itself
+//!   ([`Need::check`]): the router and this guard might read a path differently.
 //! - An unknown path needs a credential, as a known one does, so it reveals nothing to others.
 
 use std::collections::HashMap;
@@ -44,6 +45,23 @@ pub enum Need {
     AnyKey,
     /// A credential that permits this.
     Permission(Permission),
+}
+
+impl Need {
+    /// Checks that a request which the guard admitted has what its route needs.
+    ///
+    /// # Errors
+    /// [`Refusal::Missing`] without a principal, and [`Refusal::Scope`].
+    pub fn check(self, request: &HttpRequest) -> Result<(), Refusal> {
+        let admitted = request.extensions().get::<Admitted>().cloned();
+        match (self, admitted) {
+            (Self::Nothing, _) | (Self::AnyKey, Some(_)) => Ok(()),
+            (Self::Permission(permission), Some(Admitted(principal))) => {
+                principal.check(permission)
+            }
+            (Self::AnyKey | Self::Permission(_), None) => Err(Refusal::Missing),
+        }
+    }
 }
 
 /// What each route needs, by its pattern and method.

@@ -318,11 +318,23 @@ async fn the_rights_are_these() {
     migrate(&fresh.database("newcycle"), &roles("first", "second")).await.unwrap();
     let client = connect(&fresh.database("newcycle")).await.unwrap();
     expect![[r#"
+        newcycle_access: access_key: INSERT, SELECT
+        newcycle_access: base_items: SELECT
+        newcycle_access: deletion: SELECT
+        newcycle_access: items: SELECT
+        newcycle_access: refinery_schema_history: SELECT
+        newcycle_access: transfers: SELECT
+        newcycle_access: users: SELECT
+        newcycle_ingest: access_key: SELECT
+        newcycle_ingest: access_keyring: SELECT
         newcycle_ingest: base_items: INSERT, SELECT
+        newcycle_ingest: deletion: INSERT
         newcycle_ingest: items: DELETE, INSERT, SELECT
         newcycle_ingest: refinery_schema_history: SELECT
         newcycle_ingest: transfers: DELETE, INSERT, SELECT
         newcycle_ingest: users: INSERT, SELECT
+        newcycle_notifier: access_key: SELECT
+        newcycle_notifier: access_keyring: SELECT
         newcycle_notifier: count_log: DELETE, SELECT
         newcycle_notifier: events: SELECT
         newcycle_notifier: items: SELECT

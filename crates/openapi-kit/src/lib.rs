@@ -10,8 +10,11 @@ pub mod access;
 use std::borrow::Cow;
 
 use access_kit::guard::{Need, Needs};
+use actix_web::body::BoxBody;
+use actix_web::dev::ServiceRequest;
 use actix_web::http::Method;
 use actix_web::http::header::LOCATION;
+use actix_web::middleware::{Next, from_fn};
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, web};
 use bytes::Bytes;
 use utoipa::ToSchema;
@@ -127,7 +130,12 @@ impl Endpoint {
         F: Handler<Arguments, Output: Responder + 'static>,
         Arguments: FromRequest + 'static,
     {
-        self.resource = self.resource.route(web::method(method.clone()).to(handler));
+        let check = move |request: ServiceRequest, next: Next<BoxBody>| async move {
+            need.check(request.request())?;
+            next.call(request).await
+        };
+        let route = web::method(method.clone()).to(handler).wrap(from_fn(check));
+        self.resource = self.resource.route(route);
         self.needs.push((method, need));
         let misdirected = Ref::from_response_name(MISDIRECTED);
         let operation = describe_need(need, operation.response("421", misdirected));

@@ -36,8 +36,14 @@ struct MatchedRoute(Option<String>);
 pub fn matched_route(request: &HttpRequest) -> Option<String> {
     match request.extensions().get() {
         Some(MatchedRoute(route)) => route.clone(),
-        None => request.match_pattern(),
+        None => find_route(request),
     }
+}
+
+/// By the path as the router reads it: `/%69tems` is `/items`. [`HttpRequest::match_pattern`] looks
+/// at the path as it was sent.
+fn find_route(request: &HttpRequest) -> Option<String> {
+    request.resource_map().match_pattern(request.match_info().as_str())
 }
 
 /// Describes the metrics of requests.
@@ -69,7 +75,7 @@ pub async fn requests(
     request.extensions_mut().insert(RequestId(id.clone()));
     let metrics = request.app_data::<web::Data<Metrics>>().cloned();
     let method = method_label(request.method());
-    let route = request.match_pattern();
+    let route = find_route(request.request());
     request.extensions_mut().insert(MatchedRoute(route.clone()));
     let route = route.unwrap_or_else(|| "none".to_owned());
     let span = tracing::info_span!(

@@ -18,7 +18,7 @@ use crate::support::{Answer, Api, NDJSON, until, waiting};
 /// The lines of a chunk.
 const LINES: usize = 10;
 /// The memory that a user takes, in addition to the line.
-const ROW_BYTES: usize = 18 + 8 + 16;
+const ROW_BYTES: usize = 28 + 8 + 16;
 const LINE: &str = "{}\n";
 
 fn two_small_chunks(settings: &mut Settings) {

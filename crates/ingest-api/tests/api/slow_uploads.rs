@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use crate::support::{self, Api, JSON, NDJSON, waiting};
 
 /// The memory that the shortest line of a user takes.
-const ROW_BYTES: u64 = 2 + 18 + 8 + 16;
+const ROW_BYTES: u64 = 2 + 28 + 8 + 16;
 
 /// Begins an upload of users, and sends no more than this of it.
 async fn begin(api: &Api, encoding: &str, part: &[u8]) -> TcpStream {

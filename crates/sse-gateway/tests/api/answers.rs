@@ -8,7 +8,7 @@ use service_kit::settings::NonZeroDuration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{DEADLINE, Gateway, Publisher, json};
+use crate::support::{DEADLINE, Gateway, ORIGIN, Publisher, json};
 
 async fn gateway() -> (Publisher, Gateway) {
     let publisher = Publisher::start(1);
@@ -296,13 +296,14 @@ async fn only_a_request_for_an_address_localhost_or_an_allowed_host_is_answered(
     assert!(text.starts_with("HTTP/1.0 200 "), "{text}");
     let target = format!("http://evil.example{path}");
     for (target, host) in [(path, "evil.example"), (path, ""), (&*target, "localhost")] {
-        let host = format!("host: {host}\r\norigin: https://page.example\r\n");
+        let host = format!("host: {host}\r\norigin: {ORIGIN}\r\n");
         let text = answer(public, format!("GET {target} HTTP/1.1"), &host).await;
         assert!(text.starts_with("HTTP/1.1 421 "), "{text}");
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains("content-type: application/problem+json"), "{head}");
         // So that a page of an allowed origin can show the reason.
-        assert!(head.contains("access-control-allow-origin: *"), "{head}");
+        let allowed = format!("access-control-allow-origin: {ORIGIN}");
+        assert!(head.contains(&allowed), "{head}");
         let problem: Value = serde_json::from_str(body).unwrap();
         assert_eq!(problem["type"], "/problems/misdirected-request");
         assert!(problem["detail"].as_str().unwrap().contains("http.allowed_hosts"), "{problem}");
