@@ -193,7 +193,11 @@ impl Guard for AccessGuard {
         if !request.extensions().contains::<Admitted>() {
             return;
         }
-        headers.append(VARY, VARIES);
+        // One header, because CORS reads only the first one when it adds its own.
+        let own = VARIES;
+        let varies = headers.get_all(VARY).chain([&own]).filter_map(|value| value.to_str().ok());
+        let varies = HeaderValue::from_str(&varies.collect::<Vec<_>>().join(", "));
+        headers.insert(VARY, varies.unwrap_or(own));
         let kept = headers.get(CACHE_CONTROL).and_then(|value| value.to_str().ok());
         let no_store = match kept {
             Some(kept) if kept.contains("no-store") => return,
