@@ -266,14 +266,15 @@ async fn a_repeat_is_acknowledged_only_once_its_row_is_replicated() {
     assert_eq!(post().await, 503, "the row is not replicated");
 
     // The row is lost, and so is the session that has read it: what it read proves nothing now.
-    let readers = async || -> Vec<i32> {
+    // The session of the request that was answered 503 may still wait, or begin to.
+    let now = client.query_one("SELECT clock_timestamp()", &[]).await.unwrap();
+    let answered: time::OffsetDateTime = now.get(0);
+    let reader = async || -> Option<i32> {
         let find = "SELECT pid FROM pg_stat_activity
-                    WHERE wait_event = 'SyncRep' AND query LIKE '%pg_logical_emit_message%'";
-        client.query(find, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+                    WHERE wait_event = 'SyncRep' AND query LIKE '%pg_logical_emit_message%'
+                    AND query_start > $1";
+        Some(client.query_opt(find, &[&answered]).await.unwrap()?.get(0))
     };
-    // The session of the request that was answered 503 may still wait.
-    let earlier = readers().await;
-    let reader = async || readers().await.into_iter().find(|pid| !earlier.contains(pid));
     let release = async || {
         let ended = until("the repeat must wait for the standby", reader).await;
         client.batch_execute(&format!("DELETE FROM items WHERE id = '{id}'")).await.unwrap();
