@@ -5,9 +5,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use local_stack::postgres::Cluster;
+use local_stack::postgres::{Cluster, Installation};
 use local_stack::stack::{Replicas, ServiceKind, Variable};
-use local_stack::test_database::{TestDatabase, installation, service_programs};
+use local_stack::test_database::{TestDatabase, installations, service_programs};
 use postgres_kit::database::{DatabaseSettings, describe};
 use postgres_kit::tls::{RootCertificates, SslMode};
 use rcgen::{
@@ -62,9 +62,15 @@ impl Authority {
     }
 }
 
+/// The Postgres of this machine, which is the last one: a second version, which comes from a Python
+/// package, is built without TLS.
+fn with_tls() -> Installation {
+    installations().pop().unwrap()
+}
+
 /// A Postgres with or without TLS, and the services' database.
 async fn start(authority: Option<&Authority>) -> (OwnPostgres, Cluster) {
-    let mut own = OwnPostgres::new(installation(), "tls");
+    let mut own = OwnPostgres::new(with_tls(), "tls");
     let mut cluster = own.start_migrated().await;
     if let Some(authority) = authority {
         cluster.stop();
