@@ -60,9 +60,7 @@ pub(crate) async fn command(options: Options) -> anyhow::Result<()> {
     let settings = running()?;
     let name = options.name.unwrap_or_else(|| new_name("xtask"));
     let key = create(&settings, &name, &options.scope, &options.expires).await?;
-    for service in [ServiceKind::IngestApi, ServiceKind::SseGateway] {
-        until_known(&settings, service, &key).await?;
-    }
+    until_known(&settings, &[ServiceKind::IngestApi, ServiceKind::SseGateway], &key).await?;
     println!("{}", key.expose_secret());
     Ok(())
 }
@@ -89,21 +87,22 @@ pub(crate) async fn browser_link(settings: &Settings) -> anyhow::Result<SecretSt
             let name = new_name("browser");
             let key = create(settings, &name, ALL_SCOPES, BROWSER_KEY_LIFETIME).await?;
             secrets.write(BROWSER_KEY_FILE, key.expose_secret())?;
-            for service in [ServiceKind::IngestApi, ServiceKind::SseGateway] {
-                until_known(settings, service, &key).await?;
-            }
+            until_known(settings, &[ServiceKind::IngestApi, ServiceKind::SseGateway], &key).await?;
             key
         }
     };
-    let page = settings.url(ServiceKind::Dashboard);
-    Ok(format!("{page}/#{}", key.expose_secret()).into())
+    Ok(link(settings, &key))
 }
 
 /// The same link; `None` if there is no key for it.
 pub(crate) fn known_browser_link(settings: &Settings) -> anyhow::Result<Option<SecretString>> {
-    let page = settings.url(ServiceKind::Dashboard);
     let key = SecretFolder::of(&settings.folder).read(BROWSER_KEY_FILE)?;
-    Ok(key.map(|key| format!("{page}/#{}", key.expose_secret()).into()))
+    Ok(key.map(|key| link(settings, &key)))
+}
+
+fn link(settings: &Settings, key: &SecretString) -> SecretString {
+    let page = settings.url(ServiceKind::Dashboard);
+    format!("{page}/#{}", key.expose_secret()).into()
 }
 
 /// Opens a link in the browser, by a page that leads to it: other users can see the arguments of a
@@ -147,7 +146,7 @@ impl UploadKey {
         let settings = running()?;
         let name = new_name(command);
         let key = create(&settings, &name, UPLOAD_SCOPES, UPLOAD_KEY_LIFETIME).await?;
-        until_known(&settings, ServiceKind::IngestApi, &key).await?;
+        until_known(&settings, &[ServiceKind::IngestApi], &key).await?;
         Ok(Self { key, made: Some((settings, name)) })
     }
 
@@ -209,46 +208,46 @@ async fn access(settings: &Settings, arguments: &[&str]) -> anyhow::Result<Strin
 
 /// Whether a key may be used. A service that cannot tell yet is asked again.
 async fn is_valid(settings: &Settings, key: &SecretString) -> anyhow::Result<bool> {
-    let started = Instant::now();
-    loop {
-        match answer(settings, ServiceKind::IngestApi, key).await? {
-            StatusCode::OK => return Ok(true),
-            StatusCode::SERVICE_UNAVAILABLE if started.elapsed() < DISTRIBUTION_TIMEOUT => {}
-            _ => return Ok(false),
-        }
-        tokio::time::sleep(POLL_INTERVAL).await;
-    }
+    let cannot_tell = |status| status == StatusCode::SERVICE_UNAVAILABLE;
+    let answer = answer_unless(cannot_tell, settings, ServiceKind::IngestApi, key).await?;
+    Ok(answer == StatusCode::OK)
 }
 
-/// Waits until a service knows a new key.
+/// Waits until services know a new key.
 async fn until_known(
     settings: &Settings,
-    service: ServiceKind,
+    services: &[ServiceKind],
     key: &SecretString,
 ) -> anyhow::Result<()> {
-    let started = Instant::now();
-    loop {
-        let status = answer(settings, service, key).await?;
-        if status.is_success() {
-            return Ok(());
-        }
+    for service in services {
+        let unknown = |status: StatusCode| !status.is_success();
+        let status = answer_unless(unknown, settings, *service, key).await?;
         let seconds = DISTRIBUTION_TIMEOUT.as_secs();
         ensure!(
-            started.elapsed() < DISTRIBUTION_TIMEOUT,
+            status.is_success(),
             "{service} does not know a new key after {seconds} s: it answers {status}"
         );
-        tokio::time::sleep(POLL_INTERVAL).await;
     }
+    Ok(())
 }
 
-/// What a service answers to a key.
-async fn answer(
+/// What a service answers to a key. While that is `pending`, the service is asked again, for at most
+/// [`DISTRIBUTION_TIMEOUT`].
+async fn answer_unless(
+    pending: impl Fn(StatusCode) -> bool,
     settings: &Settings,
     service: ServiceKind,
     key: &SecretString,
 ) -> anyhow::Result<StatusCode> {
+    let started = Instant::now();
     let url = format!("{}/access", settings.url(service));
     let client = presenting(key)?.timeout(DISTRIBUTION_TIMEOUT).build()?;
-    let response = client.get(&url).send().await;
-    Ok(response.with_context(|| format!("{url} does not answer"))?.status())
+    loop {
+        let answer = client.get(&url).send().await;
+        let status = answer.with_context(|| format!("{url} does not answer"))?.status();
+        if !pending(status) || started.elapsed() >= DISTRIBUTION_TIMEOUT {
+            return Ok(status);
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
 }

@@ -15,7 +15,8 @@ pub const SECURE_COOKIE: &str = "__Host-newcycle";
 /// The parameter in which RFC 6750, section 2.3, permits a credential. We do not.
 const QUERY_PARAMETER: &str = "access_token";
 
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// How the page that sends a request is related to its address (W3C, Fetch Metadata).
+pub const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The name of the cookie over http. Cookies ignore ports, so it has the port of the page, and two
 /// stacks on one host keep their sessions apart.

@@ -53,13 +53,17 @@ impl Need {
     /// # Errors
     /// [`Refusal::Missing`] without a principal, and [`Refusal::Scope`].
     pub fn check(self, request: &HttpRequest) -> Result<(), Refusal> {
-        let admitted = request.extensions().get::<Admitted>().cloned();
-        match (self, admitted) {
-            (Self::Nothing, _) | (Self::AnyKey, Some(_)) => Ok(()),
-            (Self::Permission(permission), Some(Admitted(principal))) => {
-                principal.check(permission)
-            }
-            (Self::AnyKey | Self::Permission(_), None) => Err(Refusal::Missing),
+        match (self, request.extensions().get()) {
+            (Self::Nothing, _) => Ok(()),
+            (_, Some(Admitted(principal))) => self.check_principal(principal),
+            (_, None) => Err(Refusal::Missing),
+        }
+    }
+
+    fn check_principal(self, principal: &Principal) -> Result<(), Refusal> {
+        match self {
+            Self::Nothing | Self::AnyKey => Ok(()),
+            Self::Permission(permission) => principal.check(permission),
         }
     }
 }
@@ -72,13 +76,6 @@ impl Needs {
     /// Adds a route.
     pub fn add(&mut self, pattern: &'static str, method: Method, need: Need) {
         self.0.entry(pattern).or_default().push((method, need));
-    }
-
-    /// Adds all routes of another one.
-    pub fn extend(&mut self, other: Self) {
-        for (pattern, needs) in other.0 {
-            self.0.entry(pattern).or_default().extend(needs);
-        }
     }
 
     /// What a request needs; `None` if its route was not added. A path without a route, or a method
@@ -141,9 +138,7 @@ impl AccessGuard {
                 Arc::clone(anonymous.ok_or(Refusal::Missing)?)
             }
         };
-        if let Need::Permission(permission) = need {
-            principal.check(permission)?;
-        }
+        need.check_principal(&principal)?;
         Ok(Some(principal))
     }
 

@@ -14,7 +14,17 @@ use uuid::Uuid;
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub program: Program,
+}
+
+/// What to do, with the keys or without them.
+#[derive(Debug, Subcommand)]
+pub enum Program {
+    /// Something with the keys.
+    #[command(flatten)]
+    Keys(Command),
+    /// Prints the settings in effect and the origin of each. Passwords are redacted.
+    PrintSettings,
 }
 
 /// What to do.
@@ -57,8 +67,6 @@ pub enum Command {
         /// The id of the row.
         row: Uuid,
     },
-    /// Prints the settings in effect and the origin of each. Passwords are redacted.
-    PrintSettings,
 }
 
 /// A key to make.

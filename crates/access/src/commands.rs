@@ -64,7 +64,6 @@ pub async fn execute(command: Command, settings: &Settings) -> anyhow::Result<()
             }
             Ok(())
         }
-        Command::PrintSettings => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use access::arguments::{Arguments, Command};
+use access::arguments::{Arguments, Program};
 use access::commands;
 use access::settings::Settings;
 use clap::Parser;
@@ -13,13 +13,14 @@ use service_kit::settings::ProgramSettings;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    exit_code(execute(Arguments::parse().command).await)
+    exit_code(execute(Arguments::parse().program).await)
 }
 
-async fn execute(command: Command) -> Result<(), Box<dyn Error + Send + Sync>> {
-    if matches!(command, Command::PrintSettings) {
-        return print_settings::<Settings>();
-    }
+async fn execute(program: Program) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let command = match program {
+        Program::Keys(command) => command,
+        Program::PrintSettings => return print_settings::<Settings>(),
+    };
     let settings = Settings::load()?;
     service_kit::telemetry::start(&settings.log)?;
     Ok(commands::execute(command, &settings).await?)

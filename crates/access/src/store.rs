@@ -114,7 +114,7 @@ FROM (SELECT 'wrote the base item' AS done, NULL::timestamptz AS at, written_by 
 LEFT JOIN public.access_key USING (number)
 ORDER BY what.at NULLS FIRST";
 
-/// What somebody did with a row.
+/// What a key did with a row.
 #[derive(Debug)]
 pub struct Deed {
     /// Such as `wrote the item`.

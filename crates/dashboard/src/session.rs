@@ -13,12 +13,10 @@
 use std::time::Duration;
 
 use access_kit::control::AccessControl;
-use access_kit::credential::{self, SECURE_COOKIE, plain_cookie};
+use access_kit::credential::{self, SEC_FETCH_SITE, SECURE_COOKIE, plain_cookie};
 use access_kit::key::{KEY_CHARACTERS, Key};
 use access_kit::refusal::Refusal;
-use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN, SET_COOKIE,
-};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, ORIGIN, SET_COOKIE};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use mime::Mime;
@@ -39,8 +37,6 @@ const MAX_AGE: u32 = 400 * 86_400;
 const MAX_BODY_BYTES: usize = KEY_CHARACTERS + 128;
 
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The body of `POST /session`.
 #[derive(Deserialize)]

@@ -434,7 +434,7 @@ impl<R> Callers<R> {
 /// A task that stores rows of one table until none waits.
 struct Writer<R: StoredRow> {
     queue: Arc<Queue<R>>,
-    /// As in [`State::taken_by`], where it stands from the start.
+    /// As in [`State::taken_by`], which has it from the start.
     number: u64,
     /// Whether it is no longer counted in [`State::writers`].
     ended: bool,

@@ -68,33 +68,25 @@ const LIMIT_DATABASE: &str = "
     REVOKE CONNECT, TEMPORARY ON DATABASE {database} FROM PUBLIC;
     REVOKE CREATE ON SCHEMA public FROM PUBLIC";
 
+/// The functions of locks that have two numbers. Locks of a single bigint are other locks, and stay
+/// for all.
+const LOCK_FUNCTIONS: &str = "
+        pg_catalog.pg_advisory_lock(integer, integer),
+        pg_catalog.pg_advisory_lock_shared(integer, integer),
+        pg_catalog.pg_advisory_unlock(integer, integer),
+        pg_catalog.pg_advisory_unlock_shared(integer, integer),
+        pg_catalog.pg_advisory_xact_lock(integer, integer),
+        pg_catalog.pg_advisory_xact_lock_shared(integer, integer),
+        pg_catalog.pg_try_advisory_lock(integer, integer),
+        pg_catalog.pg_try_advisory_lock_shared(integer, integer),
+        pg_catalog.pg_try_advisory_xact_lock(integer, integer),
+        pg_catalog.pg_try_advisory_xact_lock_shared(integer, integer)";
+
 /// The triggers take the lock of the gate as the owner, and `migrate` its own lock as a member of
-/// the owner. Locks of a single bigint are other locks, and stay for all.
+/// the owner.
 const LIMIT_LOCKS: &str = "
-    GRANT EXECUTE ON FUNCTION
-        pg_catalog.pg_advisory_lock(integer, integer),
-        pg_catalog.pg_advisory_lock_shared(integer, integer),
-        pg_catalog.pg_advisory_unlock(integer, integer),
-        pg_catalog.pg_advisory_unlock_shared(integer, integer),
-        pg_catalog.pg_advisory_xact_lock(integer, integer),
-        pg_catalog.pg_advisory_xact_lock_shared(integer, integer),
-        pg_catalog.pg_try_advisory_lock(integer, integer),
-        pg_catalog.pg_try_advisory_lock_shared(integer, integer),
-        pg_catalog.pg_try_advisory_xact_lock(integer, integer),
-        pg_catalog.pg_try_advisory_xact_lock_shared(integer, integer)
-    TO newcycle_owner, newcycle_notifier;
-    REVOKE EXECUTE ON FUNCTION
-        pg_catalog.pg_advisory_lock(integer, integer),
-        pg_catalog.pg_advisory_lock_shared(integer, integer),
-        pg_catalog.pg_advisory_unlock(integer, integer),
-        pg_catalog.pg_advisory_unlock_shared(integer, integer),
-        pg_catalog.pg_advisory_xact_lock(integer, integer),
-        pg_catalog.pg_advisory_xact_lock_shared(integer, integer),
-        pg_catalog.pg_try_advisory_lock(integer, integer),
-        pg_catalog.pg_try_advisory_lock_shared(integer, integer),
-        pg_catalog.pg_try_advisory_xact_lock(integer, integer),
-        pg_catalog.pg_try_advisory_xact_lock_shared(integer, integer)
-    FROM PUBLIC";
+    GRANT EXECUTE ON FUNCTION {functions} TO newcycle_owner, newcycle_notifier;
+    REVOKE EXECUTE ON FUNCTION {functions} FROM PUBLIC";
 
 const IS_SUPERUSER: &str = "SELECT current_setting('is_superuser') = 'on'";
 
@@ -153,7 +145,8 @@ pub(crate) async fn limit(client: &Client, database: &str) -> Result<Vec<Gap>, M
     let limit_database = LIMIT_DATABASE.replace("{database}", &identifier(database));
     unless_refused(client.batch_execute(&limit_database).await).map_err(failed)?;
     if client.query_typed_one(IS_SUPERUSER, &[]).await.map_err(failed)?.get(0) {
-        client.batch_execute(LIMIT_LOCKS).await.map_err(failed)?;
+        let limit_locks = LIMIT_LOCKS.replace("{functions}", LOCK_FUNCTIONS);
+        client.batch_execute(&limit_locks).await.map_err(failed)?;
     }
     let row = client.query_typed_one(READ_RIGHTS, &[]).await.map_err(failed)?;
     if !row.get::<_, bool>(3) {

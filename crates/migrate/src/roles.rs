@@ -16,7 +16,7 @@ use tokio_postgres::error::SqlState;
 use crate::MigrateError;
 use crate::settings::RoleSettings;
 
-/// Owns the tables, views and functions, and the database if `migrate` created it. Nobody logs in
+/// Owns the tables, views and functions, and the database if `migrate` created it. No program logs in
 /// as this role.
 pub(crate) const OWNER: &str = "newcycle_owner";
 

@@ -2,8 +2,6 @@
 //!
 //! Invariant: what the guard refuses reaches no handler, and its body is not read.
 
-use std::sync::Arc;
-
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::HeaderMap;
@@ -19,11 +17,7 @@ pub trait Guard: Send + Sync {
     fn finish(&self, request: &HttpRequest, headers: &mut HeaderMap);
 }
 
-/// The guard of an application.
-#[derive(Clone)]
-pub(crate) struct Guarded(pub(crate) Arc<dyn Guard>);
-
-/// Middleware for [`actix_web::middleware::from_fn`]. The application's data contains [`Guarded`]
+/// Middleware for [`actix_web::middleware::from_fn`]. The application's data contains a [`Guard`]
 /// on a public port, and none on an internal one.
 ///
 /// # Errors
@@ -32,14 +26,14 @@ pub(crate) async fn check(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let Some(guard) = request.app_data::<web::Data<Guarded>>().cloned() else {
+    let Some(guard) = request.app_data::<web::Data<dyn Guard>>().cloned() else {
         return Ok(next.call(request).await?.map_into_boxed_body());
     };
-    if let Some(refused) = guard.0.refuse(&request) {
+    if let Some(refused) = guard.refuse(&request) {
         return Ok(request.into_response(refused));
     }
     let mut answer = next.call(request).await?.map_into_boxed_body();
     let (request, response) = (answer.request().clone(), answer.response_mut());
-    guard.0.finish(&request, response.headers_mut());
+    guard.finish(&request, response.headers_mut());
     Ok(answer)
 }

@@ -94,7 +94,7 @@ impl RequestedHost {
     /// The host of a request to a public port, which is an allowed one. `None` if the client named
     /// none, as HTTP/1.0 permits, and on internal ports.
     pub fn of(request: &HttpRequest) -> Option<Self> {
-        request.extensions().get().cloned()
+        request.extensions().get::<RequestedOrigin>().map(|origin| origin.host.clone())
     }
 
     /// Whether it leads to the client's own machine.
@@ -260,9 +260,7 @@ pub(crate) async fn check(
     match rules.map_or(Ok(None), |rules| rules.requested(request.request())) {
         Err(misdirected) => return Ok(request.into_response(misdirected.problem().response())),
         Ok(Some(origin)) => {
-            let mut extensions = request.extensions_mut();
-            extensions.insert(origin.host.clone());
-            extensions.insert(origin);
+            request.extensions_mut().insert(origin);
         }
         Ok(None) => {}
     }

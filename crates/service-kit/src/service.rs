@@ -18,7 +18,7 @@ use metrics_exporter_prometheus::BuildError;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::guard::{self, Guard, Guarded};
+use crate::guard::{self, Guard};
 use crate::health::Readiness;
 use crate::host::{self, HostRules};
 use crate::metrics::Metrics;
@@ -126,7 +126,7 @@ impl ServiceBuilder {
         let address =
             Address { host: settings.host.clone(), port: settings.port, setting: "http.port" };
         let rules = web::Data::new(HostRules::from(settings));
-        let guarded = web::Data::new(Guarded(guard));
+        let guarded = web::Data::from(guard);
         let unsent = UnsentBytes::new(settings.max_unsent_bytes, bounds.answer);
         UnsentBytes::describe(&self.metrics);
         let port = self.serve("http server", &address, bounds, &unsent, cors, move |all| {

@@ -156,7 +156,7 @@ async fn the_services_work_with_tls() {
     services.until_rolled_up().await;
 }
 
-/// Nobody forgets it: a host that may be another machine needs a decision.
+/// It cannot be forgotten: a host that may be another machine needs a decision.
 #[test]
 fn a_program_does_not_start_without_a_decision() {
     for program in ["migrate", "ingest-api", "stats-notifier"] {
