@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use local_stack::stack::{ServiceKind, built_programs};
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use local_stack::test_database;
 use reqwest::{ClientBuilder, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use service_kit::client;
@@ -166,10 +166,8 @@ impl UploadKey {
 
 /// A client that presents a key. It follows no redirect, so the key goes nowhere else.
 fn presenting(key: &SecretString) -> anyhow::Result<ClientBuilder> {
-    let header = format!("Bearer {}", key.expose_secret());
-    let mut header = HeaderValue::from_str(&header).context("a key has only letters and digits")?;
-    header.set_sensitive(true);
-    Ok(client::internal().default_headers(HeaderMap::from_iter([(AUTHORIZATION, header)])))
+    test_database::presenting(client::internal(), key.expose_secret())
+        .context("a key has only letters and digits")
 }
 
 fn new_name(purpose: &str) -> String {

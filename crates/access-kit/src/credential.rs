@@ -4,6 +4,7 @@
 use actix_web::HttpRequest;
 use actix_web::http::Method;
 use actix_web::http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use service_kit::settings::sections::CorsSettings;
 
 use crate::key::contains_key;
 use crate::refusal::Refusal;
@@ -35,7 +36,7 @@ pub struct Pages {
 impl Pages {
     /// The pages of these origins, such as `https://counts.example` or `http://127.0.0.1:8082`.
     /// Others, such as `*`, are pages without a session.
-    pub fn of_origins<'a>(origins: impl IntoIterator<Item = &'a str>) -> Self {
+    fn of_origins<'a>(origins: impl IntoIterator<Item = &'a str>) -> Self {
         let mut pages = Self::default();
         for origin in origins {
             let cookie = if origin.starts_with("https://") {
@@ -52,6 +53,12 @@ impl Pages {
             }
         }
         pages
+    }
+
+    /// The pages that CORS allows.
+    #[must_use]
+    pub fn of_cors(settings: &CorsSettings) -> Self {
+        Self::of_origins(settings.allowed_origins.iter().map(String::as_str))
     }
 
     /// Whether a page of this origin may use its cookie.

@@ -60,8 +60,7 @@ pub fn build_with(
     let settings = Arc::new(settings);
     let threads = IngestService::for_each_thread(&settings, clock, delivery, builder.metrics())?;
 
-    let origins = settings.cors.allowed_origins.iter().map(String::as_str);
-    let access = Arc::new(AccessControl::new(&settings.access, Pages::of_origins(origins)));
+    let access = Arc::new(AccessControl::new(&settings.access, Pages::of_cors(&settings.cors)));
     let docs = openapi_kit::routes(&openapi::document(&settings))?;
     let (own, started) = (threads.clone(), Arc::new(AtomicUsize::new(0)));
     let (allowed, described) = (settings.cors.clone(), Arc::clone(&settings));

@@ -50,8 +50,7 @@ pub fn build(
     let mut builder = ServiceBuilder::new(ABOUT, drain, shutdown.clone())?.drain_all(drain * 2);
     metrics::describe(builder.metrics());
 
-    let origins = settings.cors.allowed_origins.iter().map(String::as_str);
-    let access = Arc::new(AccessControl::new(&settings.access, Pages::of_origins(origins)));
+    let access = Arc::new(AccessControl::new(&settings.access, Pages::of_cors(&settings.cors)));
     let gateway = web::Data::new(Gateway {
         hub: Arc::clone(&hub),
         history: HistoryClient::new(&settings.upstream, &settings.history)?,

@@ -437,8 +437,9 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::lease::Endless;
     use crate::selection::Payload;
-    use crate::subscriber::{Endless, internal_stream_response, stream_response};
+    use crate::subscriber::{internal_stream_response, stream_response};
 
     /// The next event of a stream.
     async fn next(body: &mut Pin<Box<BoxBody>>) -> String {

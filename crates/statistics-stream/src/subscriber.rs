@@ -20,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::encoder::encode_event;
 use crate::event_id::EventId;
 use crate::hub::{Announcement, Drain, Hub, Next};
+use crate::lease::Lease;
 use crate::selection::{Payload, Selection};
 use crate::status::{Status, StreamAccess};
 
@@ -27,25 +28,6 @@ use crate::status::{Status, StreamAccess};
 /// (up to 200 kB), so at the pace of patches, one stream would take megabytes a second. A client
 /// that wants more follows patches.
 const FULL_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Says how long a client may follow its stream.
-///
-/// A stream looks once for each heartbeat for gateways, which wakes it up anyway: no client has a
-/// timer of its own, and no delivery costs more.
-pub trait Lease: Send {
-    /// The access at this moment; `None` if it has no end.
-    fn access(&self) -> Option<StreamAccess>;
-}
-
-/// Access without an end.
-#[derive(Debug, Clone, Copy)]
-pub struct Endless;
-
-impl Lease for Endless {
-    fn access(&self) -> Option<StreamAccess> {
-        None
-    }
-}
 
 /// Why a stream was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -354,6 +336,7 @@ mod tests {
     use service_kit::settings::NonZeroDuration;
 
     use super::*;
+    use crate::lease::Endless;
     use crate::settings::HubSettings;
     use crate::status::AccessEnd;
 

@@ -16,6 +16,7 @@ use access_kit::key::Key;
 use access_kit::scope::{Permission, Scope};
 use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, InvalidHeaderValue};
 use rustix::process::{Pid, test_kill_process};
 use secrecy::SecretString;
 use tokio_postgres::{Client, Config, NoTls};
@@ -137,6 +138,19 @@ pub async fn store_test_key(database: &DatabaseSettings) -> Result<(), StoreErro
     Ok(())
 }
 
+/// Lets a client present a key with each request.
+///
+/// # Errors
+/// The key has characters that no key has.
+pub fn presenting(
+    client: reqwest::ClientBuilder,
+    key: &str,
+) -> Result<reqwest::ClientBuilder, InvalidHeaderValue> {
+    let mut header = HeaderValue::from_str(&format!("Bearer {key}"))?;
+    header.set_sensitive(true);
+    Ok(client.default_headers(HeaderMap::from_iter([(AUTHORIZATION, header)])))
+}
+
 /// A client that presents [`TEST_KEY`] with each request.
 ///
 /// # Panics
@@ -151,12 +165,7 @@ pub fn client() -> reqwest::Client {
 /// # Panics
 /// [`TEST_KEY`] is not ASCII.
 pub fn http_client() -> reqwest::ClientBuilder {
-    let mut headers = reqwest::header::HeaderMap::new();
-    let mut key = reqwest::header::HeaderValue::from_str(&format!("Bearer {TEST_KEY}"))
-        .expect("a key is ASCII");
-    key.set_sensitive(true);
-    headers.insert(reqwest::header::AUTHORIZATION, key);
-    reqwest::Client::builder().default_headers(headers)
+    presenting(reqwest::Client::builder(), TEST_KEY).expect("a key is ASCII")
 }
 
 impl TestDatabase {
