@@ -229,8 +229,8 @@ async fn until_known(
     Ok(())
 }
 
-/// What a service answers to a key. While that is `pending`, the service is asked again, for at most
-/// [`DISTRIBUTION_TIMEOUT`].
+/// What a service answers to a key. While that is `pending`, the service is asked again, for at
+/// most [`DISTRIBUTION_TIMEOUT`].
 async fn answer_unless(
     pending: impl Fn(StatusCode) -> bool,
     settings: &Settings,

@@ -16,8 +16,8 @@ use tokio_postgres::error::SqlState;
 use crate::MigrateError;
 use crate::settings::RoleSettings;
 
-/// Owns the tables, views and functions, and the database if `migrate` created it. No program logs in
-/// as this role.
+/// Owns the tables, views and functions, and the database if `migrate` created it. No program logs
+/// in as this role.
 pub(crate) const OWNER: &str = "newcycle_owner";
 
 /// What members get: writing events by SQL, and reading events and counts by SQL. Operators grant
