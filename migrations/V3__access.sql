@@ -18,12 +18,16 @@ CREATE TABLE public.access_key (
     expires_at timestamptz,
     ended_at timestamptz,
     last_used_at timestamptz,
+    requests_per_second integer,
+    streams integer,
     CONSTRAINT access_key_pkey PRIMARY KEY (number),
     CONSTRAINT access_key_id_key UNIQUE (id),
     CONSTRAINT access_key_id_format CHECK (id ~ '^[0-9A-Za-z]{12}$'),
     CONSTRAINT access_key_name_format CHECK (name ~ '^[0-9A-Za-z][0-9A-Za-z._@-]{0,63}$'),
     CONSTRAINT access_key_hash_length CHECK (octet_length(hash) = 32),
-    CONSTRAINT access_key_scopes_some CHECK (cardinality(scopes) BETWEEN 1 AND 100)
+    CONSTRAINT access_key_scopes_some CHECK (cardinality(scopes) BETWEEN 1 AND 100),
+    CONSTRAINT access_key_rate_some CHECK (requests_per_second > 0),
+    CONSTRAINT access_key_streams_some CHECK (streams > 0)
 );
 COMMENT ON TABLE public.access_key IS
     'The keys that clients present, valid or ended. Only the program access makes and ends them.';
@@ -42,6 +46,10 @@ COMMENT ON COLUMN public.access_key.ended_at IS
     'When it was revoked, or when the key that replaced it alone is valid; null if neither.';
 COMMENT ON COLUMN public.access_key.last_used_at IS
     'When it was last used, to within a few minutes. Services report it.';
+COMMENT ON COLUMN public.access_key.requests_per_second IS
+    'How many requests it may send to each service in a second; null if that is not limited.';
+COMMENT ON COLUMN public.access_key.streams IS
+    'How many streams it may hold at each gateway; null for a quarter of all.';
 -- A name has one key that was not revoked or replaced.
 CREATE UNIQUE INDEX access_key_name_idx ON public.access_key (name) WHERE ended_at IS NULL;
 

@@ -23,6 +23,16 @@ pub(crate) fn target_folder() -> anyhow::Result<PathBuf> {
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(in_checkout("")).kill_on_drop(true);
+    // What `cargo run` sets for this program. Some build scripts would run again because of it, and
+    // then everything that depends on them is built anew, each time that a user changes between
+    // `cargo xtask` and `cargo`.
+    let is_of_package =
+        |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_of_package))
+    {
+        command.env_remove(name);
+    }
     command
 }
 

@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use local_stack::internal;
 use local_stack::postgres::ClusterSettings;
 use local_stack::stack::{Replicas, ServiceKind, Stack, built_programs};
 use local_stack::test_database::TEST_KEY;
@@ -79,7 +80,7 @@ async fn answered(stack: &Stack) -> anyhow::Result<u64> {
     let mut answered = 0;
     for service in [ServiceKind::IngestApi, ServiceKind::SseGateway] {
         let metrics =
-            reqwest::get(format!("{}/metrics", stack.internal_url(service))).await?.text().await?;
+            internal::get(format!("{}/metrics", stack.internal_url(service))).await?.text().await?;
         let counters =
             metrics.lines().filter(|line| line.starts_with("http_server_requests_total{"));
         let cases = counters.filter(|line| {

@@ -63,6 +63,12 @@ impl SecretFolder {
         Ok(password.into())
     }
 
+    /// The file of a password, which is random the first time.
+    pub(crate) fn file(&self, name: &str) -> anyhow::Result<PathBuf> {
+        self.password(name)?;
+        Ok(self.path.join(name))
+    }
+
     /// Deletes all secrets.
     pub(crate) fn delete(&self) -> anyhow::Result<()> {
         match std::fs::remove_dir_all(&self.path) {

@@ -38,6 +38,9 @@ const VARIABLES: [&str; 17] = [
     "NEWCYCLE_DATA_DIR",
 ];
 
+/// The file of the secret that internal ports ask for.
+const INTERNAL_SECRET: &str = "internal";
+
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// The folder of its data, its lock and its log.
@@ -137,6 +140,7 @@ impl Settings {
             programs: built_programs()?,
             database: self.database.clone(),
             roles: self.roles.clone(),
+            internal_secret: SecretFolder::of(&self.folder).file(INTERNAL_SECRET)?,
             replicas: Replicas { dashboard: with_page.into(), ..Replicas::ONE },
             ports: vec![self.ports],
             variables: Vec::new(),

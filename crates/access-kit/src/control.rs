@@ -8,18 +8,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::HttpRequest;
+use service_kit::host::client_address;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::credential::{Pages, Presented};
 use crate::document::Document;
+use crate::flood::Floods;
 use crate::key::Key;
 use crate::keyring::{KeyRecord, Keyring};
-use crate::principal::{Identity, Principal};
+use crate::principal::{Identity, Limits, Principal};
 use crate::refusal::{Ending, Refusal};
 use crate::scope::Scopes;
-use crate::settings::{AccessMode, AccessSettings};
+use crate::settings::{AccessMode, AccessSettings, REFUSALS_PER_MINUTE};
 
 /// Whether a principal that was admitted earlier still is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,9 @@ pub enum Standing {
 /// After this time without a confirmation, a keyring of a lower version is accepted.
 const RESTORE_TIME: Duration = Duration::from_secs(60);
 
+const OPEN_WARNING: &str =
+    "access.mode is \"open\": every program and every user of this machine may do everything";
+
 /// Who may use a service, and what each may do.
 #[derive(Debug)]
 pub struct AccessControl {
@@ -45,6 +51,7 @@ pub struct AccessControl {
     anonymous: Option<Arc<Principal>>,
     everyone: Arc<Principal>,
     offline: Duration,
+    floods: Floods,
     pub(crate) pages: Pages,
     keys: watch::Sender<Keys>,
 }
@@ -63,14 +70,20 @@ impl AccessControl {
     /// Without a keyring yet. The pages of these origins may use their cookies.
     #[must_use]
     pub fn new(settings: &AccessSettings, pages: Pages) -> Self {
-        let principal = |identity, scopes| Arc::new(Principal { identity, scopes, until: None });
+        let principal = |identity, scopes| {
+            Arc::new(Principal { identity, scopes, until: None, limits: Limits::default() })
+        };
         let anonymous: Scopes = settings.anonymous_scopes.iter().cloned().collect();
         let may_nothing = anonymous.iter().next().is_none();
+        if settings.mode == AccessMode::Open {
+            tracing::warn!("{OPEN_WARNING}");
+        }
         Self {
             mode: settings.mode,
             anonymous: (!may_nothing).then(|| principal(Identity::Anonymous, anonymous)),
             everyone: principal(Identity::Everyone, Scopes::all()),
             offline: settings.offline(),
+            floods: Floods::new(settings.refusals_per_minute),
             pages,
             keys: watch::Sender::default(),
         }
@@ -84,6 +97,7 @@ impl AccessControl {
             mode: AccessMode::Keys,
             anonymous_scopes: Vec::new(),
             offline_seconds: u32::MAX,
+            refusals_per_minute: REFUSALS_PER_MINUTE,
         };
         Self::new(&settings, Pages::default())
     }
@@ -92,6 +106,12 @@ impl AccessControl {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.mode == AccessMode::Open
+    }
+
+    /// What everyone should know of a service that requests need no credential for.
+    #[must_use]
+    pub fn warning(&self) -> Option<&'static str> {
+        self.is_open().then_some(OPEN_WARNING)
     }
 
     /// Replaces the keyring by one that the database had at `moment`.
@@ -172,6 +192,24 @@ impl AccessControl {
         self.keyring().ok_or(Refusal::NoKeyring)?.find(key, OffsetDateTime::now_utc())
     }
 
+    /// What a client is answered that is refused: after too many refusals of its address, only
+    /// that. A client whose credential is valid, or cannot be checked now, always gets the reason.
+    #[must_use]
+    pub fn limit(&self, request: &HttpRequest, refusal: Refusal) -> Refusal {
+        let is_valid = matches!(
+            refusal,
+            Refusal::Scope { .. }
+                | Refusal::Rate { .. }
+                | Refusal::Share { .. }
+                | Refusal::NoKeyring
+        );
+        match client_address(request).filter(|_| !is_valid).map(|client| self.floods.count(client))
+        {
+            Some(Err(flood)) => flood,
+            Some(Ok(())) | None => refusal,
+        }
+    }
+
     /// What clients without a credential are, if they may do anything.
     pub(crate) const fn anonymous(&self) -> Option<&Arc<Principal>> {
         self.anonymous.as_ref()
@@ -195,6 +233,20 @@ impl AccessControl {
         keyring.until(*id).map_or(Standing::Endless, |until| Standing::Left(left(until)))
     }
 
+    /// Checks that a principal which was admitted earlier still is, before more is done for it.
+    ///
+    /// # Errors
+    /// [`Refusal::Ended`] and [`Refusal::NoKeyring`].
+    pub fn check_again(&self, principal: &Principal) -> Result<(), Refusal> {
+        match (self.standing(principal), principal.identity()) {
+            (Standing::Ended(why), Identity::Key { id, .. }) => {
+                Err(Refusal::Ended { id: *id, why })
+            }
+            (Standing::Unknown, _) => Err(Refusal::NoKeyring),
+            _ => Ok(()),
+        }
+    }
+
     /// How long ago the keyring was last known to be the newest; `None` before the first one.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
@@ -216,8 +268,8 @@ impl AccessControl {
         }
     }
 
-    /// Notes that keys were used at services that follow this one.
-    pub(crate) fn mark_used(&self, numbers: &[i32]) {
+    /// Notes that keys were used: at services that follow this one, or before a report that failed.
+    pub fn mark_used(&self, numbers: &[i32]) {
         if let Some(keyring) = &self.keys.borrow().keyring {
             keyring.mark_used(numbers);
         }
@@ -244,8 +296,12 @@ mod tests {
     use super::*;
 
     fn control() -> AccessControl {
-        let settings =
-            AccessSettings { mode: AccessMode::Keys, anonymous_scopes: vec![], offline_seconds: 5 };
+        let settings = AccessSettings {
+            mode: AccessMode::Keys,
+            anonymous_scopes: vec![],
+            offline_seconds: 5,
+            refusals_per_minute: REFUSALS_PER_MINUTE,
+        };
         AccessControl::new(&settings, Pages::default())
     }
 
@@ -258,6 +314,8 @@ mod tests {
             scopes: vec!["statistics:read".to_owned()],
             expires_at: None,
             ended_at: None,
+            requests_per_second: None,
+            streams: None,
         }
     }
 

@@ -81,12 +81,12 @@ pub(crate) enum Presented<'a> {
 /// The credential of a request. A header wins over a cookie.
 ///
 /// # Errors
-/// [`Refusal::InQuery`], [`Refusal::Ambiguous`] and [`Refusal::Foreign`].
+/// [`Refusal::InAddress`], [`Refusal::Ambiguous`] and [`Refusal::Foreign`].
 pub(crate) fn presented<'a>(
     request: &'a HttpRequest,
     pages: &Pages,
 ) -> Result<Presented<'a>, Refusal> {
-    check_query(request)?;
+    check_address(request)?;
     let mut headers = request.headers().get_all(AUTHORIZATION);
     if let Some(header) = headers.next() {
         if headers.next().is_some() {
@@ -108,9 +108,14 @@ pub(crate) fn presented<'a>(
 /// Checks that the address of a request has no credential.
 ///
 /// # Errors
-/// [`Refusal::InQuery`].
-pub fn check_query(request: &HttpRequest) -> Result<(), Refusal> {
-    if query_has_credential(request.query_string()) { Err(Refusal::InQuery) } else { Ok(()) }
+/// [`Refusal::InAddress`].
+pub fn check_address(request: &HttpRequest) -> Result<(), Refusal> {
+    // The path as it was sent, and as the router reads it.
+    let mut paths = [request.path(), request.match_info().as_str()].into_iter();
+    if query_has_credential(request.query_string()) || paths.any(contains_key) {
+        return Err(Refusal::InAddress);
+    }
+    Ok(())
 }
 
 /// The value of the cookie of this name, for the server of a page, which manages its session.
@@ -280,5 +285,10 @@ mod tests {
         for query in ["", "topic=transfers/day", "last=5&payload=x", "token=abc"] {
             assert!(!query_has_credential(query), "{query}");
         }
+        for path in [format!("/{}", key.expose()), format!("/items/{}/owner", key.expose())] {
+            let request = TestRequest::with_uri(&path).to_http_request();
+            assert_eq!(check_address(&request), Err(Refusal::InAddress), "{path}");
+        }
+        assert_eq!(check_address(&TestRequest::with_uri("/items/nc_1").to_http_request()), Ok(()));
     }
 }

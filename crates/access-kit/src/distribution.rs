@@ -13,10 +13,11 @@ use std::time::Duration;
 use actix_web::http::Method;
 use actix_web::http::header::{AGE, CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use actix_web::{HttpRequest, HttpResponse, web};
-use reqwest::{Client, StatusCode};
+use reqwest::StatusCode;
 use service_kit::address::UpstreamAddress;
-use service_kit::client;
+use service_kit::client::{self, InternalClient};
 use service_kit::failure::one_line;
+use service_kit::internal::InternalSecrets;
 use service_kit::problem::{Problem, method_not_allowed};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -139,12 +140,12 @@ impl From<reqwest::Error> for FollowError {
 pub async fn follow(
     access: Arc<AccessControl>,
     addresses: Vec<UpstreamAddress>,
+    secrets: InternalSecrets,
     shutdown: CancellationToken,
 ) -> Result<(), reqwest::Error> {
-    let client = client::internal()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(WAIT + ANSWER_TIMEOUT)
-        .build()?;
+    let builder =
+        client::internal().connect_timeout(CONNECT_TIMEOUT).timeout(WAIT + ANSWER_TIMEOUT);
+    let client = InternalClient::new(builder, secrets)?;
     tokio::select! {
         never = follow_all(&access, &client, &addresses) => match never {},
         () = shutdown.cancelled() => Ok(()),
@@ -153,7 +154,7 @@ pub async fn follow(
 
 async fn follow_all(
     access: &AccessControl,
-    client: &Client,
+    client: &InternalClient,
     addresses: &[UpstreamAddress],
 ) -> Infallible {
     let mut is_cut_off = false;
@@ -190,11 +191,11 @@ async fn follow_all(
 /// Asks once. `known` is the tag of the keyring that this service has.
 async fn poll(
     access: &AccessControl,
-    client: &Client,
+    client: &InternalClient,
     address: &UpstreamAddress,
     known: &mut Option<String>,
 ) -> Result<(), FollowError> {
-    let mut request = client.get(address.with_path(PATH));
+    let mut request = client.request(reqwest::Method::GET, address, PATH);
     if let Some(tag) = &*known {
         request = request.header(IF_NONE_MATCH.as_str(), tag);
     }
@@ -228,14 +229,14 @@ async fn poll(
 
 /// Reports which keys were used. It does not matter if that fails, because the next use is reported
 /// again.
-async fn report_uses(access: &AccessControl, client: &Client, address: &UpstreamAddress) {
+async fn report_uses(access: &AccessControl, client: &InternalClient, address: &UpstreamAddress) {
     let used = access.take_used();
     if used.is_empty() {
         return;
     }
     let body = serde_json::to_vec(&used).unwrap_or_default();
     let request = client
-        .post(address.with_path(USES_PATH))
+        .request(reqwest::Method::POST, address, USES_PATH)
         .header("content-type", mime::APPLICATION_JSON.as_ref())
         .body(body);
     if let Err(error) = request.send().await.and_then(reqwest::Response::error_for_status) {

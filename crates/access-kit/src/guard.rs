@@ -21,6 +21,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use metrics::{counter, describe_counter};
 use service_kit::guard::Guard;
+use service_kit::host::client_address;
 use service_kit::metrics::Metrics;
 use service_kit::observe::matched_route;
 
@@ -86,6 +87,9 @@ impl Needs {
         if methods.iter().all(|(_, need)| *need == Need::Nothing) {
             return Some(Need::Nothing);
         }
+        // The server turns HEAD into GET before this. A HEAD that comes here anyway must not need
+        // less.
+        let method = if *method == Method::HEAD { &Method::GET } else { method };
         let found = methods.iter().find(|(known, _)| known == method);
         Some(found.map_or(Need::AnyKey, |(_, need)| *need))
     }
@@ -138,6 +142,7 @@ impl AccessGuard {
                 Arc::clone(anonymous.ok_or(Refusal::Missing)?)
             }
         };
+        principal.count_request()?;
         need.check_principal(&principal)?;
         Ok(Some(principal))
     }
@@ -154,14 +159,14 @@ impl AccessGuard {
             _ => None,
         };
         let name = match refusal {
-            Refusal::Scope { name, .. } => Some(name.as_str()),
+            Refusal::Scope { name, .. } | Refusal::Rate { name, .. } => Some(name.as_str()),
             _ => None,
         };
         tracing::info!(
             access.refused = reason,
             access.key_id = key,
             access.key_name = name,
-            client.address = request.peer_addr().map(|peer| peer.ip().to_string()),
+            client.address = client_address(request).map(|address| address.to_string()),
             access.unlogged = self.unlogged.swap(0, Ordering::Relaxed),
             "refused a request"
         );
@@ -177,6 +182,7 @@ impl Guard for AccessGuard {
                 None
             }
             Err(refusal) => {
+                let refusal = self.access.limit(request.request(), refusal);
                 self.record(request.request(), &refusal);
                 Some(refusal.error_response())
             }

@@ -1,6 +1,7 @@
 //! The keyring: all keys that are or were valid, as one version of the table `access_key`.
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::key::{Key, KeyHash, KeyId};
-use crate::principal::{Identity, Principal};
+use crate::principal::{Identity, Limits, Principal, Rate};
 use crate::refusal::{Ending, Refusal};
 use crate::scope::Scopes;
 
@@ -35,6 +36,12 @@ pub struct KeyRecord {
     /// When it was or will be revoked.
     #[serde(with = "time::serde::rfc3339::option")]
     pub ended_at: Option<OffsetDateTime>,
+    /// How many requests it may send in a second; `None` if that is not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<NonZeroU32>,
+    /// How many streams it may hold; `None` for the share of every key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<NonZeroU32>,
 }
 
 /// All keys.
@@ -69,7 +76,11 @@ impl FromIterator<KeyRecord> for Keyring {
             let until = [record.expires_at, record.ended_at].into_iter().flatten().min();
             let KeyRecord { number, id, name, hash, ended_at, .. } = record;
             let identity = Identity::Key { number, id, name };
-            let principal = Arc::new(Principal { identity, scopes, until });
+            let limits = Limits {
+                rate: record.requests_per_second.map(|rate| Arc::new(Rate::new(rate))),
+                streams: record.streams.and_then(|most| usize::try_from(most.get()).ok()),
+            };
+            let principal = Arc::new(Principal { identity, scopes, until, limits });
             (id, Entry { hash, ended_at, principal, used: AtomicBool::new(false) })
         };
         Self(records.into_iter().map(entry).collect())
@@ -119,11 +130,19 @@ impl Keyring {
         used.filter_map(|entry| entry.principal.number()).collect()
     }
 
-    /// Takes over which keys were used, from the keyring that this one replaces.
+    /// Takes over which keys were used and how many requests they have sent, from the keyring that
+    /// this one replaces.
     pub(crate) fn keep_uses(&mut self, old: &Self) {
         for (id, entry) in &mut self.0 {
-            let used = old.0.get(id).is_some_and(|old| old.used.load(Ordering::Relaxed));
-            *entry.used.get_mut() |= used;
+            let Some(old) = old.0.get(id) else { continue };
+            *entry.used.get_mut() |= old.used.load(Ordering::Relaxed);
+            let rate = |entry: &Entry| entry.principal.limits.rate.clone();
+            let (known, new) = (rate(old), rate(entry));
+            if known.as_ref().map(|rate| rate.per_second) == new.map(|rate| rate.per_second)
+                && let Some(principal) = Arc::get_mut(&mut entry.principal)
+            {
+                principal.limits.rate = known;
+            }
         }
     }
 }
@@ -146,7 +165,32 @@ mod tests {
             scopes: vec!["ingest:write".to_owned(), "of-a-newer:release".to_owned()],
             expires_at: None,
             ended_at: None,
+            requests_per_second: None,
+            streams: None,
         }
+    }
+
+    /// A key that is changed often would otherwise never reach its limit.
+    #[test]
+    fn a_new_keyring_forgets_no_request() {
+        let key = Key::generate();
+        let keyring = |rate| {
+            let requests_per_second = NonZeroU32::new(rate);
+            Keyring::from_iter([KeyRecord { requests_per_second, ..record(&key) }])
+        };
+        let sent = |keyring: &Keyring| {
+            let principal = keyring.find(&key, NOW).unwrap();
+            (0..100).take_while(|_| principal.count_request().is_ok()).count()
+        };
+        let first = keyring(3);
+        assert_eq!((sent(&first), sent(&first)), (3, 0));
+        let mut second = keyring(3);
+        second.keep_uses(&first);
+        assert_eq!(sent(&second), 0);
+        let mut changed = keyring(5);
+        changed.keep_uses(&second);
+        assert_eq!(sent(&changed), 5);
+        assert_eq!(sent(&keyring(0)), 100);
     }
 
     #[test]

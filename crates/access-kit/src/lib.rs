@@ -4,7 +4,8 @@
 //! [`scope`]s say what that may do. The [`guard`] stands in front of every route: it reads the
 //! [`credential`] of a request, asks [`control`], and answers a [`refusal`] or lets the request in
 //! with its [`Principal`](principal::Principal), which is all that a service sees. The keyring
-//! comes from Postgres, or from another service ([`distribution`]).
+//! comes from Postgres, or from another service ([`distribution`]). What one key may hold of
+//! what all clients share is bounded by [`shares`].
 //!
 //! Invariants:
 //! - No HTTP request creates or widens a right. Keys are made by the program `access`, with a
@@ -16,6 +17,7 @@ pub mod control;
 pub mod credential;
 pub mod distribution;
 mod document;
+mod flood;
 pub mod guard;
 pub mod key;
 pub mod keyring;
@@ -23,3 +25,4 @@ pub mod principal;
 pub mod refusal;
 pub mod scope;
 pub mod settings;
+pub mod shares;

@@ -1,10 +1,14 @@
 //! Who sends a request: all that a service sees of a credential.
 
 use std::future::{Ready, ready};
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use time::OffsetDateTime;
 
 use crate::key::KeyId;
@@ -18,6 +22,30 @@ pub struct Principal {
     pub(crate) scopes: Scopes,
     /// When its access ends by itself.
     pub(crate) until: Option<OffsetDateTime>,
+    pub(crate) limits: Limits,
+}
+
+/// What a key has instead of the limits that all keys have.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    /// The number of requests a second; `None` if that is not limited.
+    pub(crate) rate: Option<Arc<Rate>>,
+    /// The number of streams that it may hold; `None` for the share of every key.
+    pub streams: Option<usize>,
+}
+
+/// Counts the requests of a key.
+#[derive(Debug)]
+pub(crate) struct Rate {
+    pub(crate) per_second: NonZeroU32,
+    limiter: DefaultDirectRateLimiter,
+}
+
+impl Rate {
+    /// Permits this many requests a second, and as many at once.
+    pub(crate) fn new(per_second: NonZeroU32) -> Self {
+        Self { per_second, limiter: RateLimiter::direct(Quota::per_second(per_second)) }
+    }
 }
 
 /// What a principal is known by.
@@ -76,6 +104,25 @@ impl Principal {
         self.until
     }
 
+    /// The limits of its own.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Counts a request.
+    ///
+    /// # Errors
+    /// [`Refusal::Rate`] if there were too many.
+    pub(crate) fn count_request(&self) -> Result<(), Refusal> {
+        let Some(rate) = &self.limits.rate else { return Ok(()) };
+        rate.limiter.check().map_err(|early| Refusal::Rate {
+            name: self.name().to_owned(),
+            per_second: rate.per_second,
+            retry_after: whole_seconds(early.wait_time_from(DefaultClock::default().now())),
+        })
+    }
+
     /// Checks that something is permitted. For counts, of at least one topic.
     ///
     /// # Errors
@@ -104,6 +151,11 @@ impl Principal {
             }),
         }
     }
+}
+
+/// Seconds, rounded up, for `Retry-After`.
+pub(crate) fn whole_seconds(time: Duration) -> u64 {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
 /// The principal of a request that the guard admitted.

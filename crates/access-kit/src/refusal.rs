@@ -3,6 +3,8 @@
 //!
 //! An answer names why a key was refused only to a client that has the key's secret.
 
+use std::num::NonZeroU32;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue, VARY, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
@@ -15,6 +17,9 @@ const REALM: &str = "newcycle";
 
 /// How long a client should wait for the first keyring.
 const KEYRING_RETRY_SECONDS: u64 = 2;
+
+/// How long a client should wait for a place that another request of its key holds.
+const SHARE_RETRY_SECONDS: u64 = 2;
 
 /// What an answer depends on, if it needed a credential.
 pub(crate) const VARIES: HeaderValue = HeaderValue::from_static("authorization, cookie");
@@ -58,10 +63,39 @@ pub enum Refusal {
         "A credential in the address ends up in logs and histories. Send it in the header \
          `Authorization: Bearer nc_…`, and replace this one: access roll."
     )]
-    InQuery,
+    InAddress,
     /// Several credentials.
     #[error("The request presents several credentials. Send one `Authorization` header.")]
     Ambiguous,
+    /// The key sends too many requests.
+    #[error("The key {name:?} may send {per_second} requests a second, and has sent more.")]
+    Rate {
+        /// The name of the key.
+        name: String,
+        /// How many it may send.
+        per_second: NonZeroU32,
+        /// When there is room again, in seconds.
+        retry_after: u64,
+    },
+    /// The key holds its share of what all clients share.
+    #[error(
+        "The key {name:?} has {most} {what} at the same time already, which is all that one key may \
+         have. Wait until one of them ends."
+    )]
+    Share {
+        /// The name of the key.
+        name: String,
+        /// How many it may hold.
+        most: usize,
+        /// Their name in the plural.
+        what: &'static str,
+    },
+    /// Too many requests from this address were refused.
+    #[error("Too many requests from this address were refused. A valid key is still accepted.")]
+    Flood {
+        /// When the next one is answered with its reason, in seconds.
+        retry_after: u64,
+    },
     /// The keys are not known yet, or not any more, so the client must not give up its credential.
     #[error("The service cannot check credentials now, because it cannot reach the list of keys.")]
     NoKeyring,
@@ -96,8 +130,11 @@ impl Refusal {
             Self::Ended { why: Ending::Expired, .. } => "expired",
             Self::Scope { .. } => "scope",
             Self::Foreign => "foreign-origin",
-            Self::InQuery => "in-query",
+            Self::InAddress => "in-address",
             Self::Ambiguous => "ambiguous",
+            Self::Rate { .. } => "rate",
+            Self::Share { .. } => "share",
+            Self::Flood { .. } => "flood",
             Self::NoKeyring => "no-keyring",
         }
     }
@@ -111,8 +148,12 @@ impl Refusal {
             Self::Scope { needed, .. } => {
                 format!("error=\"insufficient_scope\", scope=\"{needed}\"")
             }
-            Self::InQuery | Self::Ambiguous => "error=\"invalid_request\"".to_owned(),
-            Self::Foreign | Self::NoKeyring => return None,
+            Self::InAddress | Self::Ambiguous => "error=\"invalid_request\"".to_owned(),
+            Self::Foreign
+            | Self::Rate { .. }
+            | Self::Share { .. }
+            | Self::Flood { .. }
+            | Self::NoKeyring => return None,
         };
         Some(format!("Bearer realm=\"{REALM}\", {error}"))
     }
@@ -123,7 +164,10 @@ impl ResponseError for Refusal {
         match self {
             Self::Missing | Self::Unknown | Self::Ended { .. } => StatusCode::UNAUTHORIZED,
             Self::Scope { .. } | Self::Foreign => StatusCode::FORBIDDEN,
-            Self::InQuery | Self::Ambiguous => StatusCode::BAD_REQUEST,
+            Self::InAddress | Self::Ambiguous => StatusCode::BAD_REQUEST,
+            Self::Rate { .. } | Self::Share { .. } | Self::Flood { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::NoKeyring => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -136,8 +180,12 @@ impl ResponseError for Refusal {
             }
             Self::Scope { .. } => ("/problems/insufficient-scope", "The key does not permit this"),
             Self::Foreign => ("/problems/foreign-origin", "The page may not use this session"),
-            Self::InQuery => ("/problems/credential-in-address", "A credential in the address"),
+            Self::InAddress => ("/problems/credential-in-address", "A credential in the address"),
             Self::Ambiguous => ("/problems/several-credentials", "Several credentials"),
+            Self::Rate { .. } | Self::Flood { .. } => {
+                ("/problems/too-many-requests", "Too many requests")
+            }
+            Self::Share { .. } => ("/problems/too-many-at-once", "Too many at the same time"),
             Self::NoKeyring => ("/problems/unavailable", "The service cannot answer now"),
         };
         let mut problem = Problem::new(self.status_code(), kind, title, self.to_string());
@@ -147,6 +195,13 @@ impl ResponseError for Refusal {
             }
             Self::Ended { id, .. } => problem = problem.member("key_id", id.to_string()),
             Self::NoKeyring => problem = problem.retry_after(KEYRING_RETRY_SECONDS),
+            Self::Share { name, .. } => {
+                problem = problem.member("key", name.as_str()).retry_after(SHARE_RETRY_SECONDS);
+            }
+            Self::Rate { name, retry_after, .. } => {
+                problem = problem.member("key", name.as_str()).retry_after(*retry_after);
+            }
+            Self::Flood { retry_after } => problem = problem.retry_after(*retry_after),
             _ => {}
         }
         let mut response = problem.response();

@@ -2,6 +2,7 @@
 #![expect(missing_docs, reason = "config/access.toml describes each setting")]
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -19,7 +20,11 @@ pub struct AccessSettings {
     #[serde(deserialize_with = "parsed")]
     pub anonymous_scopes: Vec<Scope>,
     pub offline_seconds: u32,
+    pub refusals_per_minute: NonZeroU32,
 }
+
+/// The default of `access.refusals_per_minute`, for services without that setting.
+pub(crate) const REFUSALS_PER_MINUTE: NonZeroU32 = NonZeroU32::MIN.saturating_add(599);
 
 /// Whether requests need a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -73,7 +78,8 @@ mod tests {
 
     fn settings(mode: AccessMode, anonymous: &[&str]) -> AccessSettings {
         let anonymous_scopes = anonymous.iter().map(|scope| scope.parse().unwrap()).collect();
-        AccessSettings { mode, anonymous_scopes, offline_seconds: 3600 }
+        let refusals_per_minute = REFUSALS_PER_MINUTE;
+        AccessSettings { mode, anonymous_scopes, offline_seconds: 3600, refusals_per_minute }
     }
 
     #[test]

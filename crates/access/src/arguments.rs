@@ -83,6 +83,13 @@ pub struct NewKey {
     /// but read statistics may never end.
     #[arg(long, default_value = "365d")]
     pub expires: Expiry,
+    /// How many requests it may send to each service in a second. By default, that is not limited.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..))]
+    pub requests_per_second: Option<i32>,
+    /// How many streams it may hold at each gateway. By default, a quarter of those that the
+    /// gateway serves.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..))]
+    pub streams: Option<i32>,
 }
 
 /// When a key ends by itself.

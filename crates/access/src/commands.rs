@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::arguments::{Command, Expiry, may_never_end};
 use crate::settings::Settings;
-use crate::store::{Deed, KeyStore, ListedKey};
+use crate::store::{Deed, KeyLimits, KeyStore, ListedKey};
 
 /// Executes a command.
 ///
@@ -26,7 +26,10 @@ pub async fn execute(command: Command, settings: &Settings) -> anyhow::Result<()
     };
     match command {
         Command::Create(new) => {
-            let key = create(&connect().await?, &new.name, &new.scopes, new.expires).await?;
+            let limits =
+                KeyLimits { requests_per_second: new.requests_per_second, streams: new.streams };
+            let key =
+                create(&connect().await?, &new.name, &new.scopes, new.expires, limits).await?;
             show(&key)
         }
         Command::Link { name, scopes, expires } => {
@@ -35,7 +38,8 @@ pub async fn execute(command: Command, settings: &Settings) -> anyhow::Result<()
             });
             let scopes =
                 if scopes.is_empty() { Permission::ALL.map(Scope::all).to_vec() } else { scopes };
-            let key = create(&connect().await?, &name, &scopes, expires).await?;
+            let limits = KeyLimits::default();
+            let key = create(&connect().await?, &name, &scopes, expires, limits).await?;
             let page = settings.link.url.trim_end_matches('/');
             show_line(&format!("{page}/#{}", key.expose()))
         }
@@ -72,6 +76,7 @@ async fn create(
     name: &str,
     scopes: &[Scope],
     expires: Expiry,
+    limits: KeyLimits,
 ) -> anyhow::Result<Key> {
     let lifetime = match expires {
         Expiry::After(time) => Some(time),
@@ -85,7 +90,7 @@ async fn create(
         }
     };
     let key = Key::generate();
-    let ends = store.create(&key, name, scopes, lifetime).await?;
+    let ends = store.create(&key, name, scopes, lifetime, limits).await?;
     let scopes: Vec<_> = scopes.iter().map(ToString::to_string).collect();
     note(&format!(
         "The key of {name} (id {}) may do {} and ends {}. It is shown only once:",
@@ -106,9 +111,17 @@ fn list(keys: &[ListedKey]) -> anyhow::Result<()> {
             (Some(ending), _) => format!("replaced, ends {}", rfc_3339(ending)),
             (None, ends) => format!("valid, ends {}", end(ends)),
         };
+        let rate = key.limits.requests_per_second.map(|rate| format!("{rate} requests a second"));
+        let streams = key.limits.streams.map(|most| format!("{most} streams"));
+        let limits: Vec<_> = rate.into_iter().chain(streams).collect();
+        let limits = if limits.is_empty() {
+            String::new()
+        } else {
+            format!("; at most {}", limits.join(" and "))
+        };
         let used = key.last_used_at.map_or_else(|| "never".to_owned(), rfc_3339);
         text += &format!(
-            "{}  (id {}, number {})\n  {}\n  {state}; last used: {used}; made {} by {}\n",
+            "{}  (id {}, number {})\n  {}{limits}\n  {state}; last used: {used}; made {} by {}\n",
             key.name,
             key.id,
             key.number,

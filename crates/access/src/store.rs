@@ -62,18 +62,40 @@ pub struct ListedKey {
     pub ended_at: Option<OffsetDateTime>,
     /// When it was last used.
     pub last_used_at: Option<OffsetDateTime>,
+    /// The limits of its own.
+    pub limits: KeyLimits,
+}
+
+/// What a key has instead of the limits that all keys have.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KeyLimits {
+    /// How many requests it may send to each service in a second; at least one.
+    pub requests_per_second: Option<i32>,
+    /// How many streams it may hold at each gateway; at least one.
+    pub streams: Option<i32>,
+}
+
+/// A key to store, apart from the key itself.
+struct NewRow<'a> {
+    name: &'a str,
+    scopes: Vec<String>,
+    /// In seconds.
+    lifetime: Option<f64>,
+    limits: KeyLimits,
 }
 
 const INSERT: &str = "
-INSERT INTO public.access_key (id, name, hash, scopes, created_by, expires_at)
-SELECT $1, $2, $3, $4, $5, now() + make_interval(secs => $6)
+INSERT INTO public.access_key (id, name, hash, scopes, created_by, expires_at, requests_per_second,
+                               streams)
+SELECT $1, $2, $3, $4, $5, now() + make_interval(secs => $6), $7, $8
 WHERE (SELECT count(*)
        FROM public.access_key
-       WHERE COALESCE(LEAST(expires_at, ended_at), 'infinity') > now()) < $7
+       WHERE COALESCE(LEAST(expires_at, ended_at), 'infinity') > now()) < $9
 RETURNING expires_at";
 
 const LIST: &str = "
-SELECT number, id, name, scopes, created_by, created_at, expires_at, ended_at, last_used_at
+SELECT number, id, name, scopes, created_by, created_at, expires_at, ended_at, last_used_at,
+       requests_per_second, streams
 FROM public.access_key
 WHERE $1 OR COALESCE(LEAST(expires_at, ended_at), 'infinity') > now()
 ORDER BY name, number";
@@ -83,7 +105,8 @@ const REPLACE: &str = "
 UPDATE public.access_key
 SET ended_at = now() + make_interval(secs => $2)
 WHERE name = $1 AND ended_at IS NULL
-RETURNING scopes, extract(epoch FROM expires_at - created_at)::float8 AS lifetime";
+RETURNING scopes, extract(epoch FROM expires_at - created_at)::float8 AS lifetime,
+          requests_per_second, streams";
 
 const REVOKE: &str = "
 UPDATE public.access_key
@@ -161,10 +184,11 @@ impl KeyStore {
         name: &str,
         scopes: &[Scope],
         lifetime: Option<Duration>,
+        limits: KeyLimits,
     ) -> Result<Option<OffsetDateTime>, StoreError> {
         let scopes = scopes.iter().map(ToString::to_string).collect();
-        insert(&self.client, key, name, scopes, lifetime.map(|time| time.as_secs_f64()), &self.user)
-            .await
+        let lifetime = lifetime.map(|time| time.as_secs_f64());
+        insert(&self.client, key, NewRow { name, scopes, lifetime, limits }, &self.user).await
     }
 
     /// The valid keys, or all.
@@ -176,7 +200,8 @@ impl KeyStore {
         Ok(rows.iter().map(listed).collect::<Result<_, _>>()?)
     }
 
-    /// Stores a key that replaces another one, with the same scopes and the same lifetime from now.
+    /// Stores a key that replaces another one, with the same scopes and limits, and the same
+    /// lifetime from now.
     /// The other one stays valid for `overlap`.
     ///
     /// # Errors
@@ -191,7 +216,8 @@ impl KeyStore {
         let replaced = transaction.query_opt(REPLACE, &[&name, &overlap.as_secs_f64()]).await?;
         let replaced = replaced.ok_or_else(|| StoreError::NotFound(name.to_owned()))?;
         let (scopes, lifetime) = (replaced.try_get("scopes")?, replaced.try_get("lifetime")?);
-        let ends = insert(transaction.client(), key, name, scopes, lifetime, &self.user).await?;
+        let new = NewRow { name, scopes, lifetime, limits: limits(&replaced)? };
+        let ends = insert(transaction.client(), key, new, &self.user).await?;
         transaction.commit().await?;
         Ok(ends)
     }
@@ -233,16 +259,16 @@ impl KeyStore {
 async fn insert(
     client: &Client,
     key: &Key,
-    name: &str,
-    scopes: Vec<String>,
-    lifetime: Option<f64>,
+    NewRow { name, scopes, lifetime, limits }: NewRow<'_>,
     user: &str,
 ) -> Result<Option<OffsetDateTime>, StoreError> {
     let (id, hash) = (key.id().to_string(), key.hash());
     let hash: &[u8] = hash.bytes();
     let most = i64::try_from(MAX_KEYS).unwrap_or(i64::MAX);
-    let inserted =
-        client.query_opt(INSERT, &[&id, &name, &hash, &scopes, &user, &lifetime, &most]).await;
+    let KeyLimits { requests_per_second: rate, streams } = limits;
+    let inserted = client
+        .query_opt(INSERT, &[&id, &name, &hash, &scopes, &user, &lifetime, &rate, &streams, &most])
+        .await;
     match inserted {
         Ok(Some(row)) => Ok(row.try_get(0)?),
         Ok(None) => Err(StoreError::Full),
@@ -256,6 +282,11 @@ async fn insert(
     }
 }
 
+fn limits(row: &Row) -> Result<KeyLimits, tokio_postgres::Error> {
+    let requests_per_second = row.try_get("requests_per_second")?;
+    Ok(KeyLimits { requests_per_second, streams: row.try_get("streams")? })
+}
+
 fn listed(row: &Row) -> Result<ListedKey, tokio_postgres::Error> {
     Ok(ListedKey {
         number: row.try_get("number")?,
@@ -267,5 +298,6 @@ fn listed(row: &Row) -> Result<ListedKey, tokio_postgres::Error> {
         expires_at: row.try_get("expires_at")?,
         ended_at: row.try_get("ended_at")?,
         last_used_at: row.try_get("last_used_at")?,
+        limits: limits(row)?,
     })
 }

@@ -4,8 +4,7 @@ use access_kit::guard::{Need, Needs};
 use actix_web::http::Method;
 use actix_web::http::header::{
     ACCEPT_ENCODING, AcceptEncoding, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
-    CONTENT_TYPE, ETag, Encoding, EntityTag, Header as _, HeaderName, IfNoneMatch, REFERRER_POLICY,
-    VARY, X_CONTENT_TYPE_OPTIONS,
+    CONTENT_TYPE, ETag, Encoding, EntityTag, Header as _, HeaderName, IfNoneMatch, VARY,
 };
 use actix_web::web::{self, Data, Header};
 use actix_web::{HttpRequest, HttpResponse};
@@ -105,8 +104,6 @@ async fn file(
         .insert_header(ETag(tag))
         .insert_header((VARY, ACCEPT_ENCODING.as_str()))
         .insert_header((CONTENT_TYPE, asset.media_type))
-        .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header((REFERRER_POLICY, "no-referrer"))
         .insert_header((HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
         .insert_header((
             CONTENT_SECURITY_POLICY,

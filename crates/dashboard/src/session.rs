@@ -138,13 +138,14 @@ async fn log_in(
         let session = credential::session(&request, &name)?.ok_or(Refusal::Missing)?;
         let key = session.parse().map_err(|_| Refusal::Unknown);
         let checked = key.and_then(|key| access.check_key(&key).map(|_| key));
-        checked.map_err(|refusal| match refusal {
-            Refusal::NoKeyring => refusal.into(),
+        checked.map_err(|refusal| match access.limit(&request, refusal) {
+            // The cookie may be right.
+            refusal @ (Refusal::NoKeyring | Refusal::Flood { .. }) => refusal.into(),
             other => SessionError::CookieRefused(other, cookie(&origin, None)),
         })?
     } else {
         let key = key_of(&request, &body)?;
-        access.check_key(&key)?;
+        access.check_key(&key).map_err(|refusal| access.limit(&request, refusal))?;
         key
     };
     Ok(answer(cookie(&origin, Some(&key))))
@@ -169,7 +170,7 @@ fn key_of(request: &HttpRequest, body: &[u8]) -> Result<Key, SessionError> {
 /// The origin of the page that sends a request, if it may have a session. Browsers send `Origin`
 /// with each `POST` and `DELETE`.
 fn check_page(request: &HttpRequest) -> Result<RequestedOrigin, SessionError> {
-    credential::check_query(request)?;
+    credential::check_address(request)?;
     // Only HTTP/1.0 can do without a host, and no browser uses that.
     let requested = RequestedOrigin::of(request)
         .ok_or_else(|| SessionError::NoPage("this service".to_owned()))?;

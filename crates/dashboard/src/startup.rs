@@ -23,7 +23,9 @@ pub const ABOUT: About =
 /// # Errors
 /// A port cannot be listened on.
 pub fn build(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<Application> {
-    let mut builder = ServiceBuilder::new(ABOUT, settings.http.drain_timeout, shutdown.clone())?;
+    let drain = settings.http.drain_timeout;
+    let mut builder = ServiceBuilder::new(ABOUT, &settings.internal, drain, shutdown.clone())?;
+    let secrets = builder.secrets();
     let services = web::Data::new(settings.services);
     let assets = web::Data::new(Assets::load());
     let readiness = readiness(assets.clone());
@@ -38,8 +40,8 @@ pub fn build(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<
             .app_data(checked.clone())
             .configure(routes::configure);
     })?;
-    let mut application = builder.serve_internal(&settings.internal, readiness, || (), |_| ())?;
-    let keyring = distribution::follow(access, settings.upstream.addresses, shutdown);
+    let mut application = builder.serve_internal(readiness, || (), |_| ())?;
+    let keyring = distribution::follow(access, settings.upstream.addresses, secrets, shutdown);
     application.spawn("keyring", keyring);
     Ok(application)
 }

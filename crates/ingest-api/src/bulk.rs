@@ -39,6 +39,8 @@ use crate::report::{LineCounts, UploadReport};
 use crate::service::IngestService;
 use crate::store::{DatabaseError, Expectation, InsertOutcome, StoredRow};
 use crate::uploads::ChunkMemory;
+use access_kit::principal::Principal;
+use access_kit::refusal::Refusal;
 
 /// Why an upload ended early.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,9 @@ pub(crate) enum UploadError {
     /// The maximum number of uploads with zstd is reached.
     #[error("too many uploads with zstd are in progress")]
     TooManyZstd,
+    /// The key has its share of all uploads already, or has ended meanwhile.
+    #[error(transparent)]
+    Access(#[from] Refusal),
     /// The body could not be read to its end. The lines that are counted are done with.
     #[error("{error}")]
     Body { error: BodyError, counts: LineCounts },
@@ -114,18 +119,18 @@ pub(crate) async fn upload<I>(
     service: &IngestService,
     form: UploadForm,
     mut body: Body<'_>,
-    writer: Option<i32>,
+    principal: &Principal,
 ) -> Result<UploadReport, UploadError>
 where
     I: Input<Row: StoredRow>,
 {
-    let _in_progress = service.uploads.begin().ok_or(UploadError::TooMany)?;
+    let _in_progress = service.uploads.begin(principal)?;
     let _zstd = match body.coding() {
         ContentCoding::Zstd => Some(service.uploads.zstd().ok_or(UploadError::TooManyZstd)?),
         ContentCoding::Gzip | ContentCoding::Identity => None,
     };
     body.require_rate(service.settings.bulk.min_bytes_per_second);
-    let mut upload = Upload::new(service, writer);
+    let mut upload = Upload::new(service, principal);
     let read = upload.read::<I>(form, body).await;
     // Also after an error: the counts are those of all committed chunks.
     let settled = upload.settle().await;
@@ -163,8 +168,8 @@ impl From<UploadError> for Interruption {
 /// An upload in progress.
 struct Upload<'a, R> {
     service: &'a IngestService,
-    /// The number of the principal that sends it.
-    writer: Option<i32>,
+    /// Who sends it.
+    principal: &'a Principal,
     /// The chunk that is being filled.
     chunk: Chunk<'a, R>,
     /// The chunks that are being committed.
@@ -176,10 +181,10 @@ struct Upload<'a, R> {
 }
 
 impl<'a, R: StoredRow> Upload<'a, R> {
-    fn new(service: &'a IngestService, writer: Option<i32>) -> Self {
+    fn new(service: &'a IngestService, principal: &'a Principal) -> Self {
         Self {
             service,
-            writer,
+            principal,
             chunk: Chunk::new(service),
             commits: FuturesUnordered::new(),
             expectation: Rc::default(),
@@ -217,7 +222,7 @@ impl<'a, R: StoredRow> Upload<'a, R> {
                 }
             }
             // Idempotency-Key does not apply: it would be the id of every line.
-            let context = self.service.context(None, self.writer);
+            let context = self.service.context(None, self.principal.number());
             loop {
                 match lines.next() {
                     Ok(None) => break,
@@ -262,6 +267,8 @@ impl<'a, R: StoredRow> Upload<'a, R> {
         if self.chunk.rows.is_empty() {
             return Ok(());
         }
+        // An upload may take hours, and its key may end meanwhile.
+        self.service.access.check_again(self.principal)?;
         let chunk = std::mem::replace(&mut self.chunk, Chunk::new(self.service));
         let ids = chunk.given_ids();
         let max = self.service.settings.bulk.max_chunks_in_flight.get();

@@ -5,6 +5,7 @@
 //! `ApiError::problem_type` gives it its type. A 5xx does not show what failed: this is logged
 //! here.
 
+use access_kit::refusal::Refusal;
 use actix_web::http::header::{ACCEPT_ENCODING, HeaderValue};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpResponse, ResponseError};
@@ -83,6 +84,9 @@ pub enum ApiError {
     /// The maximum number of uploads with zstd is reached.
     #[error("too many uploads with zstd are in progress; others are accepted")]
     TooManyZstdUploads,
+    /// The key has its share already, or has ended during the upload.
+    #[error(transparent)]
+    Access(#[from] Refusal),
     /// The database did not do what it was asked.
     #[error(transparent)]
     Store(#[from] DatabaseError),
@@ -93,6 +97,7 @@ impl From<UploadError> for ApiError {
         match error {
             UploadError::TooMany => Self::TooManyUploads,
             UploadError::TooManyZstd => Self::TooManyZstdUploads,
+            UploadError::Access(refusal) => Self::Access(refusal),
             UploadError::Array { error, report } => Self::BrokenArray { error, report },
             UploadError::Body { error, counts } => Self::BrokenUpload { error, counts },
             UploadError::Store(error) => Self::Store(error),
@@ -176,6 +181,8 @@ impl ApiError {
             }
             Self::TooManyUploads
             | Self::TooManyZstdUploads
+            // It has an answer of its own.
+            | Self::Access(_)
             | Self::Store(
                 DatabaseError::Away(_)
                 | DatabaseError::QueueFull
@@ -200,6 +207,7 @@ impl ApiError {
             | Self::BrokenArray { .. }
             | Self::TooManyUploads
             | Self::TooManyZstdUploads
+            | Self::Access(_)
             | Self::Store(_) => None,
         }
     }
@@ -258,6 +266,7 @@ impl ResponseError for ApiError {
             Self::Store(DatabaseError::Refused(_) | DatabaseError::Unreadable { .. }) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
+            Self::Access(refusal) => refusal.status_code(),
             // 503: a retry may succeed.
             Self::TooManyUploads
             | Self::TooManyZstdUploads
@@ -271,6 +280,9 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse {
+        if let Self::Access(refusal) = self {
+            return refusal.error_response();
+        }
         self.log();
         let status = self.status_code();
         let ProblemType { uri, title } = self.problem_type();

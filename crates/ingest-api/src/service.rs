@@ -4,12 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use access_kit::control::AccessControl;
+use access_kit::principal::Principal;
+use access_kit::shares::Shares;
 use postgres_kit::database::{BuildError, Connections, Session, Work};
 use service_kit::metrics::Metrics;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::error::ApiError;
 use crate::groups::{Delivery, GroupedRow, Queues};
 use crate::input::{Clock, Context};
 use crate::metrics;
@@ -28,6 +32,8 @@ pub(crate) struct IngestService {
     pub(crate) settings: Arc<Settings>,
     /// Apart from [`IngestService::writes`], so that slow reads never keep a write waiting.
     pub(crate) reads: Connections,
+    /// So that one key cannot have all of them. All threads share it.
+    read_shares: Arc<Shares>,
     pub(crate) writes: Connections,
     /// Rows of single requests that wait to be written.
     pub(crate) queues: Queues,
@@ -38,6 +44,8 @@ pub(crate) struct IngestService {
     /// What the uploads of all threads share.
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) metrics: Metrics,
+    /// Who may go on with an upload.
+    pub(crate) access: Arc<AccessControl>,
 }
 
 impl IngestService {
@@ -50,9 +58,11 @@ impl IngestService {
         clock: Clock,
         delivery: Delivery,
         metrics: &Metrics,
+        access: &Arc<AccessControl>,
     ) -> Result<Vec<Arc<Self>>, BuildError> {
         let threads = settings.http.workers;
         let uploads = Arc::new(Uploads::new(&settings.bulk));
+        let read_shares = Shares::of(settings.read_pool.max_connections.get(), "reads");
         let write_pool = settings.pool.share_of_each(threads);
         let read_pool = settings.read_pool.share_of_each(threads);
         let inserts = Work::Inserts { lock_timeout: settings.limits.lock_timeout() };
@@ -69,8 +79,21 @@ impl IngestService {
             );
             let commits = Semaphore::new(settings.bulk.commits_of_each(threads));
             let uploads = Arc::clone(&uploads);
+            let read_shares = Arc::clone(&read_shares);
             let (settings, metrics) = (Arc::clone(settings), metrics.clone());
-            Ok(Arc::new(Self { settings, reads, writes, queues, clock, commits, uploads, metrics }))
+            let access = Arc::clone(access);
+            Ok(Arc::new(Self {
+                settings,
+                reads,
+                read_shares,
+                writes,
+                queues,
+                clock,
+                commits,
+                uploads,
+                metrics,
+                access,
+            }))
         };
         (0..threads.get()).map(service).collect()
     }
@@ -83,13 +106,18 @@ impl IngestService {
         Context { now: (self.clock)(), ahead, key, writer }
     }
 
-    /// Reads within the time limit of a request.
+    /// Reads within the time limit of a request. A key that has its share of all reads waits for
+    /// one of its own to end.
     pub(crate) async fn read<T>(
         &self,
+        principal: &Principal,
         work: impl AsyncFnOnce(&Session) -> Result<T, DatabaseError>,
-    ) -> Result<T, DatabaseError> {
-        let result = self.reads.run(self.settings.limits.query_timeout.get(), work).await;
-        result.inspect_err(|error| metrics::record_failure(&self.metrics, error))
+    ) -> Result<T, ApiError> {
+        let deadline = Instant::now() + self.settings.limits.query_timeout.get();
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let _share = self.read_shares.wait(principal, left()).await?;
+        let result = self.reads.run(left(), work).await;
+        Ok(result.inspect_err(|error| metrics::record_failure(&self.metrics, error))?)
     }
 
     /// Deletes within the time limit of a request.

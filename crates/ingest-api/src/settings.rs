@@ -94,6 +94,11 @@ impl BulkLimits {
         self.max_waiting_bytes.get() / 2
     }
 
+    /// How many uploads there can be at the same time.
+    pub(crate) const fn max_uploads(&self) -> usize {
+        self.body_bytes() / self.bytes_per_upload()
+    }
+
     /// The memory that an upload needs apart from its rows and its decoder: the beginning of a line
     /// and a part of the body, in a buffer that may grow by doubling, and the errors for its
     /// answer.

@@ -13,7 +13,7 @@ use postgres_kit::database::{BuildError, Connections, Session, Work};
 use postgres_kit::keyring;
 use postgres_kit::schema::{self, SchemaError};
 use postgres_kit::settings::PoolSettings;
-use service_kit::health::Readiness;
+use service_kit::health::{Readiness, ReadinessReport};
 use service_kit::service::{About, Application, ServiceBuilder};
 use service_kit::settings::sections::CorsSettings;
 use tokio_util::sync::CancellationToken;
@@ -55,12 +55,14 @@ pub fn build_with(
     delivery: Delivery,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Application> {
-    let mut builder = ServiceBuilder::new(ABOUT, settings.http.drain_timeout, shutdown.clone())?;
+    let drain = settings.http.drain_timeout;
+    let mut builder = ServiceBuilder::new(ABOUT, &settings.internal, drain, shutdown.clone())?;
     metrics::describe(builder.metrics());
     let settings = Arc::new(settings);
-    let threads = IngestService::for_each_thread(&settings, clock, delivery, builder.metrics())?;
-
     let access = Arc::new(AccessControl::new(&settings.access, Pages::of_cors(&settings.cors)));
+    let threads =
+        IngestService::for_each_thread(&settings, clock, delivery, builder.metrics(), &access)?;
+
     let docs = openapi_kit::routes(&openapi::document(&settings))?;
     let (own, started) = (threads.clone(), Arc::new(AtomicUsize::new(0)));
     let (allowed, described) = (settings.cors.clone(), Arc::clone(&settings));
@@ -82,7 +84,7 @@ pub fn build_with(
     let checks = Arc::new(Checks::new(&settings)?);
     let readiness = readiness(Arc::clone(&checks), Arc::clone(&access));
     let sample = move || metrics::sample(&threads);
-    let mut application = builder.serve_internal(&settings.internal, readiness, sample, |_| ())?;
+    let mut application = builder.serve_internal(readiness, sample, |_| ())?;
     let keyring = keyring::follow(checks.connections.clone(), access, shutdown.clone());
     application.spawn("keyring", keyring);
     application.spawn("schema check", check_schema(checks, shutdown));
@@ -167,7 +169,7 @@ fn readiness(checks: Arc<Checks>, access: Arc<AccessControl>) -> Readiness {
             if let Err(error) = checks.run(async |session| Ok(session.ping().await?)).await {
                 reasons.push(error.with_report());
             }
-            reasons
+            ReadinessReport { reasons, warning: access.warning(), detail: None }
         }
     })
 }

@@ -7,13 +7,18 @@
 //!   is used up, further bodies are refused at once.
 //! - Memory for zstd, which needs more of it than gzip, and keeps it until the upload ends.
 //!
+//! One key has at most a quarter of all uploads at the same time.
+//!
 //! The two memories are halves of `bulk.max_waiting_bytes`. If they were one, uploads that stand
 //! still could leave none for the rows of others.
 
 use std::sync::Arc;
 
+use access_kit::principal::Principal;
+use access_kit::shares::{Share, Shares};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
+use crate::bulk::UploadError;
 use crate::encoding::ContentCoding;
 use crate::settings::BulkLimits;
 
@@ -26,6 +31,8 @@ pub(crate) struct Uploads {
     bodies: Semaphore,
     max_body_bytes: usize,
     bytes_per_upload: usize,
+    /// So that one key cannot have all of it.
+    shares: Arc<Shares>,
     /// Wakes the uploads that hold rows.
     shortage: Notify,
     /// One permit for each upload with zstd.
@@ -38,6 +45,7 @@ pub(crate) struct Uploads {
 pub(crate) struct InProgress<'a> {
     _counted: Arc<()>,
     _memory: SemaphorePermit<'a>,
+    _share: Share,
 }
 
 /// The memory of the rows of a chunk, given back when it is dropped.
@@ -56,17 +64,23 @@ impl Uploads {
             bodies: Semaphore::new(max_body_bytes),
             max_body_bytes,
             bytes_per_upload: limits.bytes_per_upload(),
+            shares: Shares::of(limits.max_uploads(), "uploads"),
             shortage: Notify::new(),
             zstd: Semaphore::new(limits.max_zstd_uploads.get()),
             in_progress: Arc::new(()),
         }
     }
 
-    /// Takes the memory that an upload needs apart from its rows and its decoder. `None` if there
-    /// is not enough.
-    pub(crate) fn begin(&self) -> Option<InProgress<'_>> {
-        let memory = self.reserve(self.bytes_per_upload)?;
-        Some(InProgress { _counted: Arc::clone(&self.in_progress), _memory: memory })
+    /// Takes the memory that an upload needs apart from its rows and its decoder.
+    ///
+    /// # Errors
+    /// [`UploadError::Access`] if its key has its share of all uploads already, and
+    /// [`UploadError::TooMany`] if there is not enough memory.
+    pub(crate) fn begin(&self, principal: &Principal) -> Result<InProgress<'_>, UploadError> {
+        let share = self.shares.take(principal, None)?;
+        let memory = self.reserve(self.bytes_per_upload).ok_or(UploadError::TooMany)?;
+        let counted = Arc::clone(&self.in_progress);
+        Ok(InProgress { _counted: counted, _memory: memory, _share: share })
     }
 
     /// Takes memory for a decoder. `None` if there is not enough.

@@ -13,7 +13,7 @@ use access_kit::guard::{Need, Needs};
 use actix_web::body::BoxBody;
 use actix_web::dev::ServiceRequest;
 use actix_web::http::Method;
-use actix_web::http::header::LOCATION;
+use actix_web::http::header::{CONTENT_SECURITY_POLICY, LOCATION};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, web};
 use bytes::Bytes;
@@ -56,9 +56,18 @@ const UNAUTHORIZED: &str = "Unauthorized";
 /// The name, among the components, of the answer to a request whose key does not permit it.
 const FORBIDDEN: &str = "Forbidden";
 
+/// The name, among the components, of the answer to a request beyond a limit.
+const TOO_MANY: &str = "TooManyRequests";
+
 /// The page that shows the description, and the files that it loads.
 const DOCS_PATH: &str = "/docs";
 const DOCS_FILES_PATTERN: &str = "/docs/{path:.*}";
+
+/// What the pages may load: their own files, and the paths that they describe. They style elements
+/// by attributes.
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'";
 
 const MISDIRECTED_DESCRIPTION: &str = "The service does not have the host name in the address of the request. Use an IP address or \
      `localhost`, or let the operator allow the name (`http.allowed_hosts`).";
@@ -181,7 +190,8 @@ fn describe_need(need: Need, operation: OperationBuilder) -> OperationBuilder {
     };
     let operation = operation
         .security(SecurityRequirement::new(SECURITY, scopes))
-        .response("401", Ref::from_response_name(UNAUTHORIZED));
+        .response("401", Ref::from_response_name(UNAUTHORIZED))
+        .response("429", Ref::from_response_name(TOO_MANY));
     match need {
         Need::Permission(_) => operation.response("403", Ref::from_response_name(FORBIDDEN)),
         Need::AnyKey | Need::Nothing => operation,
@@ -223,12 +233,17 @@ pub fn components() -> ComponentsBuilder {
         .response(MISDIRECTED, refusal(MISDIRECTED_DESCRIPTION))
         .response(UNAUTHORIZED, unauthorized())
         .response(FORBIDDEN, refusal(FORBIDDEN_DESCRIPTION))
+        .response(TOO_MANY, unavailable(TOO_MANY_DESCRIPTION))
         .security_scheme(SECURITY, security_scheme())
         .response("MethodNotAllowed", refusal(description).header("Allow", allow))
 }
 
 const FORBIDDEN_DESCRIPTION: &str = "The key does not have the scope that this needs; `scope` names it. Or a page of another website \
      uses the session of its visitor's browser.";
+
+const TOO_MANY_DESCRIPTION: &str = "The key sends too many requests, or has its share of what all clients share: at most a quarter of \
+     the streams, uploads and reads at the same time. Or too many requests from this address were \
+     refused.";
 
 fn unauthorized() -> ResponseBuilder {
     let description = "The request presents no key, or one that is not valid. A `503` says instead \
@@ -293,7 +308,7 @@ async fn page(
         }
     };
     let mut answer = HttpResponse::Ok();
-    answer.content_type(file.content_type);
+    answer.content_type(file.content_type).insert_header((CONTENT_SECURITY_POLICY, DOCS_POLICY));
     match file.bytes {
         Cow::Borrowed(existing) => {
             answer.extensions_mut().insert(ExistingBytes);

@@ -1,5 +1,6 @@
 //! Reads the keyring from Postgres, for the services that have a database.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ const VERSION: &str = "SELECT version FROM public.access_keyring";
 /// The left join makes a row of an empty table, too: it has the version.
 const KEYS: &str = "
 SELECT access_keyring.version, key.number, key.id, key.name, key.hash, key.scopes,
-       key.expires_at, key.ended_at
+       key.expires_at, key.ended_at, key.requests_per_second, key.streams
 FROM public.access_keyring
 LEFT JOIN public.access_key AS key ON true
 ORDER BY COALESCE(LEAST(key.expires_at, key.ended_at), 'infinity') DESC
@@ -81,7 +82,7 @@ pub async fn follow(
                 known = Some(version);
                 if uses_stored.elapsed() >= USES_INTERVAL {
                     uses_stored = Instant::now();
-                    store_uses(&connections, access.take_used()).await;
+                    store_uses(&connections, &access).await;
                 }
             }
             Err(error) if !std::mem::replace(&mut is_away, true) => {
@@ -141,10 +142,19 @@ fn record(row: &Row) -> Result<Option<KeyRecord>, ReadError> {
         scopes: row.try_get("scopes")?,
         expires_at: row.try_get("expires_at")?,
         ended_at: row.try_get("ended_at")?,
+        requests_per_second: limit(row, "requests_per_second")?,
+        streams: limit(row, "streams")?,
     }))
 }
 
-async fn store_uses(connections: &Connections, used: Vec<i32>) {
+/// A limit, which a constraint of the table keeps above zero.
+fn limit(row: &Row, column: &str) -> Result<Option<NonZeroU32>, tokio_postgres::Error> {
+    let limit: Option<i32> = row.try_get(column)?;
+    Ok(limit.and_then(|limit| u32::try_from(limit).ok()).and_then(NonZeroU32::new))
+}
+
+async fn store_uses(connections: &Connections, access: &AccessControl) {
+    let used = access.take_used();
     if used.is_empty() {
         return;
     }
@@ -153,5 +163,6 @@ async fn store_uses(connections: &Connections, used: Vec<i32>) {
     };
     if let Err(error) = connections.run(TIMEOUT, store).await {
         tracing::warn!(error = %error, "the last uses of keys could not be stored");
+        access.mark_used(&used);
     }
 }

@@ -39,6 +39,12 @@ impl UpstreamAddress {
     pub fn with_path(&self, path: &str) -> String {
         format!("{}{path}", self.0)
     }
+
+    /// Whether it has a user name or a password.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        without_credentials(&self.0) != self.0
+    }
 }
 
 impl fmt::Display for UpstreamAddress {

@@ -10,9 +10,10 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::exit_code;
+use crate::internal::InternalSecrets;
 use crate::service::{About, Application};
 use crate::settings::sections::{InternalSettings, LogSettings};
-use crate::settings::{Overrides, ProgramSettings, load_checked};
+use crate::settings::{Overrides, ProgramSettings, SettingsError, load_checked};
 use crate::{client, limits, shutdown, telemetry};
 
 /// How long the service may take to answer a health check.
@@ -101,6 +102,8 @@ enum Unhealthy {
     Unreachable { url: String, source: reqwest::Error },
     #[error("the service is not ready: {0}")]
     NotReady(String),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
 }
 
 /// Checks whether the service with these settings is ready.
@@ -114,7 +117,13 @@ async fn healthcheck(settings: &InternalSettings) -> Result<(), Unhealthy> {
     let url = format!("http://{host}:{}/readyz", settings.port);
     let unreachable = |source| Unhealthy::Unreachable { url: url.clone(), source };
     let client = client::internal().timeout(HEALTHCHECK_TIMEOUT).build();
-    let response = client.map_err(unreachable)?.get(&url).send().await.map_err(unreachable)?;
+    let mut request = client.map_err(unreachable)?.get(&url);
+    // The reasons are in answers to those who have the secret.
+    let secrets = InternalSecrets::open(&settings.secret_file)?;
+    if let Some(value) = secrets.authorization() {
+        request = request.header(reqwest::header::AUTHORIZATION, value);
+    }
+    let response = request.send().await.map_err(unreachable)?;
     if response.status().is_success() {
         return Ok(());
     }

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::unsent::UnsentBytes;
+use crate::visitors::Visit;
 
 /// The size of the pieces in which an answer is handed to the connection. The server copies each
 /// piece into the connection's buffer, and takes the next one only when there is room. So a client
@@ -151,6 +152,8 @@ impl MessageBody for CountedBody {
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
+    /// `None` if the address of the client has too many connections.
+    visit: Option<Visit>,
     requests: Requests,
     /// How many requests had ended when the timer was set.
     ended: u64,
@@ -166,11 +169,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// `idle_timeout` is how long the connection may have no request, and `head_timeout` how long
-    /// it may take to receive the next one, or the first. `unread` is how long the client may
-    /// accept none of the data sent to it, and `unsent_bytes` is how much of it the operating
-    /// system buffers before sending. `unsent` is the budget of what the clients of this port have
-    /// not received.
+    /// Without a `visit`, the connection looks as if the client had closed it. `idle_timeout` is
+    /// how long the connection may have no request, and `head_timeout` how long it may take to
+    /// receive the next one, or the first. `unread` is how long the client may accept none of the
+    /// data sent to it, and `unsent_bytes` is how much of it the operating system buffers before
+    /// sending. `unsent` is the budget of what the clients of this port have not received.
     ///
     /// Without `unread` and `unsent_bytes`, Linux buffers some megabytes for a slow client, for as
     /// long as the client likes. No setting would bound that memory, and a stream's buffer would
@@ -180,6 +183,7 @@ impl Connection {
     /// <https://man7.org/linux/man-pages/man7/tcp.7.html>); elsewhere nothing is set.
     pub(crate) fn new(
         stream: TcpStream,
+        visit: Option<Visit>,
         idle_timeout: Duration,
         head_timeout: Duration,
         unread: Duration,
@@ -191,6 +195,7 @@ impl Connection {
         }
         Self {
             stream,
+            visit,
             requests: Requests::default(),
             ended: 0,
             receiving: true,
@@ -257,6 +262,9 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let connection = self.get_mut();
+        if connection.visit.is_none() {
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut connection.stream).poll_read(context, buffer))?;
         let received = buffer.filled().len() > before;
@@ -324,7 +332,10 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let hour = 3_600 * SECOND;
-        (client, Connection::new(stream, hour, hour, hour, None, unsent.clone()))
+        (
+            client,
+            Connection::new(stream, Some(Visit::default()), hour, hour, hour, None, unsent.clone()),
+        )
     }
 
     /// The time after which a client that reads nothing is cut off.

@@ -1,4 +1,4 @@
-//! The place of the guard of a public port: inside of CORS, and outside of all routes.
+//! The place of the guard of a port: inside of CORS, and outside of all routes.
 //!
 //! Invariant: what the guard refuses reaches no handler, and its body is not read.
 
@@ -8,7 +8,9 @@ use actix_web::http::header::HeaderMap;
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpRequest, HttpResponse, web};
 
-/// Decides which requests reach the routes of a public port.
+use crate::problem::Problem;
+
+/// Decides which requests reach the routes of a port.
 pub trait Guard: Send + Sync {
     /// The answer to a request that is refused; `None` admits it.
     fn refuse(&self, request: &ServiceRequest) -> Option<HttpResponse>;
@@ -17,8 +19,7 @@ pub trait Guard: Send + Sync {
     fn finish(&self, request: &HttpRequest, headers: &mut HeaderMap);
 }
 
-/// Middleware for [`actix_web::middleware::from_fn`]. The application's data contains a [`Guard`]
-/// on a public port, and none on an internal one.
+/// Middleware for [`actix_web::middleware::from_fn`]. The application's data contains a [`Guard`].
 ///
 /// # Errors
 /// The errors of the wrapped service.
@@ -27,7 +28,8 @@ pub(crate) async fn check(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let Some(guard) = request.app_data::<web::Data<dyn Guard>>().cloned() else {
-        return Ok(next.call(request).await?.map_into_boxed_body());
+        tracing::error!("the port has no guard, so it is closed");
+        return Ok(request.into_response(Problem::internal().response()));
     };
     if let Some(refused) = guard.refuse(&request) {
         return Ok(request.into_response(refused));

@@ -1,14 +1,16 @@
-//! `GET /livez`: the process serves requests. `GET /readyz`: it can do its work, or the reasons why
-//! not.
+//! `GET /livez`: the process serves requests. `GET /readyz`: it can do its work or not; the reasons
+//! and details are for requests with the internal secret.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use actix_web::http::header::CACHE_CONTROL;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
+
+use crate::internal;
 
 /// The result of a readiness check.
 #[derive(Debug, Clone, Default)]
@@ -17,20 +19,26 @@ pub struct ReadinessReport {
     pub reasons: Vec<String>,
     /// Further information for operators, such as the role of a replica.
     pub detail: Option<Value>,
+    /// What everyone should know.
+    pub warning: Option<&'static str>,
 }
 
 impl From<Vec<String>> for ReadinessReport {
     fn from(reasons: Vec<String>) -> Self {
-        Self { reasons, detail: None }
+        Self { reasons, ..Self::default() }
     }
 }
 
 #[derive(Serialize)]
 struct Answer {
     ready: bool,
-    reasons: Vec<String>,
+    /// Missing without the secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'static str>,
 }
 
 type Check = dyn Fn() -> Pin<Box<dyn Future<Output = ReadinessReport> + Send>> + Send + Sync;
@@ -57,11 +65,12 @@ impl Readiness {
     pub(crate) fn routes(&self, shutdown: &CancellationToken, routes: &mut web::ServiceConfig) {
         let check = Arc::clone(&self.0);
         let shutdown = shutdown.clone();
-        let ready = move || {
+        let ready = move |request: HttpRequest| {
             let report = check();
             let shutdown = shutdown.clone();
+            let is_trusted = internal::is_trusted(&request);
             async move {
-                let ReadinessReport { mut reasons, detail } = report.await;
+                let ReadinessReport { mut reasons, detail, warning } = report.await;
                 if shutdown.is_cancelled() {
                     reasons.push("stopping".to_owned());
                 }
@@ -70,8 +79,9 @@ impl Readiness {
                     if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
                 response.insert_header((CACHE_CONTROL, "no-store")).json(Answer {
                     ready,
-                    reasons,
-                    detail,
+                    reasons: is_trusted.then_some(reasons),
+                    detail: detail.filter(|_| is_trusted),
+                    warning,
                 })
             }
         };

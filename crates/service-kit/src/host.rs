@@ -26,6 +26,9 @@ use crate::settings::sections::HttpSettings;
 /// The setting that allows further hosts.
 const SETTING: &str = "http.allowed_hosts";
 
+/// The address of the client, as its proxy says. It counts under the same conditions.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
 /// Only this one of the forwarding headers is read. Proxies pass on those that they do not set, so
 /// if `Forwarded` counted too, a client could send the one that its proxy does not know.
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -70,6 +73,13 @@ pub struct Network(IpNet);
 #[derive(Debug, thiserror::Error)]
 #[error("an IP address or a network such as 10.0.0.0/8")]
 pub struct InvalidNetwork;
+
+impl Network {
+    /// Whether an address is in it.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
 
 impl FromStr for Network {
     type Err = InvalidNetwork;
@@ -237,14 +247,21 @@ impl HostRules {
 
     /// What a trusted proxy forwards: the last value, because proxies add theirs at the end.
     fn forwarded<'a>(&self, request: &'a HttpRequest, name: &HeaderName) -> Option<&'a str> {
-        let peer = request.peer_addr()?.ip().to_canonical();
-        if !self.proxies.iter().any(|Network(network)| network.contains(&peer)) {
+        let peer = request.peer_addr()?.ip();
+        if !self.proxies.iter().any(|network| network.contains(peer)) {
             return None;
         }
         let header = request.headers().get_all(name).last()?;
         let values = header.to_str().unwrap_or_default();
         values.rsplit(',').next().map(str::trim)
     }
+}
+
+/// The address of the client: that of the connection, unless a trusted proxy says another one.
+pub fn client_address(request: &HttpRequest) -> Option<IpAddr> {
+    let rules = request.app_data::<web::Data<HostRules>>();
+    let forwarded = rules.and_then(|rules| rules.forwarded(request, &FORWARDED_FOR)?.parse().ok());
+    forwarded.or_else(|| Some(request.peer_addr()?.ip()))
 }
 
 /// Middleware for [`actix_web::middleware::from_fn`]: answers requests for other hosts with 421.

@@ -29,6 +29,7 @@ use actix_web::rt::net::TcpStream;
 
 use crate::connection::{Connection, CountedBody, Requests};
 use crate::unsent::UnsentBytes;
+use crate::visitors::{Visit, Visitors};
 
 /// How long the client has to close its side of a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -69,13 +70,15 @@ fn whole_seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
 }
 
-/// Serves an application on a listener. `unsent` is the budget of its answers.
+/// Serves an application on a listener. `visitors` bounds the connections of each address, and
+/// `unsent` is the budget of its answers.
 ///
 /// # Errors
 /// The listener cannot be used.
 pub fn serve<F, I, S, B>(
     listener: TcpListener,
     bounds: Bounds,
+    visitors: Visitors,
     unsent: &UnsentBytes,
     application: F,
 ) -> io::Result<Server>
@@ -140,14 +143,18 @@ where
                 data.insert(connection.requests());
             })
             .h1(counted);
-        let unsent = unsent.clone();
+        let (unsent, visitors) = (unsent.clone(), visitors.clone());
         let accepted = move |stream: TcpStream| {
             let peer = stream.peer_addr().ok();
+            // A client that is gone already has no address, and needs none.
+            let visit =
+                peer.map_or_else(|| Some(Visit::default()), |peer| visitors.admit(peer.ip()));
             // A little later than actix-http's own timeouts, which close with an answer.
             let [idle, head] = [bounds.idle, bounds.head].map(|timeout| timeout + CLOSE_TIMEOUT);
             let Bounds { unread, unsent_bytes, .. } = bounds;
             let unsent = unsent.clone();
-            let connection = Connection::new(stream, idle, head, unread, unsent_bytes, unsent);
+            let connection =
+                Connection::new(stream, visit, idle, head, unread, unsent_bytes, unsent);
             ready(Ok((connection, peer)))
         };
         fn_service(accepted).and_then(http)

@@ -2,7 +2,7 @@
 //! shutdown.
 //!
 //! The internal port serves `/livez`, `/readyz`, `/metrics` and `/version`, and what only other
-//! services may request.
+//! services may request. It asks for a secret ([`crate::internal`]).
 
 use std::io;
 use std::net::TcpListener;
@@ -21,12 +21,15 @@ use tokio_util::sync::CancellationToken;
 use crate::guard::{self, Guard};
 use crate::health::Readiness;
 use crate::host::{self, HostRules};
+use crate::internal::{InternalGuard, InternalSecrets};
 use crate::metrics::Metrics;
 use crate::server::Bounds;
+use crate::settings::SettingsError;
 use crate::settings::sections::{HttpSettings, InternalSettings};
 use crate::supervisor::{Supervisor, SupervisorError, TaskError};
 use crate::unsent::{self, UnsentBytes};
-use crate::{observe, problem, server};
+use crate::visitors::Visitors;
+use crate::{observe, problem, security_headers, server};
 
 /// How much longer than the servers' own drain all tasks together may take.
 const SHUTDOWN_MARGIN: Duration = Duration::from_secs(1);
@@ -40,6 +43,17 @@ pub struct About {
     pub version: &'static str,
     /// The schema version it needs, if it uses the database.
     pub schema: Option<i32>,
+}
+
+/// A service cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The internal secret cannot be read.
+    #[error(transparent)]
+    Secrets(#[from] SettingsError),
+    /// See [`Metrics::new`].
+    #[error(transparent)]
+    Metrics(#[from] BuildError),
 }
 
 /// A port cannot be listened on.
@@ -61,6 +75,12 @@ struct Address {
     setting: &'static str,
 }
 
+/// What bounds the connections of a port.
+struct Limits {
+    bounds: Bounds,
+    visitors: Visitors,
+}
+
 /// A service that is being put together: first its public port if it has one, then its internal
 /// port.
 pub struct ServiceBuilder {
@@ -69,6 +89,8 @@ pub struct ServiceBuilder {
     shutdown: CancellationToken,
     metrics: Metrics,
     supervisor: Supervisor,
+    internal: InternalSettings,
+    secrets: InternalSecrets,
     public: Option<Public>,
 }
 
@@ -83,17 +105,21 @@ impl ServiceBuilder {
     /// be called within a tokio runtime.
     ///
     /// # Errors
-    /// Never, see [`Metrics::new`].
+    /// [`StartError::Secrets`]; for the other, see [`Metrics::new`].
     pub fn new(
         about: About,
+        internal: &InternalSettings,
         drain: Duration,
         shutdown: CancellationToken,
-    ) -> Result<Self, BuildError> {
+    ) -> Result<Self, StartError> {
+        let secrets = InternalSecrets::open(&internal.secret_file)?;
         let metrics = Metrics::new()?;
         observe::describe(&metrics);
         let mut supervisor = Supervisor::new(shutdown.clone(), drain + SHUTDOWN_MARGIN);
         supervisor.spawn("metrics", metrics.clone().keep_up(shutdown.clone()));
-        Ok(Self { about, drain, shutdown, metrics, supervisor, public: None })
+        supervisor.spawn("internal secrets", secrets.clone().keep_up(shutdown.clone()));
+        let internal = internal.clone();
+        Ok(Self { about, drain, shutdown, metrics, supervisor, internal, secrets, public: None })
     }
 
     /// Gives all tasks together this long to end, if they do more than the servers after each
@@ -102,6 +128,12 @@ impl ServiceBuilder {
     pub fn drain_all(mut self, drain: Duration) -> Self {
         self.supervisor.set_drain(drain + SHUTDOWN_MARGIN);
         self
+    }
+
+    /// What this service presents to the internal ports of others.
+    #[must_use]
+    pub fn secrets(&self) -> InternalSecrets {
+        self.secrets.clone()
     }
 
     /// The metrics of the service.
@@ -129,7 +161,8 @@ impl ServiceBuilder {
         let guarded = web::Data::from(guard);
         let unsent = UnsentBytes::new(settings.max_unsent_bytes, bounds.answer);
         UnsentBytes::describe(&self.metrics);
-        let port = self.serve("http server", &address, bounds, &unsent, cors, move |all| {
+        let limits = Limits { bounds, visitors: Visitors::new(settings, &self.metrics) };
+        let port = self.serve("http server", &address, limits, &unsent, cors, move |all| {
             all.app_data(rules.clone()).app_data(guarded.clone());
             routes(all);
         })?;
@@ -145,7 +178,6 @@ impl ServiceBuilder {
     /// The port cannot be listened on.
     pub fn serve_internal(
         mut self,
-        settings: &InternalSettings,
         readiness: Readiness,
         sample: impl Fn() + Send + Sync + 'static,
         routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
@@ -160,13 +192,17 @@ impl ServiceBuilder {
             metrics: self.metrics.clone(),
             sample: Arc::new(sample),
         };
-        let address =
-            Address { host: settings.host.clone(), port: settings.port, setting: "internal.port" };
-        let bounds = settings.bounds(self.drain);
+        let InternalSettings { host, port, .. } = &self.internal;
+        let address = Address { host: host.clone(), port: *port, setting: "internal.port" };
+        let bounds = self.internal.bounds(self.drain);
+        let limits = Limits { bounds, visitors: Visitors::unlimited() };
+        let guard: Arc<dyn Guard> = Arc::new(InternalGuard(self.secrets.clone()));
+        let guard = web::Data::from(guard);
         let unsent = UnsentBytes::unlimited();
         let no_cors = || None;
         let port =
-            self.serve("internal server", &address, bounds, &unsent, no_cors, move |all| {
+            self.serve("internal server", &address, limits, &unsent, no_cors, move |all| {
+                all.app_data(guard.clone());
                 routes(all);
                 internal.routes(all);
             })?;
@@ -179,7 +215,7 @@ impl ServiceBuilder {
         &mut self,
         name: &'static str,
         address: &Address,
-        bounds: Bounds,
+        limits: Limits,
         unsent: &UnsentBytes,
         cors: impl Fn() -> Option<Cors> + Clone + Send + 'static,
         routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
@@ -189,7 +225,7 @@ impl ServiceBuilder {
         let port = listener.local_addr().map_err(failed)?.port();
         let metrics = web::Data::new(self.metrics.clone());
         let shared = unsent.clone();
-        let server = server::serve(listener, bounds, unsent, move || {
+        let server = server::serve(listener, limits.bounds, limits.visitors, unsent, move || {
             let cors = cors();
             App::new()
                 .wrap(CatchPanic::default())
@@ -198,6 +234,7 @@ impl ServiceBuilder {
                 // Inside of CORS, so that a page of an allowed origin can read why it was refused.
                 .wrap(from_fn(host::check))
                 .wrap(Condition::new(cors.is_some(), cors.unwrap_or_default()))
+                .wrap(from_fn(security_headers::add))
                 .wrap(from_fn(observe::requests))
                 .app_data(metrics.clone())
                 .app_data(shared.clone())

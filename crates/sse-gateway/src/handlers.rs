@@ -6,6 +6,7 @@ use std::sync::Arc;
 use access_kit::control::{AccessControl, Standing};
 use access_kit::principal::{Admitted, Principal};
 use access_kit::refusal::Ending;
+use access_kit::shares::{Share, Shares};
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue, LINK};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use domain::{Bucket, Metric, Topic};
@@ -33,12 +34,15 @@ pub struct Gateway {
     pub page_limits: PageLimits,
     /// Who may use the service.
     pub access: Arc<AccessControl>,
+    /// The streams that keys hold.
+    pub streams: Arc<Shares>,
 }
 
 /// A stream may go on for as long as the key that opened it is valid.
 struct KeyLease {
     access: Arc<AccessControl>,
     principal: Arc<Principal>,
+    _share: Share,
 }
 
 impl Lease for KeyLease {
@@ -81,7 +85,9 @@ async fn topic(
     principal.check_topics([topic])?;
     match parse_topic_query(request.query_string(), topic, gateway.page_limits)? {
         StatisticsQuery::Window(query) => windows(request, gateway, query, principal),
-        StatisticsQuery::History(query) => history(request, &gateway.history, query).await,
+        StatisticsQuery::History(query) => {
+            history(request, &gateway.history, query, &principal).await
+        }
     }
 }
 
@@ -123,7 +129,9 @@ fn windows(
     match MediaType::negotiate(request, MediaType::OF_WINDOW)? {
         MediaType::EventStream => {
             let budget = UnsentBytes::of(request);
-            let lease = KeyLease { access: Arc::clone(&gateway.access), principal };
+            let share = gateway.streams.take(&principal, principal.limits().streams)?;
+            let access = Arc::clone(&gateway.access);
+            let lease = KeyLease { access, principal, _share: share };
             let last = last_event_id(request);
             Ok(stream_response(hub, budget, selection, last, heartbeat, Box::new(lease))?)
         }
@@ -143,8 +151,10 @@ async fn history(
     request: &HttpRequest,
     history: &HistoryClient,
     query: HistoryQuery,
+    principal: &Principal,
 ) -> Result<HttpResponse, RequestError> {
     let media_type = MediaType::negotiate(request, MediaType::OF_HISTORY)?;
+    let _share = history.share(principal).await?;
     let page = history.page(query, request_id(request).as_ref()).await?;
     let mut response =
         response_once(if media_type == MediaType::Csv { CSV } else { "application/json" });

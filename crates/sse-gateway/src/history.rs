@@ -1,14 +1,19 @@
 //! Requests pages of history from the upstreams: stats-notifier replicas, or other gateways.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use access_kit::principal::Principal;
+use access_kit::refusal::Refusal;
+use access_kit::shares::{Share, Shares};
 use actix_web::http::header::HeaderValue;
 use bytes::BytesMut;
-use reqwest::{Client, Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 use service_kit::address::UpstreamAddress;
-use service_kit::client;
+use service_kit::client::{self, InternalClient};
 use service_kit::failure::one_line;
+use service_kit::internal::InternalSecrets;
 use service_kit::observe::REQUEST_ID;
 use statistics_stream::UpstreamSettings;
 use statistics_stream::history::{HistoryPage, HistoryQuery, NOT_KEPT};
@@ -20,10 +25,11 @@ use crate::settings::HistoryClientSettings;
 /// Requests pages of history from one upstream after another, until one answers.
 #[derive(Debug)]
 pub struct HistoryClient {
-    client: Client,
+    client: InternalClient,
     addresses: Vec<UpstreamAddress>,
     /// Limits concurrent requests. More wait, and the wait counts towards the timeout.
     permits: Semaphore,
+    shares: Arc<Shares>,
     timeout: Duration,
     max_page_bytes: usize,
 }
@@ -64,15 +70,25 @@ impl HistoryClient {
     pub fn new(
         upstream: &UpstreamSettings,
         settings: &HistoryClientSettings,
+        secrets: InternalSecrets,
     ) -> Result<Self, reqwest::Error> {
-        let connect_timeout = upstream.connect_timeout.get();
+        let builder = client::internal().connect_timeout(upstream.connect_timeout.get());
         Ok(Self {
-            client: client::internal().connect_timeout(connect_timeout).build()?,
+            client: InternalClient::new(builder, secrets)?,
             addresses: upstream.addresses.clone(),
             permits: Semaphore::new(settings.max_concurrent_requests.get()),
+            shares: Shares::of(settings.max_concurrent_requests.get(), "pages of history"),
             timeout: settings.timeout.get(),
             max_page_bytes: settings.max_page_bytes,
         })
+    }
+
+    /// A place among the concurrent requests. A key that has its share waits for one of its own.
+    ///
+    /// # Errors
+    /// [`Refusal::Share`] if there is none in time.
+    pub async fn share(&self, principal: &Principal) -> Result<Share, Refusal> {
+        self.shares.wait(principal, self.timeout).await
     }
 
     /// Requests a page. `request_id` is passed on, so that the upstream logs it too.
@@ -120,7 +136,7 @@ impl HistoryClient {
         query: HistoryQuery,
         request_id: Option<&HeaderValue>,
     ) -> Result<Result<HistoryPage, RequestError>, UpstreamError> {
-        let mut request = self.client.get(address.with_path(&query.path()));
+        let mut request = self.client.request(Method::GET, address, &query.path());
         if let Some(id) = request_id {
             request = request.header(REQUEST_ID.as_str(), id.as_bytes());
         }

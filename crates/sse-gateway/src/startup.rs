@@ -6,9 +6,10 @@ use access_kit::control::AccessControl;
 use access_kit::credential::Pages;
 use access_kit::distribution;
 use access_kit::guard::AccessGuard;
+use access_kit::shares::Shares;
 use actix_cors::Cors;
 use actix_web::web;
-use service_kit::health::Readiness;
+use service_kit::health::{Readiness, ReadinessReport};
 use service_kit::limits::open_files;
 use service_kit::server::Bounds;
 use service_kit::service::{About, Application, ServiceBuilder};
@@ -47,15 +48,18 @@ pub fn build(
     warn_about_few_open_files(settings.stream.max_subscribers);
     let drain = settings.http.drain_timeout;
     // The hub drains the streams first, and then the server drains what is left.
-    let mut builder = ServiceBuilder::new(ABOUT, drain, shutdown.clone())?.drain_all(drain * 2);
+    let mut builder = ServiceBuilder::new(ABOUT, &settings.internal, drain, shutdown.clone())?
+        .drain_all(drain * 2);
+    let secrets = builder.secrets();
     metrics::describe(builder.metrics());
 
     let access = Arc::new(AccessControl::new(&settings.access, Pages::of_cors(&settings.cors)));
     let gateway = web::Data::new(Gateway {
         hub: Arc::clone(&hub),
-        history: HistoryClient::new(&settings.upstream, &settings.history)?,
+        history: HistoryClient::new(&settings.upstream, &settings.history, secrets.clone())?,
         page_limits: (&settings.history).into(),
         access: Arc::clone(&access),
+        streams: Shares::of(settings.stream.max_subscribers, "streams"),
     });
     let needs = routes::needs(gateway.page_limits);
     let guard = Arc::new(AccessGuard::new(Arc::clone(&access), needs, builder.metrics()));
@@ -76,12 +80,12 @@ pub fn build(
     let sampled = Arc::clone(&hub);
     let sample = move || metrics::sample(&metrics, &sampled);
     let internal = routes::internal(gateway, Arc::clone(&access), shutdown.clone());
-    let mut application =
-        builder.serve_internal(&settings.internal, readiness, sample, internal)?;
+    let mut application = builder.serve_internal(readiness, sample, internal)?;
 
-    application.spawn("upstream", upstream::follow(Arc::clone(&hub), settings.upstream.clone()));
+    let counts = upstream::follow(Arc::clone(&hub), settings.upstream.clone(), secrets.clone());
+    application.spawn("upstream", counts);
     let addresses = settings.upstream.addresses.clone();
-    let keyring = distribution::follow(Arc::clone(&access), addresses, shutdown.clone());
+    let keyring = distribution::follow(Arc::clone(&access), addresses, secrets, shutdown.clone());
     application.spawn("keyring", keyring);
     application.spawn("leases", check_leases(access, Arc::clone(&hub), shutdown.clone()));
     application.spawn("drain", async move {
@@ -138,6 +142,7 @@ fn readiness(hub: Arc<Hub>, access: Arc<AccessControl>) -> Readiness {
     Readiness::new(move || {
         let no_counts = (!hub.has_data()).then_some("no upstream has answered yet");
         let reasons = [no_counts, access.problem()].into_iter().flatten().map(str::to_owned);
-        std::future::ready(reasons.collect::<Vec<_>>())
+        let (reasons, warning) = (reasons.collect(), access.warning());
+        std::future::ready(ReadinessReport { reasons, warning, detail: None })
     })
 }

@@ -6,10 +6,11 @@ use std::time::Instant;
 use domain::{ApplyError, Version};
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::header::ACCEPT;
-use reqwest::{Client, StatusCode};
+use reqwest::{Method, StatusCode};
 use service_kit::address::UpstreamAddress;
-use service_kit::client;
+use service_kit::client::{self, InternalClient};
 use service_kit::failure::one_line;
+use service_kit::internal::InternalSecrets;
 use service_kit::settings::NonZeroDuration;
 use tokio_util::codec::FramedRead;
 use tokio_util::io::StreamReader;
@@ -51,11 +52,15 @@ impl From<reqwest::Error> for UpstreamError {
 ///
 /// # Errors
 /// The HTTP client cannot be built.
-pub async fn follow(hub: Arc<Hub>, settings: UpstreamSettings) -> Result<(), reqwest::Error> {
-    let client = client::internal()
+pub async fn follow(
+    hub: Arc<Hub>,
+    settings: UpstreamSettings,
+    secrets: InternalSecrets,
+) -> Result<(), reqwest::Error> {
+    let builder = client::internal()
         .connect_timeout(settings.connect_timeout.get())
-        .read_timeout(settings.read_timeout.get())
-        .build()?;
+        .read_timeout(settings.read_timeout.get());
+    let client = InternalClient::new(builder, secrets)?;
     let mut position = Position { version: None, last_event: Instant::now() };
     let retry_delay = settings.retry_delay.get();
     let mut wait = retry_delay;
@@ -100,12 +105,13 @@ struct Position {
 
 async fn follow_one(
     hub: &Arc<Hub>,
-    client: &Client,
+    client: &InternalClient,
     address: &UpstreamAddress,
     settings: &UpstreamSettings,
     position: &mut Position,
 ) -> Result<std::convert::Infallible, UpstreamError> {
-    let mut request = client.get(address.with_path(PATH)).header(ACCEPT, "text/event-stream");
+    let mut request =
+        client.request(Method::GET, address, PATH).header(ACCEPT, "text/event-stream");
     if let Some(version) = position.version {
         request = request.header("last-event-id", version.to_string());
     }

@@ -45,7 +45,8 @@ pub fn build_with(
     shutdown: CancellationToken,
     statements: Statements,
 ) -> anyhow::Result<Application> {
-    let builder = ServiceBuilder::new(ABOUT, settings.stream.drain_timeout, shutdown.clone())?;
+    let drain = settings.stream.drain_timeout;
+    let builder = ServiceBuilder::new(ABOUT, &settings.internal, drain, shutdown.clone())?;
     let (role, roles) = watch::channel(Role::default());
     let (last_verify, verified) = watch::channel(None::<LastVerify>);
     let history = HistoryReader::new(&settings.database, &settings.history)?;
@@ -70,14 +71,13 @@ pub fn build_with(
     let connections =
         Connections::new(&settings.database, &pool, Work::Reads, "stats-notifier keyring")?;
     let followers = distribution::configure(Arc::clone(&access), shutdown.clone());
-    let mut application =
-        builder.serve_internal(&settings.internal, readiness, sample, move |routes| {
-            routes
-                .configure(&followers)
-                .app_data(web::Data::new(leading.clone()))
-                .app_data(web::Data::new(history.clone()))
-                .configure(routes::configure);
-        })?;
+    let mut application = builder.serve_internal(readiness, sample, move |routes| {
+        routes
+            .configure(&followers)
+            .app_data(web::Data::new(leading.clone()))
+            .app_data(web::Data::new(history.clone()))
+            .configure(routes::configure);
+    })?;
 
     application.spawn("keyring", keyring::follow(connections, access, shutdown.clone()));
     let verify =
@@ -120,6 +120,10 @@ fn readiness(
             Role::Away(reason) => vec![reason],
             _ => Vec::new(),
         };
-        std::future::ready(ReadinessReport { reasons, detail: Some(detail) })
+        std::future::ready(ReadinessReport {
+            reasons,
+            detail: Some(detail),
+            ..ReadinessReport::default()
+        })
     })
 }

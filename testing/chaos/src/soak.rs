@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use futures_util::future::join_all;
+use local_stack::internal;
 use local_stack::postgres::Installation;
 use local_stack::stack::{ServiceKind, Variable};
 use local_stack::test_database::client;
@@ -244,7 +245,11 @@ async fn fill_pools(system: &System) {
         urls.push((Method::GET, history));
     }
     let urls = urls.iter().flat_map(|url| std::iter::repeat_n(url, BURST));
-    let requests = urls.map(|(method, url)| client.request(method.clone(), url).send());
+    let inside = internal::client();
+    let requests = urls.map(|(method, url)| {
+        let client = if url.contains("/internal/") { &inside } else { &client };
+        client.request(method.clone(), url).send()
+    });
     // The responses do not matter.
     drop(join_all(requests).await);
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use domain::Version;
 use futures_util::FutureExt;
+use local_stack::internal;
 use local_stack::ports::reserve_port;
 use local_stack::postgres::{Cluster, ClusterSettings, Installation, StopMode};
 use local_stack::stack::{
@@ -111,6 +112,7 @@ impl System {
             programs,
             database: superuser,
             roles: TestDatabase::roles(),
+            internal_secret: internal::secret_file(),
             replicas: Replicas::TWO,
             ports,
             variables: link_variables,
@@ -140,7 +142,7 @@ impl System {
 
     /// Waits until a stats-notifier leads, and returns it.
     pub(crate) async fn leader(&self) -> anyhow::Result<Instance> {
-        let client = reqwest::Client::new();
+        let client = internal::client();
         let leader = async {
             loop {
                 for number in [1, 2] {

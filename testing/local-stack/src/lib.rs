@@ -1,6 +1,7 @@
 //! Runs a real Postgres and the services as processes on this machine, for `cargo xtask up`, tests
 //! and benchmarks.
 
+pub mod internal;
 pub mod link;
 pub mod pooler;
 pub mod ports;

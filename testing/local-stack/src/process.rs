@@ -1,5 +1,6 @@
 //! A service as a process of its own, as it runs in production.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -8,6 +9,8 @@ use std::time::Duration;
 use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+
+use crate::test_database::CLUSTER_VARIABLE;
 
 pub use rustix::process::Signal;
 
@@ -18,6 +21,12 @@ const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct ServiceProcess {
     process: Child,
+}
+
+/// Whether an environment variable has a secret, as far as its name says.
+fn is_secret(variable: &OsStr) -> bool {
+    let name = variable.to_string_lossy();
+    name.contains("PASSWORD") || name == "NEWCYCLE_KEY" || name == CLUSTER_VARIABLE
 }
 
 impl ServiceProcess {
@@ -34,6 +43,10 @@ impl ServiceProcess {
         mut log: impl FnMut(&str) + Send + 'static,
     ) -> io::Result<Self> {
         let mut command = Command::new(programs.join(name));
+        // What this process has of other programs, such as PGPASSWORD for the superuser.
+        for (variable, _) in std::env::vars_os().filter(|(variable, _)| is_secret(variable)) {
+            command.env_remove(variable);
+        }
         for (variable, value) in variables {
             command.env(variable, value);
         }

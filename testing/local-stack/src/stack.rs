@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail, ensure};
 use migrate::settings::RoleSettings;
 use postgres_kit::database::DatabaseSettings;
+use reqwest::header::AUTHORIZATION;
 use secrecy::ExposeSecret;
 use service_kit::client;
+use service_kit::internal::InternalSecrets;
 
 use crate::process::ServiceProcess;
 pub use crate::process::{Frozen, Signal};
@@ -28,6 +30,8 @@ pub struct StackSettings {
     pub database: DatabaseSettings,
     /// The passwords of the services' roles.
     pub roles: RoleSettings,
+    /// The file with the secret of the internal ports.
+    pub internal_secret: PathBuf,
     /// The number of replicas of each service.
     pub replicas: Replicas,
     /// The ports, by replica: the first replica of each service listens on the first element.
@@ -137,11 +141,15 @@ impl Stack {
     ) -> anyhow::Result<()> {
         let instance = instance.into();
         let url = format!("{}/readyz", self.internal_url(instance));
+        // Without the secret, the service does not say why it is not ready.
+        let secret = InternalSecrets::open(&self.settings.internal_secret)?.authorization();
+        let secret = secret.context("the stack has no internal secret")?;
         let ready = async {
             let started = Instant::now();
             let client = client::internal().build()?;
             loop {
-                let last = match client.get(&url).timeout(timeout).send().await {
+                let request = client.get(&url).header(AUTHORIZATION, secret.clone());
+                let last = match request.timeout(timeout).send().await {
                     Ok(response) if response.status().is_success() => return Ok(()),
                     Ok(response) => response.text().await.unwrap_or_default(),
                     Err(error) => error.to_string(),
@@ -278,6 +286,8 @@ impl Stack {
                 ("NEWCYCLE__SERVICES__INGEST_PORT", ports.ingest_api.to_string()),
             ]),
         }
+        let secret = self.settings.internal_secret.display().to_string();
+        variables.push(("NEWCYCLE__INTERNAL__SECRET_FILE", secret));
         variables.push(("NEWCYCLE__INTERNAL__PORT", ports.internal(instance.service).to_string()));
         if instance.service != ServiceKind::StatsNotifier {
             variables.push(("NEWCYCLE__HTTP__PORT", ports.public(instance.service).to_string()));

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use access::store::{KeyStore, StoreError};
+use access::store::{KeyLimits, KeyStore, StoreError};
 use access_kit::key::Key;
 use access_kit::scope::{Permission, Scope};
 use migrate::settings::RoleSettings;
@@ -134,7 +134,9 @@ pub async fn store_test_key(database: &DatabaseSettings) -> Result<(), StoreErro
     let key: Key = TEST_KEY.parse().expect("TEST_KEY is a key");
     let everything = Permission::ALL.map(Scope::all);
     let store = KeyStore::connect(database, "tests".to_owned()).await?;
-    store.create(&key, "tests", &everything, Some(TEST_KEY_LIFETIME)).await?;
+    // Tests of many clients use this key for all of them.
+    let limits = KeyLimits { streams: Some(i32::MAX), ..KeyLimits::default() };
+    store.create(&key, "tests", &everything, Some(TEST_KEY_LIFETIME), limits).await?;
     Ok(())
 }
 

@@ -62,7 +62,7 @@ fn the_commands_of_the_guide_for_keys_work() {
     let guide = std::fs::read_to_string(root().join("docs/access.md")).unwrap();
     let blocks = guide.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let blocks: Vec<String> = blocks.map(|block| with_ports(&stack, block)).collect();
-    let [using, screen, rest] = blocks.as_slice() else {
+    let [using, screen, rest, inside] = blocks.as_slice() else {
         panic!("the guide has changed: {blocks:#?}")
     };
     let run = |script: &str| {
@@ -80,6 +80,7 @@ fn the_commands_of_the_guide_for_keys_work() {
     assert!(run(screen).contains("http://127.0.0.1:8082/#nc_"));
     let text = run(&format!("access create --name billing --scope ingest:write\n{rest}"));
     assert!(text.contains("screen-lobby") && text.contains("Revoked"), "{text}");
+    assert!(run(inside).contains("http_server_requests_total"));
 }
 
 /// A command of the README with the ports, the data folder and the programs of this test.
@@ -87,6 +88,7 @@ fn with_ports(stack: &TestStack, block: &str) -> String {
     block
         .replace(":8080", &format!(":{}", stack.value("INGEST_PORT")))
         .replace(":8081", &format!(":{}", stack.value("GATEWAY_PORT")))
+        .replace(":9081", &format!(":{}", stack.value("GATEWAY_INTERNAL_PORT")))
         .replace(".newcycle/", &format!("{}/", stack.folder.display()))
         .replace("cargo xtask", env!("CARGO_BIN_EXE_xtask"))
 }

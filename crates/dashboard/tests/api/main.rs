@@ -11,6 +11,7 @@ use dashboard::startup;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use service_kit::settings::ProgramSettings as _;
+use tempfile::NamedTempFile;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -19,14 +20,21 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 struct Dashboard {
     url: String,
     internal_url: String,
+    _secret: NamedTempFile,
     _stop: DropGuard,
 }
+
+/// The secret of the internal port.
+const SECRET: &str = "this-is-no-secret-it-is-in-this-test-only";
 
 impl Dashboard {
     fn start(change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings::load().unwrap();
         settings.http.port = 0;
         settings.internal.port = 0;
+        let secret = NamedTempFile::new().unwrap();
+        std::fs::write(&secret, SECRET).unwrap();
+        settings.internal.secret_file = secret.path().to_owned();
         change(&mut settings);
         let stop = CancellationToken::new();
         let application = startup::build(settings, stop.clone()).unwrap();
@@ -34,7 +42,13 @@ impl Dashboard {
         let (url, internal_url) =
             (address(application.port()), address(application.internal_port()));
         tokio::spawn(application.run_until_stopped());
-        Self { url, internal_url, _stop: stop.drop_guard() }
+        Self { url, internal_url, _secret: secret, _stop: stop.drop_guard() }
+    }
+
+    /// The answer of the internal port.
+    async fn internal(&self, path: &str) -> reqwest::Response {
+        let request = reqwest::Client::new().get(format!("{}{path}", self.internal_url));
+        request.bearer_auth(SECRET).send().await.unwrap()
     }
 
     /// The status, headers and body that a GET with these headers returns.
@@ -102,7 +116,10 @@ async fn a_page_for_another_host_is_refused() {
             let problem: Value = serde_json::from_str(&body).unwrap();
             assert_eq!(problem["type"], "/problems/misdirected-request");
             assert_eq!(problem["setting"], "http.allowed_hosts");
-            assert!(headers.get("content-security-policy").is_none());
+            assert_eq!(
+                headers["content-security-policy"],
+                "default-src 'none'; frame-ancestors 'none'"
+            );
         }
     }
     let (status, ..) = dashboard.get("/", &[("host", "page.localhost:8082")]).await;
@@ -161,7 +178,7 @@ async fn the_page_is_revalidated_and_its_files_are_cached_forever() {
     let (status, headers, body) = dashboard.get("/assets/../../Cargo.toml", &[]).await;
     assert_eq!(status, 404, "{body}");
     assert_eq!(headers["content-type"], "application/problem+json");
-    let ready = reqwest::get(format!("{}/readyz", dashboard.internal_url)).await.unwrap();
+    let ready = dashboard.internal("/readyz").await;
     assert_eq!(ready.status(), 200);
 }
 
@@ -192,8 +209,7 @@ async fn clients_that_do_not_read_the_script_take_no_memory_from_others() {
         assert_eq!(&status, b"HTTP/1.1 200");
         stalled.push(client);
     }
-    let url = format!("{}/metrics", dashboard.internal_url);
-    let metrics = reqwest::get(url).await.unwrap().text().await.unwrap();
+    let metrics = dashboard.internal("/metrics").await.text().await.unwrap();
     assert!(metrics.lines().any(|line| line == "http_server_unsent_bytes 0"), "{metrics}");
     for (accepted, encoding) in [
         ("gzip, deflate, br, zstd", Some("gzip")),

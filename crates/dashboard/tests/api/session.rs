@@ -49,6 +49,8 @@ impl Upstream {
             scopes: vec!["statistics:read".to_owned()],
             expires_at: *expires_at,
             ended_at: *ended_at,
+            requests_per_second: None,
+            streams: None,
         };
         let records = keys.iter().enumerate().map(record).collect();
         self.access.replace(version, records, Instant::now());

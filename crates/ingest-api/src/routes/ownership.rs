@@ -28,9 +28,11 @@ use crate::store::{self, DatabaseError, InsertOutcome, OwnedItems};
 pub(crate) async fn get_owner(
     id: Path<String>,
     service: Data<IngestService>,
+    Admitted(principal): Admitted,
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
-    let owner = service.read(async |session| store::find_owner(session, id).await).await?;
+    let read = async |session: &_| store::find_owner(session, id).await;
+    let owner = service.read(&principal, read).await?;
     Ok(HttpResponse::Ok().json(owner))
 }
 
@@ -47,13 +49,14 @@ pub(crate) async fn list_transfers_of_item(
     request: HttpRequest,
     id: Path<String>,
     service: Data<IngestService>,
+    Admitted(principal): Admitted,
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
     let transfers = async |session: &_| {
         store::list_transfers_of_item(session, id, page.after, page.rows_to_read()).await
     };
-    Ok(HttpResponse::Ok().json(RowPage::new(page, service.read(transfers).await?)))
+    Ok(HttpResponse::Ok().json(RowPage::new(page, service.read(&principal, transfers).await?)))
 }
 
 pub(crate) fn describe_list_transfers_of_item(settings: &Settings) -> OperationBuilder {
@@ -67,6 +70,7 @@ pub(crate) async fn list_items_of_user(
     request: HttpRequest,
     id: Path<String>,
     service: Data<IngestService>,
+    Admitted(principal): Admitted,
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
@@ -74,7 +78,7 @@ pub(crate) async fn list_items_of_user(
     let read = async |session: &_| {
         store::list_items_of_user(session, id, page.after, page.rows_to_read(), max_examined).await
     };
-    let OwnedItems { items, ended_at } = service.read(read).await?;
+    let OwnedItems { items, ended_at } = service.read(&principal, read).await?;
     Ok(HttpResponse::Ok().json(RowPage::ended_at(page, items, ended_at)))
 }
 

@@ -67,7 +67,7 @@ where
             return Err(ApiError::MediaType(expected));
         }
     };
-    let report = bulk::upload::<I>(&service, form, body, writer).await?;
+    let report = bulk::upload::<I>(&service, form, body, &principal).await?;
     if report.counts.rejected > 0 {
         return Err(ApiError::RejectedLines(report));
     }
@@ -183,9 +183,11 @@ fn either(one: impl Into<RefOr<Schema>>, other: impl Into<RefOr<Schema>>) -> Any
 pub(crate) async fn get<R: StoredRow>(
     id: Path<String>,
     service: Data<IngestService>,
+    Admitted(principal): Admitted,
 ) -> Result<HttpResponse, ApiError> {
     let id = path_id(&id)?;
-    let row: R = service.read(async |session| store::find_row(session, id).await).await?;
+    let read = async |session: &_| store::find_row(session, id).await;
+    let row: R = service.read(&principal, read).await?;
     Ok(HttpResponse::Ok().json(row))
 }
 
@@ -199,11 +201,12 @@ pub(crate) fn describe_get<R: Resource>() -> OperationBuilder {
 pub(crate) async fn list<R: StoredRow>(
     request: HttpRequest,
     service: Data<IngestService>,
+    Admitted(principal): Admitted,
 ) -> Result<HttpResponse, ApiError> {
     let page = PageQuery::parse(request.query_string(), &service.settings.limits)?;
     let rows =
         async |session: &_| store::list_rows::<R>(session, page.after, page.rows_to_read()).await;
-    Ok(HttpResponse::Ok().json(RowPage::new(page, service.read(rows).await?)))
+    Ok(HttpResponse::Ok().json(RowPage::new(page, service.read(&principal, rows).await?)))
 }
 
 pub(crate) fn describe_list<R: Resource>(settings: &Settings) -> OperationBuilder {

@@ -8,7 +8,7 @@ use service_kit::settings::NonZeroDuration;
 use tokio_postgres::SimpleQueryMessage;
 use uuid::Uuid;
 
-use crate::support::Api;
+use crate::support::{Api, without_shares};
 
 /// The statements of the service, which does not export them.
 #[path = "../../src/store/sql.rs"]
@@ -122,6 +122,7 @@ async fn create_history_of_few(api: &Api) -> (String, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_that_hang_do_not_keep_writes_waiting() {
     let api = Api::start_with(|settings| {
+        without_shares(settings);
         settings.limits.query_timeout = LONG;
         settings.read_pool.wait_timeout = LONG.get();
         settings.read_pool.statement_timeout = LONG;

@@ -11,7 +11,7 @@ use service_kit::settings::NonZeroDuration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{self, Api, JSON, NDJSON, waiting};
+use crate::support::{self, Api, JSON, NDJSON, waiting, without_shares};
 
 /// The memory that the shortest line of a user takes.
 const ROW_BYTES: u64 = 2 + 28 + 8 + 16;
@@ -61,6 +61,7 @@ async fn uploads_that_stand_still_do_not_block_others() {
 #[tokio::test]
 async fn uploads_that_stand_still_give_their_memory_to_others() {
     let api = Api::start_with(|settings| {
+        without_shares(settings);
         // Half of it is for rows: some 20,000 of them.
         settings.bulk.max_waiting_bytes = 2_000_000.try_into().unwrap();
         settings.bulk.max_line_bytes = 1_000.try_into().unwrap();
@@ -88,6 +89,7 @@ async fn uploads_that_stand_still_give_their_memory_to_others() {
 async fn the_time_of_a_commit_is_not_counted_as_the_wait_for_the_client() {
     const IDLE: NonZeroDuration = NonZeroDuration::from_millis(4_000);
     let api = Api::start_with(|settings| {
+        without_shares(settings);
         settings.limits.body_idle_timeout = IDLE;
         settings.bulk.max_chunks_in_flight = 1.try_into().unwrap();
         settings.bulk.min_bytes_per_second = 1_000;
@@ -138,6 +140,7 @@ async fn compressed_uploads_that_stand_still_take_bounded_memory_and_others_are_
     // Of an upload: two lines and two parts of 64 KiB, no errors, and gzip.
     const BYTES: usize = 2 * (1_000 + 65_536) + 288 * 1_024;
     let api = Api::start_with(|settings| {
+        without_shares(settings);
         settings.bulk.max_line_bytes = 1_000.try_into().unwrap();
         settings.bulk.max_reported_errors = 0;
         settings.bulk.max_waiting_bytes = (2 * (PLACES * BYTES + 1_000)).try_into().unwrap();
@@ -182,6 +185,7 @@ async fn compressed_uploads_that_stand_still_take_bounded_memory_and_others_are_
 #[tokio::test]
 async fn too_many_uploads_with_zstd_do_not_block_others() {
     let api = Api::start_with(|settings| {
+        without_shares(settings);
         settings.bulk.max_zstd_uploads = 2.try_into().unwrap();
     })
     .await;

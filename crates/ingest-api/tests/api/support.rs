@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use access_kit::settings::AccessMode;
 use ingest_api::settings::Settings;
 use ingest_api::startup;
+use local_stack::internal;
 use local_stack::link::Link;
 use local_stack::test_database::{TestDatabase, http_client};
 use serde_json::{Value, json};
@@ -65,6 +67,12 @@ impl Answer {
     }
 }
 
+/// Lets the one key of a test stand for many clients, of which each has a share of its own. Only
+/// keys have shares.
+pub(crate) const fn without_shares(settings: &mut Settings) {
+    settings.access.mode = AccessMode::Open;
+}
+
 /// A running service. Its clock always shows 2026-11-23T09:37:00.123456Z.
 pub(crate) struct Api {
     pub(crate) database: TestDatabase,
@@ -103,6 +111,7 @@ impl Api {
         settings.database = database.ingest();
         settings.http.port = 0;
         settings.internal.port = 0;
+        settings.internal.secret_file = internal::secret_file();
         settings.cors.allowed_origins = vec!["http://dashboard.example".to_owned()];
         change(&mut settings);
         let stop = CancellationToken::new();
@@ -132,13 +141,13 @@ impl Api {
 
     /// Sends a GET request to the internal port, which answers with JSON.
     pub(crate) async fn internal(&self, path: &str) -> Answer {
-        self.send(self.client.get(format!("{}{path}", self.internal_url))).await
+        let client = internal::client();
+        self.send(client.get(format!("{}{path}", self.internal_url))).await
     }
 
     /// The metrics as text.
     pub(crate) async fn metrics(&self) -> String {
-        let answer =
-            self.client.get(format!("{}/metrics", self.internal_url)).send().await.unwrap();
+        let answer = internal::get(format!("{}/metrics", self.internal_url)).await.unwrap();
         answer.text().await.unwrap()
     }
 

@@ -2,6 +2,7 @@
 #![expect(missing_docs, reason = "the files in config/ describe each setting")]
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -46,6 +47,7 @@ pub struct HttpSettings {
     #[serde(deserialize_with = "from_1_to::<MAX_WORKERS, _>")]
     pub workers: NonZeroUsize,
     pub max_connections_per_worker: NonZeroUsize,
+    pub max_connections_per_address: NonZeroUsize,
     #[serde(deserialize_with = "duration")]
     pub drain_timeout: Duration,
     pub idle_timeout: NonZeroDuration,
@@ -85,6 +87,7 @@ pub struct InternalSettings {
     pub max_connections: NonZeroUsize,
     pub idle_timeout: NonZeroDuration,
     pub unread_timeout: NonZeroDuration,
+    pub secret_file: PathBuf,
 }
 
 impl InternalSettings {

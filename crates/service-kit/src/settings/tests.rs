@@ -75,6 +75,7 @@ fn every_setting_is_printed_with_its_origin_and_passwords_are_redacted() {
         http.head_timeout = "5s"  # default
         http.host = "127.0.0.1"  # default
         http.idle_timeout = "75s"  # default
+        http.max_connections_per_address = 2500  # default
         http.max_connections_per_worker = 10000  # default
         http.max_unsent_bytes = 33554432  # default
         http.port = 1  # default

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use domain::Metric;
+use local_stack::internal;
 use serde_json::Value;
 use service_kit::settings::NonZeroDuration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -276,7 +277,7 @@ async fn only_a_request_for_an_address_localhost_or_an_allowed_host_is_answered(
     });
     gateway.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
     let public = gateway.url.trim_start_matches("http://");
-    let internal = gateway.internal_url.trim_start_matches("http://");
+    let inside = gateway.internal_url.trim_start_matches("http://");
     let path = "/statistics/transfers/year";
     let answer = async |address: &str, first_line: String, headers: &str| {
         let mut connection = TcpStream::connect(address).await.unwrap();
@@ -309,9 +310,9 @@ async fn only_a_request_for_an_address_localhost_or_an_allowed_host_is_answered(
         assert!(problem["detail"].as_str().unwrap().contains("http.allowed_hosts"), "{problem}");
     }
     // Other services find the internal port by any name.
+    let headers = format!("host: any-name:9081\r\nauthorization: Bearer {}\r\n", internal::SECRET);
     for path in ["/readyz", "/metrics"] {
-        let text =
-            answer(internal, format!("GET {path} HTTP/1.1"), "host: any-name:9081\r\n").await;
+        let text = answer(inside, format!("GET {path} HTTP/1.1"), &headers).await;
         assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
     }
 }

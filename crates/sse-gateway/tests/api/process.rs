@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use local_stack::internal;
 use local_stack::ports::reserve_port;
 use local_stack::process::ServiceProcess;
 use local_stack::stack::built_programs;
@@ -27,6 +28,7 @@ impl GatewayProcess {
             ("NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.to_owned()),
             ("NEWCYCLE__STREAM__PACE", "1ms".to_owned()),
             ("NEWCYCLE__ACCESS__MODE", "open".to_owned()),
+            ("NEWCYCLE__INTERNAL__SECRET_FILE", internal::secret_file().display().to_string()),
         ];
         all.extend(variables.iter().map(|(name, value)| (*name, (*value).to_owned())));
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -58,7 +60,7 @@ impl GatewayProcess {
     /// The value of a metric without labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let url = format!("{}/metrics", self.internal_url);
-        let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+        let text = internal::get(url).await.unwrap().text().await.unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {name}: {text}")).parse().unwrap()
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use domain::{BucketTime, Metric, Version};
 use futures_util::StreamExt;
+use local_stack::internal;
 use serde_json::json;
 use service_kit::settings::NonZeroDuration;
 use sse_gateway::settings::Settings;
@@ -23,7 +24,7 @@ async fn before_there_are_counts_the_status_is_stale() {
     let once = gateway.get("/statistics/transfers/day", "application/json").await;
     assert_eq!((once.status().as_u16(), once.headers().contains_key("retry-after")), (503, true));
     let internal =
-        async |path: &str| reqwest::get(format!("{}{path}", gateway.internal_url)).await.unwrap();
+        async |path: &str| internal::get(format!("{}{path}", gateway.internal_url)).await.unwrap();
     assert_eq!(internal("/readyz").await.status(), 503);
     assert_eq!(internal("/livez").await.status(), 200);
 }

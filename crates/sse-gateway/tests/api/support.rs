@@ -12,6 +12,7 @@ use domain::{
 };
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use local_stack::internal;
 use russe::reqwest_0_13::ReqwestExt;
 use russe::{Event, Message};
 use service_kit::problem::Problem;
@@ -138,6 +139,7 @@ impl Gateway {
         let mut settings = Settings::load().unwrap();
         settings.http.port = 0;
         settings.internal.port = 0;
+        settings.internal.secret_file = internal::secret_file();
         settings.upstream.addresses =
             upstream.split(',').map(|address| address.parse().unwrap()).collect();
         settings.stream.pace = Duration::from_millis(1);

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::Context;
+use local_stack::internal;
 use local_stack::postgres::Installation;
 use local_stack::stack::ServiceKind;
 use local_stack::test_database::client;
@@ -210,7 +211,7 @@ async fn measure(system: &mut System, time: Duration) -> anyhow::Result<Measurem
 /// The leader's metrics, each summed over its labels.
 async fn metrics(system: &System) -> anyhow::Result<HashMap<String, f64>> {
     let url = format!("{}/metrics", system.stack.internal_url(system.leader().await?));
-    let text = reqwest::get(url).await?.text().await?;
+    let text = internal::get(url).await?.text().await?;
     let mut metrics: HashMap<String, f64> = HashMap::new();
     for line in text
         .lines()

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use local_stack::internal;
 use local_stack::stack::{Instance, Replicas, ServiceKind, Stack};
-use local_stack::test_database::{TestDatabase, client};
+use local_stack::test_database::{TEST_KEY, TestDatabase, client};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -71,6 +72,7 @@ struct Abused {
     log: Arc<Mutex<Vec<String>>>,
     client: Client,
     ports: Vec<Port>,
+    _secrets: tempfile::NamedTempFile,
     _database: TestDatabase,
 }
 
@@ -92,6 +94,10 @@ impl Abused {
                 settings.set(&[(service, variable, value)]);
             }
         }
+        // So that the same bytes can be sent to every port.
+        let secrets = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&secrets, format!("{}\n{TEST_KEY}\n", internal::SECRET)).unwrap();
+        settings.internal_secret = secrets.path().to_owned();
         let ports = settings.ports[0];
         let ports = [
             ("ingest-api", ports.ingest_api),
@@ -109,7 +115,8 @@ impl Abused {
             move |instance: Instance, line: &str| lines.lock().push(format!("{instance}: {line}"));
         let mut stack = Stack::start(settings, Arc::new(note)).unwrap();
         until_ready(&mut stack).await;
-        Self { client: database.connect().await, stack, log, ports, _database: database }
+        let client = database.connect().await;
+        Self { client, stack, log, ports, _secrets: secrets, _database: database }
     }
 
     fn port(&self, name: &str) -> Port {
@@ -157,7 +164,7 @@ impl Abused {
     /// The number of streams of sse-gateway.
     async fn subscribers(&self) -> u32 {
         let url = format!("{}/metrics", self.stack.internal_url(ServiceKind::SseGateway));
-        let metrics = reqwest::get(url).await.unwrap().text().await.unwrap();
+        let metrics = internal::get(url).await.unwrap().text().await.unwrap();
         let line =
             metrics.lines().find(|line| line.starts_with("gateway_stream_subscribers ")).unwrap();
         line.rsplit_once(' ').unwrap().1.parse().unwrap()

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use domain::{Changes, Topic};
 use futures_util::{SinkExt, TryStreamExt};
+use local_stack::internal;
 use local_stack::stack::{Instance, Replicas, ServiceKind, Variable};
 use statistics_stream::history::{HistoryPage, HistoryQuery};
 use stats_notifier::store::Statements;
@@ -94,7 +95,7 @@ async fn read_history(services: &Services, notifier: Instance) {
             limit: 100,
         };
         let url = format!("{}{}", services.stack.internal_url(notifier), query.path());
-        let answer = reqwest::get(url).await.unwrap();
+        let answer = internal::get(url).await.unwrap();
         let status = answer.status();
         let page = answer.text().await.unwrap();
         assert_eq!(status, 200, "{unit}: {page}");

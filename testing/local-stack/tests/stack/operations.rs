@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
+use local_stack::internal;
 use local_stack::stack::{Replicas, ServiceKind, Stack};
 use local_stack::test_database::{
     TestDatabase, client, http_client, installation, service_programs,
@@ -149,7 +150,7 @@ async fn every_metric_is_in_the_docs_and_every_one_in_the_docs_exists() {
     let mut actual = BTreeMap::new();
     for instance in stack.instances() {
         let metrics =
-            reqwest::get(format!("{}/metrics", stack.internal_url(instance))).await.unwrap();
+            internal::get(format!("{}/metrics", stack.internal_url(instance))).await.unwrap();
         for line in metrics.text().await.unwrap().lines() {
             if let Some((name, help)) =
                 line.strip_prefix("# HELP ").and_then(|line| line.split_once(' '))
@@ -208,7 +209,7 @@ async fn the_daily_verification_reports_its_result() {
     let (stack, _) = start_one(database.superuser(), ServiceKind::StatsNotifier, &variables).await;
     let url = stack.internal_url(ServiceKind::StatsNotifier);
     let get = async |path: &str| {
-        reqwest::get(format!("{url}{path}")).await.unwrap().text().await.unwrap()
+        internal::get(format!("{url}{path}")).await.unwrap().text().await.unwrap()
     };
     let last = until("the verification must have run", async || {
         let ready: Value = serde_json::from_str(&get("/readyz").await).unwrap();
@@ -257,7 +258,7 @@ async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
     assert!(Uuid::try_parse(answer.headers()["x-request-id"].to_str().unwrap()).is_ok());
 
     let internal = stack.internal_url(ServiceKind::IngestApi);
-    let get = async |path: &str| client.get(format!("{internal}{path}")).send().await.unwrap();
+    let get = async |path: &str| internal::get(format!("{internal}{path}")).await.unwrap();
     let metrics = get("/metrics").await.text().await.unwrap();
     let counted =
         "http_server_requests_total{method=\"GET\",route=\"/items/{id}\",status=\"503\"} 2";
@@ -273,6 +274,7 @@ async fn the_log_has_the_request_id_and_the_metrics_have_the_route() {
     let healthcheck = |port: u16| {
         let mut command = Command::new(service_programs().join("ingest-api"));
         command.arg("healthcheck").env("NEWCYCLE__INTERNAL__PORT", port.to_string());
+        command.env("NEWCYCLE__INTERNAL__SECRET_FILE", internal::secret_file());
         command.output().unwrap()
     };
     let unready = healthcheck(reqwest::Url::parse(&internal).unwrap().port().unwrap());

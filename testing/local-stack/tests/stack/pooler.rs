@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use domain::Topic;
 use ingest_api::settings::Settings;
+use local_stack::internal;
 use local_stack::pooler::PgBouncer;
 use local_stack::stack::{Replicas, ServiceKind, Stack, Variable};
 use local_stack::test_database::{TestDatabase, client, service_programs};
@@ -205,7 +206,7 @@ async fn refused(database: &TestDatabase, variables: &[Variable<'_>], reason: &s
         write!(message, "the log must have {reason:?}: {}", logged.lock())
     });
     until(expected, async || logged.lock().contains(reason).then_some(())).await;
-    let ready = reqwest::get(&url).await.unwrap().text().await.unwrap();
+    let ready = internal::get(&url).await.unwrap().text().await.unwrap();
     assert!(ready.contains(reason), "{ready}");
     // The answer of the public port is for anyone, and shows nothing of the inside.
     let (status, body) = send(&stack, "POST", "/users", "application/json", "{}".to_owned()).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{Bucket, FrameKind, Metric, Statistics, TimeUnit, Topic, TopicFrame};
+use local_stack::internal;
 use local_stack::stack::{Instance, Replicas, ServiceKind, Stack, Variable};
 use local_stack::test_database::{TestDatabase, client};
 use postgres_kit::database::DatabaseSettings;
@@ -328,10 +329,9 @@ async fn post(ingest_api: &str, parents: Parents, events: usize) {
 
 /// The role of a stats-notifier. `None` while it does not respond.
 pub(crate) async fn role(internal_url: &str) -> Option<String> {
-    let request =
-        reqwest::Client::new().get(format!("{internal_url}/readyz")).timeout(ROLE_TIMEOUT);
-    let report: Value =
-        serde_json::from_str(&request.send().await.ok()?.text().await.ok()?).unwrap();
+    let client = internal::http_client().timeout(ROLE_TIMEOUT).build().unwrap();
+    let answer = client.get(format!("{internal_url}/readyz")).send().await.ok()?;
+    let report: Value = serde_json::from_str(&answer.text().await.ok()?).unwrap();
     Some(report["detail"]["role"].as_str().unwrap().to_owned())
 }
 

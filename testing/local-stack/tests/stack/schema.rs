@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use local_stack::internal;
 use local_stack::stack::{Replicas, ServiceKind, Stack, Variable};
 use local_stack::test_database::{TestDatabase, http_client};
 use parking_lot::Mutex;
@@ -120,7 +121,7 @@ async fn use_every_statement(stack: &Stack, base_item: Uuid) {
 
 async fn metrics(stack: &Stack, service: ServiceKind) -> String {
     let url = format!("{}/metrics", stack.internal_url(service));
-    reqwest::get(url).await.unwrap().text().await.unwrap()
+    internal::get(url).await.unwrap().text().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use local_stack::internal;
 use local_stack::stack::{Replicas, ServiceKind};
 use postgres_kit::locks::LEAD;
 use serde_json::Value;
@@ -53,7 +54,7 @@ async fn one_leads_and_the_other_is_ready_as_a_standby() {
     let services = Services::start(Replicas { stats_notifier: 2, ..Replicas::NONE }).await;
     let (leader, standby) = services.leader_and_standby().await;
     let get = async |instance, path: &str| {
-        reqwest::get(format!("{}{path}", services.stack.internal_url(instance))).await.unwrap()
+        internal::get(format!("{}{path}", services.stack.internal_url(instance))).await.unwrap()
     };
     for (instance, leading) in [(leader, "notifier_leading 1"), (standby, "notifier_leading 0")] {
         assert_eq!(get(instance, "/readyz").await.status(), 200);
@@ -102,10 +103,11 @@ async fn a_frozen_leader_is_replaced_and_thaws_as_a_standby() {
     let mut gateways = Vec::new();
     for _ in 0..20 {
         let mut gateway = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
-        gateway
-            .write_all(b"GET /internal/v1/stream HTTP/1.1\r\nhost: notifier\r\n\r\n")
-            .await
-            .unwrap();
+        let secret = internal::SECRET;
+        let request = format!(
+            "GET /internal/v1/stream HTTP/1.1\r\nhost: notifier\r\nauthorization: Bearer {secret}\r\n\r\n"
+        );
+        gateway.write_all(request.as_bytes()).await.unwrap();
         gateways.push(gateway);
     }
     frozen.thaw();
@@ -156,7 +158,7 @@ async fn ticks_do_not_wait_for_a_flush() {
     services.until_backend(upkeep, "wait_event = 'PgSleep'").await;
     let internal = services.stack.internal_url(ServiceKind::StatsNotifier);
     let lag = async || {
-        let metrics = reqwest::get(format!("{internal}/metrics")).await.unwrap();
+        let metrics = internal::get(format!("{internal}/metrics")).await.unwrap();
         let metrics = metrics.text().await.unwrap();
         let mut lines = metrics.lines();
         let lag = lines.find_map(|line| line.strip_prefix("notifier_cursor_lag_transactions "));
@@ -381,7 +383,7 @@ async fn a_standby_says_that_another_program_has_the_lead() {
     services.stack.start_one(notifier).unwrap();
     let internal = services.stack.internal_url(notifier);
     let read = async |path: &str| {
-        let answer = reqwest::get(format!("{internal}{path}")).await.ok()?;
+        let answer = internal::get(format!("{internal}{path}")).await.ok()?;
         (answer.status() == 200).then_some(answer.text().await.ok()?)
     };
     let problem = async || {

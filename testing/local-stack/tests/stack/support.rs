@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use local_stack::internal;
 use local_stack::stack::{Ports, Replicas, ServiceKind, Stack, StackSettings};
 use local_stack::test_database::{TestDatabase, service_programs};
 use postgres_kit::database::DatabaseSettings;
@@ -22,6 +23,7 @@ pub(crate) fn settings(database: DatabaseSettings, replicas: Replicas) -> StackS
         programs: service_programs(),
         database,
         roles: TestDatabase::roles(),
+        internal_secret: internal::secret_file(),
         replicas,
         ports: (0..most).map(|_| Ports::reserve().unwrap()).collect(),
         variables: Vec::new(),
