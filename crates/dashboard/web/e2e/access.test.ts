@@ -6,12 +6,15 @@ import type { AddressInfo } from "node:net";
 import type { BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { AUTHORIZED, type Dashboard, FOLDER, GATEWAY, INGEST, KEY, PORT, barriers, live, start } from "./browser";
-import { PORT as GATEWAY_PORT, PROGRAM, killGateway, startGateway } from "./gateway";
+import { PORT as GATEWAY_PORT, PROGRAM, startGateway } from "./gateway";
 import { NO_KEYS, newKey, revoke } from "./keys";
 import { serve } from "./serve";
+import { killService } from "./service";
 
 /** A stream must end within this time after its key was revoked, in milliseconds. */
 const REVOKED_WITHIN = 3_000;
+/** How long a slow server takes for the page, in milliseconds. A stream comes back sooner. */
+const SLOW = 1_500;
 
 let dashboard: Dashboard;
 beforeAll(async () => {
@@ -48,6 +51,7 @@ it("logs in by a link, and leaves no key in the address or in the history", asyn
   await page.reload();
   await live(page);
   expect(await isShown(page, "#log-out")).toBe(true);
+  expect(await isShown(page, "#open")).toBe(false);
   await context.close();
 });
 
@@ -85,6 +89,32 @@ it("logs all of seven tabs out, and in again", async () => {
     expect(await context.cookies()).toEqual([]);
     await pages[5]?.goto(`${dashboard.url}/?unit=year#${KEY}`);
     for (const page of pages) await live(page);
+    await context.close();
+  }
+});
+
+it("loads each tab again once after a login, however slow the server of the page is", async () => {
+  for (const lacking of [null, "SharedWorker"]) {
+    const context = await dashboard.browser.newContext();
+    if (lacking !== null) await context.addInitScript(`delete globalThis.${lacking}`);
+    const pages = [await open(context), await open(context), await open(context)];
+    for (const page of pages) await live(page);
+    await pages[0]?.locator("#log-out").click();
+    for (const page of pages) await denied(page);
+    // While the documents are on their way, the stream goes on in the old ones.
+    const loads = pages.map(() => 0);
+    for (const [tab, page] of pages.entries()) {
+      await page.route((address) => address.pathname === "/", async (route) => {
+        loads[tab] = (loads[tab] ?? 0) + 1;
+        await page.waitForTimeout(SLOW);
+        await route.continue();
+      });
+    }
+    await pages[1]?.goto(`${dashboard.url}/?unit=year#${KEY}`);
+    await expect.poll(() => loads.every((count) => count > 0), { timeout: 20_000 }).toBe(true);
+    for (const page of pages) await page.locator("#session").waitFor();
+    for (const page of pages) await live(page);
+    expect(loads).toEqual([1, 1, 1]);
     await context.close();
   }
 });
@@ -171,11 +201,13 @@ it("lets no page on another port of the host read, write, log in or log out", as
   await live(await open(context));
   const page = await context.newPage();
   await page.goto(`http://127.0.0.1:${(hostile.address() as AddressInfo).port}/`);
-  const statuses: { url: string; method: string; status: number }[] = [];
-  page.on("response", (response) => {
-    const request = response.request();
-    statuses.push({ url: response.url(), method: request.method(), status: response.status() });
-  });
+  // Playwright does not report answers that the browser keeps from the page.
+  const session = await context.newCDPSession(page);
+  const sent = new Map<string, { readonly url: string; readonly method: string }>();
+  const statuses = new Map<string, number>();
+  session.on("Network.requestWillBeSent", ({ requestId, request }) => sent.set(requestId, request));
+  session.on("Network.responseReceivedExtraInfo", ({ requestId, statusCode }) => statuses.set(requestId, statusCode));
+  await session.send("Network.enable");
   const send = (url: string, init: object) =>
     page.evaluate(async ([url, init]) => {
       try {
@@ -204,9 +236,9 @@ it("lets no page on another port of the host read, write, log in or log out", as
   ];
   for (const [url, init] of attempts) expect(await send(url, init), url).toBe("unreadable");
   // Such requests need no leave to be sent. The services refuse them.
-  const written = statuses.filter(({ method }) => method === "POST");
-  expect(written.length).toBeGreaterThanOrEqual(3);
-  for (const { url, status } of written) expect(status, url).toBe(403);
+  const written = () => [...statuses].filter(([id]) => sent.get(id)?.method === "POST");
+  await expect.poll(() => written().length).toBeGreaterThanOrEqual(3);
+  for (const [id, status] of written()) expect(status, sent.get(id)?.url).toBe(403);
   expect(await count()).toBe(before);
   expect((await context.cookies()).map((cookie) => cookie.value)).toEqual([KEY]);
   await context.close();
@@ -233,7 +265,7 @@ it.skipIf(NO_KEYS || PROGRAM === undefined)("keeps the sessions of two dashboard
   await live(page);
   await context.close();
   other.close();
-  await killGateway(gateway);
+  await killService(gateway);
 });
 
 it.skipIf(PROGRAM === undefined)("shows without a session what everyone may read", async () => {
@@ -245,7 +277,7 @@ it.skipIf(PROGRAM === undefined)("shows without a session what everyone may read
   for (const selector of ["#denial", "#add-events", "#log-out"]) expect(await isShown(page, selector), selector).toBe(false);
   await page.context().close();
   server.close();
-  await killGateway(gateway);
+  await killService(gateway);
 });
 
 it("renews the session of a wall once a day, without a reload", async () => {
@@ -288,4 +320,17 @@ it("says why there is no login over http beyond this machine", async () => {
   expect(sent.replace(`/#${KEY}`, "/"), "the key is not sent").not.toContain("nc_");
   await page.context().close();
   server.close();
+});
+
+it.skipIf(PROGRAM === undefined)("says that access is open", async () => {
+  const gateway = await startGateway({ NEWCYCLE__ACCESS__MODE: "open" });
+  const own = await start(`http://127.0.0.1:${GATEWAY_PORT}`);
+  const page = await own.browser.newPage();
+  await page.goto(`${own.url}/?unit=year`);
+  await live(page);
+  expect(await page.locator("#open").innerText()).toContain("Access is open");
+  expect(await isShown(page, "#log-out")).toBe(false);
+  expect(await barriers(page)).toEqual([]);
+  await own.close();
+  await killService(gateway);
 });

@@ -17,6 +17,7 @@ import { History } from "./history";
 import { isInsecure } from "./insecure";
 import { element, setText } from "./page";
 import { Panel } from "./panel";
+import { reloadOnce } from "./reload";
 import { type Answer, type Rights, rightsAt } from "./rights";
 import { type Series, seriesOf } from "./series";
 import { announceChange, dropRefused, keepRenewed, logIn, logOut, onChange, takeKey } from "./session";
@@ -80,7 +81,7 @@ class Dashboard {
   #showCondition(condition: Condition): void {
     if (document.body.dataset["condition"] === "denied" && condition.kind !== "denied") {
       // There is another session, which may permit more or less than the one before.
-      if (condition.kind === "live" || condition.kind === "stale") location.reload();
+      if (condition.kind === "live" || condition.kind === "stale") reloadOnce();
       return;
     }
     // At once and before the word "live", which is not true of counts that are not drawn yet.
@@ -240,6 +241,7 @@ async function rightsOnceKnown(service: string, hasNewKey: boolean): Promise<Exc
 
 /** Shows who is logged in, and lets the viewer log out. */
 function showSession(rights: Rights, dashboard: () => Dashboard | null): void {
+  element("#open").hidden = rights.access.kind !== "everyone";
   if (rights.access.kind !== "key") return;
   keepRenewed();
   element("#session").hidden = false;
@@ -258,7 +260,7 @@ function showSession(rights: Rights, dashboard: () => Dashboard | null): void {
 function restart(dashboard: Dashboard | null): void {
   dashboard?.changeSession();
   announceChange();
-  location.reload();
+  reloadOnce();
 }
 
 async function showAddEvents(ingest: string, hasNewKey: boolean): Promise<void> {
@@ -297,7 +299,7 @@ async function start(key: string | null): Promise<void> {
     const key = takeKey();
     if (key !== null && (await enter(key))) restart(dashboard);
   });
-  onChange(() => location.reload());
+  onChange(reloadOnce);
   if (key !== null && !(await enter(key))) return;
   const { gateway, ingest } = await loadConfig();
   const answer = await rightsAt(gateway, key !== null);
@@ -324,7 +326,7 @@ async function start(key: string | null): Promise<void> {
   if (later.kind !== "granted") return;
   const mayReadAll = METRICS.every((metric) => UNITS.every((unit) => later.rights.mayRead(`${metric}/${unit}`)));
   if (mayReadAll) showSession(later.rights, () => dashboard);
-  else location.reload();
+  else reloadOnce();
 }
 
 // Before anything else, so that nothing else sees the key.

@@ -106,6 +106,6 @@ async function request(method: "POST" | "DELETE", key?: string): Promise<Outcome
     return { kind: "refused", status: response.status, why: "invalid-credential", reason };
   }
   const { detail, why } = await readProblem(response);
-  if (response.status >= 500) return { kind: "unavailable", reason: detail };
+  if (response.status >= 500 || response.status === 429) return { kind: "unavailable", reason: detail };
   return { kind: "refused", status: response.status, why, reason: detail };
 }
