@@ -1,9 +1,11 @@
 //! Tests the dashboard's page in real browsers, against services of its own: in Chromium, and in a
 //! short form in Firefox and `WebKit`.
 
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use local_stack::internal;
 use local_stack::ports::reserve_port;
 use local_stack::postgres::{Cluster, ClusterSettings};
 use local_stack::stack::{Replicas, ServiceKind, built_programs};
@@ -59,7 +61,8 @@ pub(crate) async fn test(
 ) -> anyhow::Result<()> {
     let browser = ensure(installer)?;
     let others = ensure_others(installer)?;
-    let nginx = ensure_nginx(installer)?;
+    let nginx = ensure_proxy("nginx", installer)?;
+    let caddy = ensure_proxy("caddy", installer)?;
     let npm = Npm::ensure(page::FOLDER, installer).await?;
     let replicas = Replicas { dashboard: 1, ..Replicas::ONE };
     let programs = built_programs()?;
@@ -83,6 +86,7 @@ pub(crate) async fn test(
         .env("GATEWAY_URL", stack.url(ServiceKind::SseGateway))
         .env("INGEST_URL", stack.url(ServiceKind::IngestApi))
         .env("NEWCYCLE__UPSTREAM__ADDRESSES", stack.url(ServiceKind::StatsNotifier))
+        .env("NEWCYCLE__INTERNAL__SECRET_FILE", internal::secret_file())
         .env("NOTIFIER_PID", notifier.to_string())
         .env("POSTGRES_PID", cluster.process_id().to_string())
         .env("GATEWAY_PROGRAM", programs.join("sse-gateway"))
@@ -90,6 +94,12 @@ pub(crate) async fn test(
         .env("PICTURES", programs.join("dashboard-pictures"))
         .env("TEST_NGINX_PORT", reserve_port()?.to_string())
         .env("NGINX", nginx)
+        // Behind Caddy are services of the test's own, with settings for it.
+        .env("CADDY", caddy)
+        .env("CADDY_PORTS", reserve_ports(7)?)
+        .env("DASHBOARD_PROGRAM", programs.join("dashboard"))
+        .env("INGEST_PROGRAM", programs.join("ingest-api"))
+        .env("INGEST_PASSWORD", TestDatabase::roles().ingest_password.expose_secret())
         .envs(others);
     tokio::select! {
         outcome = step("the dashboard in browsers", test) => outcome?,
@@ -107,15 +117,22 @@ fn ensure(installer: Installer) -> anyhow::Result<PathBuf> {
     find().context("no Chromium was found to test the dashboard in: install it, then try again")
 }
 
-/// nginx, behind which one of the tests follows a stream. Installs it on Debian and Ubuntu if it is
+/// A proxy in front of the services in one of the tests. Installs it on Debian and Ubuntu if it is
 /// missing.
-fn ensure_nginx(installer: Installer) -> anyhow::Result<PathBuf> {
-    // Debian's is not on everyone's PATH.
-    let find = || ["nginx", "/usr/sbin/nginx"].into_iter().find_map(find_program);
+fn ensure_proxy(name: &str, installer: Installer) -> anyhow::Result<PathBuf> {
+    // Debian's nginx is not on everyone's PATH.
+    let find = || find_program(name).or_else(|| find_program(&format!("/usr/sbin/{name}")));
     if find().is_none() {
-        installer.package_without_service("nginx")?;
+        installer.package_without_service(name)?;
     }
-    find().context("nginx is missing: install it, then try again")
+    find().with_context(|| format!("{name} is missing: install it, then try again"))
+}
+
+/// Ports for a test, separated by commas.
+fn reserve_ports(count: usize) -> io::Result<String> {
+    let ports: Vec<String> =
+        (0..count).map(|_| Ok(reserve_port()?.to_string())).collect::<io::Result<_>>()?;
+    Ok(ports.join(","))
 }
 
 /// The variables of the programs for the short form of the tests, which it installs if they are

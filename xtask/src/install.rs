@@ -15,20 +15,29 @@ const APT_GET: &str = "/usr/bin/apt-get";
 /// Decides whether a package may start its service (Debian's invoke-rc.d).
 const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
 
-/// Installs a package, and turns its service off. Its arguments are [`SERVICE_POLICY`] and the
-/// package. While it runs, the policy refuses to start services, which is Debian's way to keep
-/// packages from it. A policy of the machine's own stays, and serves as well. One command, so that
-/// the policy is removed however the installation ends; after SIGKILL, by the next one.
+/// The init scripts of packages. update-rc.d turns those off, and their units of systemd too. It
+/// fails for a package that has only a unit.
+const INIT_SCRIPTS: &str = "/etc/init.d";
+
+/// Installs a package, and turns its service off. Its arguments are [`SERVICE_POLICY`],
+/// [`INIT_SCRIPTS`] and the package. While it runs, the policy refuses to start services, which is
+/// Debian's way to keep packages from it. A policy of the machine's own stays, and serves as well.
+/// One command, so that the policy is removed however the installation ends; after SIGKILL, by the
+/// next one.
 const INSTALL_WITHOUT_SERVICE: &str = r##"
-    policy=$0 package=$1
+    policy=$0 scripts=$1 package=$2
     if ! test -e "$policy" || grep -q 'cargo xtask' "$policy"; then
         trap 'rm -f "$policy"' EXIT
         trap 'exit 1' HUP INT TERM
         printf '#!/bin/sh\n# While cargo xtask installs a package.\nexit 101\n' > "$policy" &&
             chmod 755 "$policy" || exit
     fi
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$package" &&
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$package" || exit
+    if test -e "$scripts/$package"; then
         update-rc.d "$package" disable
+    elif command -v systemctl > /dev/null; then
+        systemctl disable "$package.service"
+    fi
 "##;
 
 /// Installs what is missing on this machine, unless the developer refuses.
@@ -76,7 +85,7 @@ impl Installer {
         }
         announce(package);
         as_root(&["apt-get", "update", "-q"])?;
-        as_root(&["sh", "-c", INSTALL_WITHOUT_SERVICE, SERVICE_POLICY, package])
+        as_root(&["sh", "-c", INSTALL_WITHOUT_SERVICE, SERVICE_POLICY, INIT_SCRIPTS, package])
     }
 
     /// Installs the package of each program that is not on PATH.
@@ -132,13 +141,16 @@ mod tests {
             let machine = Self(tempfile::tempdir().unwrap());
             let commands = [
                 ("apt-get", format!("cp $POLICY $POLICY.seen; {apt_get}")),
-                ("update-rc.d", "touch $POLICY.disabled".to_owned()),
+                ("update-rc.d", "test $1 = nginx && touch $POLICY.disabled".to_owned()),
+                ("systemctl", "test $2 = caddy.service && touch $POLICY.disabled".to_owned()),
             ];
             for (name, command) in commands {
                 let program = machine.path(name);
                 fs::write(&program, format!("#!/bin/sh\n{command}\n")).unwrap();
                 fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
             }
+            fs::create_dir(machine.path("init.d")).unwrap();
+            fs::write(machine.path("init.d/nginx"), "").unwrap();
             machine
         }
 
@@ -147,13 +159,14 @@ mod tests {
         }
 
         /// Installs a package. Returns whether that succeeded.
-        fn install(&self) -> bool {
+        fn install(&self, package: &str) -> bool {
             let path = std::env::var_os("PATH").unwrap_or_default();
             let folders =
                 std::iter::once(self.0.path().to_owned()).chain(std::env::split_paths(&path));
             let policy = self.path("policy");
             let mut install = Command::new("sh");
-            install.args(["-c", INSTALL_WITHOUT_SERVICE]).arg(&policy).arg("nginx");
+            install.args(["-c", INSTALL_WITHOUT_SERVICE]).arg(&policy);
+            install.arg(self.path("init.d")).arg(package);
             install.env("PATH", std::env::join_paths(folders).unwrap()).env("POLICY", &policy);
             install.status().unwrap().success()
         }
@@ -166,13 +179,13 @@ mod tests {
     #[test]
     fn the_policy_against_services_exists_only_during_the_installation() {
         let machine = Machine::new("true");
-        assert!(machine.install());
+        assert!(machine.install("nginx"));
         assert!(fs::read_to_string(machine.path("policy.seen")).unwrap().ends_with("exit 101\n"));
         assert!(!machine.has("policy"));
         assert!(machine.has("policy.disabled"));
         // What a killed installation has left is removed.
         fs::copy(machine.path("policy.seen"), machine.path("policy")).unwrap();
-        assert!(machine.install());
+        assert!(machine.install("nginx"));
         assert!(!machine.has("policy"));
     }
 
@@ -181,7 +194,7 @@ mod tests {
         // The parent of apt-get is the shell that installs.
         for end in ["exit 100", "kill -TERM $PPID"] {
             let machine = Machine::new(end);
-            assert!(!machine.install(), "{end}");
+            assert!(!machine.install("nginx"), "{end}");
             assert!(machine.has("policy.seen"), "{end}");
             assert!(!machine.has("policy"), "{end}");
             assert!(!machine.has("policy.disabled"), "{end}");
@@ -189,10 +202,17 @@ mod tests {
     }
 
     #[test]
+    fn a_service_that_only_systemd_knows_is_turned_off() {
+        let machine = Machine::new("true");
+        assert!(machine.install("caddy"));
+        assert!(machine.has("policy.disabled"));
+    }
+
+    #[test]
     fn a_policy_of_the_machine_stays() {
         let machine = Machine::new("true");
         fs::write(machine.path("policy"), "of the machine").unwrap();
-        assert!(machine.install());
+        assert!(machine.install("nginx"));
         assert_eq!(fs::read_to_string(machine.path("policy")).unwrap(), "of the machine");
     }
 }

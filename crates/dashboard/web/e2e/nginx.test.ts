@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { type Browser, type Page, chromium } from "playwright-core";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { AUTHORIZED, KEY, post } from "./browser";
-import { PORT, PROGRAM, killGateway, startGateway } from "./gateway";
+import { PORT, PROGRAM, startGateway } from "./gateway";
+import { killService } from "./service";
 
 const NGINX = process.env["NGINX"];
 const NGINX_PORT = Number(process.env["TEST_NGINX_PORT"] ?? 18_092);
@@ -43,7 +44,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await browser?.close();
-  await killGateway(gateway);
+  await killService(gateway);
   nginx?.kill();
   if (!SKIPPED) rmSync(folder, { recursive: true, force: true });
 });
@@ -73,7 +74,7 @@ const state = (page: Page) => page.evaluate("globalThis.source.readyState");
 it.skipIf(SKIPPED)("an EventSource behind nginx survives a restart of the gateway", async () => {
   const page = await follow();
   await expect.poll(async () => statusOf(await seen(page)), { timeout: 20_000 }).toContain("live");
-  await killGateway(gateway);
+  await killService(gateway);
   await page.evaluate("globalThis.seen.length = 0");
   await expect.poll(async () => statusOf(await seen(page)), { timeout: 20_000 }).toContain("stale");
   expect(await state(page), "it must not be closed").not.toBe(2);
@@ -86,7 +87,7 @@ it.skipIf(SKIPPED)("an EventSource behind nginx survives a restart of the gatewa
 });
 
 it.skipIf(SKIPPED)("an EventSource behind nginx waits for a place in a gateway that is full", async () => {
-  await killGateway(gateway);
+  await killService(gateway);
   gateway = await startGateway({ NEWCYCLE__STREAM__MAX_SUBSCRIBERS: "1" });
   const open = (signal?: AbortSignal) =>
     fetch(`http://127.0.0.1:${PORT}/statistics/item-creation/year`, { headers: { ...AUTHORIZED, accept: "text/event-stream" }, signal: signal ?? null });
@@ -103,7 +104,7 @@ it.skipIf(SKIPPED)("an EventSource behind nginx waits for a place in a gateway t
 });
 
 it.skipIf(SKIPPED)("other clients behind nginx get the errors themselves", async () => {
-  await killGateway(gateway);
+  await killService(gateway);
   await expect.poll(async () => (await fetch(`${URL_OF_NGINX}/statistics/item-creation/year`, { headers: { accept: "application/json" } })).status).toBe(502);
   const headers = { accept: "text/event-stream", origin: "https://page.example" };
   const stream = await fetch(`${URL_OF_NGINX}/statistics/item-creation/year`, { headers });

@@ -5,9 +5,10 @@ import type { ChildProcess } from "node:child_process";
 import type { Server } from "node:http";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FOLDER, INGEST, KEY, PORT, post } from "./browser";
-import { PORT as GATEWAY_PORT, PROGRAM, killGateway, startGateway } from "./gateway";
+import { PORT as GATEWAY_PORT, PROGRAM, startGateway } from "./gateway";
 import { type OtherBrowser, startFirefox, startWebKit } from "./other-browsers";
 import { serve } from "./serve";
+import { killService } from "./service";
 
 const FIREFOX = process.env["FIREFOX"];
 const WEBKIT_DRIVER = process.env["WEBKIT_DRIVER"];
@@ -50,7 +51,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   server?.close();
-  await killGateway(gateway);
+  await killService(gateway);
 });
 
 describe.each(browsers.filter((browser) => browser.exists))("in $name", ({ name, start, languages }) => {

@@ -7,7 +7,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import { type Dashboard, barriers, live, post, shown, start } from "./browser";
-import { PORT, PROGRAM, killGateway, startGateway } from "./gateway";
+import { PORT, PROGRAM, startGateway } from "./gateway";
+import { killService } from "./service";
 
 /** The page must not say "live" any more after this many seconds. */
 const STALE_SECONDS = 5;
@@ -24,7 +25,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await dashboard?.close();
-  await killGateway(gateway);
+  await killService(gateway);
 });
 afterEach(() => expect(dashboard?.problems() ?? []).toEqual([]));
 
@@ -107,7 +108,7 @@ it.skipIf(PROGRAM === undefined)("the gateway dies and restarts", async () => {
   const page = await dashboard!.open("?unit=year");
   await live(page);
   const before = await shown(page, "item-creation");
-  await killGateway(gateway);
+  await killService(gateway);
   await page.locator("#condition[data-kind=retrying]").waitFor({ timeout: STALE_SECONDS * 1_000 });
   expect(await saysLive(page)).toBe(false);
   await post("items", { base_item_id: baseItem });
