@@ -1,9 +1,12 @@
 #!/bin/sh
-# Makes the passwords of the containers once. Usage: sh secrets.sh FOLDER
+# Makes the secrets of the containers once. Usage: sh secrets.sh FOLDER [rotate]
 #
-# FOLDER/all has every password, and each other folder is a volume of one program, with nothing but
-# what this program needs. A password of the environment replaces the one that was made. Prints
+# FOLDER/all has every secret, and each other folder is a volume of one program, with nothing but
+# what this program needs. A secret of the environment replaces the one that was made. Prints
 # nothing.
+#
+# `rotate` replaces the secret of the internal ports while the services run. They read their files
+# every two seconds, and each must know the new secret before another one sends it.
 set -eu
 umask 077
 cd "$1"
@@ -17,12 +20,16 @@ store() {
     mv -f "$1.next" "$1"
 }
 
+random() {
+    od -An -v -N32 -tx1 /dev/urandom | tr -d ' \n'
+}
+
 # Makes a password: the given one, else the one that was made before, else a random one.
 password() {
     if [ -n "$2" ]; then
         printf '%s' "$2" | store "all/$1" 0:0
     elif [ ! -s "all/$1" ]; then
-        od -An -v -N32 -tx1 /dev/urandom | tr -d ' \n' | store "all/$1" 0:0
+        random | store "all/$1" 0:0
     fi
 }
 
@@ -35,6 +42,7 @@ password superuser "${PGPASSWORD:-}"
 password ingest "${INGEST_DATABASE_PASSWORD:-}"
 password notifier "${NOTIFIER_DATABASE_PASSWORD:-}"
 password access "${ACCESS_DATABASE_PASSWORD:-}"
+password internal ""
 
 # The user of the images.
 user=65532:65532
@@ -50,3 +58,22 @@ store postgres/password 0:0 < all/superuser
 { echo '[database]'; setting password ingest; } | store ingest-api/ingest-api.toml "$user"
 { echo '[database]'; setting password notifier; } | store stats-notifier/stats-notifier.toml "$user"
 { echo '[database]'; setting password access; } | store access/access.toml "$user"
+
+give_internal() {
+    for service in ingest-api stats-notifier sse-gateway dashboard; do
+        store "$service/internal-secret" "$user" < all/internal
+    done
+}
+
+give_internal
+if [ "${2:-}" = rotate ]; then
+    old=$(cat all/internal)
+    new=$(random)
+    for secrets in "$old
+$new" "$new
+$old" "$new"; do
+        printf '%s\n' "$secrets" | store all/internal 0:0
+        give_internal
+        sleep 5
+    done
+fi

@@ -24,14 +24,36 @@ const NOT_OF_COMPOSE: [(&str, &str); 6] = [
 /// Programs that do one thing and exit, so that nothing can check their health.
 const COMMANDS: [&str; 2] = ["migrate", "access"];
 
-/// The passwords that each program has in Compose, by their names in `deploy/secrets.sh`. Postgres
+/// The secrets that each program has in Compose, by their names in `deploy/secrets.sh`. Postgres
 /// has no program of ours.
-const PASSWORDS: [(&str, &[&str]); 4] = [
+const SECRETS: [(&str, &[&str]); 6] = [
     ("migrate", &["superuser", "ingest", "notifier", "access"]),
     ("access", &["access"]),
-    ("ingest-api", &["ingest"]),
-    ("stats-notifier", &["notifier"]),
+    ("ingest-api", &["ingest", "internal"]),
+    ("stats-notifier", &["notifier", "internal"]),
+    ("sse-gateway", &["internal"]),
+    ("dashboard", &["internal"]),
 ];
+
+/// Which containers are on the same network, each pair once. No other pair can connect.
+const CONNECTED: [(&str, &str); 13] = [
+    ("access", "ingest-api"),
+    ("access", "migrate"),
+    ("access", "postgres"),
+    ("access", "stats-notifier"),
+    ("dashboard", "sse-gateway"),
+    ("dashboard", "stats-notifier"),
+    ("ingest-api", "migrate"),
+    ("ingest-api", "postgres"),
+    ("ingest-api", "stats-notifier"),
+    ("migrate", "postgres"),
+    ("migrate", "stats-notifier"),
+    ("postgres", "stats-notifier"),
+    ("sse-gateway", "stats-notifier"),
+];
+
+/// The setting with the file of the internal secret.
+const SECRET_FILE: &str = "NEWCYCLE__INTERNAL__SECRET_FILE";
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
@@ -121,14 +143,14 @@ fn make_secrets(folder: &Path, variables: &[(&str, &str)]) -> BTreeMap<String, S
 }
 
 #[test]
-fn each_container_gets_its_own_passwords_and_no_other() {
+fn each_container_gets_its_own_secrets_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
-    for volume in PASSWORDS.map(|(name, _)| name).into_iter().chain(["all", "postgres"]) {
+    for volume in SECRETS.map(|(name, _)| name).into_iter().chain(["all", "postgres"]) {
         std::fs::create_dir(folder.path().join(volume)).unwrap();
     }
     let passwords = make_secrets(folder.path(), &[]);
     let different: BTreeSet<&String> = passwords.values().collect();
-    assert_eq!((passwords.len(), different.len()), (4, 4), "{passwords:?}");
+    assert_eq!((passwords.len(), different.len()), (5, 5), "{passwords:?}");
     assert!(passwords.values().all(|password| password.len() == 64), "{passwords:?}");
     assert_eq!(make_secrets(folder.path(), &[]), passwords, "they are made once");
     let set = [("INGEST_DATABASE_PASSWORD", "a\\\"b")];
@@ -136,28 +158,101 @@ fn each_container_gets_its_own_passwords_and_no_other() {
     assert_eq!(passwords["ingest"], "a\\\"b", "a set one replaces the one that was made");
 
     let compose = read("docker-compose.yml");
-    for (name, own) in PASSWORDS {
-        let file = folder.path().join(name).join(format!("{name}.toml"));
-        let text = std::fs::read_to_string(&file).unwrap();
-        for (of, password) in &passwords {
-            let escaped = password.replace('\\', "\\\\").replace('"', "\\\"");
+    for (name, own) in SECRETS {
+        let volume = folder.path().join(name);
+        let mut text = String::new();
+        for file in std::fs::read_dir(&volume).unwrap().map(|file| file.unwrap().path()) {
+            text += &std::fs::read_to_string(&file).unwrap();
+            let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{file:?}");
+        }
+        for (of, secret) in &passwords {
+            let escaped = secret.replace('\\', "\\\\").replace('"', "\\\"");
             assert_eq!(text.contains(&escaped), own.contains(&of.as_str()), "{name}: {of}");
         }
-        let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, 0o600, "{name}");
+        let (service, mounted) =
+            (block(&compose, name), format!("- secrets-{name}:/run/newcycle:ro"));
+        assert!(service.contains(&mounted.as_str()), "{name}: {mounted}");
+        let settings = [
+            ("NEWCYCLE_CONFIG", format!("{name}.toml"), own != ["internal"]),
+            (SECRET_FILE, "internal-secret".to_owned(), own.contains(&"internal")),
+        ];
+        let settings = settings.into_iter().filter(|(.., is_used)| *is_used);
         let mut command = Command::new(built_programs().unwrap().join(name));
-        let (succeeded, text) = output(command.arg("print-settings").env("NEWCYCLE_CONFIG", &file));
-        assert!(succeeded && text.contains(file.to_str().unwrap()), "{name}: {text}");
-        let service = block(&compose, name);
-        for line in [
-            format!("NEWCYCLE_CONFIG: /run/newcycle/{name}.toml"),
-            format!("- secrets-{name}:/run/newcycle:ro"),
-        ] {
+        for (variable, file, _) in settings {
+            let line = format!("{variable}: /run/newcycle/{file}");
             assert!(service.contains(&line.as_str()), "{name}: {line}");
+            command.env(variable, volume.join(file));
+        }
+        let (succeeded, text) = output(command.arg("print-settings"));
+        assert!(succeeded, "{name}: {text}");
+        for secret in passwords.values() {
+            assert!(!text.contains(secret), "{name} prints a secret");
+        }
+        if own.contains(&"internal") {
+            assert!(text.contains(volume.join("internal-secret").to_str().unwrap()), "{text}");
         }
         let volume = format!("- secrets-{name}:/secrets/{name}");
         assert!(block(&compose, "secrets").contains(&volume.as_str()), "{volume}");
         assert_eq!(compose.matches(&format!("- secrets-{name}:")).count(), 2, "{name}");
+    }
+}
+
+/// Each service must know the new secret before another one sends it. A `sleep` that only records
+/// what a service has stands in for the time that services have to read their files.
+#[test]
+fn the_internal_secret_is_replaced_in_steps_that_all_services_can_follow() {
+    let folder = tempfile::tempdir().unwrap();
+    for volume in SECRETS.map(|(name, _)| name).into_iter().chain(["all", "postgres", "bin"]) {
+        std::fs::create_dir(folder.path().join(volume)).unwrap();
+    }
+    let secret =
+        || std::fs::read_to_string(folder.path().join("dashboard/internal-secret")).unwrap();
+    make_secrets(folder.path(), &[]);
+    let old = secret();
+    let sleep = folder.path().join("bin/sleep");
+    std::fs::write(&sleep, "#!/bin/sh\ncat dashboard/internal-secret; echo .\n").unwrap();
+    std::fs::set_permissions(&sleep, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path =
+        format!("{}:{}", folder.path().join("bin").display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("sh");
+    command.arg(root().join("deploy/secrets.sh")).arg(folder.path()).arg("rotate");
+    let (succeeded, steps) = output(command.env("PATH", path));
+    let new = secret().trim().to_owned();
+    assert!(succeeded && new != old && new.len() == 64, "{steps}");
+    assert_eq!(steps, format!("{old}\n{new}\n.\n{new}\n{old}\n.\n{new}\n.\n"));
+}
+
+/// The networks of a container, from a list on one line.
+fn networks(compose: &str, name: &str) -> BTreeSet<String> {
+    let service = block(compose, name);
+    let lines = service.iter().filter_map(|line| {
+        line.strip_prefix("networks: [")?.strip_suffix(']').map(|list| list.split(", "))
+    });
+    lines.flatten().map(str::to_owned).collect()
+}
+
+#[test]
+fn only_containers_that_need_each_other_are_on_the_same_network() {
+    let compose = read("docker-compose.yml");
+    let mut names = ServiceKind::ALL.map(ServiceKind::name).to_vec();
+    names.extend(COMMANDS.iter().chain(&["postgres"]));
+    names.sort_unstable();
+    let mut connected = BTreeSet::new();
+    for (index, name) in names.iter().enumerate() {
+        let own = networks(&compose, name);
+        assert!(!own.is_empty(), "{name} is on the default network, which all could share");
+        for other in &names[index + 1..] {
+            if !own.is_disjoint(&networks(&compose, other)) {
+                connected.insert((*name, *other));
+            }
+        }
+    }
+    assert_eq!(connected, BTreeSet::from(CONNECTED));
+    assert!(block(&compose, "secrets").contains(&"network_mode: none"));
+    // Those without a published port cannot reach anything outside.
+    for network in ["database", "counts"] {
+        assert!(compose.contains(&format!("\n  {network}:\n    internal: true\n")), "{network}");
     }
 }
 
