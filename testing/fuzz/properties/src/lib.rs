@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 pub mod array;
+pub mod credentials;
 pub mod ndjson;
 pub mod queries;
 pub mod resume;
@@ -21,8 +22,9 @@ pub mod variations;
 pub type Check = fn(&[u8]);
 
 /// Every check, with the name of its target and corpus.
-pub const CHECKS: [(&str, Check); 5] = [
+pub const CHECKS: [(&str, Check); 6] = [
     ("array", array::check),
+    ("credentials", credentials::check),
     ("ndjson", ndjson::check),
     ("queries", queries::check),
     ("resume", resume::check),
