@@ -4,6 +4,7 @@
 //! production (`fsync` and `synchronous_commit` on). No figure is judged here: a bench prints, a
 //! reader decides. docs/performance.md says what the figures mean.
 
+mod access;
 mod backfill;
 mod fanout;
 mod figures;
@@ -43,6 +44,8 @@ pub(crate) enum Measure {
     Ingest(ingest::IngestOptions),
     /// Measure what one delivery to one of many clients costs sse-gateway.
     Fanout(fanout::FanoutOptions),
+    /// Measure what keys cost, next to open services, and what a flood of wrong keys does.
+    Access(access::AccessOptions),
     /// Measure what the trigger for INSERT and its parts cost a producer.
     Triggers(triggers::TriggersOptions),
 }
@@ -82,6 +85,7 @@ pub(crate) async fn run(what: Measure, installer: Installer) -> anyhow::Result<(
     let is_json = match &what {
         Measure::Ingest(options) => options.json,
         Measure::Fanout(options) => options.json,
+        Measure::Access(options) => options.json,
         Measure::Profile(_) | Measure::Backfill(_) | Measure::Triggers(_) => false,
     };
     if !is_json {
@@ -101,6 +105,7 @@ pub(crate) async fn test(installer: Installer) -> anyhow::Result<()> {
     println!("== short benches");
     measure(&Measure::Ingest(ingest::IngestOptions::short()), installer).await?;
     measure(&Measure::Fanout(fanout::FanoutOptions::short()), installer).await?;
+    measure(&Measure::Access(access::AccessOptions::short()), installer).await?;
     Ok(())
 }
 
@@ -111,6 +116,7 @@ async fn measure(what: &Measure, installer: Installer) -> anyhow::Result<String>
         Measure::Backfill(_) | Measure::Triggers(_) => (&[], false),
         Measure::Ingest(options) => (&[("wrk", "wrk"), ("curl", "curl")], !options.short),
         Measure::Fanout(options) => (&[], !options.short),
+        Measure::Access(options) => (&[("wrk", "wrk"), ("valgrind", "valgrind")], !options.short),
     };
     installer.programs(needed)?;
     if is_release {
@@ -135,6 +141,7 @@ async fn measure(what: &Measure, installer: Installer) -> anyhow::Result<String>
             }
             Measure::Ingest(options) => json(&ingest::run(&bench, options).await?),
             Measure::Fanout(options) => json(&fanout::run(&bench, options).await?),
+            Measure::Access(options) => json(&access::run(&bench, options).await?),
         }
     })
     .await

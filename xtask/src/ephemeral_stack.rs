@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use local_stack::internal;
 use local_stack::postgres::ClusterSettings;
-use local_stack::stack::{Instance, Ports, Replicas, Stack, StackSettings, Variable};
+use local_stack::stack::{Instance, Log, Ports, Replicas, Stack, StackSettings, Variable};
 use local_stack::test_database::{TestDatabase, http_client, store_test_key};
 use postgres_kit::database::DatabaseSettings;
 
@@ -49,6 +50,23 @@ pub(crate) async fn start_with(
     programs: &Path,
     variables: &[Variable<'_>],
 ) -> anyhow::Result<Stack> {
+    let log = Arc::new(|instance: Instance, line: &str| {
+        if line.contains(" ERROR ") || line.contains(" WARN ") {
+            println!("{instance:>14} | {line}");
+        }
+    });
+    start_logged(cluster, database, replicas, programs, variables, log).await
+}
+
+/// [`start_with`], with another log.
+pub(crate) async fn start_logged(
+    cluster: &ClusterSettings,
+    database: &str,
+    replicas: Replicas,
+    programs: &Path,
+    variables: &[Variable<'_>],
+    log: Log,
+) -> anyhow::Result<Stack> {
     let database =
         DatabaseSettings::local(cluster.port, database, &cluster.user, &cluster.password);
     let roles = TestDatabase::roles();
@@ -56,14 +74,16 @@ pub(crate) async fn start_with(
     store_test_key(&database).await?;
     let programs = programs.to_owned();
     let ports = vec![Ports::reserve()?];
-    let mut settings =
-        StackSettings { programs, database, roles, replicas, ports, variables: Vec::new() };
+    let mut settings = StackSettings {
+        programs,
+        database,
+        roles,
+        internal_secret: internal::secret_file(),
+        replicas,
+        ports,
+        variables: Vec::new(),
+    };
     settings.set(variables);
-    let log = Arc::new(|instance: Instance, line: &str| {
-        if line.contains(" ERROR ") || line.contains(" WARN ") {
-            println!("{instance:>14} | {line}");
-        }
-    });
     let mut stack = Stack::start(settings, log)?;
     for instance in stack.instances() {
         stack.until_ready(instance, READY_TIMEOUT).await?;

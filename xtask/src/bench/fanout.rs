@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use local_stack::stack::ServiceKind;
+use local_stack::stack::{ServiceKind, Stack, Variable};
 use local_stack::test_database::TEST_KEY;
 use serde::Serialize;
 use service_kit::limits::raise_open_files;
@@ -103,28 +103,8 @@ pub(super) async fn run(
     if let Some(limit) = raise_open_files() {
         ensure!(limit >= needed, "this needs {needed} open files, but `ulimit -Hn` is {limit}");
     }
-    let stack = bench.start("newcycle_bench_fanout", &[]).await?;
-    let gateway = stack
-        .process_ids()
-        .find_map(|(instance, id)| (instance.service == ServiceKind::SseGateway).then_some(id))
-        .context("the gateway does not run")?;
-    let posting = super::post(stack.url(ServiceKind::IngestApi), POST_PAUSE);
-    let posting = AbortOnDropHandle::new(tokio::spawn(posting));
-    let address = stack.url(ServiceKind::SseGateway);
-    let address = address.strip_prefix("http://").context("the gateway's URL is not HTTP")?;
-    let received = Arc::<Received>::default();
-    let memory_before = resident_bytes(gateway)?;
-    let mut readers = JoinSet::new();
-    for _ in 0..options.readers {
-        let stream = TcpStream::connect(address).await.context("connecting to the gateway")?;
-        readers.spawn(read(stream, Arc::clone(&received)));
-    }
-    let started = Instant::now();
-    while received.started.load(Ordering::Relaxed) < options.readers.into() {
-        check(&mut readers, &posting)?;
-        ensure!(started.elapsed() < FIRST_FRAME_TIMEOUT, "not all readers received a frame");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let mut fanout = Fanout::start(bench, "newcycle_bench_fanout", &[], options.readers).await?;
+    let (gateway, received) = (fanout.gateway, Arc::clone(&fanout.received));
     let counts =
         || [&received.frames, &received.bytes].map(|counter| counter.load(Ordering::Relaxed));
     let cpu_before = process_cpu(gateway)?;
@@ -134,13 +114,12 @@ pub(super) async fn run(
     let seconds = started.elapsed().as_secs_f64();
     let [frames, bytes] = counts();
     let cpu = process_cpu(gateway)? - cpu_before;
-    let memory = resident_bytes(gateway)? - memory_before;
-    check(&mut readers, &posting)?;
+    let memory = resident_bytes(gateway)? - fanout.memory_before;
+    fanout.check()?;
     let deliveries = frames - frames_before;
     ensure!(deliveries > 0, "the gateway delivered nothing");
     let bytes_per_delivery = (bytes - bytes_before) / deliveries;
-    drop((posting, readers));
-    ephemeral_stack::stop(stack).await?;
+    fanout.stop().await?;
     let bare = bare_send(options.readers, deliveries, bytes_per_delivery).await?;
     #[expect(clippy::cast_precision_loss, reason = "a number of frames")]
     let number = deliveries as f64;
@@ -159,15 +138,78 @@ pub(super) async fn run(
     Ok(report)
 }
 
-/// Fails if a reader or the producer has ended.
-fn check(
-    readers: &mut JoinSet<anyhow::Result<()>>,
-    posting: &AbortOnDropHandle<anyhow::Result<()>>,
-) -> anyhow::Result<()> {
-    ensure!(!posting.is_finished(), "posting an item failed");
-    match readers.try_join_next() {
-        Some(ended) => ended?.context("a reader failed"),
-        None => Ok(()),
+/// A gateway with readers of a stream whose counts change.
+pub(super) struct Fanout {
+    stack: Stack,
+    /// The process of the gateway.
+    pub(super) gateway: u32,
+    /// The gateway's memory before its first reader, in bytes.
+    pub(super) memory_before: f64,
+    readers: JoinSet<anyhow::Result<()>>,
+    posting: AbortOnDropHandle<anyhow::Result<()>>,
+    received: Arc<Received>,
+}
+
+impl Fanout {
+    /// Returns when all readers have received a frame.
+    pub(super) async fn start(
+        bench: &Bench<'_>,
+        database: &str,
+        variables: &[Variable<'_>],
+        readers: u32,
+    ) -> anyhow::Result<Self> {
+        // All readers have the same address.
+        let connections = (u64::from(readers) + SPARE_FILES).to_string();
+        let variable = "NEWCYCLE__HTTP__MAX_CONNECTIONS_PER_ADDRESS";
+        let mut variables = variables.to_vec();
+        variables.push((ServiceKind::SseGateway, variable, &connections));
+        let stack = bench.start(database, &variables).await?;
+        let gateway = stack
+            .process_ids()
+            .find_map(|(instance, id)| (instance.service == ServiceKind::SseGateway).then_some(id))
+            .context("the gateway does not run")?;
+        let posting = super::post(stack.url(ServiceKind::IngestApi), POST_PAUSE);
+        let address = stack.url(ServiceKind::SseGateway);
+        let address = address.strip_prefix("http://").context("the gateway's URL is not HTTP")?;
+        let mut fanout = Self {
+            gateway,
+            memory_before: resident_bytes(gateway)?,
+            readers: JoinSet::new(),
+            posting: AbortOnDropHandle::new(tokio::spawn(posting)),
+            received: Arc::default(),
+            stack,
+        };
+        for _ in 0..readers {
+            let stream = TcpStream::connect(address).await.context("connecting to the gateway")?;
+            fanout.readers.spawn(read(stream, Arc::clone(&fanout.received)));
+        }
+        let started = Instant::now();
+        while fanout.received.started.load(Ordering::Relaxed) < readers.into() {
+            fanout.check()?;
+            ensure!(started.elapsed() < FIRST_FRAME_TIMEOUT, "not all readers received a frame");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(fanout)
+    }
+
+    /// The frames that all readers have received.
+    pub(super) fn deliveries(&self) -> u64 {
+        self.received.frames.load(Ordering::Relaxed)
+    }
+
+    /// Fails if a reader or the producer has ended.
+    pub(super) fn check(&mut self) -> anyhow::Result<()> {
+        ensure!(!self.posting.is_finished(), "posting an item failed");
+        match self.readers.try_join_next() {
+            Some(ended) => ended?.context("a reader failed"),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the readers, and stops the services.
+    pub(super) async fn stop(self) -> anyhow::Result<()> {
+        drop((self.posting, self.readers));
+        ephemeral_stack::stop(self.stack).await
     }
 }
 

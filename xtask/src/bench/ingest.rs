@@ -15,9 +15,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use local_stack::internal;
 use local_stack::stack::{ServiceKind, Stack};
 use local_stack::test_database::TEST_KEY;
-use service_kit::client;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::process::Command;
@@ -340,7 +340,7 @@ struct Inserts {
 impl Inserts {
     async fn of(stack: &Stack) -> anyhow::Result<Self> {
         let url = format!("{}/metrics", stack.internal_url(ServiceKind::IngestApi));
-        let answer = client::internal().build()?.get(url).send().await?.error_for_status()?;
+        let answer = internal::get(url).await?.error_for_status()?;
         Self::parse(&answer.text().await?)
             .context("the metrics of ingest-api have no ingest_insert_rows of items")
     }

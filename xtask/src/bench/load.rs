@@ -34,6 +34,17 @@ struct WrkSummary {
     p99_us: f64,
 }
 
+/// The part of a script that makes wrk print a [`WrkSummary`].
+const DONE: &str = r#"
+function done(summary, latency, requests)
+  local errors = summary.errors
+  local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
+  io.write(string.format(
+    '{"requests":%d,"duration_us":%d,"errors":%d,"p50_us":%d,"p99_us":%d}\n',
+    summary.requests, summary.duration, failed, latency:percentile(50), latency:percentile(99)))
+end
+"#;
+
 /// Writes the script that makes wrk post items of [`ephemeral_stack::BASE_ITEM`].
 pub(super) fn write_script(path: &Path) -> anyhow::Result<()> {
     let script = format!(
@@ -41,15 +52,30 @@ pub(super) fn write_script(path: &Path) -> anyhow::Result<()> {
 wrk.headers["content-type"] = "application/json"
 wrk.headers["authorization"] = "Bearer {TEST_KEY}"
 wrk.body = '{{"base_item_id":"{}"}}'
-function done(summary, latency, requests)
-  local errors = summary.errors
-  local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
-  io.write(string.format(
-    '{{"requests":%d,"duration_us":%d,"errors":%d,"p50_us":%d,"p99_us":%d}}\n',
-    summary.requests, summary.duration, failed, latency:percentile(50), latency:percentile(99)))
-end
-"#,
+{DONE}"#,
         ephemeral_stack::BASE_ITEM
+    );
+    write_private(path, &script)
+}
+
+/// Writes the script that makes wrk request a path with a valid key.
+pub(super) fn write_missing_script(path: &Path) -> anyhow::Result<()> {
+    let script = format!("wrk.headers[\"authorization\"] = \"Bearer {TEST_KEY}\"\n{DONE}");
+    write_private(path, &script)
+}
+
+/// Writes the script that makes wrk present the keys of a list, one after another.
+pub(super) fn write_wrong_keys_script(path: &Path, list: &Path) -> anyhow::Result<()> {
+    let script = format!(
+        r#"local keys = {{}}
+for key in io.lines("{}") do keys[#keys + 1] = "Bearer " .. key end
+local last = 0
+function request()
+  last = last % #keys + 1
+  return wrk.format("GET", nil, {{ authorization = keys[last] }})
+end
+{DONE}"#,
+        list.display()
     );
     write_private(path, &script)
 }
@@ -64,19 +90,50 @@ pub(super) async fn wrk(
     connections: u32,
     seconds: u32,
 ) -> anyhow::Result<Load> {
+    let report = run_wrk(script, &format!("{url}/items"), connections, seconds).await?;
+    parse_wrk(&report).with_context(|| format!("wrk printed:\n{report}"))
+}
+
+/// Sends requests that are refused for a while, and returns how many.
+///
+/// # Errors
+/// One was answered with 2xx, or not at all.
+pub(super) async fn flood(
+    script: &Path,
+    url: &str,
+    connections: u32,
+    seconds: u32,
+) -> anyhow::Result<u64> {
+    let report = run_wrk(script, url, connections, seconds).await?;
+    let WrkSummary { requests, errors, .. } = summary(&report)?;
+    #[expect(clippy::cast_precision_loss, reason = "a number of requests")]
+    let refused = errors as f64;
+    ensure!((requests - refused).abs() < 0.5, "not every request was refused:\n{report}");
+    Ok(errors)
+}
+
+async fn run_wrk(
+    script: &Path,
+    url: &str,
+    connections: u32,
+    seconds: u32,
+) -> anyhow::Result<String> {
     let mut wrk = Command::new("wrk");
     wrk.args(["--latency", "--threads", "1", "--connections", &connections.to_string()])
         .args(["--duration", &format!("{seconds}s"), "--script"])
         .arg(script)
-        .arg(format!("{url}/items"))
+        .arg(url)
         .kill_on_drop(true);
-    let report = output(wrk, "wrk").await?;
-    parse_wrk(&report).with_context(|| format!("wrk printed:\n{report}"))
+    output(wrk, "wrk").await
+}
+
+fn summary(report: &str) -> anyhow::Result<WrkSummary> {
+    let line = report.lines().rfind(|line| line.starts_with('{')).context("no summary")?;
+    Ok(serde_json::from_str(line)?)
 }
 
 fn parse_wrk(report: &str) -> anyhow::Result<Load> {
-    let line = report.lines().rfind(|line| line.starts_with('{')).context("no summary")?;
-    let summary: WrkSummary = serde_json::from_str(line)?;
+    let summary = summary(report)?;
     ensure!(summary.errors == 0, "not every request was answered with 2xx");
     ensure!(summary.requests > 0.0, "no request was answered");
     Ok(Load {
