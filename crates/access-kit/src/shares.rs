@@ -1,7 +1,7 @@
 //! How much of what all clients share one key may hold at the same time, such as streams or places
 //! for uploads: at most a quarter, so that one client of many cannot keep the others out.
 //!
-//! Only keys have shares. Clients without a key cannot be told apart here; the number of
+//! Only keys have shares. Clients without a key look all the same here; the number of
 //! connections from one address is bounded elsewhere ([`service_kit::visitors`]).
 
 use std::collections::HashMap;
