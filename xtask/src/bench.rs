@@ -116,7 +116,8 @@ async fn measure(what: &Measure, installer: Installer) -> anyhow::Result<String>
         Measure::Backfill(_) | Measure::Triggers(_) => (&[], false),
         Measure::Ingest(options) => (&[("wrk", "wrk"), ("curl", "curl")], !options.short),
         Measure::Fanout(options) => (&[], !options.short),
-        Measure::Access(options) => (&[("wrk", "wrk"), ("valgrind", "valgrind")], !options.short),
+        Measure::Access(options) if options.short => (&[("wrk", "wrk")], false),
+        Measure::Access(_) => (&[("wrk", "wrk"), ("valgrind", "valgrind")], true),
     };
     installer.programs(needed)?;
     if is_release {
