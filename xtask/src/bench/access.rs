@@ -86,6 +86,12 @@ const BY_REQUEST: &str = "µs of CPU of ingest-api by POST";
 const MEMORY: &str = "bytes of memory of the gateway by stream";
 const RATE: &str = "rows/s";
 
+const FLOOD_RATE: &str = "requests/s of the flood";
+
+/// How long each connection of a flood next to a producer pauses before a request, in milliseconds:
+/// both floods have the same rate then.
+const FLOOD_PAUSE: u32 = 20;
+
 /// Connections of a load.
 const CONNECTIONS: u32 = 64;
 
@@ -263,11 +269,14 @@ async fn flood(
     rounds: &mut Rounds,
 ) -> anyhow::Result<FloodReport> {
     let folder = &bench.settings.folder;
-    let [posts, wrong, missing] =
-        ["post-items.lua", "wrong-keys.lua", "missing.lua"].map(|name| folder.join(name));
+    let [posts, fast, wrong, missing] =
+        ["post-items.lua", "fast-wrong-keys.lua", "wrong-keys.lua", "missing.lua"]
+            .map(|name| folder.join(name));
     load::write_script(&posts)?;
-    write_wrong_keys(folder, &wrong)?;
-    load::write_missing_script(&missing)?;
+    let list = write_wrong_keys(folder)?;
+    load::write_wrong_keys_script(&fast, &list, 0)?;
+    load::write_wrong_keys_script(&wrong, &list, FLOOD_PAUSE)?;
+    load::write_missing_script(&missing, FLOOD_PAUSE)?;
     let lines = Arc::<AtomicU64>::default();
     let counter = Arc::clone(&lines);
     let log: Log = Arc::new(move |instance: Instance, _: &str| {
@@ -288,7 +297,7 @@ async fn flood(
     let (mut requests, mut seconds, mut first) = (0, 0.0, None);
     let lines_before = lines.load(Ordering::Relaxed);
     while requests < options.wrong_keys {
-        let refused = load::flood(&wrong, &url, CONNECTIONS, options.seconds).await?;
+        let refused = load::flood(&fast, &url, CONNECTIONS, options.seconds).await?;
         requests += refused;
         seconds += f64::from(options.seconds);
         if requests >= options.wrong_keys / 10 {
@@ -318,21 +327,23 @@ async fn flood(
             )?;
             ensure!(refused > 0, "there was no flood");
             rounds.add(name, RATE, producer.rate);
+            #[expect(clippy::cast_precision_loss, reason = "a number of requests")]
+            rounds.add(name, FLOOD_RATE, refused as f64 / f64::from(options.seconds));
         }
     }
     ephemeral_stack::stop(stack).await?;
     Ok(report)
 }
 
-/// Writes the script that makes wrk present wrong keys, and the keys.
-fn write_wrong_keys(folder: &Path, script: &Path) -> anyhow::Result<()> {
+/// Writes a list of wrong keys.
+fn write_wrong_keys(folder: &Path) -> anyhow::Result<PathBuf> {
     let list = folder.join("wrong-keys");
     let mut keys = String::new();
     for _ in 0..DIFFERENT_KEYS {
         writeln!(keys, "{}", Key::generate().expose())?;
     }
     write_private(&list, &keys)?;
-    load::write_wrong_keys_script(script, &list)
+    Ok(list)
 }
 
 impl AccessReport {

@@ -58,14 +58,23 @@ wrk.body = '{{"base_item_id":"{}"}}'
     write_private(path, &script)
 }
 
-/// Writes the script that makes wrk request a path with a valid key.
-pub(super) fn write_missing_script(path: &Path) -> anyhow::Result<()> {
-    let script = format!("wrk.headers[\"authorization\"] = \"Bearer {TEST_KEY}\"\n{DONE}");
-    write_private(path, &script)
+/// The part of a script that makes each connection wait this long before each request, so that
+/// loads have the same rate although the answers take different times.
+fn delay(milliseconds: u32) -> String {
+    format!("function delay() return {milliseconds} end\n")
 }
 
-/// Writes the script that makes wrk present the keys of a list, one after another.
-pub(super) fn write_wrong_keys_script(path: &Path, list: &Path) -> anyhow::Result<()> {
+/// Writes the script that makes wrk request a path with a valid key, with a pause before each
+/// request.
+pub(super) fn write_missing_script(path: &Path, pause: u32) -> anyhow::Result<()> {
+    let (delay, header) = (delay(pause), "wrk.headers[\"authorization\"]");
+    write_private(path, &format!("{header} = \"Bearer {TEST_KEY}\"\n{delay}{DONE}"))
+}
+
+/// Writes the script that makes wrk present the keys of a list, one after another, with a pause
+/// before each request.
+pub(super) fn write_wrong_keys_script(path: &Path, list: &Path, pause: u32) -> anyhow::Result<()> {
+    let delay = delay(pause);
     let script = format!(
         r#"local keys = {{}}
 for key in io.lines("{}") do keys[#keys + 1] = "Bearer " .. key end
@@ -74,7 +83,7 @@ function request()
   last = last % #keys + 1
   return wrk.format("GET", nil, {{ authorization = keys[last] }})
 end
-{DONE}"#,
+{delay}{DONE}"#,
         list.display()
     );
     write_private(path, &script)
