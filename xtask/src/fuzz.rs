@@ -81,7 +81,9 @@ fn targets() -> anyhow::Result<Vec<String>> {
 /// A subcommand of `cargo +nightly fuzz`, in its folder.
 fn fuzz(arguments: &[&str]) -> Command {
     let mut command = nightly(&["fuzz"]);
-    command.args(arguments).current_dir(in_checkout("testing/fuzz/targets"));
+    // Without it, cargo-fuzz 0.13.2 looks for a folder `fuzz` at the root of the checkout.
+    command.args(arguments).args(["--fuzz-dir", "."]);
+    command.current_dir(in_checkout("testing/fuzz/targets"));
     command
 }
 
