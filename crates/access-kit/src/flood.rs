@@ -1,5 +1,5 @@
 //! How many requests from one address were refused: a client that guesses, or repeats a key that
-//! has ended, gets ever shorter answers.
+//! has ended, is then answered only that.
 //!
 //! The number of limiters is fixed, so no flood of addresses needs memory. Addresses that share one
 //! share its limit: that is harmless, because only requests that are refused anyway are counted. A

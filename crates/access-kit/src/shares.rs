@@ -4,11 +4,10 @@
 //! Only keys have shares. Clients without a key look all the same here; the number of
 //! connections from one address is bounded elsewhere ([`service_kit::visitors`]).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use service_kit::tally::Tally;
 use tokio::sync::Notify;
 
 use crate::principal::{Identity, Principal};
@@ -18,14 +17,12 @@ use crate::refusal::Refusal;
 const PART: usize = 4;
 
 /// The places of one kind that keys hold.
-///
-/// Invariant: `held` has an entry for each key that holds a place, and no other, so it is no larger
-/// than the number of places.
 #[derive(Debug)]
 pub struct Shares {
     what: &'static str,
     most: usize,
-    held: Mutex<HashMap<i32, usize>>,
+    /// By the number of the key.
+    held: Tally<i32>,
     /// Wakes those that wait for a place of their key.
     released: Notify,
 }
@@ -40,7 +37,7 @@ impl Shares {
     #[must_use]
     pub fn of(places: usize, what: &'static str) -> Arc<Self> {
         let most = (places / PART).max(1);
-        Arc::new(Self { what, most, held: Mutex::default(), released: Notify::new() })
+        Arc::new(Self { what, most, held: Tally::default(), released: Notify::new() })
     }
 
     /// Takes a place now. `own` is how many this key may hold, if that is not a quarter.
@@ -56,12 +53,9 @@ impl Shares {
             return Ok(Share(None));
         };
         let most = own.unwrap_or(self.most);
-        let mut held = self.held.lock();
-        let count = held.get(number).copied().unwrap_or_default();
-        if count >= most {
+        if !self.held.take(*number, most) {
             return Err(Refusal::Share { name: name.clone(), most, what: self.what });
         }
-        held.insert(*number, count + 1);
         Ok(Share(Some((Arc::clone(self), *number))))
     }
 
@@ -96,14 +90,7 @@ impl Shares {
 impl Drop for Share {
     fn drop(&mut self) {
         let Some((shares, number)) = &self.0 else { return };
-        let mut held = shares.held.lock();
-        if let Some(count) = held.get_mut(number) {
-            *count -= 1;
-            if *count == 0 {
-                held.remove(number);
-            }
-        }
-        drop(held);
+        shares.held.give_back(number);
         shares.released.notify_waiters();
     }
 }
@@ -153,7 +140,7 @@ mod tests {
         for number in 0..1_000 {
             let _place = shares.take(&key(number), None).unwrap();
         }
-        assert!(shares.held.lock().is_empty());
+        assert!(shares.held.is_empty());
     }
 
     /// A place may be given back between the look and the wait.

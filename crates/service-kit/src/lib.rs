@@ -31,6 +31,7 @@ pub mod service;
 pub mod settings;
 pub mod shutdown;
 pub mod supervisor;
+pub mod tally;
 pub mod telemetry;
 pub mod unsent;
 pub mod visitors;

@@ -1,9 +1,7 @@
 //! The number of connections from one address, so that one client of many cannot take all of them.
 //!
-//! Invariant: an address has at most as many connections as it may have. There is an entry for each
-//! address that has one, and no other, so this needs no more memory than the connections.
+//! Invariant: an address has at most as many connections as it may have.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -12,11 +10,11 @@ use governor::clock::DefaultClock;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use metrics::{counter, describe_counter};
-use parking_lot::Mutex;
 
 use crate::host::Network;
 use crate::metrics::Metrics;
 use crate::settings::sections::HttpSettings;
+use crate::tally::Tally;
 
 /// The setting that bounds them.
 const SETTING: &str = "http.max_connections_per_address";
@@ -38,7 +36,7 @@ struct Counts {
     most: usize,
     /// Proxies, whose connections are those of many clients.
     exempt: Vec<Network>,
-    connections: Mutex<HashMap<IpAddr, usize>>,
+    connections: Tally<IpAddr>,
     log: RateLimiter<NotKeyed, InMemoryState, DefaultClock>,
     metrics: Metrics,
 }
@@ -57,7 +55,7 @@ impl Visitors {
         Self(Some(Arc::new(Counts {
             most: settings.max_connections_per_address.get(),
             exempt: settings.trusted_proxies.clone(),
-            connections: Mutex::default(),
+            connections: Tally::default(),
             log: RateLimiter::direct(Quota::per_minute(LOGGED_PER_MINUTE)),
             metrics: metrics.clone(),
         })))
@@ -77,13 +75,9 @@ impl Visitors {
             return Some(Visit::default());
         }
         let client = network_of(address);
-        let mut connections = counts.connections.lock();
-        let count = connections.get(&client).copied().unwrap_or_default();
-        if count < counts.most {
-            connections.insert(client, count + 1);
+        if counts.connections.take(client, counts.most) {
             return Some(Visit(Some((Arc::clone(counts), client))));
         }
-        drop(connections);
         counts.refused(address);
         None
     }
@@ -105,13 +99,8 @@ impl Counts {
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        let Some((counts, client)) = &self.0 else { return };
-        let mut connections = counts.connections.lock();
-        if let Some(count) = connections.get_mut(client) {
-            *count -= 1;
-            if *count == 0 {
-                connections.remove(client);
-            }
+        if let Some((counts, client)) = &self.0 {
+            counts.connections.give_back(client);
         }
     }
 }
@@ -142,7 +131,7 @@ mod tests {
         Visitors(Some(Arc::new(Counts {
             most,
             exempt: proxies.iter().map(|network| network.parse().unwrap()).collect(),
-            connections: Mutex::default(),
+            connections: Tally::default(),
             log: RateLimiter::direct(Quota::per_minute(LOGGED_PER_MINUTE)),
             metrics: Metrics::new().unwrap(),
         })))
@@ -172,6 +161,6 @@ mod tests {
         for number in 0..1_000 {
             let _visit = visitors.admit(std::net::Ipv4Addr::from_bits(number).into()).unwrap();
         }
-        assert!(visitors.0.unwrap().connections.lock().is_empty());
+        assert!(visitors.0.unwrap().connections.is_empty());
     }
 }
