@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use ingest_api::settings::Settings;
 use local_stack::test_database::TEST_KEY;
 use serde_json::{Value, json};
-use service_kit::settings::ProgramSettings as _;
+use service_kit::settings::{NonZeroDuration, ProgramSettings as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_postgres::Client;
@@ -22,6 +22,9 @@ const ROW_BYTES: usize = 28 + 8 + 16;
 const LINE: &str = "{}\n";
 
 fn two_small_chunks(settings: &mut Settings) {
+    // So that no chunk gives up its wait for a lock, and begins another, while a test looks.
+    let timeout = NonZeroDuration::from_millis(60_000);
+    (settings.limits.query_timeout, settings.bulk.chunk_timeout) = (timeout, timeout);
     settings.bulk.max_chunk_lines = NonZeroUsize::new(LINES).unwrap();
     settings.bulk.max_chunks_in_flight = NonZeroUsize::new(2).unwrap();
 }

@@ -30,10 +30,11 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     tokio::time::timeout(TIMEOUT, held).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
-/// The number of sessions that wait for a lock.
+/// The number of sessions that wait for a lock. By `pg_locks`: a session that waits and looks for a
+/// deadlock has no `wait_event_type` meanwhile.
 pub(crate) async fn waiting(client: &Client) -> i64 {
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+                   WHERE datname = current_database() AND NOT granted";
     client.query_one(waiting, &[]).await.unwrap().get(0)
 }
 
