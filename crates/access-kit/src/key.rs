@@ -62,8 +62,7 @@ impl Key {
         Alphanumeric.append_string(&mut random, &mut text, ID_CHARACTERS);
         text.push('_');
         Alphanumeric.append_string(&mut random, &mut text, SECRET_CHARACTERS);
-        let checksum = checksum(&text);
-        text.push_str(&checksum);
+        text.extend(checksum(&text).map(char::from));
         let mut id = [0; ID_CHARACTERS];
         id.copy_from_slice(&text.as_bytes()[PREFIX.len()..PREFIX.len() + ID_CHARACTERS]);
         Self { id: KeyId(id), text: text.into() }
@@ -99,7 +98,7 @@ impl FromStr for Key {
         let parts = secret.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_'));
         let (id, secret_part) = parts.ok_or(InvalidKey)?;
         let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if !is_plain(secret_part) || checksum(secret) != given {
+        if !is_plain(secret_part) || checksum(secret) != given.as_bytes() {
             return Err(InvalidKey);
         }
         let id = id.parse().map_err(|InvalidKeyId| InvalidKey)?;
@@ -124,15 +123,15 @@ pub fn contains_key(text: &str) -> bool {
 }
 
 /// The CRC-32 of a text, as six digits to base 62.
-fn checksum(text: &str) -> String {
+fn checksum(text: &str) -> [u8; CHECKSUM_CHARACTERS] {
     const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut rest = crc32fast::hash(text.as_bytes());
-    let mut digits = ['0'; CHECKSUM_CHARACTERS];
+    let mut digits = [b'0'; CHECKSUM_CHARACTERS];
     for digit in digits.iter_mut().rev() {
-        *digit = char::from(DIGITS[(rest % 62) as usize]);
+        *digit = DIGITS[(rest % 62) as usize];
         rest /= 62;
     }
-    digits.iter().collect()
+    digits
 }
 
 impl FromStr for KeyId {

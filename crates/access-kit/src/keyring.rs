@@ -99,7 +99,10 @@ impl Keyring {
         match entry.ending(now) {
             Some(why) => Err(Refusal::Ended { id: key.id(), why }),
             None => {
-                entry.used.store(true, Ordering::Relaxed);
+                // Without the look, each request would take the entry from the other threads.
+                if !entry.used.load(Ordering::Relaxed) {
+                    entry.used.store(true, Ordering::Relaxed);
+                }
                 Ok(Arc::clone(&entry.principal))
             }
         }
