@@ -82,7 +82,8 @@ const KEYS: &str = "with a key";
 const UNDER_WRONG_KEYS: &str = "a producer under a flood of wrong keys";
 const UNDER_404: &str = "a producer under a flood of 404s";
 
-const BY_REQUEST: &str = "µs of CPU of ingest-api by POST";
+const BY_LONE_POST: &str = "µs of CPU of ingest-api by POST, one at a time";
+const BY_POST: &str = "µs of CPU of ingest-api by POST, 64 at a time";
 const MEMORY: &str = "bytes of memory of the gateway by stream";
 const RATE: &str = "rows/s";
 
@@ -117,8 +118,11 @@ pub(super) async fn run(
     memory(bench, options, &mut rounds).await?;
     let instructions = if options.short { None } else { Some(instructions(bench).await?) };
     let flood = flood(bench, options, &mut rounds).await?;
-    let ratios =
-        [rounds.ratio(OPEN, KEYS, BY_REQUEST), rounds.ratio(UNDER_WRONG_KEYS, UNDER_404, RATE)];
+    let ratios = [
+        rounds.ratio(OPEN, KEYS, BY_LONE_POST),
+        rounds.ratio(OPEN, KEYS, BY_POST),
+        rounds.ratio(UNDER_WRONG_KEYS, UNDER_404, RATE),
+    ];
     let report = AccessReport {
         rounds: options.rounds,
         figures: rounds.figures(),
@@ -153,25 +157,31 @@ async fn posts(
     options: &AccessOptions,
     rounds: &mut Rounds,
 ) -> anyhow::Result<()> {
-    let script = bench.settings.folder.join("post-items.lua");
-    load::write_script(&script)?;
+    let scripts = ["post-items-without-key.lua", "post-items.lua"];
+    let [open, keys] = scripts.map(|name| bench.settings.folder.join(name));
+    load::write_open_script(&open)?;
+    load::write_script(&keys)?;
     let ingest = ServiceKind::IngestApi;
     let stacks = [
-        (OPEN, bench.start("newcycle_bench_open", &variables(ingest, OPEN)).await?),
-        (KEYS, bench.start("newcycle_bench_keys", &[]).await?),
+        (OPEN, open, bench.start("newcycle_bench_open", &variables(ingest, OPEN)).await?),
+        (KEYS, keys, bench.start("newcycle_bench_keys", &[]).await?),
     ];
     for round in 0..options.rounds {
         println!("== POST, round {} of {}", round + 1, options.rounds);
-        for mode in modes(round) {
-            let (_, stack) = stacks.iter().find(|(of, _)| *of == mode).context("a mode")?;
-            let process = process(stack, ingest)?;
-            let before = process_cpu(process)?;
-            let load = load::wrk(&script, &stack.url(ingest), CONNECTIONS, options.seconds).await?;
-            let cpu = process_cpu(process)? - before;
-            rounds.add(mode, BY_REQUEST, cpu * 1e6 / load.answers);
+        for (unit, connections) in [(BY_LONE_POST, 1), (BY_POST, CONNECTIONS)] {
+            for mode in modes(round) {
+                let (_, script, stack) =
+                    stacks.iter().find(|(of, ..)| *of == mode).context("a mode")?;
+                let process = process(stack, ingest)?;
+                let before = process_cpu(process)?;
+                let url = stack.url(ingest);
+                let load = load::wrk(script, &url, connections, options.seconds).await?;
+                let cpu = process_cpu(process)? - before;
+                rounds.add(mode, unit, cpu * 1e6 / load.answers);
+            }
         }
     }
-    for (_, stack) in stacks {
+    for (.., stack) in stacks {
         ephemeral_stack::stop(stack).await?;
     }
     Ok(())

@@ -45,17 +45,29 @@ function done(summary, latency, requests)
 end
 "#;
 
-/// Writes the script that makes wrk post items of [`ephemeral_stack::BASE_ITEM`].
+/// Writes the script that makes wrk post items of [`ephemeral_stack::BASE_ITEM`] with a valid key.
 pub(super) fn write_script(path: &Path) -> anyhow::Result<()> {
-    let script = format!(
+    write_private(path, &format!("{}{}", authorization(), post_items()))
+}
+
+/// As [`write_script`], without a key.
+pub(super) fn write_open_script(path: &Path) -> anyhow::Result<()> {
+    write_private(path, &post_items())
+}
+
+/// The part of a script that makes wrk present a valid key.
+fn authorization() -> String {
+    format!("wrk.headers[\"authorization\"] = \"Bearer {TEST_KEY}\"\n")
+}
+
+fn post_items() -> String {
+    format!(
         r#"wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
-wrk.headers["authorization"] = "Bearer {TEST_KEY}"
 wrk.body = '{{"base_item_id":"{}"}}'
 {DONE}"#,
         ephemeral_stack::BASE_ITEM
-    );
-    write_private(path, &script)
+    )
 }
 
 /// The part of a script that makes each connection wait this long before each request, so that
@@ -67,8 +79,7 @@ fn delay(milliseconds: u32) -> String {
 /// Writes the script that makes wrk request a path with a valid key, with a pause before each
 /// request.
 pub(super) fn write_missing_script(path: &Path, pause: u32) -> anyhow::Result<()> {
-    let (delay, header) = (delay(pause), "wrk.headers[\"authorization\"]");
-    write_private(path, &format!("{header} = \"Bearer {TEST_KEY}\"\n{delay}{DONE}"))
+    write_private(path, &format!("{}{}{DONE}", authorization(), delay(pause)))
 }
 
 /// Writes the script that makes wrk present the keys of a list, one after another, with a pause
