@@ -189,7 +189,7 @@ async fn access(settings: &Settings, arguments: &[&str]) -> anyhow::Result<Strin
     let program: PathBuf = built_programs()?.join("access");
     let output = Command::new(&program)
         .args(arguments)
-        .env("PGHOST", &settings.database.host)
+        .env("PGHOST", settings.database.host.to_string())
         .env("PGPORT", settings.database.port.to_string())
         .env("PGDATABASE", &settings.database.name)
         .env("NEWCYCLE__DATABASE__PASSWORD", settings.roles.access_password.expose_secret())

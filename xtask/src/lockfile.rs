@@ -69,7 +69,7 @@ pub(crate) struct FolderLock {
 impl StackDescription {
     /// A stack that this process is starting.
     pub(crate) fn starting(settings: &Settings) -> Self {
-        let Settings { folder, database, ports, .. } = settings;
+        let Settings { folder, postgres_port, database, ports, .. } = settings;
         let mut services = BTreeMap::new();
         for service in ServiceKind::ALL {
             let name = service.name().replace('-', "_");
@@ -77,14 +77,14 @@ impl StackDescription {
             services.insert(name, local_url(ports.public(service)));
         }
         let postgres =
-            format!("postgres://{}@127.0.0.1:{}/{}", database.user, database.port, database.name);
+            format!("postgres://{}@127.0.0.1:{postgres_port}/{}", database.user, database.name);
         Self {
             ready: false,
             process_id: std::process::id(),
             data_folder: folder.clone(),
             postgres_folder: settings.postgres_folder().0,
             urls: Urls { services, postgres },
-            ports: StackPorts { services: *ports, postgres: database.port },
+            ports: StackPorts { services: *ports, postgres: *postgres_port },
             processes: Vec::new(),
         }
     }

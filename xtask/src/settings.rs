@@ -47,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) folder: PathBuf,
     /// The superuser's connection. Passwords that are not set are empty, until
     /// [`Settings::make_passwords`].
+    pub(crate) postgres_port: u16,
     pub(crate) database: DatabaseSettings,
     pub(crate) roles: RoleSettings,
     pub(crate) ports: Ports,
@@ -61,8 +62,9 @@ impl Settings {
         variables.warn();
         let text = |variable, default| variables.text(variable, default);
         let port = |variable, default| variables.port(variable, default);
+        let postgres_port = port("PGPORT", 5432)?;
         let database = DatabaseSettings::local(
-            port("PGPORT", 5432)?,
+            postgres_port,
             &text("PGDATABASE", "newcycle"),
             &text("PGUSER", "newcycle"),
             &text("PGPASSWORD", ""),
@@ -85,7 +87,7 @@ impl Settings {
             dashboard_internal: port("DASHBOARD_INTERNAL_PORT", 9082)?,
         };
         let folder = std::path::absolute(text("NEWCYCLE_DATA_DIR", ".newcycle"))?;
-        Ok(Self { folder, database, roles, ports, hosts: text("PUBLISH_HOSTS", "") })
+        Ok(Self { folder, postgres_port, database, roles, ports, hosts: text("PUBLISH_HOSTS", "") })
     }
 
     /// Fills in the passwords that are not set. Each is made once, and kept in the data folder.
@@ -123,7 +125,7 @@ impl Settings {
 
     /// Refuses ports that are in use, and a port that is set twice.
     pub(crate) fn check_ports(&self) -> anyhow::Result<()> {
-        let ports = [("PGPORT", self.database.port)].into_iter().chain(self.ports.variables());
+        let ports = [("PGPORT", self.postgres_port)].into_iter().chain(self.ports.variables());
         let mut taken = Vec::new();
         for (variable, port) in ports {
             // Kept open until all are checked, so that the second use of a port fails.
@@ -158,7 +160,7 @@ impl Settings {
     pub(crate) fn cluster(&self) -> ClusterSettings {
         ClusterSettings {
             folder: self.postgres_folder().0,
-            port: self.database.port,
+            port: self.postgres_port,
             user: self.database.user.clone(),
             password: self.database.password.expose_secret().to_owned(),
             durable: true,

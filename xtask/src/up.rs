@@ -111,7 +111,7 @@ async fn serve(
     if let Some(why) = why {
         say(&why);
     }
-    let port = settings.database.port;
+    let port = settings.postgres_port;
     say(&format!(
         "== starting Postgres on port {port}, with its data in {}",
         postgres_folder.display()

@@ -28,6 +28,6 @@ impl ProgramSettings for Settings {
     };
 
     fn check(&self) -> Result<(), SettingsError> {
-        self.database.check_tls()
+        self.database.check()
     }
 }

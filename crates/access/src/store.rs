@@ -5,6 +5,7 @@ use std::time::Duration;
 use access_kit::key::Key;
 use access_kit::keyring::MAX_KEYS;
 use access_kit::scope::Scope;
+use postgres_kit::connect::ConnectError;
 use postgres_kit::database::{DatabaseSettings, describe};
 use time::OffsetDateTime;
 use tokio_postgres::error::SqlState;
@@ -36,6 +37,9 @@ pub enum StoreError {
     /// There are too many keys.
     #[error("there are {MAX_KEYS} valid keys already: revoke those that are not needed any more")]
     Full,
+    /// No connection to the database could be made.
+    #[error("no connection to Postgres: {0}")]
+    Connect(#[from] ConnectError),
     /// Postgres does not answer, or refuses.
     #[error("{}", describe(.0))]
     Database(#[from] tokio_postgres::Error),

@@ -127,7 +127,7 @@ impl ProgramSettings for Settings {
     /// The memory for bodies must be enough for one upload, because all would be refused otherwise.
     fn check(&self) -> Result<(), SettingsError> {
         self.access.check(&[("http.host", &self.http.host)])?;
-        self.database.check_tls()?;
+        self.database.check()?;
         let threads = self.http.workers;
         let connections = self.read_pool.max_connections;
         if connections < threads {

@@ -13,6 +13,7 @@ use postgres_kit::database::{BuildError, Connections, Session, Work};
 use postgres_kit::keyring;
 use postgres_kit::schema::{self, SchemaError};
 use postgres_kit::settings::PoolSettings;
+use service_kit::failure::FailureLog;
 use service_kit::health::{Readiness, ReadinessReport};
 use service_kit::service::{About, Application, ServiceBuilder};
 use service_kit::settings::sections::CorsSettings;
@@ -118,23 +119,20 @@ impl Checks {
 /// Fails if this release does not know the database's schema. The service may start before the
 /// database does, so this waits until the schema version can be read.
 async fn check_schema(checks: Arc<Checks>, shutdown: CancellationToken) -> Result<(), SchemaError> {
+    let mut failures = FailureLog::default();
     loop {
-        match checks.run(async |session| Ok(session.check_schema().await)).await {
+        let problem = match checks.run(async |session| Ok(session.check_schema().await)).await {
             Ok(Ok(())) => break,
             Ok(Err(
                 error @ (SchemaError::Missing | SchemaError::Older(_) | SchemaError::Newer(_)),
             )) => {
                 return Err(error);
             }
-            Ok(Err(error)) => {
-                tracing::warn!(error = %error, "cannot read the schema version; trying again");
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error = error.with_report(),
-                    "cannot read the schema version; trying again"
-                );
-            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.with_report(),
+        };
+        if failures.should_log() {
+            tracing::warn!(error = problem, "cannot read the schema version; trying again");
         }
         tokio::select! {
             () = tokio::time::sleep(checks.settings.schema.retry_delay.get()) => {}

@@ -12,6 +12,7 @@ pub mod rights;
 mod roles;
 pub mod settings;
 
+use postgres_kit::connect::ConnectError;
 use postgres_kit::database::{DatabaseSettings, describe};
 use postgres_kit::locks::MIGRATE;
 use postgres_kit::schema;
@@ -43,12 +44,12 @@ pub struct Migration {
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// Postgres refuses the role, or does not answer.
-    #[error("cannot connect to Postgres at {address}")]
+    #[error("cannot connect to Postgres as {user}")]
     Connect {
-        /// The address and the role tried.
-        address: String,
-        /// The error of the client library.
-        source: tokio_postgres::Error,
+        /// The role tried.
+        user: String,
+        /// What became of each address.
+        source: ConnectError,
     },
     /// A password is empty.
     #[error("{0} is empty: set it, because a role without a password cannot connect")]
@@ -164,12 +165,11 @@ async fn connect_or_create(database: &DatabaseSettings) -> Result<(Client, bool)
     }
 }
 
-fn refused(database: &DatabaseSettings, source: tokio_postgres::Error) -> MigrateError {
-    let DatabaseSettings { host, port, user, .. } = database;
-    MigrateError::Connect { address: format!("{host}:{port} as {user}"), source }
+fn refused(database: &DatabaseSettings, source: ConnectError) -> MigrateError {
+    MigrateError::Connect { user: database.user.clone(), source }
 }
 
-async fn connect(database: &DatabaseSettings, name: &str) -> Result<Client, tokio_postgres::Error> {
+async fn connect(database: &DatabaseSettings, name: &str) -> Result<Client, ConnectError> {
     let mut config = database.connection("migrate");
     let (client, connection) = database.connect(config.dbname(name)).await?;
     tokio::spawn(async move {

@@ -42,7 +42,7 @@ impl ProgramSettings for Settings {
     };
 
     fn check(&self) -> Result<(), SettingsError> {
-        self.database.check_tls()?;
+        self.database.check()?;
         self.database.refuse_pooler("a lock of the session keeps two migrations apart")
     }
 }

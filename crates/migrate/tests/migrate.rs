@@ -9,11 +9,12 @@ use local_stack::test_database::{installation, installations};
 use migrate::rights::Gap;
 use migrate::settings::RoleSettings;
 use migrate::{MigrateError, migrate};
+use postgres_kit::connect::ConnectError;
 use postgres_kit::database::DatabaseSettings;
 use postgres_kit::schema;
 use secrecy::SecretString;
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, NoTls};
 
 /// A Postgres cluster for one test, without any role or database of Newcycle.
 struct Fresh {
@@ -68,8 +69,8 @@ fn roles(ingest: &str, notifier: &str) -> RoleSettings {
     }
 }
 
-async fn connect(database: &DatabaseSettings) -> Result<Client, tokio_postgres::Error> {
-    let (client, connection) = database.connection("test").connect(NoTls).await?;
+async fn connect(database: &DatabaseSettings) -> Result<Client, ConnectError> {
+    let (client, connection) = database.connect(&database.connection("test")).await?;
     tokio::spawn(connection);
     Ok(client)
 }

@@ -5,15 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub use deadpool_postgres::BuildError;
-use deadpool_postgres::{
-    Connect, Hook, HookError, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime,
-};
-use futures_util::future::BoxFuture;
-use tokio::task::JoinHandle;
+use deadpool::Runtime;
+pub use deadpool::managed::BuildError;
+use deadpool::managed::{self, Hook, HookError, Metrics, QueueMode, RecycleError, RecycleResult};
+use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Config;
-use tokio_postgres::config::TargetSessionAttrs;
 
+use crate::connect::ConnectError;
 pub use crate::error::{Unavailable, describe, is_away};
 use crate::session::StatementKind;
 pub use crate::session::{Parameter, Session};
@@ -89,32 +87,46 @@ impl Drop for ClosedUnlessTaken {
     }
 }
 
-/// Connects, and logs why a connection ended: the pool only notices that it is closed.
-struct LoggedConnections(DatabaseSettings);
+/// Makes the connections of a pool, and logs why one ended: the pool only notices that it is
+/// closed.
+#[derive(Debug)]
+pub(crate) struct Manager {
+    database: DatabaseSettings,
+    config: Config,
+}
 
-impl Connect for LoggedConnections {
-    fn connect(
+impl managed::Manager for Manager {
+    type Type = ClientWrapper;
+    type Error = ConnectError;
+
+    async fn create(&self) -> Result<ClientWrapper, ConnectError> {
+        let (client, connection) = self.database.connect(&self.config).await?;
+        let name = self.config.get_application_name().unwrap_or_default().to_owned();
+        let driver = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::warn!(
+                    error = describe(&error),
+                    connection.name = name,
+                    "a connection to Postgres ended"
+                );
+            }
+        });
+        Ok(ClientWrapper::new(client, driver))
+    }
+
+    async fn recycle(
         &self,
-        config: &Config,
-    ) -> BoxFuture<'_, Result<(tokio_postgres::Client, JoinHandle<()>), tokio_postgres::Error>>
-    {
-        let config = config.clone();
-        Box::pin(async move {
-            let (client, connection) = self.0.connect(&config).await?;
-            let driver = tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    let name = config.get_application_name().unwrap_or_default();
-                    tracing::warn!(
-                        error = describe(&error),
-                        connection.name = name,
-                        "a connection to Postgres ended"
-                    );
-                }
-            });
-            Ok((client, driver))
-        })
+        client: &mut ClientWrapper,
+        _: &Metrics,
+    ) -> RecycleResult<ConnectError> {
+        if client.is_closed() {
+            return Err(RecycleError::message("the connection is closed"));
+        }
+        Ok(())
     }
 }
+
+type Pool = managed::Pool<Manager>;
 
 /// Connections to one database, with a time limit on each use. They are established when first
 /// needed, so that a service can start while the database is down.
@@ -140,21 +152,14 @@ impl Connections {
         let not_too_old = Hook::sync_fn(move |_, metrics| {
             if metrics.age() < lifetime { Ok(()) } else { Err(HookError::message("it is too old")) }
         });
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let mut connection = database.connection(application_name);
+        let mut config = database.connection(application_name);
         if !database.pooler {
-            connection.options(pool.session_options() + &work.session_options());
+            config.options(pool.session_options() + &work.session_options());
         }
-        // A standby's data may be old, and a failover may lose it.
-        connection.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        let manager =
-            Manager::from_connect(connection, LoggedConnections(database.clone()), recycling);
+        let manager = Manager { database: database.clone(), config };
         let pool = Pool::builder(manager)
             .max_size(pool.max_connections.get())
             .wait_timeout(Some(pool.wait_timeout))
-            // tokio-postgres' own timeout covers the socket only; this one includes authentication.
-            .create_timeout(Some(database.connect_timeout.get()))
-            .recycle_timeout(Some(database.connect_timeout.get()))
             .pre_recycle(not_too_old)
             // The connection that was used last has its statements prepared.
             .queue_mode(QueueMode::Lifo)

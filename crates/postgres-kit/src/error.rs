@@ -4,26 +4,25 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use deadpool_postgres::{PoolError, TimeoutType};
+use deadpool::managed::{PoolError, TimeoutType};
 use service_kit::failure::one_line;
 use tokio_postgres::error::SqlState;
+
+use crate::connect::ConnectError;
 
 /// The database could not do its work now. Each message has what the server, the pooler, the
 /// resolver or the network reported.
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
     /// No connection could be established.
-    #[error("no connection to the database: {}", describe(.0))]
-    NoConnection(#[source] tokio_postgres::Error),
-    /// The server, the pooler or a proxy did not complete a connection within the connect timeout.
-    #[error("no connection to the database: it was not accepted in time")]
-    NotAccepted,
+    #[error("no connection to the database: {0}")]
+    NoConnection(#[source] ConnectError),
     /// The other requests used all connections of the pool.
     #[error("no connection to the database: all were in use for too long")]
     AllInUse,
     /// The pool cannot be used.
     #[error("no connection to the database: {0}")]
-    Pool(#[source] PoolError),
+    Pool(#[source] PoolError<ConnectError>),
     /// The connection is lost, or the server cannot do the work now.
     #[error("the database stopped the work: {}", describe(.0))]
     Interrupted(#[source] tokio_postgres::Error),
@@ -32,12 +31,11 @@ pub enum Unavailable {
     NoAnswer(Duration),
 }
 
-impl From<PoolError> for Unavailable {
-    fn from(error: PoolError) -> Self {
+impl From<PoolError<ConnectError>> for Unavailable {
+    fn from(error: PoolError<ConnectError>) -> Self {
         match error {
             PoolError::Backend(error) => Self::NoConnection(error),
             PoolError::Timeout(TimeoutType::Wait) => Self::AllInUse,
-            PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => Self::NotAccepted,
             error => Self::Pool(error),
         }
     }
@@ -142,11 +140,6 @@ mod tests {
         let refused =
             error_after(b"E\0\0\0\x2dSFATAL\0C08P01\0Mno such pool\0Htry b\nor c\0\0").await;
         assert_eq!(describe(&refused), "FATAL: no such pool HINT: try b or c");
-        let error = Unavailable::from(PoolError::Backend(refused));
-        assert_eq!(
-            error.to_string(),
-            "no connection to the database: FATAL: no such pool HINT: try b or c"
-        );
         let mut config = tokio_postgres::Config::new();
         config.user("someone").host("database..invalid");
         let unknown = describe(&config.connect(NoTls).await.err().unwrap());

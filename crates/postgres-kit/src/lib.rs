@@ -1,6 +1,7 @@
 //! What every program that connects to Postgres needs.
 //!
-//! - [`settings`]: which server and database, as whom, and how many connections;
+//! - [`settings`]: which servers and database, as whom, and how many connections;
+//! - [`connect`]: finds the server that accepts writes;
 //! - [`database`]: a pool with a time limit on each use;
 //! - [`session`]: the statements on one of its connections, prepared or, for poolers, unnamed;
 //! - [`mod@error`]: what errors say, and which may pass by themselves;
@@ -12,6 +13,7 @@
 //! It is separate from [`service_kit`] because sse-gateway and dashboard must not link a Postgres
 //! client.
 
+pub mod connect;
 pub mod database;
 pub mod error;
 pub mod keyring;

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use deadpool_postgres::Object;
+use deadpool::managed::Object;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, Row};
 
+use crate::database::Manager;
 use crate::error::is_stale_plan;
 use crate::schema::{self, SchemaError};
 
@@ -29,7 +30,7 @@ pub(crate) enum StatementKind {
 /// A connection in use.
 #[derive(Debug)]
 pub struct Session {
-    client: Object,
+    client: Object<Manager>,
     kind: StatementKind,
     /// The number of statements of the whole pool that were prepared again.
     replanned: Arc<AtomicU64>,
@@ -37,7 +38,7 @@ pub struct Session {
 
 impl Session {
     pub(crate) const fn new(
-        client: Object,
+        client: Object<Manager>,
         kind: StatementKind,
         replanned: Arc<AtomicU64>,
     ) -> Self {

@@ -1,12 +1,16 @@
 //! The settings of programs that connect to Postgres. The files in `config/` describe each.
 #![expect(missing_docs, reason = "the files in config/ describe each setting")]
 
+use std::fmt;
 use std::num::NonZeroUsize;
+use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use service_kit::settings::{NonZeroDuration, Section, SettingsError, duration, from_1_to};
+use service_kit::settings::{
+    NonZeroDuration, Section, SettingsError, comma_separated, duration, from_1_to, parsed,
+};
 
 use crate::tls::{RootCertificates, SslMode, ssl_mode};
 
@@ -32,8 +36,8 @@ pub const LIBPQ: &[(&str, &str)] = &[
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseSettings {
-    pub host: String,
-    pub port: u16,
+    pub host: Hosts,
+    pub port: Ports,
     pub name: String,
     pub user: String,
     pub password: SecretString,
@@ -44,13 +48,103 @@ pub struct DatabaseSettings {
     pub pooler: bool,
 }
 
+/// Hosts that commas separate.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Hosts(#[serde(deserialize_with = "comma_separated")] Vec<String>);
+
+/// Ports that commas separate.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Ports(#[serde(deserialize_with = "parsed")] Vec<Port>);
+
+/// A port, which is not zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Port(u16);
+
+impl From<&str> for Hosts {
+    /// Reads hosts that commas separate.
+    fn from(text: &str) -> Self {
+        let hosts = text.split(',').map(str::trim).filter(|host| !host.is_empty());
+        Self(hosts.map(str::to_owned).collect())
+    }
+}
+
+impl Hosts {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+impl fmt::Display for Hosts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0.join(","))
+    }
+}
+
+impl From<u16> for Ports {
+    fn from(port: u16) -> Self {
+        Self::from_iter([port])
+    }
+}
+
+impl FromIterator<u16> for Ports {
+    fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
+        Self(ports.into_iter().map(Port).collect())
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ports: Vec<_> = self.0.iter().map(|Port(port)| port.to_string()).collect();
+        formatter.write_str(&ports.join(","))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a port, which is a whole number from 1 to 65535")]
+struct InvalidPort;
+
+impl FromStr for Port {
+    type Err = InvalidPort;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPort> {
+        text.parse().ok().filter(|port| *port > 0).map(Self).ok_or(InvalidPort)
+    }
+}
+
+/// A server that may have the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Server<'a> {
+    /// A name, an address, or the folder of a Unix socket, which begins with a slash.
+    pub host: &'a str,
+    /// Its port.
+    pub port: u16,
+}
+
+impl Server<'_> {
+    pub(crate) fn is_unix_socket(&self) -> bool {
+        self.host.starts_with('/')
+    }
+}
+
+impl fmt::Display for Server<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        // An IPv6 address.
+        if host.contains(':') {
+            write!(formatter, "[{host}]:{port}")
+        } else {
+            write!(formatter, "{host}:{port}")
+        }
+    }
+}
+
 impl DatabaseSettings {
     /// A database of this machine, which needs no TLS.
     #[must_use]
     pub fn local(port: u16, name: &str, user: &str, password: &str) -> Self {
         Self {
-            host: "127.0.0.1".to_owned(),
-            port,
+            host: "127.0.0.1".into(),
+            port: port.into(),
             name: name.to_owned(),
             user: user.to_owned(),
             password: SecretString::from(password),
@@ -61,19 +155,41 @@ impl DatabaseSettings {
         }
     }
 
-    /// The settings of a connection that the server lists under `application_name`.
+    /// The servers, in the order in which they are tried.
+    pub fn servers(&self) -> impl Iterator<Item = Server<'_>> {
+        // One port is that of all.
+        let ports = self.port.0.iter().cycle();
+        self.host.iter().zip(ports).map(|(host, Port(port))| Server { host, port: *port })
+    }
+
+    /// Refuses settings that name no server, or do not say whether to use TLS.
+    ///
+    /// # Errors
+    /// [`SettingsError::Conflict`], which says what to write.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let (hosts, ports) = (self.host.0.len(), self.port.0.len());
+        if hosts == 0 {
+            return Err(SettingsError::Conflict("database.host names no server".to_owned()));
+        }
+        if ports != 1 && ports != hosts {
+            return Err(SettingsError::Conflict(format!(
+                "database.port has {ports} ports for the {hosts} servers of database.host: write one \
+                 port for all, or one for each"
+            )));
+        }
+        self.check_tls()
+    }
+
+    /// The settings of a connection that the server lists under `application_name`, without the
+    /// server: [`connect`](Self::connect) finds it.
     #[must_use]
     pub fn connection(&self, application_name: &str) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
         config
-            .host(&self.host)
-            .port(self.port)
             .dbname(&self.name)
             .user(&self.user)
             .password(self.password.expose_secret())
-            .application_name(application_name)
-            .ssl_mode(self.tokio_ssl_mode())
-            .connect_timeout(self.connect_timeout.get());
+            .application_name(application_name);
         // A pooler refuses all options, or gives them to the sessions of other clients.
         if !self.pooler {
             // No count depends on the time zone, but people who compare logs of both sides should
@@ -141,6 +257,41 @@ impl PoolSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The servers of these settings, or why they are refused.
+    fn servers(host: &str, port: &str) -> Result<Vec<String>, String> {
+        let text = DATABASE.keys.replace("host = \"127.0.0.1\"", &format!("host = {host:?}"));
+        let text = text.replace("port = \"5432\"", &format!("port = {port:?}"));
+        let settings: DatabaseSettings =
+            toml::from_str(&text).map_err(|error| error.message().to_owned())?;
+        settings.check().map_err(|error| error.to_string())?;
+        Ok(settings.servers().map(|server| server.to_string()).collect())
+    }
+
+    #[test]
+    fn servers_are_listed_as_libpq_lists_them() {
+        assert_eq!(servers("127.0.0.1", "5432").unwrap(), ["127.0.0.1:5432"]);
+        assert_eq!(
+            servers("localhost, ::1,/run/postgresql", "5433").unwrap(),
+            ["localhost:5433", "[::1]:5433", "/run/postgresql:5433"]
+        );
+        assert_eq!(
+            servers("127.0.0.1,127.0.0.1", "1,65535").unwrap(),
+            ["127.0.0.1:1", "127.0.0.1:65535"]
+        );
+        assert_eq!(servers("", "5432").unwrap_err(), "database.host names no server");
+        for ports in ["", "1,2"] {
+            let refused = servers("::1,::1,::1", ports).unwrap_err();
+            assert!(refused.contains("for the 3 servers of database.host"), "{refused}");
+        }
+        for port in ["0", "65536", "x", "-1"] {
+            let refused = servers("::1", port).unwrap_err();
+            assert_eq!(
+                refused,
+                format!("{port:?} is not a port, which is a whole number from 1 to 65535")
+            );
+        }
+    }
 
     #[test]
     fn a_pool_has_from_1_to_10000_connections() {

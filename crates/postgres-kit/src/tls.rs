@@ -16,8 +16,8 @@ use rustls::{ClientConfig, RootCertStore};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use service_kit::settings::SettingsError;
+use tokio_postgres::Socket;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::settings::DatabaseSettings;
@@ -60,6 +60,10 @@ impl RootCertificates {
             return Err(format!("{path} has no certificate that can be used"));
         }
         Ok(Self::trusting(roots, count))
+    }
+
+    pub(crate) fn connector(&self) -> MakeRustlsConnect {
+        self.connector.clone()
     }
 
     #[expect(clippy::expect_used, reason = "ring has the cipher suites of TLS 1.2 and 1.3")]
@@ -137,22 +141,10 @@ impl Reach {
 }
 
 impl DatabaseSettings {
-    /// Connects with the settings of a [`connection`](Self::connection).
-    ///
-    /// # Errors
-    /// The server does not answer, or refuses; or TLS is required, and the server has none, or
-    /// could not prove its name.
-    pub async fn connect(
-        &self,
-        config: &Config,
-    ) -> Result<(Client, Connection), tokio_postgres::Error> {
-        config.connect(self.sslrootcert.connector.clone()).await
-    }
-
-    /// What tokio-postgres must do. Undecided settings are [refused](Self::check_tls); a program
-    /// that forgets to check them finds no server that it trusts.
-    pub(crate) fn tokio_ssl_mode(&self) -> tokio_postgres::config::SslMode {
-        match (self.sslmode, Reach::of(&self.host)) {
+    /// What tokio-postgres must do to connect to this host. Undecided settings are
+    /// [refused](Self::check); a program that forgets to check them finds no server that it trusts.
+    pub(crate) fn tokio_ssl_mode(&self, host: &str) -> tokio_postgres::config::SslMode {
+        match (self.sslmode, Reach::of(host)) {
             (_, Reach::UnixSocket)
             | (None, Reach::Loopback)
             | (Some(SslMode::Disable), Reach::Loopback | Reach::Network) => {
@@ -164,17 +156,17 @@ impl DatabaseSettings {
     }
 
     /// Refuses a host in a network as long as nothing says whether to use TLS.
-    ///
-    /// # Errors
-    /// [`SettingsError::Conflict`], which says what to write.
-    pub fn check_tls(&self) -> Result<(), SettingsError> {
+    pub(crate) fn check_tls(&self) -> Result<(), SettingsError> {
+        self.host.iter().try_for_each(|host| self.check_tls_to(host))
+    }
+
+    fn check_tls_to(&self, host: &str) -> Result<(), SettingsError> {
         let trusts_some = self.sslrootcert.count > 0;
-        let problem = match (self.sslmode, Reach::of(&self.host)) {
+        let problem = match (self.sslmode, Reach::of(host)) {
             (None, Reach::Network) => format!(
-                "database.sslmode is not set, and {} may be another machine: write verify-full, with \
-                 the file of its CA in database.sslrootcert, or disable to send everything \
-                 unencrypted, passwords hashed (PGSSLMODE and PGSSLROOTCERT set them, too)",
-                self.host
+                "database.sslmode is not set, and {host} may be another machine: write verify-full, \
+                 with the file of its CA in database.sslrootcert, or disable to send everything \
+                 unencrypted, passwords hashed (PGSSLMODE and PGSSLROOTCERT set them, too)"
             ),
             (None, Reach::Loopback) if trusts_some => {
                 "database.sslrootcert has no effect without database.sslmode: write verify-full, or \
@@ -213,8 +205,9 @@ mod tests {
     /// Whether TLS is required, or why the settings are refused.
     fn requires_tls(host: &str, mode: &str, roots: &str) -> Result<bool, String> {
         let settings = settings(host, mode, roots)?;
-        settings.check_tls().map_err(|error| error.to_string())?;
-        Ok(settings.tokio_ssl_mode() == tokio_postgres::config::SslMode::Require)
+        settings.check().map_err(|error| error.to_string())?;
+        let mode = settings.tokio_ssl_mode(host);
+        Ok(mode == tokio_postgres::config::SslMode::Require)
     }
 
     /// A file with a certificate; any will do.
@@ -236,7 +229,7 @@ mod tests {
             let refused = requires_tls(host, "", "").unwrap_err();
             assert!(refused.contains("verify-full") && refused.contains("disable"), "{refused}");
             assert!(
-                settings(host, "", "").unwrap().tokio_ssl_mode()
+                settings(host, "", "").unwrap().tokio_ssl_mode(host)
                     != tokio_postgres::config::SslMode::Disable
             );
             assert_eq!(requires_tls(host, "disable", ""), Ok(false));
@@ -250,6 +243,12 @@ mod tests {
         }
         assert_eq!(requires_tls("/run/postgresql", "", ""), Ok(false));
         assert_eq!(requires_tls("/run/postgresql", "verify-full", roots), Ok(false));
+    }
+
+    #[test]
+    fn each_of_several_hosts_needs_a_decision() {
+        let refused = requires_tls("127.0.0.1,db.example", "", "").unwrap_err();
+        assert!(refused.contains("db.example may be another machine"), "{refused}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{ExitCode, Termination};
+use std::time::{Duration, Instant};
 
 /// The exit code of a program. If it failed, prints what failed and the causes to standard error.
 ///
@@ -63,6 +64,35 @@ fn joined_lines(error: &dyn Error) -> String {
     error.to_string().lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
+/// How often a failure is logged that goes on.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Limits how often failures in a row are logged: the first one, and then one a minute.
+#[derive(Debug, Default)]
+pub struct FailureLog {
+    last: Option<Instant>,
+}
+
+impl FailureLog {
+    /// Whether to log the failure of this moment.
+    pub fn should_log(&mut self) -> bool {
+        self.should_log_at(Instant::now())
+    }
+
+    /// Notes a success: the next failure is logged at once.
+    pub const fn end(&mut self) {
+        self.last = None;
+    }
+
+    fn should_log_at(&mut self, now: Instant) -> bool {
+        let due = self.last.is_none_or(|last| now.duration_since(last) >= LOG_INTERVAL);
+        if due {
+            self.last = Some(now);
+        }
+        due
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,5 +126,17 @@ mod tests {
         assert_eq!(one_line(&error), "no answer from b: timed out: errno 110");
         let quoted = chain(&["no answer: timed out", "timed out"]);
         assert_eq!(one_line(&quoted), "no answer: timed out");
+    }
+
+    #[test]
+    fn failures_are_logged_at_once_and_then_once_a_minute() {
+        let mut failures = FailureLog::default();
+        let began = Instant::now();
+        let mut logged =
+            |second: &u64| failures.should_log_at(began + Duration::from_secs(*second));
+        let seconds: Vec<u64> = (0..=125).step_by(5).filter(|second| logged(second)).collect();
+        assert_eq!(seconds, [0, 60, 120]);
+        failures.end();
+        assert!(failures.should_log_at(began + Duration::from_secs(126)));
     }
 }

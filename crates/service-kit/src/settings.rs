@@ -344,6 +344,11 @@ fn convert(default: &Value, value: &Value) -> Result<Value, &'static str> {
             let number = number.filter(|number| (0..=INTEGER_MAX).contains(number));
             number.map(Value::from).ok_or("a whole number from 0 to 9007199254740992")
         }
+        // A port, or several.
+        Value::String(default) if default.parse::<u16>().is_ok() => {
+            let number = value.as_integer().map(|number| number.to_string());
+            number.or_else(|| text.map(str::to_owned)).map(Value::from).ok_or("a number, or text")
+        }
         Value::String(default) if humantime::parse_duration(default).is_ok() => {
             text.map(Value::from).ok_or("a duration with its unit, such as \"250ms\" or \"5s\"")
         }

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postgres_kit::schema::SchemaError;
+use service_kit::failure::FailureLog;
 use statistics_stream::Hub;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::failover::{FailureLog, watch_for_failover};
+use crate::failover::watch_for_failover;
 use crate::gate::{Gate, GateAction};
 use crate::lead_watch::{LeadProblem, LeadWatch};
 use crate::listener;
@@ -105,10 +106,11 @@ pub struct Candidate {
 /// ends the term, is logged, and is followed by another attempt.
 pub async fn run(candidate: Candidate, shutdown: CancellationToken) -> Result<(), StoreError> {
     let interval = candidate.settings.leader.attempt_interval.get();
+    let mut failures = FailureLog::default();
     loop {
         // A shutdown may stop anywhere, like a crash: memory has nothing that the database lacks.
         let ended = tokio::select! {
-            ended = candidate.lead_once() => ended,
+            ended = candidate.lead_once(&mut failures) => ended,
             () = shutdown.cancelled() => Ok(()),
         };
         candidate.metrics.leading.set(0.0);
@@ -123,7 +125,9 @@ pub async fn run(candidate: Candidate, shutdown: CancellationToken) -> Result<()
                 error @ (SchemaError::Missing | SchemaError::Older(_) | SchemaError::Newer(_)),
             )) => return Err(error.into()),
             Err(error) => {
-                tracing::warn!(error = %error, "not leading; trying again");
+                if failures.should_log() {
+                    tracing::warn!(error = %error, "not leading; trying again");
+                }
                 candidate.role.send_replace(Role::Away(error.to_string()));
             }
         }
@@ -136,23 +140,28 @@ pub async fn run(candidate: Candidate, shutdown: CancellationToken) -> Result<()
 
 impl Candidate {
     /// Opens one session, waits for the lead, and leads. Returns only if the session is lost or of
-    /// no more use.
-    async fn lead_once(&self) -> Result<(), StoreError> {
+    /// no more use. To be a standby or to lead ends the failures.
+    async fn lead_once(&self, failures: &mut FailureLog) -> Result<(), StoreError> {
         let Settings { database, leader, .. } = &self.settings;
         let store = Store::connect(database, leader, self.statements.clone()).await?;
         let interval = leader.address_check_interval.get();
         tokio::select! {
-            ended = self.wait_and_lead(&store) => ended,
+            ended = self.wait_and_lead(&store, failures) => ended,
             () = watch_for_failover(store.session_id(), database, interval) => {
                 Err(StoreError::ServerReplaced)
             }
         }
     }
 
-    async fn wait_and_lead(&self, store: &Store) -> Result<(), StoreError> {
+    async fn wait_and_lead(
+        &self,
+        store: &Store,
+        failures: &mut FailureLog,
+    ) -> Result<(), StoreError> {
         let Settings { database, retention, .. } = &self.settings;
-        self.wait_for_lead(store).await?;
+        self.wait_for_lead(store, failures).await?;
         let (mut term, mut upkeep) = Term::begin(store, (self.new_hub)(), retention).await?;
+        failures.end();
         self.metrics.terms.increment(1);
         self.metrics.leading.set(1.0);
         self.role.send_replace(Role::Leader(Arc::clone(term.hub())));
@@ -169,12 +178,17 @@ impl Candidate {
     }
 
     /// Waits for the lead, and says so if what holds it does not count.
-    async fn wait_for_lead(&self, store: &Store) -> Result<(), StoreError> {
+    async fn wait_for_lead(
+        &self,
+        store: &Store,
+        failures: &mut FailureLog,
+    ) -> Result<(), StoreError> {
         let mut watch = LeadWatch::new(self.settings.leader.session_timeout.get());
         let mut known: Option<LeadProblem> = None;
         let mut next_check = Instant::now();
         self.role.send_replace(Role::Standby(None));
         while !store.try_lead().await? {
+            failures.end();
             if next_check <= Instant::now() {
                 next_check = Instant::now() + LEAD_CHECK_INTERVAL;
                 let problem = watch.judge(&store.lead_holders().await?, Instant::now());
@@ -260,7 +274,7 @@ impl Candidate {
                 ) => return Err(error),
                 Err(error) => error,
             };
-            if failures.should_log(std::time::Instant::now()) {
+            if failures.should_log() {
                 tracing::warn!(
                     error = %error,
                     "leading without a session that writes, so the change log grows; trying again"

@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::poll_fn;
 use metrics::Counter;
 use postgres_kit::database::DatabaseSettings;
+use service_kit::failure::FailureLog;
 use tokio::sync::Notify;
 use tokio_postgres::AsyncMessage;
 use tokio_util::task::AbortOnDropHandle;
@@ -33,9 +34,12 @@ const RECONNECT_INTERVAL: Duration = Duration::from_millis(250);
 /// Listens on the channels that the triggers notify, and connects again whenever the connection
 /// fails. Each notification wakes `wake`, and counts in `notifications`.
 pub(crate) async fn run(database: &DatabaseSettings, wake: &Arc<Notify>, notifications: &Counter) {
+    let mut failures = FailureLog::default();
     loop {
-        let Err(error) = listen(database, wake, notifications).await;
-        tracing::warn!(error = %error, "not listening for notifications; polling, and connecting again");
+        let Err(error) = listen(database, wake, notifications, &mut failures).await;
+        if failures.should_log() {
+            tracing::warn!(error = %error, "not listening for notifications; polling, and connecting again");
+        }
         tokio::time::sleep(RECONNECT_INTERVAL).await;
     }
 }
@@ -44,6 +48,7 @@ async fn listen(
     database: &DatabaseSettings,
     wake: &Arc<Notify>,
     notifications: &Counter,
+    failures: &mut FailureLog,
 ) -> Result<Infallible, StoreError> {
     let mut config = database.connection("stats-notifier listener");
     let idle = SESSION_TIMEOUT.as_millis();
@@ -51,8 +56,7 @@ async fn listen(
     config.options(format!(
         "-c TimeZone=UTC -c idle_session_timeout={idle} -c tcp_user_timeout={unread}"
     ));
-    let connecting = async { Ok(database.connect(&config).await?) };
-    let (client, mut connection) = with_timeout(database.connect_timeout.get(), connecting).await?;
+    let (client, mut connection) = database.connect(&config).await?;
     let self_check = Arc::new(Notify::new());
     let received_self_check = Arc::clone(&self_check);
     let received = Arc::clone(wake);
@@ -75,6 +79,7 @@ async fn listen(
         }
     }));
     with_timeout(SELF_CHECK_TIMEOUT, async { Ok(client.batch_execute(LISTEN).await?) }).await?;
+    failures.end();
     // Wake the leader only after LISTEN: its tick sees what was committed before that.
     wake.notify_one();
     loop {

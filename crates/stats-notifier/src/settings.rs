@@ -132,7 +132,7 @@ impl ProgramSettings for Settings {
     /// sessions more often: a standby when it tries to become the leader, a leader when it polls
     /// and when it flushes.
     fn check(&self) -> Result<(), SettingsError> {
-        self.database.check_tls()?;
+        self.database.check()?;
         self.database.refuse_pooler(
             "the lead is a lock of a session, and notifications arrive on a session",
         )?;

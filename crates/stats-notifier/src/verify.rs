@@ -13,6 +13,8 @@ use crate::store::session::SessionId;
 pub use crate::store::{Mismatch, VerifyReport};
 use crate::store::{OnProgress, StoreError, verify};
 
+const READ_ONLY: &str = "SET default_transaction_read_only = on";
+
 /// How a verification reads the database.
 #[derive(Debug, Clone, Copy)]
 pub enum VerifyMode {
@@ -40,21 +42,23 @@ impl Verifier {
     /// Connects, and checks that the schema is the one that this release needs.
     ///
     /// # Errors
-    /// [`StoreError`], also if all of this takes longer than the connect timeout.
+    /// [`StoreError`], also if what follows the login takes longer than the connect timeout.
     pub async fn connect(
         database: &DatabaseSettings,
         address_check_interval: Duration,
     ) -> Result<Self, StoreError> {
-        let connect = async {
-            let mut config = database.connection("stats-notifier verify");
-            config.options("-c TimeZone=UTC -c jit=off -c default_transaction_read_only=on");
-            let (client, driver) = open(database, &config).await?;
+        let mut config = database.connection("stats-notifier verify");
+        config.options("-c TimeZone=UTC -c jit=off");
+        let (client, driver) = open(database, &config).await?;
+        let prepare = async {
+            // Not an option of the connection, which would look like one to a standby.
+            client.batch_execute(READ_ONLY).await?;
             postgres_kit::schema::check(&client).await?;
-            let session = SessionId::read(&client).await?;
-            let database = database.clone();
-            Ok(Self { client, session, database, address_check_interval, _driver: driver })
+            SessionId::read(&client).await
         };
-        with_timeout(database.connect_timeout.get(), connect).await
+        let session = with_timeout(database.connect_timeout.get(), prepare).await?;
+        let database = database.clone();
+        Ok(Self { client, session, database, address_check_interval, _driver: driver })
     }
 
     /// Compares all counts with all events. Ends after a failover: the server that was replaced may

@@ -98,7 +98,7 @@ impl System {
         let superuser = settings.database(DATABASE);
         migrate::migrate(&superuser, &TestDatabase::roles()).await?;
         store_test_key(&superuser).await?;
-        let mut database = Database::connect(superuser.connection("chaos")).await?;
+        let mut database = Database::connect(connection(&superuser, settings.port)).await?;
         let programs = match planted {
             Some(planted) => planted.plant(&folder, database.client().await?).await?,
             None => built_programs()?,
@@ -239,8 +239,7 @@ impl System {
 
     /// How a superuser connects to the database through the producers' link.
     pub(crate) fn linked_database(&self) -> Config {
-        let settings = self.settings.database(DATABASE);
-        DatabaseSettings { port: self.wiring.sql, ..settings }.connection("chaos")
+        connection(&self.settings.database(DATABASE), self.wiring.sql)
     }
 
     /// The last lines of Postgres's log.
@@ -270,4 +269,11 @@ impl System {
         let folder = logs.parent().context("the logs are in no folder")?;
         std::fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))
     }
+}
+
+/// How to connect as this role to a port of this machine, once and without a time limit.
+fn connection(database: &DatabaseSettings, port: u16) -> Config {
+    let mut config = database.connection("chaos");
+    config.host("127.0.0.1").port(port);
+    config
 }

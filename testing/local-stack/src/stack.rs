@@ -262,7 +262,7 @@ impl Stack {
         let origins =
             ["127.0.0.1", "localhost"].map(|host| format!("http://{host}:{}", ports.dashboard));
         let mut variables = vec![
-            ("PGHOST", database.host.clone()),
+            ("PGHOST", database.host.to_string()),
             ("PGPORT", database.port.to_string()),
             ("PGDATABASE", database.name.clone()),
         ];

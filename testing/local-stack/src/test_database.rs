@@ -203,6 +203,12 @@ impl TestDatabase {
         as_superuser(&self.cluster, &self.name)
     }
 
+    /// The port of the cluster.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        port(&self.cluster)
+    }
+
     /// The passwords of the services' roles.
     #[must_use]
     pub fn roles() -> RoleSettings {
@@ -291,16 +297,20 @@ async fn drop_database(cluster: &Config, name: &str) {
     }
 }
 
+fn port(cluster: &Config) -> u16 {
+    cluster.get_ports().first().copied().unwrap_or(5432)
+}
+
 fn as_superuser(cluster: &Config, name: &str) -> DatabaseSettings {
     let host = match cluster.get_hosts().first() {
-        Some(tokio_postgres::config::Host::Tcp(host)) => host.clone(),
+        Some(tokio_postgres::config::Host::Tcp(host)) => host.as_str().into(),
         _ => panic!("{CLUSTER_VARIABLE} must name a host"),
     };
     let password = String::from_utf8_lossy(cluster.get_password().unwrap_or_default());
     DatabaseSettings {
         host,
         ..DatabaseSettings::local(
-            cluster.get_ports().first().copied().unwrap_or(5432),
+            port(cluster),
             name,
             cluster.get_user().unwrap_or("postgres"),
             &password,

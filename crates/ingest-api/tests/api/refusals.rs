@@ -128,7 +128,7 @@ async fn without_a_database_the_answer_is_503_within_the_time_limit() {
         let api = Api::start_with(|settings| {
             // Keys cannot be checked without a database.
             settings.access.mode = AccessMode::Open;
-            settings.database.port = port;
+            settings.database.port = port.into();
             settings.database.connect_timeout = hour;
             settings.pool.wait_timeout = hour.get();
             settings.limits.query_timeout = LIMIT;

@@ -98,10 +98,10 @@ impl Api {
         change: impl FnOnce(&mut Settings),
     ) -> Self {
         let database = TestDatabase::create().await;
-        let to = Link::to("ingest-api to Postgres".to_owned(), database.ingest().port).await;
+        let to = Link::to("ingest-api to Postgres".to_owned(), database.port()).await;
         let to = link.insert(to.unwrap());
         Self::start_on(database, |settings| {
-            settings.database.port = to.port();
+            settings.database.port = to.port().into();
             change(settings);
         })
         .await

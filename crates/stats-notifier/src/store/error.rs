@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use domain::{ApplyError, InvalidTime, UnknownMetric, UnknownTimeUnit, UnknownTopic};
+use postgres_kit::connect::ConnectError;
 use postgres_kit::database::{Unavailable, describe, is_away};
 
 use crate::snapshot::InvalidSnapshot;
@@ -13,6 +14,9 @@ pub enum StoreError {
     /// Postgres refused a statement, or the connection is lost.
     #[error("Postgres: {}", describe(.0))]
     Postgres(#[from] tokio_postgres::Error),
+    /// No session could be opened.
+    #[error("no connection to Postgres: {0}")]
+    Connect(#[from] ConnectError),
     /// No connection to the database is free, or it does not answer in time.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
@@ -56,6 +60,7 @@ impl StoreError {
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Postgres(error) => is_away(error),
+            Self::Connect(error) => error.is_away(),
             Self::Unavailable(_)
             | Self::Timeout(_)
             | Self::Deposed(_)

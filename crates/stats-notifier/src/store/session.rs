@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use postgres_kit::database::{DatabaseSettings, Parameter};
 use tokio::sync::OnceCell;
-use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
@@ -163,10 +162,7 @@ impl Store {
         config.tcp_user_timeout(session_timeout);
         config.keepalives_idle(session_timeout);
         config.keepalives_interval(session_timeout);
-        // The snapshots of a standby server lack the transactions in progress.
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        let (client, driver) =
-            with_timeout(database.connect_timeout.get(), open(database, &config)).await?;
+        let (client, driver) = open(database, &config).await?;
         let statement_timeout = leader.statement_timeout.get();
         with_timeout(statement_timeout, async { Ok(postgres_kit::schema::check(&client).await?) })
             .await?;

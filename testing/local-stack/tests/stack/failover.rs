@@ -29,7 +29,7 @@ use crate::replicas::{Services, observed, summary};
 use crate::subscriber::Received;
 use crate::support::{DEADLINE, until};
 
-const PAIR: Replicas = Replicas { stats_notifier: 2, ..Replicas::ONE };
+pub(crate) const PAIR: Replicas = Replicas { stats_notifier: 2, ..Replicas::ONE };
 
 /// The pools soon replace a connection, even one that works.
 const CONNECTION_LIFETIME: [Variable<'_>; 3] = [
@@ -66,7 +66,7 @@ impl Pair {
         let second = standby.start();
         let address =
             Link::to("services to Postgres".to_owned(), primary.settings.port).await.unwrap();
-        let database = DatabaseSettings { port: address.port(), ..primary.database() };
+        let database = DatabaseSettings { port: address.port().into(), ..primary.database() };
         let services = Services::start_on(database, PAIR, "", &CONNECTION_LIFETIME).await;
         let mut pair = Self { services, address, first, _second: second, primary, standby };
         pair.services.leader_and_standby().await;
@@ -95,14 +95,14 @@ impl Pair {
 }
 
 /// Posts one item after another, and repeats each until it is acknowledged, as producers should.
-struct RepeatingProducer {
+pub(crate) struct RepeatingProducer {
     acknowledged: Arc<Mutex<Vec<Uuid>>>,
     stop: CancellationToken,
     posting: AbortOnDropHandle<()>,
 }
 
 impl RepeatingProducer {
-    fn start(services: &Services) -> Self {
+    pub(crate) fn start(services: &Services) -> Self {
         let acknowledged = Arc::new(Mutex::new(Vec::new()));
         let url = services.stack.url(ServiceKind::IngestApi);
         let base_item = services.parents.base_item;
@@ -136,7 +136,7 @@ impl RepeatingProducer {
     }
 
     /// Waits until this number of further events is acknowledged.
-    async fn until_more(&self, events: usize) {
+    pub(crate) async fn until_more(&self, events: usize) {
         let wanted = self.acknowledged() + events;
         until("events must be acknowledged", async || {
             (self.acknowledged() >= wanted).then_some(())
@@ -145,14 +145,14 @@ impl RepeatingProducer {
     }
 
     /// Stops when the last item is acknowledged, and returns the acknowledged ones.
-    async fn stop(self) -> HashSet<Uuid> {
+    pub(crate) async fn stop(self) -> HashSet<Uuid> {
         self.stop.cancel();
         self.posting.await.unwrap();
         self.acknowledged.lock().iter().copied().collect()
     }
 }
 
-async fn items(client: &Client) -> HashSet<Uuid> {
+pub(crate) async fn items(client: &Client) -> HashSet<Uuid> {
     client.query("SELECT id FROM items", &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
@@ -382,9 +382,8 @@ async fn the_services_leave_a_primary_that_hangs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_notices_that_its_second_session_is_gone() {
     let database = TestDatabase::create().await;
-    let address =
-        Link::to("services to Postgres".to_owned(), database.superuser().port).await.unwrap();
-    let linked = DatabaseSettings { port: address.port(), ..database.superuser() };
+    let address = Link::to("services to Postgres".to_owned(), database.port()).await.unwrap();
+    let linked = DatabaseSettings { port: address.port().into(), ..database.superuser() };
     let mut services = Services::start_on(linked, Replicas::ONE, "", &[]).await;
     services.until_ready().await;
     let subscriber = services.subscribe(ServiceKind::SseGateway).await;
@@ -455,10 +454,9 @@ async fn a_rebuild_and_a_verification_end_if_the_server_hangs() {
     settings.leader.address_check_interval = NonZeroDuration::from_millis(100);
     take_over_and_rebuild(&settings, &mut |_| ()).await.unwrap();
     for command in ["rebuild", "verify"] {
-        let address =
-            Link::to("services to Postgres".to_owned(), database.notifier().port).await.unwrap();
+        let address = Link::to("services to Postgres".to_owned(), database.port()).await.unwrap();
         let hung = Notify::new();
-        settings.database.port = address.port();
+        settings.database.port = address.port().into();
         let mut hang = |_| {
             address.set(LinkMode::Hung);
             hung.notify_one();

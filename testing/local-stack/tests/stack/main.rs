@@ -9,6 +9,7 @@ mod flights;
 mod frozen;
 mod gateways;
 mod head;
+mod hosts;
 mod limits;
 mod long_backfill;
 mod long_upload;

@@ -27,7 +27,7 @@ fn run(database: &TestDatabase, arguments: &[&str]) -> Output {
     let settings = database.notifier();
     Command::new(service_programs().join("stats-notifier"))
         .args(arguments)
-        .env("PGHOST", &settings.host)
+        .env("PGHOST", settings.host.to_string())
         .env("PGPORT", settings.port.to_string())
         .env("PGDATABASE", &settings.name)
         .env("NEWCYCLE__DATABASE__PASSWORD", settings.password.expose_secret())

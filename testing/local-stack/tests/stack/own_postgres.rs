@@ -5,7 +5,7 @@ use local_stack::postgres::{Cluster, ClusterSettings, Installation};
 use local_stack::test_database::{TestDatabase, store_test_key};
 use postgres_kit::database::DatabaseSettings;
 use tempfile::TempDir;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, NoTls};
 
 use crate::support::until;
 
@@ -65,9 +65,13 @@ impl OwnPostgres {
         self.settings.database("newcycle")
     }
 
-    /// A superuser's connection to the services' database.
+    /// A superuser's connection to the services' database, also of a standby.
     pub(crate) async fn connect(&self) -> Client {
-        connect(&self.database()).await
+        let mut config = self.database().connection("test");
+        config.host("127.0.0.1").port(self.settings.port);
+        let (client, connection) = config.connect(NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
     }
 
     /// Promotes a standby, and waits until it accepts writes.
@@ -90,7 +94,7 @@ impl OwnPostgres {
     }
 }
 
-/// A connection to a database.
+/// A connection to a database that accepts writes.
 pub(crate) async fn connect(database: &DatabaseSettings) -> Client {
     let (client, connection) = database.connect(&database.connection("test")).await.unwrap();
     tokio::spawn(connection);

@@ -59,7 +59,7 @@ fn operate(
         .args(["-eu", "-c", &format!("{PASSWORDS}{commands}")])
         .current_dir(folder)
         .env("PATH", path.unwrap())
-        .env("PGHOST", &database.host)
+        .env("PGHOST", database.host.to_string())
         .env("PGPORT", database.port.to_string())
         .env("PGUSER", &database.user)
         .env("PGPASSWORD", database.password.expose_secret())

@@ -49,7 +49,7 @@ fn access(database: &DatabaseSettings, arguments: &[&str]) -> (String, String) {
     let mut command = Command::new(service_programs().join("access"));
     command
         .args(arguments)
-        .env("NEWCYCLE__DATABASE__HOST", &database.host)
+        .env("NEWCYCLE__DATABASE__HOST", database.host.to_string())
         .env("NEWCYCLE__DATABASE__PORT", database.port.to_string())
         .env("NEWCYCLE__DATABASE__NAME", &database.name)
         .env("NEWCYCLE__DATABASE__PASSWORD", database.password.expose_secret())

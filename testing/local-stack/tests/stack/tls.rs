@@ -8,7 +8,7 @@ use std::process::Command;
 use local_stack::postgres::{Cluster, Installation};
 use local_stack::stack::{Replicas, ServiceKind, Variable};
 use local_stack::test_database::{TestDatabase, installations, service_programs};
-use postgres_kit::database::{DatabaseSettings, describe};
+use postgres_kit::database::DatabaseSettings;
 use postgres_kit::tls::{RootCertificates, SslMode};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType, SerialNumber,
@@ -85,7 +85,7 @@ async fn start(authority: Option<&Authority>) -> (OwnPostgres, Cluster) {
 /// How a superuser connects with TLS.
 fn verified(own: &OwnPostgres, host: &str, authority: &Authority) -> DatabaseSettings {
     DatabaseSettings {
-        host: host.to_owned(),
+        host: host.into(),
         sslmode: Some(SslMode::VerifyFull),
         sslrootcert: RootCertificates::read(&authority.file()).unwrap(),
         ..own.database()
@@ -97,7 +97,7 @@ fn verified(own: &OwnPostgres, host: &str, authority: &Authority) -> DatabaseSet
 async fn refusal(database: &DatabaseSettings) -> String {
     let error = database.connect(&database.connection("test")).await.err().unwrap();
     assert_eq!(error.code(), None, "{error:?}");
-    describe(&error)
+    error.to_string()
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ pub(crate) async fn upload_in_constant_memory(bytes: usize) {
     let variables = [
         ("NEWCYCLE__HTTP__PORT", port.to_string()),
         ("NEWCYCLE__INTERNAL__PORT", internal_port.to_string()),
-        ("NEWCYCLE__DATABASE__HOST", to.host),
+        ("NEWCYCLE__DATABASE__HOST", to.host.to_string()),
         ("NEWCYCLE__DATABASE__PORT", to.port.to_string()),
         ("NEWCYCLE__DATABASE__NAME", to.name),
         ("NEWCYCLE__DATABASE__PASSWORD", to.password.expose_secret().to_owned()),
