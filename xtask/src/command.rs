@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use tokio::process::Command;
@@ -36,13 +37,15 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// Prints a name, then runs a command that must succeed.
+/// Prints a name, runs a command that must succeed, and prints how long it took.
 pub(crate) async fn step(name: &str, mut command: Command) -> anyhow::Result<()> {
     println!("== {name}");
+    let started = Instant::now();
     let status = command.status().await.with_context(|| format!("{name} could not be run"))?;
     if !status.success() {
         bail!("{name} failed; see above");
     }
+    println!("== {name}: done in {} s", started.elapsed().as_secs());
     Ok(())
 }
 
