@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use access::store::{KeyLimits, KeyStore};
+use access::store::KeyLimits;
 use access_kit::key::Key;
 use local_stack::internal;
 use local_stack::stack::{Replicas, ServiceKind, Stack, Variable};
@@ -13,6 +13,7 @@ use reqwest::{Client, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::keys::{client, keys, new_limited_key, until_admitted};
 use crate::support::{DEADLINE, settings, start_with, until};
 
 const STREAM: &str = "/statistics/transfers/day";
@@ -25,24 +26,16 @@ async fn start(database: &TestDatabase, variables: &[Variable<'_>]) -> Stack {
 
 /// A key that both services know.
 async fn new_key(database: &TestDatabase, stack: &Stack, name: &str, limits: KeyLimits) -> Key {
-    let key = Key::generate();
     let scopes = ["ingest:read", "ingest:write", "statistics:read"];
-    let scopes = scopes.map(|scope| scope.parse().unwrap());
-    let store = KeyStore::connect(&database.access(), "a test".to_owned()).await.unwrap();
-    store.create(&key, name, &scopes, Some(Duration::from_secs(86_400)), limits).await.unwrap();
+    let key = new_limited_key(&keys(database).await, name, &scopes, limits).await;
     for service in [ServiceKind::IngestApi, ServiceKind::SseGateway] {
-        let url = format!("{}/access", stack.url(service));
-        until("a new key must be admitted", async || {
-            (get(&url, &key).await.status() == 200).then_some(())
-        })
-        .await;
+        until_admitted(stack, service, &key).await;
     }
     key
 }
 
 async fn get(url: &str, key: &Key) -> Response {
-    let client = Client::builder().timeout(DEADLINE).build().unwrap();
-    client.get(url).bearer_auth(key.expose()).send().await.unwrap()
+    client().get(url).bearer_auth(key.expose()).send().await.unwrap()
 }
 
 /// Checks that a request was refused because of a limit, and says when to try again.

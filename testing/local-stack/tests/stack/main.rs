@@ -4,12 +4,15 @@
 
 mod abuse;
 mod access;
+mod ended_keys;
 mod failover;
 mod flights;
 mod frozen;
 mod gateways;
 mod head;
 mod hosts;
+mod internal_ports;
+mod keys;
 mod limits;
 mod long_backfill;
 mod long_upload;
