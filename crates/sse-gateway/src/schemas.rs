@@ -50,6 +50,10 @@ pub(crate) struct Status {
     /// The time of the server.
     #[schema(format = DateTime)]
     now: String,
+    /// How old the counts of this stream are, in milliseconds: they have every event that was
+    /// committed before. Absent before the first counts.
+    #[schema(minimum = 0)]
+    age_ms: Option<u64>,
     access: Option<StreamAccess>,
 }
 
@@ -143,8 +147,9 @@ mod tests {
         let ended = Some(statistics_stream::AccessEnd::Revoked);
         let access = statistics_stream::StreamAccess { expires_in: 0, ended };
         assert_members::<StreamAccess>(access, &["ended"]);
-        let status = statistics_stream::Status { upstream, since, now, access: Some(access) };
-        assert_members::<Status>(status, &["access"]);
+        let (age_ms, access) = (Some(0), Some(access));
+        let status = statistics_stream::Status { upstream, since, now, age_ms, access };
+        assert_members::<Status>(status, &["access", "age_ms"]);
         let page = history::HistoryPage {
             topic,
             from: BucketTime::MIN,

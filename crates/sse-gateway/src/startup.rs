@@ -143,6 +143,10 @@ fn readiness(hub: Arc<Hub>, access: Arc<AccessControl>) -> Readiness {
         let no_counts = (!hub.has_data()).then_some("no upstream has answered yet");
         let reasons = [no_counts, access.problem()].into_iter().flatten().map(str::to_owned);
         let (reasons, warning) = (reasons.collect(), access.warning());
-        std::future::ready(ReadinessReport { reasons, warning, detail: None })
+        let detail = serde_json::json!({
+            "upstream": hub.upstream(),
+            "age_seconds": hub.age().map(|age| age.as_secs_f64()),
+        });
+        std::future::ready(ReadinessReport { reasons, warning, detail: Some(detail) })
     })
 }

@@ -160,15 +160,40 @@ impl Hub {
         self.state.read().working.as_ref().map(look)
     }
 
-    /// Records that the upstream is alive now.
+    /// Records that the upstream is alive now, and has sent all of its counts.
     pub fn mark_live(&self) {
-        self.mark_live_at(Instant::now());
+        self.mark_live_for(Duration::ZERO);
     }
 
-    /// Records that the upstream was alive at `moment`.
+    /// Records that the upstream was alive at `moment`: the counts that the hub has by now are
+    /// complete until then.
     pub fn mark_live_at(&self, moment: Instant) {
-        let changed = self.liveness.write().mark_live(moment);
+        self.mark_live_since(moment, Duration::ZERO);
+    }
+
+    /// Records that the upstream is alive now, and that the counts of it that the hub has by now
+    /// have this age.
+    pub fn mark_live_for(&self, age: Duration) {
+        self.mark_live_since(Instant::now(), age);
+    }
+
+    fn mark_live_since(&self, moment: Instant, age: Duration) {
+        // An announcement that comes in between publishes the counts as older than they are, until
+        // the next sign of life. No change comes in between: this and the changes have one caller.
+        let is_published = !self.state.read().pending;
+        let changed = self.liveness.write().mark_live(moment, age, is_published);
         self.announce_status_if(changed);
+    }
+
+    /// The published counts have every event that was committed before. `None` before the first.
+    pub(crate) fn complete_until(&self) -> Option<Instant> {
+        self.liveness.read().published()
+    }
+
+    /// How old the published counts are; `None` before the first.
+    pub fn age(&self) -> Option<Duration> {
+        let has_data = self.has_data();
+        self.complete_until().filter(|_| has_data).map(|moment| moment.elapsed())
     }
 
     /// Whether the upstream was alive within the last `time`.
@@ -387,6 +412,7 @@ impl Hub {
             Some(published) => {
                 let topics: Vec<_> = Topic::all().collect();
                 let Some(frame) = working.frame_since(Some(published.version()), &topics) else {
+                    self.liveness.write().publish();
                     return;
                 };
                 if published.apply(&frame).is_err() {
@@ -397,6 +423,7 @@ impl Hub {
             }
         }
         *events = Arc::default();
+        self.liveness.write().publish();
         drop(state);
         self.announced.send_modify(|announced| announced.version += 1);
     }

@@ -1,8 +1,10 @@
-//! Whether the upstream is alive, and when subscribers are reminded of that.
+//! Whether the upstream is alive, how old the counts are, and when subscribers are reminded of that.
 //!
-//! Invariant: a heartbeat says "live" only if the upstream was seen alive since the heartbeat
-//! before it. An upstream that was not seen for [`MISSED_BEATS`] heartbeats is stale. The counts
-//! are complete until the moment since when it is stale.
+//! Invariants:
+//! - A heartbeat says "live" only if the upstream was seen alive since the heartbeat before it. An
+//!   upstream that was not seen for [`MISSED_BEATS`] heartbeats is stale. The counts are complete
+//!   until the moment since when it is stale.
+//! - The published counts have every event that was committed before [`Liveness::published`].
 
 use std::time::Duration;
 
@@ -42,6 +44,10 @@ pub(crate) struct Liveness {
     upstream: UpstreamStatus,
     since: OffsetDateTime,
     last_alive: Option<Instant>,
+    /// The working counts have every event that was committed before.
+    complete: Option<Instant>,
+    /// The published counts have every event that was committed before.
+    published: Option<Instant>,
     /// Whether the upstream was seen alive since the last heartbeat, per [`Audience`].
     seen: [bool; 2],
     /// Consecutive heartbeats to gateways without a sign of life.
@@ -56,14 +62,21 @@ impl Liveness {
             upstream: UpstreamStatus::Stale,
             since,
             last_alive: None,
+            complete: None,
+            published: None,
             seen: [false; 2],
             missed: 0,
         }
     }
 
-    /// Records that the upstream was alive at `moment`. Returns whether the status changed.
-    pub(crate) fn mark_live(&mut self, moment: Instant) -> bool {
+    /// Records that the upstream was alive at `moment`, and that the working counts had an age then.
+    /// `is_published` says whether those are the published ones. Returns whether the status changed.
+    pub(crate) fn mark_live(&mut self, moment: Instant, age: Duration, is_published: bool) -> bool {
         self.last_alive = Some(moment);
+        self.complete = moment.checked_sub(age);
+        if is_published {
+            self.publish();
+        }
         self.seen = [true; 2];
         self.missed = 0;
         let changed = self.upstream == UpstreamStatus::Stale;
@@ -87,12 +100,26 @@ impl Liveness {
         if changed {
             self.upstream = UpstreamStatus::Stale;
             // The last sign of life: a lost upstream is noticed later than it was lost.
-            let silence = self.last_alive.map_or(Duration::ZERO, |moment| moment.elapsed());
+            let silence = self.complete.map_or(Duration::ZERO, |moment| moment.elapsed());
             self.since = now - silence;
         }
         // The earlier one, because clients take the counts for complete until then.
         self.since = self.since.min(now - age);
+        let complete = Instant::now().checked_sub(age);
+        for moment in [&mut self.complete, &mut self.published] {
+            *moment = (*moment).map_or(complete, |known| complete.map(|other| known.min(other)));
+        }
         changed
+    }
+
+    /// Records that the working counts are published now.
+    pub(crate) const fn publish(&mut self) {
+        self.published = self.complete;
+    }
+
+    /// The published counts have every event that was committed before. `None` before the first.
+    pub(crate) const fn published(&self) -> Option<Instant> {
+        self.published
     }
 
     /// A stale status is repeated at every heartbeat, a live one only after a sign of life.
@@ -125,6 +152,7 @@ impl Liveness {
             upstream: self.upstream,
             since: rfc_3339(self.since),
             now: rfc_3339(now),
+            age_ms: None,
             access: None,
         }
     }
@@ -148,7 +176,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_upstream_is_stale_since_its_last_sign_of_life() {
         let mut liveness = Liveness::new();
-        liveness.mark_live(Instant::now());
+        liveness.mark_live(Instant::now(), Duration::ZERO, true);
         tokio::time::advance(100 * SECOND).await;
         assert!(liveness.mark_stale());
         assert!(liveness.since <= OffsetDateTime::now_utc() - 100 * SECOND);
@@ -163,10 +191,31 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_upstream_that_reports_itself_as_stale_was_so_before() {
         let mut liveness = Liveness::new();
-        liveness.mark_live(Instant::now());
+        liveness.mark_live(Instant::now(), Duration::ZERO, true);
         tokio::time::advance(SECOND).await;
         assert!(liveness.mark_stale_for(2 * SECOND));
         assert!(liveness.since <= OffsetDateTime::now_utc() - 2 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn published_counts_get_older_until_newer_ones_are_published() {
+        let mut liveness = Liveness::new();
+        let age = |liveness: &Liveness| liveness.published().map(|moment| moment.elapsed());
+        assert_eq!(age(&liveness), None);
+        tokio::time::advance(100 * SECOND).await;
+        liveness.mark_live(Instant::now(), 2 * SECOND, true);
+        tokio::time::advance(SECOND).await;
+        assert_eq!(age(&liveness), Some(3 * SECOND));
+        // A change waits for the pace.
+        liveness.mark_live(Instant::now(), Duration::ZERO, false);
+        assert_eq!(age(&liveness), Some(3 * SECOND));
+        liveness.publish();
+        assert_eq!(age(&liveness), Some(Duration::ZERO));
+        liveness.mark_stale();
+        tokio::time::advance(SECOND).await;
+        assert_eq!(age(&liveness), Some(SECOND));
+        liveness.mark_stale_for(10 * SECOND);
+        assert_eq!(age(&liveness), Some(10 * SECOND));
     }
 
     #[test]

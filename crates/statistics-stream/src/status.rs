@@ -25,6 +25,12 @@ pub struct Status {
     pub since: String,
     /// The server's time, RFC 3339. A page can use it instead of its own clock.
     pub now: String,
+    /// How old the counts of this stream are, in milliseconds: they have every event that was
+    /// committed before. Each hop adds the time that it has had them, by its own clock, so the
+    /// clocks need not agree; only the time in the network is missing. Absent before the first
+    /// counts, and from older releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
     /// How long the client may follow the stream; absent if that has no end, and between gateways.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<StreamAccess>,
@@ -53,9 +59,14 @@ pub enum AccessEnd {
 }
 
 impl Status {
+    /// How old the counts were when the status was sent, as far as the sender says so.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        self.age_ms.map(Duration::from_millis)
+    }
+
     /// The time from `since` until `now`, which does not depend on the reader's clock. Zero if they
     /// are not two times in that order.
-    pub(crate) fn age(&self) -> Duration {
+    pub(crate) fn duration(&self) -> Duration {
         let time = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
         let age = time(&self.now).zip(time(&self.since)).map(|(now, since)| now - since);
         age.and_then(|age| age.try_into().ok()).unwrap_or_default()

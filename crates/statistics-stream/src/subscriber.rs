@@ -104,6 +104,7 @@ fn respond(
         version: last_event_id.and_then(|id| id.version_of(&selection)),
         selection,
         seen_version: None,
+        complete: None,
         next_frame: Instant::now(),
         sent_status: None,
         sent_frame_last: false,
@@ -146,6 +147,8 @@ struct Subscriber {
     version: Option<Version>,
     /// [`Announcement::version`] when the last frame was made.
     seen_version: Option<u64>,
+    /// The frames that were sent have every event that was committed before.
+    complete: Option<Instant>,
     /// When the next frame may be made.
     next_frame: Instant,
     /// The announcement of the last status that was sent.
@@ -168,19 +171,22 @@ struct Waiting {
     event: AbortOnDropHandle<Option<(Bytes, Version)>>,
     /// The announcement for which the event was requested.
     since: Announcement,
+    /// The event has every event of the database that was committed before.
+    complete: Option<Instant>,
     /// The versions that the event skips.
     skipped: u64,
 }
 
 impl Waiting {
-    /// `None` if there is nothing to send any more.
-    async fn event(waiting: &mut Option<Self>) -> Option<(Bytes, Version, u64)> {
-        let Some(Self { event, skipped, .. }) = waiting else { return pending().await };
+    /// `None` if there is nothing to send any more. With the moment until which it is complete.
+    async fn event(waiting: &mut Option<Self>) -> (Option<(Bytes, Version, u64)>, Option<Instant>) {
+        let Some(Self { event, skipped, complete, .. }) = waiting else { return pending().await };
         // Fails only when the runtime ends.
         let event = event.await.ok().flatten();
         let event = event.map(|(event, version)| (event, version, *skipped));
+        let complete = *complete;
         *waiting = None;
-        event
+        (event, complete)
     }
 }
 
@@ -205,6 +211,8 @@ impl Subscriber {
             if self.place.0.closed.is_cancelled() || self.lease_ended {
                 return None;
             }
+            // Read before the state, which is therefore at least as new.
+            let complete = self.place.0.complete_until();
             // Marked as seen before the state is read, so that a later announcement wakes this loop
             // again.
             let announced = *self.announcements.borrow_and_update();
@@ -233,14 +241,18 @@ impl Subscriber {
                     seen_version.map_or(0, |seen| announced.version.saturating_sub(seen + 1));
                 let hub = &self.place.0;
                 match hub.event(&self.selection, self.version, &self.budget) {
-                    Next::Event(event, version) => return Some(self.sent(event, version, skipped)),
-                    Next::Nothing => {}
+                    Next::Event(event, version) => {
+                        self.complete = complete;
+                        return Some(self.sent(event, version, skipped));
+                    }
+                    Next::Nothing => self.complete = complete,
                     Next::Later => {
                         let (hub, selection) = (Arc::clone(hub), self.selection.clone());
                         let event = hub.later_event(selection, self.version, self.budget.clone());
                         self.waiting = Some(Waiting {
                             event: AbortOnDropHandle::new(tokio::spawn(event)),
                             since: announced,
+                            complete,
                             skipped,
                         });
                         continue;
@@ -254,7 +266,9 @@ impl Subscriber {
             }
             let is_behind = is_paced && self.seen_version != Some(announced.version);
             tokio::select! {
-                event = Waiting::event(&mut self.waiting), if self.waiting.is_some() => {
+                ended = Waiting::event(&mut self.waiting), if self.waiting.is_some() => {
+                    let (event, complete) = ended;
+                    self.complete = complete;
                     if let Some((event, version, skipped)) = event {
                         return Some(self.sent(event, version, skipped));
                     }
@@ -294,7 +308,9 @@ impl Subscriber {
     }
 
     fn status(&self, access: Option<StreamAccess>) -> Option<Bytes> {
-        let status = Status { access, ..self.place.0.status() };
+        let age = self.complete.filter(|_| self.place.0.has_data()).map(|moment| moment.elapsed());
+        let age_ms = age.and_then(|age| u64::try_from(age.as_millis()).ok());
+        let status = Status { age_ms, access, ..self.place.0.status() };
         let data = serde_json::to_string(&status).ok()?;
         let message =
             Message { id: None, event: Some("status".into()), retry: None, data: data.into() };

@@ -144,8 +144,10 @@ fn apply_event(
             *version = Some(frame.version);
         }
         StreamEvent::Status(status) => match status.upstream {
-            UpstreamStatus::Live => hub.mark_live(),
-            UpstreamStatus::Stale => hub.mark_stale_for(status.age()),
+            UpstreamStatus::Live => hub.mark_live_for(status.age().unwrap_or_default()),
+            UpstreamStatus::Stale => {
+                hub.mark_stale_for(status.age().unwrap_or_default().max(status.duration()));
+            }
         },
         StreamEvent::Unknown => {}
     }

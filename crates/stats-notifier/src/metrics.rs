@@ -25,6 +25,7 @@ const LOG_SIZE: &str = "notifier_count_log_bytes";
 const GATE_SHUT: &str = "notifier_gate_shut";
 const NOTIFICATIONS: &str = "notifier_notifications_total";
 const VERSION_AGE: &str = "notifier_version_age_seconds";
+const AGE: &str = "notifier_counts_age_seconds";
 const SUBSCRIBERS: &str = "notifier_stream_subscribers";
 const DELIVERIES: &str = "notifier_stream_frames_total";
 const CONFLATED: &str = "notifier_stream_conflated_frames_total";
@@ -74,6 +75,10 @@ impl LeaderMetrics {
             describe_gauge!(GATE_SHUT, "Whether producers need not notify, because the log is polled anyway.");
             describe_counter!(NOTIFICATIONS, "Notifications received.");
             describe_gauge!(VERSION_AGE, "Time since the published version changed.");
+            describe_gauge!(
+                AGE,
+                "Age of the published counts, which have every event that was committed before. NaN unless this replica leads."
+            );
             describe_gauge!(SUBSCRIBERS, "Gateways that are subscribed to the stream.");
             describe_gauge!(CONNECTIONS, "Connections for history queries, by state.");
             describe_gauge!(WAITING, "History queries that wait for a connection.");
@@ -164,6 +169,7 @@ pub(crate) fn sample(metrics: &Metrics, hub: Option<&Hub>, deliveries: &Deliveri
         gauge!(SUBSCRIBERS).set(hub.map_or(0, Hub::subscribers) as f64);
         gauge!(VERSION_AGE)
             .set(hub.and_then(Hub::version_age).map_or(0.0, |age| age.as_secs_f64()));
+        gauge!(AGE).set(hub.and_then(Hub::age).map_or(f64::NAN, |age| age.as_secs_f64()));
         counter!(DELIVERIES).absolute(deliveries.delivered());
         counter!(CONFLATED).absolute(deliveries.conflated());
         gauge!(CONNECTIONS, "state" => "idle").set(pool.idle as f64);

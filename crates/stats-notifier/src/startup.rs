@@ -113,6 +113,7 @@ fn readiness(
         let role = roles.borrow().clone();
         let detail = serde_json::json!({
             "role": role.name(),
+            "age_seconds": role.hub().and_then(statistics_stream::Hub::age).map(|age| age.as_secs_f64()),
             "lead_problem": role.lead_problem().map(ToString::to_string),
             "last_verify": *verified.borrow(),
         });

@@ -100,8 +100,6 @@ impl Term {
         let started = Instant::now();
         let result = store.tick(&self.cursor, self.retention).await?;
         self.cursor = result.snapshot;
-        // Live as of the start of the tick: the answer may be read long after the session was lost.
-        self.hub.mark_live_at(started);
         if result.rows > 0 {
             // Before any subscriber can see the version.
             if let Some(Version { nonce, tick }) = self.hub.with_state(Statistics::version) {
@@ -109,6 +107,9 @@ impl Term {
             }
             self.hub.advance(&result.changes);
         }
+        // Live as of the start of the tick: the answer may be read long after the session was lost.
+        // After the changes, which are therefore in the counts of that moment.
+        self.hub.mark_live_at(started);
         self.counted.send_modify(|counted| {
             (counted.xmin, counted.xmax) = (self.cursor.xmin(), self.cursor.xmax());
             if result.rows > 0 {

@@ -41,6 +41,19 @@ it("shows new events immediately", async () => {
   await page.context().close();
 });
 
+it("says how old the counts are, also if nothing happens", async () => {
+  const page = await dashboard.open("?unit=year");
+  await live(page);
+  const age = page.locator("#age");
+  const seconds = async () => Number(/^as of ([0-9.]+) s ago$/.exec(await age.innerText())?.[1]);
+  // A status comes once a second.
+  await expectSoon("less than a second, again and again", async () => (await seconds()) < 1, true);
+  const ages = new Set<number>();
+  await expectSoon("it changes", async () => ages.add(await seconds()).size > 3, true);
+  expect(Math.max(...ages)).toBeLessThan(10);
+  await page.context().close();
+});
+
 it("changes the unit with one click, and goes back and forward", async () => {
   const page = await dashboard.open();
   await live(page);

@@ -34,6 +34,7 @@ export class Feed {
   #clock = { now: Date.now(), at: performance.now() };
   #hasServerTime = false;
   #latest = 0;
+  #complete: number | null = null;
 
   constructor(gateway: string, follower: Follower) {
     this.#gateway = gateway;
@@ -75,6 +76,11 @@ export class Feed {
     const now = this.#clock.now + (performance.now() - this.#clock.at);
     if (now > this.#latest || now < this.#latest - SETBACK) this.#latest = now;
     return this.#latest;
+  }
+
+  /** How old the counts are, in milliseconds; null if that is not known. */
+  age(): number | null {
+    return this.#complete === null ? null : Math.max(0, this.now() - this.#complete);
   }
 
   /** Follows these topics instead of the previous ones. */
@@ -128,6 +134,7 @@ export class Feed {
       if (!this.#hasServerTime) this.#latest = 0;
       this.#hasServerTime = true;
     }
+    this.#complete = message.complete;
     // What the key permitted is not shown any more.
     if (message.condition.kind === "denied") this.#statistics = new Statistics();
     this.#setCondition(message.condition);

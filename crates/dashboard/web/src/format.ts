@@ -22,6 +22,11 @@ export const difference = (value: number): string => signed.format(value);
 export const share = (value: number): string => (value < 10 ? percent.format(value) : `×${count(Math.round(value + 1))}`);
 export const rate = (value: number): string => rough.format(value);
 
+const tenths = new Intl.NumberFormat([...LANGUAGES], { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+/** How long ago something was true, from milliseconds. */
+export const age = (milliseconds: number): string =>
+  `as of ${milliseconds < 10_000 ? tenths.format(milliseconds / 1_000) : count(Math.round(milliseconds / 1_000))} s ago`;
+
 const formats = new Map<string, Intl.DateTimeFormat>();
 
 /** Cached, because creating a format costs far more than using it. */

@@ -8,7 +8,7 @@
 import { addEvents } from "./add-events";
 import { Api } from "./api";
 import { FINER } from "./comparison";
-import { reason, showCondition } from "./condition";
+import { reason, showAge, showCondition } from "./condition";
 import { loadConfig } from "./config";
 import { Controls } from "./controls";
 import { Feed } from "./feed";
@@ -214,6 +214,7 @@ class Dashboard {
   }
 
   #showProgress(): void {
+    showAge(this.#feed.condition, this.#feed.age());
     if (document.hidden || this.#feed.condition.kind !== "live") return;
     for (const { panel } of this.#panels) panel.showProgress(this.view.unit, this.#feed.now());
   }

@@ -189,6 +189,8 @@ export interface Listener {
   condition(condition: Condition): void;
   /** The server sent its time, in Unix milliseconds. */
   time?(now: number): void;
+  /** The counts have every event before this moment, by the server's clock, in Unix milliseconds. */
+  complete?(until: number): void;
 }
 
 /** The response is not a stream. */
@@ -355,6 +357,7 @@ export class StatisticsStream {
       const now = Date.parse(status.now);
       this.#serverAhead = now - (performance.timeOrigin + performance.now());
       this.listener.time?.(now);
+      if (status.age_ms !== undefined) this.listener.complete?.(now - status.age_ms);
       // If it is "unknown", the gateway cannot check keys now. It answers 503, which is retried.
       const ended = status.access?.ended;
       if (ended === "revoked") throw new Denied("revoked", "The key was revoked.");

@@ -45,6 +45,16 @@ describe("languages", () => {
   });
 });
 
+it.each([
+  [0, "as of 0.0 s ago"],
+  [149, "as of 0.1 s ago"],
+  [9_949, "as of 9.9 s ago"],
+  [10_400, "as of 10 s ago"],
+])("says how old counts are that are %i ms old", async (milliseconds, text) => {
+  const format = await formatIn("en");
+  expect(format.age(milliseconds)).toBe(text);
+});
+
 describe("the names of buckets", () => {
   // November 2026 is Aban and Azar 1405, Jumada 1448, 2569 BE, Reiwa 8, Cheshvan and Kislev 5787,
   // and year 115 of the Republic of China.

@@ -12,10 +12,12 @@ let answer: Answer;
 let requests: { url: string; lastId: string | undefined; key: string | undefined }[];
 let conditions: Condition[];
 let stream: StatisticsStream;
+let complete: number[];
 
 beforeEach(async () => {
   requests = [];
   conditions = [];
+  complete = [];
   server = createServer((request, response) => {
     const { authorization: key, "last-event-id": lastId } = request.headers;
     requests.push({ url: request.url ?? "", lastId: lastId?.toString(), key });
@@ -26,6 +28,7 @@ beforeEach(async () => {
   stream = new StatisticsStream(`http://127.0.0.1:${port}`, {
     frame: () => undefined,
     condition: (condition) => conditions.push(condition),
+    complete: (until) => complete.push(until),
   });
 });
 afterEach(() => {
@@ -55,6 +58,16 @@ describe("the stream client", () => {
     await expect.poll(kinds).toEqual(["stale", "live"]);
     expect(counts()).toEqual([4]);
     expect(requests[0]?.url).toBe("/statistics?topic=transfers%2Fday&heartbeat=1");
+  });
+
+  it("says until when the counts are complete, if the server does", async () => {
+    answer = (_request, response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      const [since, now] = ["2026-11-23T09:00:00Z", "2026-11-23T09:37:00Z"];
+      response.write(status("live") + event("status", { upstream: "live", since, now, age_ms: 250 }));
+    };
+    stream.follow(["transfers/day"]);
+    await expect.poll(() => complete).toEqual([Date.parse("2026-11-23T09:36:59.750Z")]);
   });
 
   it("resumes after a lost connection", async () => {

@@ -39,10 +39,10 @@ export type TabMessage =
 export type HubMessage =
   | { readonly kind: "frame"; readonly frame: Frame }
   /**
-   * Sent on each change, and every `HEARTBEAT`. `now` is the server's time; null if it is not known
-   * yet.
+   * Sent on each change, and every `HEARTBEAT`. `now` is the server's time, and the counts have
+   * every event before `complete`; null if it is not known yet.
    */
-  | { readonly kind: "condition"; readonly condition: Condition; readonly now: number | null };
+  | { readonly kind: "condition"; readonly condition: Condition; readonly now: number | null; readonly complete: number | null };
 
 interface Tab {
   topics: readonly Topic[];
@@ -58,6 +58,7 @@ export class Hub {
   #followed: readonly Topic[] = [];
   /** The server's time, and when it was received. */
   #clock: { readonly now: number; readonly at: number } | null = null;
+  #complete: number | null = null;
   #unfollowTimer: ReturnType<typeof setTimeout> | null = null;
   readonly #heartbeat: ReturnType<typeof setInterval>;
 
@@ -66,6 +67,7 @@ export class Hub {
       frame: (frame: Frame) => this.#relay(frame),
       condition: () => this.#sendConditionToAll(),
       time: (now: number) => (this.#clock = { now, at: performance.now() }),
+      complete: (until: number) => (this.#complete = until),
     };
     this.#stream = new StatisticsStream(gateway, listener, { credentials: credentials() });
     this.#heartbeat = setInterval(() => this.#sendConditionToAll(), HEARTBEAT);
@@ -160,7 +162,7 @@ export class Hub {
   #sendCondition(tab: Tab): void {
     const clock = this.#clock;
     const now = clock === null ? null : clock.now + (performance.now() - clock.at);
-    tab.send({ kind: "condition", condition: this.#stream.condition, now });
+    tab.send({ kind: "condition", condition: this.#stream.condition, now, complete: this.#complete });
   }
 
   #sendConditionToAll(): void {
