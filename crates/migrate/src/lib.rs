@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`settings`] names the database and the roles' passwords. [`migrate`] creates the
 //! database if it does not exist, then the [`roles`]. As the owner of the tables, it applies
-//! `migrations/` in order. Then it limits the [`rights`] in the database.
+//! `migrations/` in order. Then it limits the [`rights`] in the database. [`wait()`] is for those who
+//! must not start before.
 //!
 //! Invariant: running it twice, or from two places at once, is safe. A session advisory lock
 //! serialises the migrations of one database. Roles belong to the whole cluster and are created so
@@ -11,6 +12,7 @@
 pub mod rights;
 mod roles;
 pub mod settings;
+mod wait;
 
 use postgres_kit::connect::ConnectError;
 use postgres_kit::database::{DatabaseSettings, describe};
@@ -21,6 +23,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::rights::Gap;
 use crate::settings::RoleSettings;
+pub use crate::wait::wait;
 
 mod embedded {
     refinery::embed_migrations!("../../migrations");
@@ -122,7 +125,7 @@ pub async fn migrate(
         source,
     })?;
     if let Some(found) = found.filter(|found| *found > schema::VERSION) {
-        return Err(MigrateError::Newer { found, known: schema::VERSION });
+        return Err(newer(found));
     }
     let report = embedded::migrations::runner().run_async(&mut client).await?;
     let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
@@ -163,6 +166,10 @@ async fn connect_or_create(database: &DatabaseSettings) -> Result<(Client, bool)
         }
         Err(error) => Err(refused(database, error)),
     }
+}
+
+const fn newer(found: i32) -> MigrateError {
+    MigrateError::Newer { found, known: schema::VERSION }
 }
 
 fn refused(database: &DatabaseSettings, source: ConnectError) -> MigrateError {

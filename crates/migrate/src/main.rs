@@ -23,6 +23,9 @@ enum Command {
     /// Migrates the database. This is the default.
     #[default]
     Run,
+    /// Waits until the database has the schema of this release, and changes nothing. For containers
+    /// in front of a service, as the role of the service.
+    Wait,
     /// Prints the settings in effect and the origin of each. Passwords are redacted.
     PrintSettings,
 }
@@ -35,6 +38,7 @@ async fn main() -> ExitCode {
 async fn execute(command: Command) -> Result<(), Box<dyn Error + Send + Sync>> {
     match command {
         Command::Run => Ok(run().await?),
+        Command::Wait => Ok(wait().await?),
         Command::PrintSettings => print_settings::<Settings>(),
     }
 }
@@ -57,4 +61,10 @@ async fn run() -> anyhow::Result<()> {
         "the schema is up to date"
     );
     Ok(())
+}
+
+async fn wait() -> anyhow::Result<()> {
+    let settings = Settings::load()?;
+    service_kit::telemetry::start(&settings.log)?;
+    Ok(migrate::wait(&settings.database).await?)
 }

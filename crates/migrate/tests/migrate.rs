@@ -2,19 +2,24 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use std::time::Duration;
+
 use expect_test::expect;
 use local_stack::ports::reserve_port;
 use local_stack::postgres::{Cluster, ClusterSettings, Installation};
 use local_stack::test_database::{installation, installations};
 use migrate::rights::Gap;
 use migrate::settings::RoleSettings;
-use migrate::{MigrateError, migrate};
+use migrate::{MigrateError, migrate, wait};
 use postgres_kit::connect::ConnectError;
 use postgres_kit::database::DatabaseSettings;
 use postgres_kit::schema;
 use secrecy::SecretString;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+
+/// The longest time for something to happen that must happen.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A Postgres cluster for one test, without any role or database of Newcycle.
 struct Fresh {
@@ -404,4 +409,39 @@ async fn refusals_name_the_reason() {
     let wrong = fresh.as_role("newcycle", "bootstrap", "wrong");
     let refused = migrate(&wrong, &roles("first", "second")).await.unwrap_err();
     assert!(matches!(refused, MigrateError::Connect { .. }), "{refused}");
+}
+
+/// As the role of a service, which does not exist before the first migration.
+#[tokio::test]
+async fn a_service_can_wait_for_the_migration() {
+    let fresh = Fresh::start("wait");
+    let ingest = fresh.as_role("newcycle", "newcycle_ingest", "first");
+    let waiting = tokio::spawn(async move { wait(&ingest).await });
+    let database = fresh.database("newcycle");
+    migrate(&database, &roles("first", "second")).await.unwrap();
+    let client = connect(&database).await.unwrap();
+    let change = async |statement: &str| client.batch_execute(statement).await.unwrap();
+    let ended = tokio::time::timeout(DEADLINE, waiting).await;
+    ended.expect("it must end after the migration").unwrap().unwrap();
+
+    // An older schema is waited for, too; a newer one never becomes this release's.
+    let ingest = fresh.as_role("newcycle", "newcycle_ingest", "first");
+    change("UPDATE refinery_schema_history SET version = version - 1000").await;
+    let looks = async || -> i64 {
+        let count = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()";
+        client.query_one(count, &[]).await.unwrap().get(0)
+    };
+    let before = looks().await;
+    let waiting = tokio::spawn(async move { wait(&ingest).await });
+    let looked_twice = async {
+        while looks().await < before + 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, looked_twice).await.expect("it must look again");
+    assert!(!waiting.is_finished(), "the schema is older");
+    change("UPDATE refinery_schema_history SET version = version + 2000").await;
+    let ended = tokio::time::timeout(DEADLINE, waiting).await;
+    let newer = ended.expect("it must end").unwrap().unwrap_err();
+    assert!(matches!(newer, MigrateError::Newer { .. }), "{newer}");
 }
