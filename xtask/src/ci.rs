@@ -8,8 +8,8 @@ use crate::command::{cargo, step};
 use crate::install::Installer;
 use crate::node::Npm;
 use crate::{
-    bench, browser, chaos, clients, contract, page, postgres, programs, python, second_postgres,
-    test,
+    bench, browser, chaos, clients, contract, kubernetes, page, postgres, programs, python,
+    second_postgres, test,
 };
 
 /// How many requests the services answer in a contract test of `--long`.
@@ -26,9 +26,9 @@ pub(crate) struct Options {
     long: bool,
 }
 
-/// `cargo xtask test`, then dependencies, workflows, tests that take minutes, the API contract,
-/// other people's clients, the page in browsers, short benches, faults, planted errors, and a
-/// second version of Postgres.
+/// `cargo xtask test`, then dependencies, workflows, manifests, tests that take minutes, the API
+/// contract, other people's clients, the page in browsers, short benches, faults, planted errors,
+/// and a second version of Postgres.
 pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Result<()> {
     let started = Instant::now();
     if !options.after_test {
@@ -38,6 +38,7 @@ pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Resul
     workflows(installer).await?;
     page::build(installer).await?;
     programs::services_and_chaos().await?;
+    kubernetes::run(installer).await?;
     let installation = postgres::ensure(installer)?;
     let settings = postgres::temporary_cluster("test")?;
     postgres::with_cluster(&installation, &settings, async |cluster| {

@@ -19,6 +19,7 @@ mod import;
 mod install;
 mod interrupts;
 mod keys;
+mod kubernetes;
 mod lockfile;
 mod node;
 mod page;
@@ -109,8 +110,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Run everything that continuous integration runs: `test`, dependencies, a second Postgres,
-    /// the API contract, the page in browsers, short benches, faults and planted errors.
+    /// Run everything that continuous integration runs: `test`, dependencies, manifests, a second
+    /// Postgres, the API contract, the page in browsers, short benches, faults and planted errors.
     Ci(ci::Options),
     /// Start a Postgres for tests that stays, so that `cargo test -p ingest-api` works by itself.
     Db {
@@ -145,6 +146,9 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         cases: u64,
     },
+    /// Check the manifests of deploy/kubernetes: valid, permitting what the design needs and nothing
+    /// else, and fitting the programs. No cluster is needed.
+    Kubernetes,
 }
 
 #[tokio::main]
@@ -178,5 +182,6 @@ async fn run(Arguments { no_install, command }: Arguments) -> anyhow::Result<()>
         Command::Soak { arguments } => chaos::run("soak", &arguments, installer).await,
         Command::Fuzz(options) => fuzz::run(options, installer).await,
         Command::Contract { cases } => contract::command(cases, installer).await,
+        Command::Kubernetes => kubernetes::run(installer).await,
     }
 }

@@ -28,6 +28,12 @@ pub(crate) const CLIENTS: Environment =
 pub(crate) const LINTERS: Environment =
     Environment { name: "python-linters", requirements: include_str!("../python/linters.txt") };
 
+/// What checks the manifests of Kubernetes.
+pub(crate) const KUBERNETES: Environment = Environment {
+    name: "python-kubernetes",
+    requirements: include_str!("../python/kubernetes.txt"),
+};
+
 /// Node and npm, for machines without them.
 pub(crate) const NODE: Environment =
     Environment { name: "python-node", requirements: include_str!("../python/node.txt") };
