@@ -4,8 +4,13 @@
 use std::fmt::Write;
 use std::process::Command;
 
-use local_stack::test_database::service_programs;
+use local_stack::stack::{Replicas, ServiceKind};
+use local_stack::test_database::{TestDatabase, service_programs};
+use postgres_kit::database::DatabaseSettings;
+use secrecy::ExposeSecret;
 use service_kit::settings::{Defaults, ProgramSettings};
+
+use crate::support::{settings, start_with};
 
 const HEAD: &str = "# Configuration
 
@@ -51,6 +56,27 @@ const FOREIGN_VARIABLES: [&str; 13] = [
     "INGEST_DATABASE_PASSWORD",
     "NOTIFIER_DATABASE_PASSWORD",
     "DASHBOARD_GATEWAY_URL",
+];
+
+/// What Kubernetes sets in each pod for the services of its namespace, if `enableServiceLinks` is
+/// not false: all of it for one service, and for others the one that looks like a port of ours.
+const SERVICE_LINKS: [(&str, &str); 16] = [
+    ("DASHBOARD_SERVICE_HOST", "10.0.0.1"),
+    ("DASHBOARD_SERVICE_PORT", "8082"),
+    ("DASHBOARD_SERVICE_PORT_HTTP", "8082"),
+    ("DASHBOARD_PORT", "tcp://10.0.0.1:8082"),
+    ("DASHBOARD_PORT_8082_TCP", "tcp://10.0.0.1:8082"),
+    ("DASHBOARD_PORT_8082_TCP_PROTO", "tcp"),
+    ("DASHBOARD_PORT_8082_TCP_PORT", "8082"),
+    ("DASHBOARD_PORT_8082_TCP_ADDR", "10.0.0.1"),
+    ("INGEST_PORT", "tcp://10.0.0.2:8080"),
+    ("INGEST_API_PORT", "tcp://10.0.0.2:8080"),
+    ("GATEWAY_PORT", "tcp://10.0.0.3:8081"),
+    ("SSE_GATEWAY_PORT", "tcp://10.0.0.3:8081"),
+    ("NOTIFIER_PORT", "tcp://10.0.0.4:8083"),
+    ("STATS_NOTIFIER_PORT", "tcp://10.0.0.4:8083"),
+    ("NEWCYCLE_PORT", "tcp://10.0.0.5:80"),
+    ("POSTGRES_RW_PORT", "tcp://10.0.0.6:5432"),
 ];
 
 struct Section {
@@ -154,4 +180,31 @@ fn variables_of_other_systems_do_not_reach_a_program() {
         };
         assert_eq!(print(&FOREIGN_VARIABLES), print(&[]), "{name}");
     }
+}
+
+/// They are ignored: the services listen where their own settings say.
+#[tokio::test]
+async fn each_program_runs_with_the_variables_that_kubernetes_sets() {
+    let database = TestDatabase::create().await;
+    let mut stack = settings(database.superuser(), Replicas::ONE);
+    for service in ServiceKind::ALL {
+        stack.set(&SERVICE_LINKS.map(|(name, value)| (service, name, value)));
+    }
+    // Ready on the ports that the test has chosen.
+    let _stack = start_with(stack).await;
+    let run = |program: &str, command: &str, database: &DatabaseSettings| {
+        let output = Command::new(service_programs().join(program))
+            .arg(command)
+            .envs(SERVICE_LINKS)
+            .env("PGHOST", &database.host)
+            .env("PGPORT", database.port.to_string())
+            .env("PGDATABASE", &database.name)
+            .env("NEWCYCLE__DATABASE__USER", &database.user)
+            .env("NEWCYCLE__DATABASE__PASSWORD", database.password.expose_secret())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{program} {command}: {output:?}");
+    };
+    run("migrate", "wait", &database.notifier());
+    run("access", "list", &database.access());
 }
