@@ -62,6 +62,10 @@ chaos *arguments:
 soak *arguments:
     cargo xtask soak {{ arguments }}
 
+# Checks the manifests of Kubernetes, without a cluster.
+kubernetes:
+    cargo xtask kubernetes
+
 # Measures, as ratios within one run: profile, backfill, ingest or fanout.
 bench *arguments:
     cargo xtask bench {{ arguments }}

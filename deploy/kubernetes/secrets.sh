@@ -1,5 +1,6 @@
 #!/bin/sh
-# Prints the Secrets that the manifests need: sh secrets.sh FOLDER | kubectl apply -f -
+# Prints the Secrets that the manifests need. Usage:
+# sh secrets.sh FOLDER | kubectl apply --server-side -f -
 #
 # ../secrets.sh makes them once, in FOLDER, which nobody else should be able to read. With the same
 # FOLDER, the same ones are printed again.

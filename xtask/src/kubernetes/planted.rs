@@ -202,8 +202,8 @@ pub(super) const ALL: [Planted; 29] = [
     Planted {
         error: "a command that does not exist",
         check: Check::Settings,
-        plant: |it| it.set(INGEST, "/spec/template/spec/initContainers/0/args", json!(["wiat"])),
-        found: "wiat",
+        plant: |it| it.set(INGEST, "/spec/template/spec/initContainers/0/args", json!(["await"])),
+        found: "await",
     },
     Planted {
         error: "a file that no secret has",

