@@ -1,8 +1,11 @@
-//! `cargo xtask kubernetes`: whether the manifests of `deploy/kubernetes` are valid, permit what the
-//! design needs and nothing else, and fit the programs. No cluster is involved.
+//! `cargo xtask kubernetes`: whether the manifests of `deploy/kubernetes` are valid, permit what
+//! the design needs and nothing else, and fit the programs. No cluster is involved.
 //!
-//! Each folder is rendered as `kubectl apply -k` would do it, and each check lists the mistakes that
-//! it finds. Then each check must find the errors that are [`planted`] for it.
+//! Each folder is rendered as `kubectl apply -k` would do it, and each check lists the mistakes
+//! that it finds. Then each check must find the errors that are [`planted`] for it.
+//!
+//! Reading order: [`tools`] has the programs of others, [`manifests`] what they render, and one
+//! file each has a check of ours.
 
 mod availability;
 mod manifests;

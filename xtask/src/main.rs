@@ -146,8 +146,8 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         cases: u64,
     },
-    /// Check the manifests of deploy/kubernetes: valid, permitting what the design needs and nothing
-    /// else, and fitting the programs. No cluster is needed.
+    /// Check whether the manifests of deploy/kubernetes are valid, permit what the design needs and
+    /// nothing else, and fit the programs. No cluster is needed.
     Kubernetes,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`settings`] names the database and the roles' passwords. [`migrate`] creates the
 //! database if it does not exist, then the [`roles`]. As the owner of the tables, it applies
-//! `migrations/` in order. Then it limits the [`rights`] in the database. [`wait()`] is for those who
-//! must not start before.
+//! `migrations/` in order. Then it limits the [`rights`] in the database. [`wait()`] is for those
+//! who must not start before.
 //!
 //! Invariant: running it twice, or from two places at once, is safe. A session advisory lock
 //! serialises the migrations of one database. Roles belong to the whole cluster and are created so

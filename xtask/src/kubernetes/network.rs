@@ -125,8 +125,8 @@ fn peer(text: &str) -> &str {
     if name.starts_with("postgres-") { "postgres" } else { name }
 }
 
-/// Each protocol with each port. What has another form, such as all connections, stays as it is, and
-/// so is in no table.
+/// Each protocol with each port. What has another form, such as all connections, stays as it is,
+/// and so is in no table.
 fn ports(permitted: &str) -> Vec<String> {
     let parts = permitted.strip_prefix("{protocols:").and_then(|rest| rest.strip_suffix('}'));
     let Some((protocols, ports)) = parts.and_then(|parts| parts.split_once(",dst_ports:")) else {

@@ -1,4 +1,5 @@
-//! Errors that are put into the manifests on purpose: a check that does not find them proves nothing.
+//! Errors that are put into the manifests on purpose: a check that does not find them proves
+//! nothing.
 
 use serde_json::{Value, json};
 

@@ -225,8 +225,8 @@ fn of_service(manifests: &Manifests, workload: Workload<'_>, settings: &Settings
     found
 }
 
-/// A service that is killed while it drains loses the requests in progress. First, proxies need time
-/// to learn that it ends.
+/// A service that is killed while it drains loses the requests in progress. First, proxies need
+/// time to learn that it ends.
 fn time_to_stop(workload: Workload<'_>, container: &Value, settings: &Settings) -> Option<String> {
     let sleep =
         Duration::from_secs(number(container, "/lifecycle/preStop/sleep/seconds").unwrap_or(0));
@@ -306,7 +306,8 @@ fn database(manifests: &Manifests, settings: &BTreeMap<&str, Settings>) -> Vec<S
         .collect()
 }
 
-/// The limits of the roles permit what the pools of all pods may use, and Postgres permits the limits.
+/// The limits of the roles permit what the pools of all pods may use, and Postgres permits the
+/// limits.
 fn connections(manifests: &Manifests, settings: &BTreeMap<&str, Settings>) -> Vec<String> {
     let setting = |program: &str, key: &str| settings.get(program)?.number(key);
     let check = || {
