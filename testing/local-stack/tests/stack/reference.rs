@@ -196,7 +196,7 @@ async fn each_program_runs_with_the_variables_that_kubernetes_sets() {
         let output = Command::new(service_programs().join(program))
             .arg(command)
             .envs(SERVICE_LINKS)
-            .env("PGHOST", &database.host)
+            .env("PGHOST", database.host.to_string())
             .env("PGPORT", database.port.to_string())
             .env("PGDATABASE", &database.name)
             .env("NEWCYCLE__DATABASE__USER", &database.user)
