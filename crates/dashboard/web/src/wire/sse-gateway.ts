@@ -79,6 +79,12 @@ export interface components {
         Status: {
             access?: components["schemas"]["StreamAccess"] | null;
             /**
+             * Format: int64
+             * @description How old the counts of this stream are, in milliseconds: they have every event that was
+             *     committed before. Absent before the first counts.
+             */
+            age_ms?: number | null;
+            /**
              * Format: date-time
              * @description The time of the server.
              */
