@@ -52,7 +52,7 @@ pub(crate) struct Status {
     now: String,
     /// How old the counts of this stream are, in milliseconds: they have every event that was
     /// committed before. Absent before the first counts.
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, nullable = false)]
     age_ms: Option<u64>,
     access: Option<StreamAccess>,
 }

@@ -18,7 +18,7 @@ use crate::support::{DEADLINE, until};
 
 async fn until_listens(server: &Client) {
     let find = "SELECT FROM pg_stat_activity
-                WHERE application_name = 'stats-notifier listener' AND query LIKE 'LISTEN%'";
+                WHERE application_name = 'stats-notifier listener' AND query ~ 'LISTEN|NOTIFY'";
     until("a notifier must listen on the server that accepts writes", async || {
         server.query_opt(find, &[]).await.unwrap()
     })

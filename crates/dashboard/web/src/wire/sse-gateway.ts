@@ -83,7 +83,7 @@ export interface components {
              * @description How old the counts of this stream are, in milliseconds: they have every event that was
              *     committed before. Absent before the first counts.
              */
-            age_ms?: number | null;
+            age_ms?: number;
             /**
              * Format: date-time
              * @description The time of the server.
