@@ -99,6 +99,42 @@ async fn a_gateway_is_stale_for_as_long_as_its_upstream() {
     }
 }
 
+/// Each hop adds the time that it has had the counts, also if nothing is counted.
+#[tokio::test]
+async fn the_age_of_the_counts_adds_up_over_gateways() {
+    let publisher = Publisher::start(1);
+    let near = Gateway::start(&publisher.url);
+    let far = Gateway::start(&near.internal_url);
+    far.until(publisher.count(Metric::Transfers, "2026-11-23T09:37:00Z")).await;
+    let mut client = far.follow("/statistics?topic=transfers/day&heartbeat=1").await;
+    client.until_status().await;
+    for age in [100_000, 300_000, 200_000] {
+        let deadline = u64::try_from(DEADLINE.as_millis()).unwrap();
+        let confirm = async {
+            loop {
+                publisher.hub.mark_live_for(Duration::from_millis(age));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let until_shown = async {
+            loop {
+                let status: Status = serde_json::from_str(&client.next().await.data).unwrap();
+                let shown = status.age_ms.unwrap();
+                if status.upstream == UpstreamStatus::Live && (age..age + deadline).contains(&shown)
+                {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            shown = tokio::time::timeout(DEADLINE, until_shown) => {
+                shown.expect("the age must reach the client");
+            }
+            () = confirm => {}
+        }
+    }
+}
+
 /// The operating system accepts connections for a frozen upstream.
 #[tokio::test]
 async fn an_upstream_that_does_not_answer_is_skipped() {
