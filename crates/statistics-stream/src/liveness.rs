@@ -1,4 +1,4 @@
-//! Whether the upstream is alive, how old the counts are, and when subscribers are reminded of that.
+//! Whether the upstream is alive, how old the counts are, and when subscribers are reminded.
 //!
 //! Invariants:
 //! - A heartbeat says "live" only if the upstream was seen alive since the heartbeat before it. An
@@ -69,8 +69,9 @@ impl Liveness {
         }
     }
 
-    /// Records that the upstream was alive at `moment`, and that the working counts had an age then.
-    /// `is_published` says whether those are the published ones. Returns whether the status changed.
+    /// Records that the upstream was alive at `moment`, and how old the working counts were then.
+    /// `is_published` says whether those are the published ones. Returns whether the status
+    /// changed.
     pub(crate) fn mark_live(&mut self, moment: Instant, age: Duration, is_published: bool) -> bool {
         self.last_alive = Some(moment);
         self.complete = moment.checked_sub(age);

@@ -32,7 +32,7 @@ export function reason(condition: Condition): string {
   return "reason" in condition ? `The gateway: ${condition.reason}.` : "";
 }
 
-/** Shows how old live counts are, in milliseconds. Other conditions say since when they are not live. */
+/** Shows how old live counts are, in milliseconds. Other conditions say since when. */
 export function showAge(condition: Condition, age: number | null): void {
   setText(element("#age"), condition.kind === "live" && age !== null ? format.age(age) : "");
 }

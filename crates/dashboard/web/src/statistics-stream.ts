@@ -189,7 +189,7 @@ export interface Listener {
   condition(condition: Condition): void;
   /** The server sent its time, in Unix milliseconds. */
   time?(now: number): void;
-  /** The counts have every event before this moment, by the server's clock, in Unix milliseconds. */
+  /** The counts have every event before this moment: Unix milliseconds, by the server's clock. */
   complete?(until: number): void;
 }
 
