@@ -66,6 +66,10 @@ soak *arguments:
 kubernetes:
     cargo xtask kubernetes
 
+# Checks the alerts for Prometheus, and tests when they fire.
+alerts:
+    cargo xtask alerts
+
 # Measures, as ratios within one run: profile, backfill, ingest or fanout.
 bench *arguments:
     cargo xtask bench {{ arguments }}

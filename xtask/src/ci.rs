@@ -8,7 +8,7 @@ use crate::command::{cargo, step};
 use crate::install::Installer;
 use crate::node::Npm;
 use crate::{
-    bench, browser, chaos, clients, contract, kubernetes, page, postgres, programs, python,
+    alerts, bench, browser, chaos, clients, contract, kubernetes, page, postgres, programs, python,
     second_postgres, test,
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct Options {
     long: bool,
 }
 
-/// `cargo xtask test`, then dependencies, workflows, manifests, tests that take minutes, the API
+/// `cargo xtask test`, then dependencies, workflows, manifests, alerts, tests that take minutes, the API
 /// contract, other people's clients, the page in browsers, short benches, faults, planted errors,
 /// and a second version of Postgres.
 pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Result<()> {
@@ -39,6 +39,7 @@ pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Resul
     page::build(installer).await?;
     programs::services_and_chaos().await?;
     kubernetes::run(installer).await?;
+    alerts::run(installer).await?;
     let installation = postgres::ensure(installer)?;
     let settings = postgres::temporary_cluster("test")?;
     postgres::with_cluster(&installation, &settings, async |cluster| {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a command line tool prints its results")]
 
+mod alerts;
 mod bench;
 mod browser;
 mod chaos;
@@ -149,6 +150,8 @@ enum Command {
     /// Check whether the manifests of deploy/kubernetes are valid, permit what the design needs and
     /// nothing else, and fit the programs. No cluster is needed.
     Kubernetes,
+    /// Check the alerts of deploy/prometheus, and test when they fire.
+    Alerts,
 }
 
 #[tokio::main]
@@ -183,5 +186,6 @@ async fn run(Arguments { no_install, command }: Arguments) -> anyhow::Result<()>
         Command::Fuzz(options) => fuzz::run(options, installer).await,
         Command::Contract { cases } => contract::command(cases, installer).await,
         Command::Kubernetes => kubernetes::run(installer).await,
+        Command::Alerts => alerts::run(installer).await,
     }
 }
