@@ -66,6 +66,10 @@ soak *arguments:
 kubernetes:
     cargo xtask kubernetes
 
+# Lists what is missing on this machine, and how to get it.
+doctor:
+    cargo xtask doctor
+
 # Checks the alerts for Prometheus, and tests when they fire.
 alerts:
     cargo xtask alerts

@@ -30,16 +30,16 @@ const BROWSERS: [&str; 5] = [
 const DATABASE: &str = "newcycle_browser";
 
 /// A program that the short form of the tests needs.
-struct Other {
+pub(crate) struct Other {
     /// The environment variable that names it to the tests.
     variable: &'static str,
     /// Its names on PATH.
     names: &'static [&'static str],
     /// The Debian package that has it.
-    package: &'static str,
+    pub(crate) package: &'static str,
 }
 
-const OTHERS: [Other; 3] = [
+pub(crate) const OTHERS: [Other; 3] = [
     Other { variable: "FIREFOX", names: &["firefox-esr", "firefox"], package: "firefox-esr" },
     Other { variable: "WEBKIT_DRIVER", names: &["WebKitWebDriver"], package: "webkit2gtk-driver" },
     // WebKit has no mode without a display.
@@ -47,7 +47,7 @@ const OTHERS: [Other; 3] = [
 ];
 
 impl Other {
-    fn find(&self) -> Option<PathBuf> {
+    pub(crate) fn find(&self) -> Option<PathBuf> {
         self.names.iter().find_map(|name| find_program(name))
     }
 }
@@ -108,13 +108,17 @@ pub(crate) async fn test(
     ephemeral_stack::stop(stack).await
 }
 
+/// A browser that the tests can control.
+pub(crate) fn chromium() -> Option<PathBuf> {
+    BROWSERS.into_iter().find_map(find_program)
+}
+
 /// A browser that the tests can control. Installs one on Debian and Ubuntu if there is none.
 fn ensure(installer: Installer) -> anyhow::Result<PathBuf> {
-    let find = || BROWSERS.into_iter().find_map(find_program);
-    if find().is_none() {
+    if chromium().is_none() {
         installer.packages(&["chromium"])?;
     }
-    find().context("no Chromium was found to test the dashboard in: install it, then try again")
+    chromium().context("no Chromium was found to test the dashboard in: install it, then try again")
 }
 
 /// A proxy in front of the services in one of the tests. Installs it on Debian and Ubuntu if it is

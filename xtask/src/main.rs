@@ -14,6 +14,7 @@ mod compose;
 mod contract;
 mod db;
 mod demo;
+mod doctor;
 mod ephemeral_stack;
 mod fuzz;
 mod import;
@@ -150,6 +151,8 @@ enum Command {
     /// Check whether the manifests of deploy/kubernetes are valid, permit what the design needs and
     /// nothing else, and fit the programs. No cluster is needed.
     Kubernetes,
+    /// List what is missing on this machine, which commands need it, and how to get it.
+    Doctor,
     /// Check the alerts of deploy/prometheus, and test when they fire.
     Alerts,
 }
@@ -186,6 +189,7 @@ async fn run(Arguments { no_install, command }: Arguments) -> anyhow::Result<()>
         Command::Fuzz(options) => fuzz::run(options, installer).await,
         Command::Contract { cases } => contract::command(cases, installer).await,
         Command::Kubernetes => kubernetes::run(installer).await,
+        Command::Doctor => doctor::run(),
         Command::Alerts => alerts::run(installer).await,
     }
 }

@@ -107,7 +107,8 @@ fn interpreter(installer: Installer) -> anyhow::Result<&'static str> {
         .context("Python 3.10 or newer with the modules venv and ensurepip is missing: install it")
 }
 
-fn find() -> Option<&'static str> {
+/// An interpreter that can make environments, if there is one.
+pub(crate) fn find() -> Option<&'static str> {
     INTERPRETERS.into_iter().find(|interpreter| {
         is_new_enough(interpreter) && succeeds(interpreter, "import ensurepip, venv")
     })

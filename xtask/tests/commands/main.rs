@@ -8,6 +8,7 @@ mod db;
 mod demo;
 mod dependencies;
 mod deploy;
+mod doctor;
 mod documents;
 mod examples;
 mod keys;

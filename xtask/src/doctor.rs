@@ -1,0 +1,156 @@
+//! `cargo xtask doctor`: what is missing on this machine, which commands need it, and how to get
+//! it. Installs nothing.
+//!
+//! The other commands find their programs by the same functions, and install Debian packages
+//! themselves; this is for other systems, and for machines on which they may not.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::bail;
+use local_stack::pooler::PgBouncer;
+use local_stack::postgres::Installation;
+
+use crate::install::find_program;
+use crate::{browser, python};
+
+/// The commands that need something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needed {
+    /// `up`, and everything else.
+    Always,
+    /// `test`.
+    Test,
+    /// `ci`.
+    Ci,
+    /// Some of the benches.
+    Bench,
+    /// `up --with compose`.
+    Containers,
+}
+
+impl Needed {
+    const fn by(self) -> &'static str {
+        match self {
+            Self::Always => "everything",
+            Self::Test => "test, ci",
+            Self::Ci => "ci",
+            Self::Bench => "bench",
+            Self::Containers => "up --with compose",
+        }
+    }
+}
+
+/// Something that commands need.
+struct Need {
+    name: &'static str,
+    needed: Needed,
+    /// Where it is, or which version; `None` if it is missing.
+    found: Option<String>,
+    /// How to get it, if the commands do not bring it.
+    how: &'static str,
+}
+
+/// Lists what is there and what is missing.
+///
+/// # Errors
+/// Something is missing that `up` or `test` needs.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let needs = needs();
+    for Need { name, needed, found, how } in &needs {
+        match found {
+            Some(found) => println!("ok       {name}: {found}"),
+            None => println!("MISSING  {name}, for {}: {how}", needed.by()),
+        }
+    }
+    let is_required = |need: &&Need| matches!(need.needed, Needed::Always | Needed::Test);
+    let missing: Vec<_> = needs
+        .iter()
+        .filter(|need| need.found.is_none())
+        .filter(is_required)
+        .map(|need| need.name)
+        .collect();
+    if !missing.is_empty() {
+        bail!(
+            "{} missing: on Debian and Ubuntu, `up` and `test` install them; elsewhere, see above",
+            missing.join(", ")
+        );
+    }
+    println!("== everything is there that `up` and `test` need");
+    Ok(())
+}
+
+fn needs() -> Vec<Need> {
+    let postgres = Installation::find().ok().map(|found| found.version().to_string());
+    let program = |name, needed, programs: &[&str], how| Need {
+        name,
+        needed,
+        found: programs.iter().find_map(|program| on_path(program)),
+        how,
+    };
+    let mut needs = vec![
+        Need {
+            name: "Postgres 15 or newer, with its server programs",
+            needed: Needed::Always,
+            found: postgres,
+            how: "apt-get install postgresql, or postgresql.org/download",
+        },
+        Need {
+            name: "Python 3.10 or newer, with venv and ensurepip",
+            needed: Needed::Test,
+            found: python::find().map(str::to_owned),
+            how: "apt-get install python3-venv, or python.org",
+        },
+        Need {
+            name: "PgBouncer",
+            needed: Needed::Test,
+            found: PgBouncer::find().map(|path| path.display().to_string()),
+            how: "apt-get install pgbouncer, and stop its service; or pgbouncer.org",
+        },
+        program("curl", Needed::Test, &["curl"], "apt-get install curl"),
+        program("ps", Needed::Test, &["ps"], "apt-get install procps"),
+        Need {
+            name: "Chromium",
+            needed: Needed::Ci,
+            found: browser::chromium().map(|path| path.display().to_string()),
+            how: "apt-get install chromium, or Google Chrome",
+        },
+    ];
+    needs.extend(browser::OTHERS.iter().map(|other| Need {
+        name: other.package,
+        needed: Needed::Ci,
+        found: other.find().map(|path| path.display().to_string()),
+        how: "apt-get install it; its tests run on Linux only",
+    }));
+    needs.extend([
+        program("nginx", Needed::Ci, &["nginx", "/usr/sbin/nginx"], "apt-get install nginx-light"),
+        program("Caddy", Needed::Ci, &["caddy"], "apt-get install caddy, or caddyserver.com"),
+        program("wrk", Needed::Ci, &["wrk"], "apt-get install wrk"),
+        program("libfaketime", Needed::Ci, &["faketime"], "apt-get install faketime"),
+        program("promtool", Needed::Ci, &["promtool"], "apt-get install prometheus"),
+        program("Valgrind", Needed::Bench, &["valgrind"], "apt-get install valgrind"),
+        Need {
+            name: "an engine for containers, with Compose",
+            needed: Needed::Containers,
+            found: compose(),
+            how: "Docker Engine with its Compose plugin, docs.docker.com/engine/install",
+        },
+    ]);
+    needs
+}
+
+fn on_path(program: &str) -> Option<String> {
+    find_program(program).map(|path| path.display().to_string())
+}
+
+/// The version of Compose, if an engine answers.
+fn compose() -> Option<String> {
+    find_program("docker")?;
+    let output = |arguments: &[&str]| {
+        let output = Command::new("docker").args(arguments).current_dir(Path::new("/")).output();
+        let output = output.ok().filter(|output| output.status.success())?;
+        String::from_utf8(output.stdout).ok()
+    };
+    output(&["version", "--format", "{{.Server.Version}}"])?;
+    Some(output(&["compose", "version"])?.trim().to_owned())
+}
