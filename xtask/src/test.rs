@@ -59,7 +59,7 @@ pub(crate) async fn run(arguments: &[String], installer: Installer) -> anyhow::R
 }
 
 /// The modules of tests that take minutes begin with this. They are ignored here, and run by
-/// `cargo xtask ci`.
+/// `cargo xtask ci --long`.
 pub(crate) const LONG: &str = "long_";
 
 /// Refuses other ignored tests: one that does not run proves nothing.
