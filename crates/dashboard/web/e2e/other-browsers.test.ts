@@ -71,7 +71,7 @@ describe.each(browsers.filter((browser) => browser.exists))("in $name", ({ name,
     await browser?.open(`http://127.0.0.1:${PORT}/?unit=year#${KEY}`);
     console.log(`${name}: ${await value("navigator.userAgent")}`);
     expect(await value("navigator.languages.join()")).toMatch(languages);
-    await expectSoon("the page is live", () => text("#condition"), "Live");
+    await expectSoon("the page is live", () => text("#condition-text"), "Live");
     const before = await count();
     expect(before).toBeGreaterThan(0);
     await post("items", { base_item_id: baseItem });
