@@ -38,10 +38,8 @@ fn expressions(rules: &str) -> String {
 #[test]
 fn every_metric_of_an_alert_exists() {
     let documented = read("docs/operations.md");
-    let table: BTreeSet<_> = documented
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
-        .collect();
+    let table: BTreeSet<_> =
+        documented.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     let rules = read("deploy/prometheus/newcycle.rules.yml");
     let expressions = expressions(&rules);
     let used = metrics(&expressions);
@@ -49,7 +47,8 @@ fn every_metric_of_an_alert_exists() {
     let unknown: Vec<_> = used.difference(&table).collect();
     assert!(unknown.is_empty(), "no service has these metrics: {unknown:?}");
     let tested = read("deploy/prometheus/newcycle.test.yml");
-    let untested: Vec<_> = metrics(&tested).into_iter().filter(|name| !used.contains(name)).collect();
+    let untested: Vec<_> =
+        metrics(&tested).into_iter().filter(|name| !used.contains(name)).collect();
     assert!(untested.is_empty(), "no alert uses these metrics of the tests: {untested:?}");
 }
 
@@ -59,7 +58,8 @@ fn every_alert_is_tested_and_explained() {
     let alerts: Vec<_> =
         rules.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() > 5, "{alerts:?}");
-    let (tests, documented) = (read("deploy/prometheus/newcycle.test.yml"), read("docs/operations.md"));
+    let (tests, documented) =
+        (read("deploy/prometheus/newcycle.test.yml"), read("docs/operations.md"));
     for alert in alerts {
         let fires = format!("alertname: {alert}\n        exp_alerts:");
         assert!(tests.contains(&fires), "no test shows that {alert} fires");
