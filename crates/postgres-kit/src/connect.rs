@@ -8,8 +8,8 @@
 //! - Every connection leads to a server that accepted writes when it was made. A standby's data may
 //!   be old, its snapshots lack the transactions in progress, and it refuses LISTEN.
 //! - A server that is silent delays the others by [`HEAD_START`], and no longer.
-//! - An attempt ends within `database.connect_timeout`, which includes the name's resolution, TLS
-//!   and authentication.
+//! - The resolution of a name ends within `database.connect_timeout`, and so does each attempt,
+//!   which includes TLS and authentication.
 
 use std::fmt;
 use std::time::Duration;
@@ -176,6 +176,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::error::Unavailable;
 
     /// How a candidate of these tests ends, and after how many milliseconds.
     type Candidate = (u64, Result<&'static str, &'static str>);
@@ -202,6 +203,21 @@ mod tests {
         let mut times = times.into_inner();
         times.push(began.elapsed().as_millis());
         (result, times)
+    }
+
+    #[test]
+    fn an_error_says_what_became_of_each_address() {
+        let limit = Duration::from_secs(1);
+        let silent = |address: &str| Attempt {
+            address: address.to_owned(),
+            failure: Failure::Silent(limit),
+        };
+        let error = ConnectError { attempts: vec![silent("a:5432"), silent("b:5432 (::1)")] };
+        assert_eq!(
+            Unavailable::NoConnection(error).to_string(),
+            "no connection to the database: a:5432: no answer within 1000 ms; \
+             b:5432 (::1): no answer within 1000 ms"
+        );
     }
 
     #[tokio::test(start_paused = true)]
