@@ -116,18 +116,17 @@ impl Checks {
     }
 }
 
-/// Fails if this release does not know the database's schema. The service may start before the
+/// Fails if this release does not work on the database's schema. The service may start before the
 /// database does, so this waits until the schema version can be read.
 async fn check_schema(checks: Arc<Checks>, shutdown: CancellationToken) -> Result<(), SchemaError> {
     let mut failures = FailureLog::default();
     loop {
         let problem = match checks.run(async |session| Ok(session.check_schema().await)).await {
-            Ok(Ok(())) => break,
-            Ok(Err(
-                error @ (SchemaError::Missing | SchemaError::Older(_) | SchemaError::Newer(_)),
-            )) => {
-                return Err(error);
+            Ok(Ok(version)) => {
+                tracing::info!(schema.version = version, "the schema version was checked");
+                break;
             }
+            Ok(Err(error)) if error.is_final() => return Err(error),
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.with_report(),
         };

@@ -1,4 +1,5 @@
-//! Migrates a database to the schema of this release, from any earlier release or from nothing.
+//! Migrates a database to the schema of this release, from any earlier release or from nothing. It
+//! leaves a newer schema alone if that allows this release.
 //!
 //! Reading order: [`settings`] names the database and the roles' passwords. [`migrate`] creates the
 //! database if it does not exist, then the [`roles`]. As the owner of the tables, it applies
@@ -17,7 +18,7 @@ mod wait;
 use postgres_kit::connect::ConnectError;
 use postgres_kit::database::{DatabaseSettings, describe};
 use postgres_kit::locks::MIGRATE;
-use postgres_kit::schema;
+use postgres_kit::schema::{self, SchemaError};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -37,7 +38,8 @@ pub struct Migration {
     /// The applied migrations, oldest first, such as `V1__events`; empty if the schema was up to
     /// date.
     pub applied: Vec<String>,
-    /// The schema version now.
+    /// The schema version now. It is newer than that of this release if a newer one has migrated
+    /// the database before.
     pub version: i32,
     /// The rights that every role has, because this run could not revoke them.
     pub gaps: Vec<Gap>,
@@ -86,16 +88,9 @@ pub enum MigrateError {
     /// A migration failed, or the applied migrations are not those of this release.
     #[error("the migrations could not be applied: {0}")]
     Migration(#[from] refinery::Error),
-    /// A newer release migrated the database.
-    #[error(
-        "the database has schema version {found}, but this release ends at {known}: run `migrate` of a newer release"
-    )]
-    Newer {
-        /// The version found.
-        found: i32,
-        /// The last version known.
-        known: i32,
-    },
+    /// The schema cannot be read, or is of a newer release that does not allow this one.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
 }
 
 /// Creates `database` if it does not exist, then the roles, applies the missing migrations, and
@@ -120,18 +115,22 @@ pub async fn migrate(
     roles::ensure(&client, roles).await?;
     rights::open_schema(&client).await?;
     rights::become_owner(&client).await?;
-    let found = schema::version(&client).await.map_err(|source| MigrateError::Statement {
-        doing: "reading the schema version",
-        source,
-    })?;
-    if let Some(found) = found.filter(|found| *found > schema::VERSION) {
-        return Err(newer(found));
-    }
-    let report = embedded::migrations::runner().run_async(&mut client).await?;
-    let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
+    let (version, applied) = match schema::check(&client).await {
+        // After a return to an older release, nothing is missing. It does not know the newer files.
+        Ok(newer) if newer > schema::VERSION => (newer, Vec::new()),
+        Err(error @ (SchemaError::Newer { .. } | SchemaError::Unreadable(_))) => {
+            return Err(error.into());
+        }
+        // If nothing is missing either, this compares the applied files with those of this release.
+        Ok(_) | Err(SchemaError::Missing | SchemaError::Older(_)) => {
+            let report = embedded::migrations::runner().run_async(&mut client).await?;
+            let applied = report.applied_migrations().iter().map(ToString::to_string).collect();
+            (schema::VERSION, applied)
+        }
+    };
     rights::reset_role(&client).await?;
     let gaps = rights::limit(&client, &database.name).await?;
-    Ok(Migration { created, applied, version: schema::VERSION, gaps })
+    Ok(Migration { created, applied, version, gaps })
 }
 
 async fn connect_or_create(database: &DatabaseSettings) -> Result<(Client, bool), MigrateError> {
@@ -166,10 +165,6 @@ async fn connect_or_create(database: &DatabaseSettings) -> Result<(Client, bool)
         }
         Err(error) => Err(refused(database, error)),
     }
-}
-
-const fn newer(found: i32) -> MigrateError {
-    MigrateError::Newer { found, known: schema::VERSION }
 }
 
 fn refused(database: &DatabaseSettings, source: ConnectError) -> MigrateError {

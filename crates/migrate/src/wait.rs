@@ -1,14 +1,15 @@
-//! Waits until the database has the schema of this release.
+//! Waits until the database has a schema that this release works on.
 //!
 //! For orchestrators that start everything at once: a container that waits here, in front of a
 //! service, needs no rights but the service's own role and password.
 
 use std::time::Duration;
 
+use postgres_kit::connect::ConnectError;
 use postgres_kit::database::{DatabaseSettings, describe};
-use postgres_kit::schema;
+use postgres_kit::schema::{self, SchemaError};
 
-use crate::{MigrateError, connect, newer};
+use crate::{MigrateError, connect};
 
 /// How long to wait between two looks at the database.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -16,21 +17,25 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How long one look may take, including the connection. A server that hangs is asked again.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Returns once the database has the schema of this release. Until then it logs each new reason why
-/// not. It has no time limit: it does not know how long a migration takes.
+/// Returns once this release works on the schema of the database: its own, or one of a newer
+/// release that allows it. Until then it logs each new reason why not. It has no time limit: it
+/// does not know how long a migration takes.
 ///
 /// # Errors
-/// [`MigrateError::Newer`]: the schema is of a newer release, and no migration of this one follows.
+/// [`MigrateError::Schema`]: the schema is of a newer release that does not allow this one.
 pub async fn wait(database: &DatabaseSettings) -> Result<(), MigrateError> {
     let mut logged = String::new();
     loop {
         let reason = match tokio::time::timeout(LOOK_TIMEOUT, look(database)).await {
-            Ok(Ok(Some(schema::VERSION))) => return Ok(()),
-            Ok(Ok(Some(found))) if found > schema::VERSION => return Err(newer(found)),
-            Ok(Ok(Some(found))) => format!("the database has schema version {found}"),
-            Ok(Ok(None)) => "the database has no schema yet".to_owned(),
+            Ok(Ok(Ok(_version))) => return Ok(()),
+            Ok(Ok(Err(error @ SchemaError::Newer { .. }))) => return Err(error.into()),
+            Ok(Ok(Err(SchemaError::Older(found)))) => {
+                format!("the database has schema version {found}")
+            }
+            Ok(Ok(Err(SchemaError::Missing))) => "the database has no schema yet".to_owned(),
+            Ok(Ok(Err(SchemaError::Unreadable(error)))) => describe(&error),
             // Before the first migration, the database or the role may not exist.
-            Ok(Err(reason)) => reason,
+            Ok(Err(error)) => error.to_string(),
             Err(_elapsed) => format!("no answer within {} s", LOOK_TIMEOUT.as_secs()),
         };
         if reason != logged {
@@ -42,9 +47,7 @@ pub async fn wait(database: &DatabaseSettings) -> Result<(), MigrateError> {
     }
 }
 
-/// The schema version, or why it cannot be read.
-async fn look(database: &DatabaseSettings) -> Result<Option<i32>, String> {
-    let connected = connect(database, &database.name).await;
-    let client = connected.map_err(|error| error.to_string())?;
-    schema::version(&client).await.map_err(|error| describe(&error))
+async fn look(database: &DatabaseSettings) -> Result<Result<i32, SchemaError>, ConnectError> {
+    let client = connect(database, &database.name).await?;
+    Ok(schema::check(&client).await)
 }

@@ -13,7 +13,7 @@ use migrate::settings::RoleSettings;
 use migrate::{MigrateError, migrate, wait};
 use postgres_kit::connect::ConnectError;
 use postgres_kit::database::DatabaseSettings;
-use postgres_kit::schema;
+use postgres_kit::schema::{self, SchemaError};
 use secrecy::SecretString;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -401,14 +401,49 @@ async fn refusals_name_the_reason() {
     assert!(matches!(empty, MigrateError::EmptyPassword(_)), "{empty}");
     migrate(&database, &roles("first", "second")).await.unwrap();
     let client = connect(&database).await.unwrap();
-    let newer = "INSERT INTO refinery_schema_history \
-         SELECT 1000, name, applied_on, checksum FROM refinery_schema_history LIMIT 1";
-    client.batch_execute(newer).await.unwrap();
+    client.batch_execute(&newer_schema(schema::VERSION + 1)).await.unwrap();
     let newer = migrate(&database, &roles("first", "second")).await.unwrap_err();
-    assert!(newer.to_string().contains("schema version 1000"), "{newer}");
+    let text = newer.to_string();
+    let needed = format!(
+        "schema version 1000, which needs programs of schema version {}",
+        schema::VERSION + 1
+    );
+    assert!(text.contains(&needed) && text.contains("start a newer release"), "{text}");
     let wrong = fresh.as_role("newcycle", "bootstrap", "wrong");
     let refused = migrate(&wrong, &roles("first", "second")).await.unwrap_err();
     assert!(matches!(refused, MigrateError::Connect { .. }), "{refused}");
+}
+
+/// Makes the schema that of a newer release, which needs programs of this schema version.
+fn newer_schema(oldest_program: i32) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS schema_compatibility
+             (schema_version integer PRIMARY KEY, oldest_program integer NOT NULL);
+         GRANT SELECT ON schema_compatibility TO PUBLIC;
+         INSERT INTO refinery_schema_history
+             SELECT 1000, name, applied_on, checksum FROM refinery_schema_history LIMIT 1;
+         INSERT INTO schema_compatibility VALUES (1000, {oldest_program})"
+    )
+}
+
+/// An operator who returns to the release before runs its `migrate` and waits with it.
+#[tokio::test]
+async fn a_newer_schema_that_allows_this_release_is_left_alone() {
+    let fresh = Fresh::start("newer");
+    let database = fresh.database("newcycle");
+    migrate(&database, &roles("first", "second")).await.unwrap();
+    let client = connect(&database).await.unwrap();
+    client.batch_execute(&newer_schema(schema::VERSION)).await.unwrap();
+    let migration = migrate(&database, &roles("third", "fourth")).await.unwrap();
+    assert_eq!((migration.version, migration.applied.len()), (1000, 0));
+    let ingest = fresh.as_role("newcycle", "newcycle_ingest", "third");
+    wait(&ingest).await.unwrap();
+    // What the newest file states is not enough if one before it has excluded this release.
+    let excluded =
+        format!("INSERT INTO schema_compatibility VALUES (999, {})", schema::VERSION + 1);
+    client.batch_execute(&excluded).await.unwrap();
+    let error = schema::check(&client).await.unwrap_err();
+    assert!(matches!(error, SchemaError::Newer { found: 1000, .. }), "{error}");
 }
 
 /// As the role of a service, which does not exist before the first migration.
@@ -443,5 +478,5 @@ async fn a_service_can_wait_for_the_migration() {
     change("UPDATE refinery_schema_history SET version = version + 2000").await;
     let ended = tokio::time::timeout(DEADLINE, waiting).await;
     let newer = ended.expect("it must end").unwrap().unwrap_err();
-    assert!(matches!(newer, MigrateError::Newer { .. }), "{newer}");
+    assert!(matches!(newer, MigrateError::Schema(SchemaError::Newer { .. })), "{newer}");
 }

@@ -106,11 +106,11 @@ impl Session {
         self.client.batch_execute("SELECT 1").await
     }
 
-    /// Fails if the database's schema is not the one that this release needs.
+    /// Fails if this release does not work on the schema of the database. Returns its version.
     ///
     /// # Errors
     /// [`SchemaError`], which says what to do.
-    pub async fn check_schema(&self) -> Result<(), SchemaError> {
+    pub async fn check_schema(&self) -> Result<i32, SchemaError> {
         schema::check(&self.client).await
     }
 

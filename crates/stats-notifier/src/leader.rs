@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postgres_kit::schema::SchemaError;
 use service_kit::failure::FailureLog;
 use statistics_stream::Hub;
 use tokio::sync::{Notify, watch};
@@ -102,7 +101,7 @@ pub struct Candidate {
 /// Tries to lead, and leads, until `shutdown`.
 ///
 /// # Errors
-/// The schema is not the one that this release needs, so waiting would not help. Any other error
+/// This release does not work on the schema, so waiting would not help. Any other error
 /// ends the term, is logged, and is followed by another attempt.
 pub async fn run(candidate: Candidate, shutdown: CancellationToken) -> Result<(), StoreError> {
     let interval = candidate.settings.leader.attempt_interval.get();
@@ -121,9 +120,7 @@ pub async fn run(candidate: Candidate, shutdown: CancellationToken) -> Result<()
                 candidate.role.send_replace(Role::Standby(None));
                 return Ok(());
             }
-            Err(StoreError::Schema(
-                error @ (SchemaError::Missing | SchemaError::Older(_) | SchemaError::Newer(_)),
-            )) => return Err(error.into()),
+            Err(StoreError::Schema(error)) if error.is_final() => return Err(error.into()),
             Err(error) => {
                 if failures.should_log() {
                     tracing::warn!(error = %error, "not leading; trying again");
@@ -265,13 +262,9 @@ impl Candidate {
         loop {
             let error = match lead.connect_for_upkeep(database, leader).await {
                 Ok(store) => return Ok(store),
-                // Each of them concerns the session of the lead, too.
-                Err(
-                    error @ (StoreError::ServerReplaced
-                    | StoreError::Schema(
-                        SchemaError::Missing | SchemaError::Older(_) | SchemaError::Newer(_),
-                    )),
-                ) => return Err(error),
+                // Both concern the session of the lead, too.
+                Err(error @ StoreError::ServerReplaced) => return Err(error),
+                Err(StoreError::Schema(error)) if error.is_final() => return Err(error.into()),
                 Err(error) => error,
             };
             if failures.should_log() {

@@ -39,7 +39,7 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Connects, and checks that the schema is the one that this release needs.
+    /// Connects, and checks that this release works on the schema.
     ///
     /// # Errors
     /// [`StoreError`], also if what follows the login takes longer than the connect timeout.

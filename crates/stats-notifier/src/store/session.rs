@@ -85,11 +85,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the session of a replica that tries to lead, and checks that the schema is the one
-    /// that this release needs.
+    /// Opens the session of a replica that tries to lead, and checks that this release works
+    /// on the schema.
     ///
     /// # Errors
-    /// [`StoreError`] if Postgres does not answer in time, is read-only, or has another schema.
+    /// [`StoreError`] if Postgres does not answer in time, is read-only, or has a schema that
+    /// this release does not work on.
     pub async fn connect(
         database: &DatabaseSettings,
         leader: &LeaderSettings,

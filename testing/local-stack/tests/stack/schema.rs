@@ -1,4 +1,5 @@
-//! Services refuse to start on an unknown schema version, and go on when tables change.
+//! Services refuse to start on a schema that does not allow them, start on a newer one that does,
+//! and go on when tables change.
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use local_stack::internal;
 use local_stack::stack::{Replicas, ServiceKind, Stack, Variable};
 use local_stack::test_database::{TestDatabase, http_client};
 use parking_lot::Mutex;
+use postgres_kit::schema::VERSION;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -56,15 +58,26 @@ async fn refusal(service: ServiceKind, replicas: Replicas, change: &str) -> Stri
     logged.lock().clone()
 }
 
+/// Makes the schema that of a newer release, which needs programs of this schema version.
+fn newer_schema(oldest_program: i32) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS schema_compatibility
+             (schema_version integer PRIMARY KEY, oldest_program integer NOT NULL);
+         GRANT SELECT ON schema_compatibility TO PUBLIC;
+         INSERT INTO refinery_schema_history
+             SELECT 1000, name, applied_on, checksum FROM refinery_schema_history LIMIT 1;
+         INSERT INTO schema_compatibility VALUES (1000, {oldest_program})"
+    )
+}
+
 #[tokio::test]
-async fn a_missing_older_or_newer_schema_is_refused() {
+async fn a_schema_that_does_not_allow_this_release_is_refused() {
     let older = "DELETE FROM refinery_schema_history WHERE version > 1";
-    let newer = "INSERT INTO refinery_schema_history
-        SELECT 1000, name, applied_on, checksum FROM refinery_schema_history LIMIT 1";
+    let newer = newer_schema(VERSION + 1);
     let cases: [(&str, &[&str]); 3] = [
         ("DROP TABLE refinery_schema_history", &["no schema yet: run `migrate`"]),
         (older, &["schema version 1,", "run `migrate`"]),
-        (newer, &["schema version 1000,", "start a newer release"]),
+        (&newer, &["schema version 1000,", "start a newer release"]),
     ];
     let services = [
         (ServiceKind::IngestApi, Replicas { ingest_api: 1, ..Replicas::NONE }),
@@ -76,6 +89,15 @@ async fn a_missing_older_or_newer_schema_is_refused() {
             assert!(texts.iter().all(|text| logged.contains(text)), "{service}: {logged}");
         }
     }
+}
+
+/// A service that is restarted while an upgrade is under way, or after a return to this release.
+#[tokio::test]
+async fn a_newer_schema_that_allows_this_release_is_used() {
+    let database = TestDatabase::create().await;
+    database.connect().await.batch_execute(&newer_schema(VERSION)).await.unwrap();
+    let stack = start_with(settings(database.superuser(), Replicas::ONE)).await;
+    use_every_statement(&stack, Uuid::now_v7()).await;
 }
 
 /// Sends one request of each kind that reads or writes the tables.
