@@ -10,6 +10,7 @@ use actix_web::http::header::{ACCEPT_ENCODING, HeaderValue};
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::Value;
+use service_kit::failure::SharedFailureLog;
 use service_kit::problem::Problem;
 
 use crate::array::BrokenArray;
@@ -23,6 +24,9 @@ use crate::store::DatabaseError;
 
 /// Clients are asked to wait this long before they repeat a request that was answered with 503.
 const RETRY_AFTER_SECONDS: u64 = 2;
+
+/// The outages of the database, which all requests notice.
+static OUTAGE: SharedFailureLog = SharedFailureLog::new();
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -216,7 +220,12 @@ impl ApiError {
     fn log(&self) {
         match self {
             Self::Store(DatabaseError::Away(source)) => {
-                tracing::warn!(error = %source, "the database does not answer");
+                // In an outage, each request fails for the same reason.
+                if OUTAGE.should_log() {
+                    tracing::warn!(error = %source, "the database does not answer");
+                } else {
+                    tracing::debug!(error = %source, "the database does not answer");
+                }
             }
             Self::Store(DatabaseError::Refused(source)) => {
                 tracing::error!(error = ?source, "the database refused a statement");

@@ -12,6 +12,7 @@
 //!   which includes TLS and authentication.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -107,20 +108,10 @@ impl DatabaseSettings {
         let mut config = config.clone();
         config.host(host).port(port).ssl_mode(self.tokio_ssl_mode(host));
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        if server.is_unix_socket() {
-            return self.attempt(config, server.to_string()).await.map_err(|failed| vec![failed]);
-        }
-        let limit = self.connect_timeout.get();
-        let Ok(found) = tokio::time::timeout(limit, tokio::net::lookup_host((host, port))).await
-        else {
-            return Err(vec![Attempt {
-                address: server.to_string(),
-                failure: Failure::Silent(limit),
-            }]);
-        };
-        let addresses: Vec<_> = found.into_iter().flatten().collect();
+        let addresses = self.resolve(server).await.map_err(|failed| vec![failed])?;
         if addresses.is_empty() {
-            // The client library resolves the name again, and reports why it cannot.
+            // The client library opens the socket, or resolves the name again, and reports why it
+            // cannot.
             return self.attempt(config, server.to_string()).await.map_err(|failed| vec![failed]);
         }
         let is_one = addresses.len() == 1;
@@ -132,6 +123,21 @@ impl DatabaseSettings {
             self.attempt(config, shown)
         })
         .await
+    }
+
+    /// The addresses of a server. None if it is a Unix socket, or if its name has none.
+    async fn resolve(&self, server: Server<'_>) -> Result<Vec<SocketAddr>, Attempt> {
+        if server.is_unix_socket() {
+            return Ok(Vec::new());
+        }
+        let limit = self.connect_timeout.get();
+        let found = tokio::net::lookup_host((server.host, server.port));
+        match tokio::time::timeout(limit, found).await {
+            Ok(found) => Ok(found.into_iter().flatten().collect()),
+            Err(_elapsed) => {
+                Err(Attempt { address: server.to_string(), failure: Failure::Silent(limit) })
+            }
+        }
     }
 
     async fn attempt(&self, config: Config, address: String) -> Result<Connected, Attempt> {

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use service_kit::settings::{
     NonZeroDuration, Section, SettingsError, comma_separated, duration, from_1_to, parsed,
+    split_at_commas,
 };
 
 use crate::tls::{RootCertificates, SslMode, ssl_mode};
@@ -63,8 +64,7 @@ struct Port(u16);
 impl From<&str> for Hosts {
     /// Reads hosts that commas separate.
     fn from(text: &str) -> Self {
-        let hosts = text.split(',').map(str::trim).filter(|host| !host.is_empty());
-        Self(hosts.map(str::to_owned).collect())
+        Self(split_at_commas(text))
     }
 }
 

@@ -6,6 +6,8 @@ use std::io::Write as _;
 use std::process::{ExitCode, Termination};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 /// The exit code of a program. If it failed, prints what failed and the causes to standard error.
 ///
 /// A `main` that returned the error itself would print its `Debug` form, with a stack backtrace if
@@ -71,6 +73,24 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub struct FailureLog {
     last: Option<Instant>,
+}
+
+/// A [`FailureLog`] of failures that many requests report, because all of them have the same cause.
+/// None of them knows when it ends, so the next one is logged after a minute, too.
+#[derive(Debug, Default)]
+pub struct SharedFailureLog(Mutex<FailureLog>);
+
+impl SharedFailureLog {
+    /// For a static.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Mutex::new(FailureLog { last: None }))
+    }
+
+    /// Whether to log the failure of this moment.
+    pub fn should_log(&self) -> bool {
+        self.0.lock().should_log()
+    }
 }
 
 impl FailureLog {

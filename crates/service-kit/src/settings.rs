@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-pub use values::{NonZeroDuration, comma_separated, duration, from_1_to, parsed};
+pub use values::{NonZeroDuration, comma_separated, duration, from_1_to, parsed, split_at_commas};
 
 /// Names the file of the second layer.
 const FILE_VARIABLE: &str = "NEWCYCLE_CONFIG";

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
+use service_kit::failure::SharedFailureLog;
 use service_kit::problem::{self, Problem};
 use statistics_stream::history::{self, HistoryQuery};
 use statistics_stream::{Hub, internal_stream_response, last_event_id, upstream};
@@ -13,6 +14,9 @@ use tokio::sync::watch;
 use crate::history::{HistoryError, HistoryReader};
 use crate::leader::Role;
 use crate::store::StoreError;
+
+/// The outages of the database, which all requests notice.
+static OUTAGE: SharedFailureLog = SharedFailureLog::new();
 
 /// Whether this replica leads.
 #[derive(Debug, Clone)]
@@ -76,7 +80,12 @@ fn history_problem(error: &HistoryError) -> Problem {
             Problem::internal()
         }
         HistoryError::Store(_) => {
-            tracing::warn!(error = %error, "no history, because the database does not answer");
+            // In an outage, each request fails for the same reason.
+            if OUTAGE.should_log() {
+                tracing::warn!(error = %error, "no history, because the database does not answer");
+            } else {
+                tracing::debug!(error = %error, "no history, because the database does not answer");
+            }
             Problem::unavailable("the database does not answer")
         }
     }

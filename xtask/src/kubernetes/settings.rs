@@ -42,7 +42,7 @@ pub(super) struct Secrets {
 }
 
 impl Secrets {
-    /// The keys of a secret, or nothing if nobody makes it.
+    /// The keys of a secret, or none if nothing makes it.
     fn keys(&self, name: &str) -> Option<BTreeSet<String>> {
         if let Some((_, keys)) = OF_OPERATORS.iter().find(|(known, _)| *known == name) {
             return Some(keys.iter().map(|key| (*key).to_owned()).collect());
@@ -119,7 +119,7 @@ fn files(
     for secret in volumes.flat_map(|volume| items(volume, "/projected/sources")) {
         let name = text(secret, "/secret/name");
         let Some(keys) = secrets.keys(name) else {
-            found.push(format!("{}: nobody makes the secret {name}", workload.name()));
+            found.push(format!("{}: nothing makes the secret {name}", workload.name()));
             continue;
         };
         let chosen: Vec<(String, String)> = match items(secret, "/secret/items") {

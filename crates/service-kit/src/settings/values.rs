@@ -87,9 +87,14 @@ pub fn from_1_to<'de, const MAX: usize, D: Deserializer<'de>>(
 /// # Errors
 /// It is not text.
 pub fn comma_separated<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    let text = String::deserialize(from)?;
+    Ok(split_at_commas(&String::deserialize(from)?))
+}
+
+/// The items of a text that commas separate, without the spaces around them.
+#[must_use]
+pub fn split_at_commas(text: &str) -> Vec<String> {
     let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    Ok(items.map(str::to_owned).collect())
+    items.map(str::to_owned).collect()
 }
 
 /// Deserializes the items of a comma-separated setting, each by its `FromStr`. The error quotes the

@@ -1,6 +1,8 @@
 //! Postgres stops, and starts again.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use domain::{Statistics, Topic};
 use futures_util::StreamExt;
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::own_postgres::OwnPostgres;
 use crate::subscriber::Subscriber;
-use crate::support::{DEADLINE, settings, start_with, until, within};
+use crate::support::{DEADLINE, settings, start_with, until, until_ready, within};
 
 /// How soon ingest-api must refuse a request while Postgres cannot be reached.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -112,15 +114,28 @@ async fn without_postgres_writes_are_refused_without_waiting_for_a_timeout() {
     let ingest_api = Replicas { ingest_api: 1, ..Replicas::NONE };
     let mut settings = settings(postgres.database(), ingest_api);
     settings.set(&NEVER_REACHED);
-    let stack = start_with(settings).await;
+    let reasons = Arc::new(AtomicU64::new(0));
+    let logged = Arc::clone(&reasons);
+    let log = Arc::new(move |_, line: &str| {
+        logged.fetch_add(u64::from(line.contains("does not answer")), Ordering::Relaxed);
+    });
+    let mut stack = Stack::start(settings, log).unwrap();
+    until_ready(&mut stack).await;
     let user = json!({});
     // The pool then has a connection, which breaks.
     assert_eq!(post(&stack, "/users", &user).await.status(), 201);
     cluster.stop();
-    // The first request may find the broken connection, and the second one cannot connect.
-    for _ in 0..2 {
+    let began = Instant::now();
+    // The first request may find the broken connection, and the others cannot connect.
+    for _ in 0..10 {
         assert_refused(&stack, "/users", &user).await;
     }
+    // The log has the reason at once, and then once a minute.
+    let logged = async || (reasons.load(Ordering::Relaxed) > 0).then_some(());
+    until("the reason must be logged", logged).await;
+    assert!(stack.stop(DEADLINE).await.is_empty(), "it must stop without an error");
+    let minutes = began.elapsed().as_secs() / 60;
+    assert!(reasons.load(Ordering::Relaxed) <= 1 + minutes, "an outage must not fill the log");
 }
 
 async fn until_counted(subscriber: &Subscriber, count: i64) {
