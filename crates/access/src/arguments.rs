@@ -6,11 +6,12 @@ use std::time::Duration;
 use access_kit::scope::{Permission, Scope};
 use clap::{Parser, Subcommand};
 use domain::{Metric, TimeUnit};
+use service_kit::command::{EXIT_CODES, version};
 use uuid::Uuid;
 
 /// Makes, lists, replaces and revokes the keys that clients present.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version = version(None), after_help = EXIT_CODES)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]

@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use migrate::settings::Settings;
-use service_kit::command::print_settings;
+use postgres_kit::schema::VERSION;
+use service_kit::command::{EXIT_CODES, print_settings, version};
 use service_kit::failure::exit_code;
 use service_kit::settings::ProgramSettings;
 
 /// Migrates a database to the schema of this release, and exits.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version = version(Some(VERSION)), after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

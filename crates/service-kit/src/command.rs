@@ -1,4 +1,4 @@
-//! The commands that every service's program has.
+//! The commands and the exit codes that every service's program has, and the version of all programs.
 
 use std::error::Error;
 use std::io::Write;
@@ -19,12 +19,30 @@ use crate::{client, limits, shutdown, telemetry};
 /// How long the service may take to answer a health check.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// The commit that this program was built from, if the build was told it.
+pub const REVISION: Option<&str> = option_env!("NEWCYCLE_REVISION");
+
+/// What `--help` of each service's program says about its exit codes. Wrong arguments are reported
+/// by clap, which exits with 2.
+pub const EXIT_CODES: &str = "\
+Exit codes: 0 if it did what it was asked to, such as to stop on SIGTERM; 1 if it failed, with the
+reason on standard error; 2 if the arguments are wrong.";
+
+/// What `--version` of every program prints after its name: the version, the commit, and the schema
+/// version if it uses the database. It is computed once for each process, and never freed.
+#[must_use]
+pub fn version(schema: Option<i32>) -> &'static str {
+    let commit = REVISION.unwrap_or("unknown: it was built without NEWCYCLE_REVISION");
+    let schema = schema.map_or(String::new(), |schema| format!(", schema {schema}"));
+    format!("{} (commit {commit}{schema})", env!("CARGO_PKG_VERSION")).leak()
+}
+
 /// The commands that every service's program has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::Subcommand)]
 pub enum Command {
     /// Runs the service until SIGTERM or Ctrl-C. This is the default.
     #[default]
-    Run,
+    Serve,
     /// Checks whether the service with these settings is ready: exits with 0 if it is, and with 1
     /// if not. For the health check of a container, which then needs no shell.
     Healthcheck,
@@ -51,7 +69,11 @@ pub async fn main<S: ProgramSettings, E: Into<Box<dyn Error + Send + Sync>>>(
     purpose: &'static str,
     build: impl FnOnce(S, CancellationToken) -> Result<Application, E>,
 ) -> ExitCode {
-    let program = Arguments::command().name(about.service).version(about.version).about(purpose);
+    let program = Arguments::command()
+        .name(about.service)
+        .version(version(about.schema))
+        .about(purpose)
+        .after_help(EXIT_CODES);
     let arguments = Arguments::from_arg_matches(&program.get_matches());
     let command = arguments.unwrap_or_else(|error| error.exit()).command.unwrap_or_default();
     exit_code(command.execute(build).await)
@@ -67,7 +89,7 @@ impl Command {
         build: impl FnOnce(S, CancellationToken) -> Result<Application, E>,
     ) -> Result<(), Box<dyn Error + Send + Sync>> {
         match self {
-            Self::Run => {
+            Self::Serve => {
                 let overrides = Overrides::from_process()?;
                 let settings: S = load_checked(&overrides)?;
                 let common: CommonSettings = S::DEFAULTS.load_with(&overrides)?;

@@ -18,6 +18,7 @@ use metrics_exporter_prometheus::BuildError;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::command::REVISION;
 use crate::guard::{self, Guard};
 use crate::health::Readiness;
 use crate::host::{self, HostRules};
@@ -316,7 +317,7 @@ impl Internal {
             let about = json!({
                 "service": service,
                 "version": version,
-                "revision": option_env!("NEWCYCLE_REVISION"),
+                "revision": REVISION,
                 "schema": schema,
             });
             std::future::ready(HttpResponse::Ok().json(about))

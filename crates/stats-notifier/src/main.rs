@@ -4,7 +4,8 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::Parser;
-use service_kit::command::Command as CommonCommand;
+use postgres_kit::schema::VERSION;
+use service_kit::command::{Command as CommonCommand, EXIT_CODES, version};
 use service_kit::failure::exit_code;
 use service_kit::settings::ProgramSettings;
 use stats_notifier::settings::Settings;
@@ -12,7 +13,7 @@ use stats_notifier::{commands, startup};
 
 /// Counts the change log exactly, and publishes each version of the counts.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version = version(Some(VERSION)), after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -40,7 +41,9 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    exit_code(run(Arguments::parse().command.unwrap_or(Command::Common(CommonCommand::Run))).await)
+    exit_code(
+        run(Arguments::parse().command.unwrap_or(Command::Common(CommonCommand::Serve))).await,
+    )
 }
 
 async fn run(command: Command) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {

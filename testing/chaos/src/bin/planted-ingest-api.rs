@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 #[tokio::main]
 async fn main() -> ExitCode {
     let delivery = Planted::delivery(&std::env::var(VARIABLE).unwrap_or_default());
-    let run = Command::Run.execute(|settings, shutdown| {
+    let run = Command::Serve.execute(|settings, shutdown| {
         startup::build_with(settings, OffsetDateTime::now_utc, delivery, shutdown)
     });
     exit_code(run.await)

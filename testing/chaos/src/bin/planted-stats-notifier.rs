@@ -9,7 +9,7 @@ use stats_notifier::startup;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let run = Command::Run.execute(|settings, shutdown| {
+    let run = Command::Serve.execute(|settings, shutdown| {
         let statements = Planted::statements(&std::env::var(VARIABLE).unwrap_or_default())?;
         startup::build_with(settings, shutdown, statements)
     });

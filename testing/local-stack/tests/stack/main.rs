@@ -4,6 +4,7 @@
 
 mod abuse;
 mod access;
+mod commands;
 mod ended_keys;
 mod failover;
 mod flights;
