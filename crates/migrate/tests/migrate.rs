@@ -329,6 +329,7 @@ async fn the_rights_are_these() {
         newcycle_access: deletion: SELECT
         newcycle_access: items: SELECT
         newcycle_access: refinery_schema_history: SELECT
+        newcycle_access: schema_compatibility: SELECT
         newcycle_access: transfers: SELECT
         newcycle_access: users: SELECT
         newcycle_ingest: access_key: SELECT
@@ -337,6 +338,7 @@ async fn the_rights_are_these() {
         newcycle_ingest: deletion: INSERT
         newcycle_ingest: items: DELETE, INSERT, SELECT
         newcycle_ingest: refinery_schema_history: SELECT
+        newcycle_ingest: schema_compatibility: SELECT
         newcycle_ingest: transfers: DELETE, INSERT, SELECT
         newcycle_ingest: users: INSERT, SELECT
         newcycle_notifier: access_key: SELECT
@@ -348,6 +350,7 @@ async fn the_rights_are_these() {
         newcycle_notifier: rollup: DELETE, INSERT, SELECT, UPDATE
         newcycle_notifier: rollup_cursor: SELECT, UPDATE
         newcycle_notifier: rollup_unit: SELECT, UPDATE
+        newcycle_notifier: schema_compatibility: SELECT
         newcycle_notifier: transfers: SELECT
         newcycle_notifier: unfolded_count_log: SELECT
         newcycle_notifier: valid_rollup_cursor: SELECT
@@ -414,13 +417,23 @@ async fn refusals_name_the_reason() {
     assert!(matches!(refused, MigrateError::Connect { .. }), "{refused}");
 }
 
+/// From the file that made the table on.
+#[tokio::test]
+async fn every_migration_states_the_oldest_release_that_may_run() {
+    let fresh = Fresh::start("states");
+    let database = fresh.database("newcycle");
+    migrate(&database, &roles("first", "second")).await.unwrap();
+    let stated =
+        "SELECT array_agg(schema_version ORDER BY schema_version) FROM schema_compatibility";
+    let row = connect(&database).await.unwrap().query_one(stated, &[]).await.unwrap();
+    let expected: Vec<i32> = (4..=schema::VERSION).collect();
+    assert_eq!(row.get::<_, Vec<i32>>(0), expected);
+}
+
 /// Makes the schema that of a newer release, which needs programs of this schema version.
 fn newer_schema(oldest_program: i32) -> String {
     format!(
-        "CREATE TABLE IF NOT EXISTS schema_compatibility
-             (schema_version integer PRIMARY KEY, oldest_program integer NOT NULL);
-         GRANT SELECT ON schema_compatibility TO PUBLIC;
-         INSERT INTO refinery_schema_history
+        "INSERT INTO refinery_schema_history
              SELECT 1000, name, applied_on, checksum FROM refinery_schema_history LIMIT 1;
          INSERT INTO schema_compatibility VALUES (1000, {oldest_program})"
     )

@@ -11,7 +11,7 @@ use tokio_postgres::error::SqlState;
 use crate::error::describe;
 
 /// The newest migration that this release knows.
-pub const VERSION: i32 = 3;
+pub const VERSION: i32 = 4;
 
 /// Why this release cannot use the database's schema.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,7 @@ async fn check_newer(client: &Client, found: i32) -> Result<(), SchemaError> {
     // the version was read, its statement counts as well: the answer is then that of the newer
     // schema. Requirements only grow, so the strictest is that of the newest migration.
     let strictest = "SELECT max(oldest_program) FROM public.schema_compatibility";
-    // Without the table, nothing is known about older releases.
+    // Without a statement, nothing is known about older releases.
     match number(client, strictest).await?.unwrap_or(found) {
         oldest if oldest <= VERSION => Ok(()),
         oldest => Err(SchemaError::Newer { found, oldest }),

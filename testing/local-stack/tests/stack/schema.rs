@@ -27,7 +27,7 @@ const ONE_CONNECTION: [Variable<'_>; 9] = [
     (ServiceKind::StatsNotifier, "NEWCYCLE__HISTORY__POOL__MAX_CONNECTIONS", "1"),
 ];
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "base_items",
     "users",
     "items",
@@ -37,6 +37,7 @@ const TABLES: [&str; 9] = [
     "rollup_cursor",
     "rollup_unit",
     "refinery_schema_history",
+    "schema_compatibility",
 ];
 
 /// Starts one replica of a service on a database whose schema was changed, and returns what it
@@ -61,10 +62,7 @@ async fn refusal(service: ServiceKind, replicas: Replicas, change: &str) -> Stri
 /// Makes the schema that of a newer release, which needs programs of this schema version.
 fn newer_schema(oldest_program: i32) -> String {
     format!(
-        "CREATE TABLE IF NOT EXISTS schema_compatibility
-             (schema_version integer PRIMARY KEY, oldest_program integer NOT NULL);
-         GRANT SELECT ON schema_compatibility TO PUBLIC;
-         INSERT INTO refinery_schema_history
+        "INSERT INTO refinery_schema_history
              SELECT 1000, name, applied_on, checksum FROM refinery_schema_history LIMIT 1;
          INSERT INTO schema_compatibility VALUES (1000, {oldest_program})"
     )
