@@ -58,7 +58,12 @@ pub(crate) async fn test_long(installer: Installer) -> anyhow::Result<()> {
     program("soak, ten minutes", "soak", &["--seconds", "600"]).await
 }
 
-async fn program(name: &str, program: &str, arguments: &[impl AsRef<OsStr>]) -> anyhow::Result<()> {
+/// Runs one of the crate's programs, which must be built, as a step.
+pub(crate) async fn program(
+    name: &str,
+    program: &str,
+    arguments: &[impl AsRef<OsStr>],
+) -> anyhow::Result<()> {
     let mut command = Command::new(built_programs()?.join(program));
     command.args(arguments).kill_on_drop(true);
     step(name, command).await

@@ -36,6 +36,7 @@ mod settings;
 mod status;
 mod test;
 mod up;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -140,6 +141,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Upgrade the whole stack from an older release under load, one process after another, go back,
+    /// and check that no request failed and no count was wrong.
+    Upgrade {
+        /// The older release: a tag or a commit. [default: the last release; before the first one,
+        /// the last commit without the newest migration]
+        #[arg(long)]
+        from: Option<String>,
+    },
     /// Run the fuzz targets (needs a nightly toolchain).
     Fuzz(fuzz::Options),
     /// Test ingest-api and sse-gateway against their OpenAPI descriptions, on a throwaway Postgres.
@@ -186,6 +195,7 @@ async fn run(Arguments { no_install, command }: Arguments) -> anyhow::Result<()>
         Command::Bench(measure) => bench::run(measure, installer).await,
         Command::Chaos { arguments } => chaos::run("chaos", &arguments, installer).await,
         Command::Soak { arguments } => chaos::run("soak", &arguments, installer).await,
+        Command::Upgrade { from } => upgrade::run(from.as_deref(), installer).await,
         Command::Fuzz(options) => fuzz::run(options, installer).await,
         Command::Contract { cases } => contract::command(cases, installer).await,
         Command::Kubernetes => kubernetes::run(installer).await,

@@ -10,7 +10,8 @@ const SERVICES: [&str; 6] =
     ["migrate", "access", "ingest-api", "stats-notifier", "sse-gateway", "dashboard"];
 
 /// The programs that inject faults.
-const CHAOS: [&str; 4] = ["chaos", "soak", "planted-ingest-api", "planted-stats-notifier"];
+const CHAOS: [&str; 5] =
+    ["chaos", "soak", "upgrade", "planted-ingest-api", "planted-stats-notifier"];
 
 /// Builds the programs that ship.
 pub(crate) async fn services() -> anyhow::Result<()> {
@@ -29,6 +30,11 @@ pub(crate) async fn services_and_chaos() -> anyhow::Result<()> {
 
 async fn build(name: &str, programs: &[&str], options: &[&str]) -> anyhow::Result<()> {
     let mut build = cargo(&["build", "--locked"]);
-    build.args(options).args(programs.iter().flat_map(|program| ["--bin", program]));
+    build.args(options).args(select(programs));
     step(name, build).await
+}
+
+/// The arguments of cargo that select programs.
+pub(crate) fn select<'a>(programs: &[&'a str]) -> impl Iterator<Item = &'a str> {
+    programs.iter().flat_map(|program| ["--bin", *program])
 }

@@ -20,6 +20,7 @@ mod service_log;
 pub mod soak;
 mod subscriber;
 mod system;
+pub mod upgrade;
 mod verification;
 mod wait;
 mod wiring;

@@ -19,7 +19,7 @@ use crate::fault_kind::FaultKind;
 use crate::planted::Planted;
 use crate::report::RunReport;
 use crate::subscriber::{Behaviour, Subscriber};
-use crate::system::System;
+use crate::system::{Programs, System};
 use crate::verification::Verification;
 use crate::world::TestWorld;
 use crate::writers;
@@ -82,7 +82,7 @@ pub struct RunOutcome {
 
 /// How long recovery may take after a fault, and how long it may take at a pause until every
 /// subscriber shows every event.
-const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const RECOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// As [`RECOVERY_TIMEOUT`], with a planted error. Some numbers then never become right, so waiting
 /// longer does not help.
@@ -104,7 +104,7 @@ const INEFFECTIVE_MAX: usize = 5;
 const ALL_WRITE_KINDS_AFTER: usize = 20;
 
 /// The checks expect every unit to count events of any age.
-const UNITS_KEPT: [Variable<'_>; 2] = [
+pub(crate) const UNITS_KEPT: [Variable<'_>; 2] = [
     (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__SECOND_DAYS", "0"),
     (ServiceKind::StatsNotifier, "NEWCYCLE__RETENTION__MINUTE_DAYS", "0"),
 ];
@@ -124,7 +124,8 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
         None => Installation::find()?,
     };
     let postgres = installation.version().to_string();
-    let system = System::start(installation, plan.planted, &UNITS_KEPT).await?;
+    let programs = plan.planted.map_or(Programs::Built, Programs::Planted);
+    let system = System::start(installation, programs, &UNITS_KEPT).await?;
     let world = TestWorld::create(&system).await?;
     let mut random = StdRng::seed_from_u64(plan.seed);
     let slow_link = Link::to("slow link".to_owned(), system.gateway_port()?).await?;
@@ -166,7 +167,7 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
 
 /// Starts the subscribers. [`Verification`] relies on the order: the first two are steady, one of
 /// each gateway.
-fn subscribe(system: &System, slow_link: &Link, random: &mut StdRng) -> Vec<Subscriber> {
+pub(crate) fn subscribe(system: &System, slow_link: &Link, random: &mut StdRng) -> Vec<Subscriber> {
     let first = &system.wiring.gateways[0];
     let second = &system.wiring.gateways[1];
     let slow = &slow_link.url();

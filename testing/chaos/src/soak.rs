@@ -25,7 +25,7 @@ use self::samples::{Sampler, descriptors};
 use crate::fault::inject;
 use crate::fault_kind::FaultKind;
 use crate::subscriber::{Behaviour, Subscriber};
-use crate::system::{SERVICE_TIMEOUT, System};
+use crate::system::{Programs, SERVICE_TIMEOUT, System};
 use crate::wait::until;
 use crate::world::TestWorld;
 use crate::writers;
@@ -97,7 +97,7 @@ pub async fn soak(
     mut log: impl FnMut(&str),
 ) -> anyhow::Result<SoakOutcome> {
     log("starting Postgres, two of each service, and the links between them");
-    let mut system = System::start(Installation::find()?, None, &RETENTION).await?;
+    let mut system = System::start(Installation::find()?, Programs::Built, &RETENTION).await?;
     let world = TestWorld::create(&system).await?;
     system.database.client().await?.batch_execute(INSERT_OLD_EVENTS).await?;
     let mut random = StdRng::seed_from_u64(seed);

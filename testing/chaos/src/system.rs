@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use domain::Version;
 use futures_util::FutureExt;
 use local_stack::internal;
@@ -44,6 +44,17 @@ const DATABASE: &str = "newcycle";
 /// The file of the services' logs.
 const LOGS: &str = "services.log";
 
+/// The programs that a system begins with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Programs<'a> {
+    /// Those that were built together with this one.
+    Built,
+    /// Those, with an error.
+    Planted(Planted),
+    /// Those of an older release, in this folder. They also make the schema.
+    Older(&'a Path),
+}
+
 /// The running system. All of it ends when this is dropped.
 pub(crate) struct System {
     pub(crate) stack: Stack,
@@ -66,7 +77,7 @@ impl System {
     /// their service.
     pub(crate) async fn start(
         installation: Installation,
-        planted: Option<Planted>,
+        programs: Programs<'_>,
         variables: &[Variable<'_>],
     ) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("newcycle-chaos-").tempdir()?.keep();
@@ -96,12 +107,22 @@ impl System {
         };
         let cluster = block_in_place(|| Cluster::start(&installation, &settings))?;
         let superuser = settings.database(DATABASE);
-        migrate::migrate(&superuser, &TestDatabase::roles()).await?;
+        match programs {
+            Programs::Older(folder) => run_migrate(folder, &superuser, "run").await?,
+            Programs::Built | Programs::Planted(_) => {
+                migrate::migrate(&superuser, &TestDatabase::roles()).await?;
+            }
+        }
         store_test_key(&superuser).await?;
         let mut database = Database::connect(connection(&superuser, settings.port)).await?;
-        let programs = match planted {
-            Some(planted) => planted.plant(&folder, database.client().await?).await?,
-            None => built_programs()?,
+        let planted_variables = match programs {
+            Programs::Planted(planted) => planted.variables(),
+            Programs::Built | Programs::Older(_) => Vec::new(),
+        };
+        let programs = match programs {
+            Programs::Built => built_programs()?,
+            Programs::Planted(planted) => planted.plant(&folder, database.client().await?).await?,
+            Programs::Older(folder) => folder.to_owned(),
         };
         let ports = vec![Ports::reserve()?, Ports::reserve()?];
         let clocks = Clocks::make(&folder);
@@ -118,7 +139,7 @@ impl System {
             variables: link_variables,
         };
         stack.set(variables);
-        for (service, variable, value) in planted.into_iter().flat_map(Planted::variables) {
+        for (service, variable, value) in planted_variables {
             stack.set(&[(service, variable, &value)]);
         }
         let stack = Stack::start(stack, findings.reader(&folder.join(LOGS))?)?;
@@ -190,6 +211,11 @@ impl System {
             .values()
             .max_by_key(|publication| publication.at)
             .map(|newest| newest.by)
+    }
+
+    /// Runs `migrate` of a folder of programs.
+    pub(crate) async fn migrate(&self, programs: &Path, subcommand: &str) -> anyhow::Result<()> {
+        run_migrate(programs, &self.settings.database(DATABASE), subcommand).await
     }
 
     /// Runs a subcommand of stats-notifier, with more environment variables. Returns whether it
@@ -269,6 +295,37 @@ impl System {
         let folder = logs.parent().context("the logs are in no folder")?;
         std::fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))
     }
+}
+
+/// Runs `migrate` of a folder of programs on a database, as a superuser.
+async fn run_migrate(
+    programs: &Path,
+    database: &DatabaseSettings,
+    subcommand: &str,
+) -> anyhow::Result<()> {
+    let roles = TestDatabase::roles();
+    let output = tokio::process::Command::new(programs.join("migrate"))
+        .arg(subcommand)
+        .env("PGHOST", database.host.to_string())
+        .env("PGPORT", database.port.to_string())
+        .env("PGDATABASE", &database.name)
+        .env("PGUSER", &database.user)
+        .env("PGPASSWORD", database.password.expose_secret())
+        .env("NEWCYCLE__ROLES__INGEST_PASSWORD", roles.ingest_password.expose_secret())
+        .env("NEWCYCLE__ROLES__NOTIFIER_PASSWORD", roles.notifier_password.expose_secret())
+        .env("NEWCYCLE__ROLES__ACCESS_PASSWORD", roles.access_password.expose_secret())
+        .kill_on_drop(true)
+        .output();
+    let program = programs.display();
+    let output = tokio::time::timeout(SERVICE_TIMEOUT, output)
+        .await
+        .with_context(|| format!("migrate {subcommand} of {program} did not end"))??;
+    ensure!(
+        output.status.success(),
+        "migrate {subcommand} of {program} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
 }
 
 /// How to connect as this role to a port of this machine, once and without a time limit.

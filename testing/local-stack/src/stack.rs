@@ -24,7 +24,7 @@ pub type Variable<'a> = (ServiceKind, &'static str, &'a str);
 /// The configuration of a stack.
 #[derive(Debug, Clone)]
 pub struct StackSettings {
-    /// The folder of the services' programs.
+    /// The folder of the services' programs. See also [`Stack::use_programs`].
     pub programs: PathBuf,
     /// The migrated database. Its user and password are not used: each service has its own role.
     pub database: DatabaseSettings,
@@ -61,6 +61,8 @@ pub type Log = Arc<dyn Fn(Instance, &str) + Send + Sync>;
 pub struct Stack {
     settings: StackSettings,
     log: Log,
+    /// The folders of the instances that run other programs than the settings name.
+    programs: BTreeMap<Instance, PathBuf>,
     /// The instances that were started and not stopped.
     services: BTreeMap<Instance, ServiceProcess>,
 }
@@ -71,7 +73,8 @@ impl Stack {
     /// # Errors
     /// A program cannot be started, or there are not enough ports.
     pub fn start(settings: StackSettings, log: Log) -> anyhow::Result<Self> {
-        let mut stack = Self { settings, log, services: BTreeMap::new() };
+        let mut stack =
+            Self { settings, log, programs: BTreeMap::new(), services: BTreeMap::new() };
         for instance in stack.instances() {
             stack.start_one(instance)?;
         }
@@ -89,12 +92,17 @@ impl Stack {
             known && instance.number <= self.settings.ports.len(),
             "the stack has no {instance}: its settings name the replicas of each service and their ports"
         );
-        let programs = &self.settings.programs;
-        let service = self.launch(instance).with_context(|| {
+        let programs = self.programs.get(&instance).unwrap_or(&self.settings.programs);
+        let service = self.launch(instance, programs).with_context(|| {
             format!("{instance} could not be started from {}", programs.display())
         })?;
         self.services.insert(instance, service);
         Ok(())
+    }
+
+    /// Sets the folder of the program of an instance, from its next start on.
+    pub fn use_programs(&mut self, instance: impl Into<Instance>, programs: &Path) {
+        self.programs.insert(instance.into(), programs.to_owned());
     }
 
     /// The base URL of an instance.
@@ -251,8 +259,8 @@ impl Stack {
         unwell
     }
 
-    fn launch(&self, instance: Instance) -> io::Result<ServiceProcess> {
-        let StackSettings { programs, database, roles, replicas, .. } = &self.settings;
+    fn launch(&self, instance: Instance, programs: &Path) -> io::Result<ServiceProcess> {
+        let StackSettings { database, roles, replicas, .. } = &self.settings;
         let ports = self.settings.ports[instance.number - 1];
         let notifiers =
             (1..=replicas.stats_notifier).map(|number| ServiceKind::StatsNotifier.replica(number));

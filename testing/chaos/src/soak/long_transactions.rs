@@ -12,7 +12,7 @@ use local_stack::test_database::client;
 use uuid::Uuid;
 
 use super::{SoakOutcome, finish};
-use crate::system::{SERVICE_TIMEOUT, System};
+use crate::system::{Programs, SERVICE_TIMEOUT, System};
 use crate::wait::until;
 use crate::world::TestWorld;
 use crate::writers;
@@ -55,7 +55,7 @@ pub async fn long_transactions(
     mut log: impl FnMut(&str),
 ) -> anyhow::Result<SoakOutcome> {
     log("starting Postgres, two of each service, and the links between them");
-    let mut system = System::start(Installation::find()?, None, &[]).await?;
+    let mut system = System::start(Installation::find()?, Programs::Built, &[]).await?;
     let world = TestWorld::create(&system).await?;
     let writers = writers::start(&world, seed, None);
     let mut problems = Vec::new();
