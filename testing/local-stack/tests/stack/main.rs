@@ -12,6 +12,7 @@ mod frozen;
 mod gateways;
 mod head;
 mod hosts;
+mod install;
 mod internal_ports;
 mod keys;
 mod limits;

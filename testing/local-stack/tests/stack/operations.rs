@@ -40,6 +40,19 @@ pub(crate) fn operations_page() -> String {
     std::fs::read_to_string(page).unwrap()
 }
 
+/// The blocks of commands under a heading of `docs/operations.md`, without the indentation of a list.
+pub(crate) fn commands(heading: &str) -> Vec<String> {
+    let page = operations_page();
+    let section =
+        page.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+    let blocks = section.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let lines = |block: &str| {
+        let lines = block.lines().map(|line| line.strip_prefix("   ").unwrap_or(line));
+        lines.map(|line| format!("{line}\n")).collect()
+    };
+    blocks.map(lines).collect()
+}
+
 /// The exit code of `stats-notifier verify --json`, and its output.
 fn verify(database: &TestDatabase) -> (Option<i32>, Value) {
     let output = run(database, &["verify", "--json"]);

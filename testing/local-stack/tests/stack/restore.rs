@@ -17,20 +17,11 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::operations::operations_page;
+use crate::operations::commands;
 use crate::own_postgres::{OwnPostgres, connect, next_transaction};
 use crate::replicas::Services;
 use crate::standby::{HOLD, RELEASE, WAIT};
 use crate::support::{DEADLINE, until};
-
-/// The code blocks under a heading of `docs/operations.md`.
-fn commands(heading: &str) -> Vec<String> {
-    let page = operations_page();
-    let section =
-        page.split(&format!("\n## {heading}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
-    let blocks = section.split("```sh\n").skip(1);
-    blocks.map(|block| block.split("```").next().unwrap().to_owned()).collect()
-}
 
 /// Gives each program its own passwords, because a program refuses the settings of another one.
 const PASSWORDS: &str = "\
