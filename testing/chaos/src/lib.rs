@@ -13,6 +13,7 @@ mod disk;
 mod fault;
 pub mod fault_kind;
 mod history;
+mod observed;
 pub mod planted;
 mod report;
 pub mod run;

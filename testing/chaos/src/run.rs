@@ -20,8 +20,7 @@ use crate::planted::Planted;
 use crate::report::RunReport;
 use crate::subscriber::{Behaviour, Subscriber};
 use crate::system::{Programs, System};
-use crate::verification::Verification;
-use crate::world::TestWorld;
+use crate::verification::{Verification, check_services};
 use crate::writers;
 
 /// Injects faults into the whole stack while producers write and subscribers follow, and checks
@@ -125,8 +124,8 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
     };
     let postgres = installation.version().to_string();
     let programs = plan.planted.map_or(Programs::Built, Programs::Planted);
-    let system = System::start(installation, programs, &UNITS_KEPT).await?;
-    let world = TestWorld::create(&system).await?;
+    let mut system = System::start(installation, programs, &UNITS_KEPT).await?;
+    let world = system.world().await?;
     let mut random = StdRng::seed_from_u64(plan.seed);
     let slow_link = Link::to("slow link".to_owned(), system.gateway_port()?).await?;
     slow_link.set(LinkMode::Slow(SLOW_LINK_DELAY));
@@ -134,22 +133,29 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
     let writers = writers::start(&world, random.random(), plan.planted);
     let checker = Checker::default();
     let recovery_timeout = plan.recovery_timeout();
-    let mut verification = Verification { system, world, subscribers, checker, recovery_timeout };
+    let mut verification = Verification { world, subscribers, checker, recovery_timeout };
     let mut report = RunReport { seed: plan.seed, postgres, ..RunReport::default() };
-    let faults =
-        inject_all(plan, &mut verification, &mut random, &mut report, started, &mut log).await;
+    let faults = inject_all(
+        plan,
+        &mut system,
+        &mut verification,
+        &mut random,
+        &mut report,
+        started,
+        &mut log,
+    )
+    .await;
     let mut violation = match faults {
         Ok(()) => None,
         Err(error) => match error.downcast::<Violation>() {
             Ok(Violation(violation)) => Some(violation),
-            Err(error) => return Err(error.context(verification.system.postgres_log())),
+            Err(error) => return Err(error.context(system.postgres_log())),
         },
     };
     report.writes = verification.world.history.totals();
     report.checked = verification.checker.checked();
     report.duration = started.elapsed();
     drop((verification.subscribers, writers, slow_link));
-    let system = verification.system;
     let logs = system.logs();
     let failed = system.stop().await;
     if violation.is_none() && !failed.is_empty() {
@@ -190,6 +196,7 @@ pub(crate) fn subscribe(system: &System, slow_link: &Link, random: &mut StdRng) 
 
 async fn inject_all(
     plan: &Plan,
+    system: &mut System,
     verification: &mut Verification,
     random: &mut StdRng,
     report: &mut RunReport,
@@ -199,13 +206,13 @@ async fn inject_all(
     let time_limit = plan.minutes.map(|minutes| Duration::from_secs(60 * minutes));
     let mut kinds = plan.kinds().to_vec();
     kinds.retain(|kind| {
-        let reason = unavailable(*kind, &verification.system);
+        let reason = unavailable(*kind, system);
         report.left_out.extend(reason.map(|reason| (*kind, reason)));
         reason.is_none()
     });
     ensure!(!kinds.is_empty(), "none of these faults can be injected on this machine");
-    verification.recover().await?;
-    verification.check_at_a_pause().await?;
+    verification.recover(&mut system.observed()).await?;
+    verification.check_at_a_pause(&mut system.observed()).await?;
     report.pauses += 1;
     let mut deck: Vec<FaultKind> = Vec::new();
     let mut counted_at_pause = 0;
@@ -225,10 +232,10 @@ async fn inject_all(
         let in_background = random.random_bool(BACKGROUND_SHARE);
         let no_recovery = random.random_bool(NO_RECOVERY_SHARE);
         let mut own_random = random.fork();
-        verification.check_services()?;
+        check_services(&mut system.observed())?;
         let begun = Instant::now();
         let stale_before = verification.stale_statuses();
-        let Verification { system, world, .. } = &mut *verification;
+        let world = &verification.world;
         let effect = inject(kind, in_background, system, world, &mut own_random).await?;
         let lasted = begun.elapsed().as_secs_f64();
         let lifted = Instant::now();
@@ -258,9 +265,11 @@ async fn inject_all(
             ));
             continue;
         }
-        verification.recover().await.map_err(|error| match error.downcast::<Violation>() {
-            Ok(Violation(wrong)) => Violation(format!("after {name}: {wrong}")).into(),
-            Err(error) => error,
+        verification.recover(&mut system.observed()).await.map_err(|error| {
+            match error.downcast::<Violation>() {
+                Ok(Violation(wrong)) => Violation(format!("after {name}: {wrong}")).into(),
+                Err(error) => error,
+            }
         })?;
         let recovery = lifted.elapsed();
         // With a fault in the background, a part of the recovery happened before `lifted`.
@@ -278,13 +287,13 @@ async fn inject_all(
             "{number:>5}  {name}, {lasted:.2} s: {what}; recovered after {recovery:.2} s"
         ));
         if report.counted() >= counted_at_pause + FAULTS_BETWEEN_PAUSES {
-            verification.check_at_a_pause().await?;
+            verification.check_at_a_pause(&mut system.observed()).await?;
             report.pauses += 1;
             counted_at_pause = report.counted();
         }
     }
-    verification.recover().await?;
-    verification.check_at_a_pause().await?;
+    verification.recover(&mut system.observed()).await?;
+    verification.check_at_a_pause(&mut system.observed()).await?;
     report.pauses += 1;
     let untried = verification.world.history.untried();
     ensure!(

@@ -98,7 +98,7 @@ pub async fn soak(
 ) -> anyhow::Result<SoakOutcome> {
     log("starting Postgres, two of each service, and the links between them");
     let mut system = System::start(Installation::find()?, Programs::Built, &RETENTION).await?;
-    let world = TestWorld::create(&system).await?;
+    let world = system.world().await?;
     system.database.client().await?.batch_execute(INSERT_OLD_EVENTS).await?;
     let mut random = StdRng::seed_from_u64(seed);
     let writers = writers::start(&world, seed, None);
@@ -153,7 +153,7 @@ pub async fn soak(
     if !system.run_notifier("verify", &[]).await? {
         problems.push("`stats-notifier verify` found wrong counts".to_owned());
     }
-    problems.extend(system.violation());
+    problems.extend(system.observed().violation());
     problems.extend(world.history.take_violations());
     let terms = terms(&system) - terms_before;
     let resumed: u64 = subscribers.iter().map(|subscriber| subscriber.received().streams).sum();

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use domain::Version;
-use futures_util::FutureExt;
 use local_stack::internal;
 use local_stack::ports::reserve_port;
 use local_stack::postgres::{Cluster, ClusterSettings, Installation, StopMode};
@@ -27,9 +26,11 @@ use crate::checker::Publication;
 use crate::clock::Clocks;
 use crate::database::Database;
 use crate::disk::Disk;
+use crate::observed::Observed;
 use crate::planted::Planted;
 use crate::service_log::LogFindings;
 use crate::wiring::Wiring;
+use crate::world::TestWorld;
 
 pub(crate) use crate::wiring::MAX_CLIENTS;
 
@@ -196,13 +197,10 @@ impl System {
         Ok(link.context("there is no link to sse-gateway 1")?.port())
     }
 
-    /// What must not happen under any fault: a service that panicked or ended by itself, or one
-    /// version for two snapshots.
-    pub(crate) fn violation(&mut self) -> Option<String> {
-        if let Some(ended) = self.stack.ended().now_or_never() {
-            return Some(format!("a service ended by itself: {ended}"));
-        }
-        self.findings.first_violation()
+    /// What the checks look at.
+    pub(crate) fn observed(&mut self) -> Observed<'_> {
+        let Self { stack, database, findings, .. } = self;
+        Observed { stack, database, findings }
     }
 
     /// The stats-notifier that published last.
@@ -263,9 +261,10 @@ impl System {
         Ok(())
     }
 
-    /// How a superuser connects to the database through the producers' link.
-    pub(crate) fn linked_database(&self) -> Config {
-        connection(&self.settings.database(DATABASE), self.wiring.sql)
+    /// The world of producers that write through their links.
+    pub(crate) async fn world(&self) -> anyhow::Result<TestWorld> {
+        let linked = connection(&self.settings.database(DATABASE), self.wiring.sql);
+        TestWorld::create(&self.database, self.wiring.ingest.clone(), linked).await
     }
 
     /// The last lines of Postgres's log.

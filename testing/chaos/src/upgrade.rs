@@ -28,7 +28,6 @@ use crate::fault::Violation;
 use crate::run::{RECOVERY_TIMEOUT, RunOutcome, UNITS_KEPT, subscribe};
 use crate::system::{Programs, SERVICE_TIMEOUT, System};
 use crate::verification::Verification;
-use crate::world::TestWorld;
 use crate::writers;
 
 /// Upgrades the whole stack from an older release under load, one process after another, goes back,
@@ -54,8 +53,8 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
     let started = Instant::now();
     log("starting Postgres, and two of each service of the older release");
     let installation = Installation::find()?;
-    let system = System::start(installation, Programs::Older(&plan.older), &UNITS_KEPT).await?;
-    let world = TestWorld::create(&system).await?;
+    let mut system = System::start(installation, Programs::Older(&plan.older), &UNITS_KEPT).await?;
+    let world = system.world().await?;
     let mut random = StdRng::seed_from_u64(plan.seed);
     let slow_link = Link::to("slow link".to_owned(), system.gateway_port()?).await?;
     let subscribers = subscribe(&system, &slow_link, &mut random);
@@ -63,17 +62,17 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
     let clients = Clients::start(&world, &system.wiring.gateways);
     let recovery_timeout = RECOVERY_TIMEOUT;
     let checker = Checker::default();
-    let mut verification = Verification { system, world, subscribers, checker, recovery_timeout };
+    let mut verification = Verification { world, subscribers, checker, recovery_timeout };
     let newer = built_programs()?;
     let mut upgrade =
         Upgrade { older: &plan.older, newer: &newer, restarts: 0, schemas: [0; 2], clients };
-    let steps = upgrade.there_and_back(&mut verification, &mut log).await;
+    let steps = upgrade.there_and_back(&mut system, &mut verification, &mut log).await;
     let mut violation = match steps {
         Ok(()) => None,
         Err(error) => match error.downcast::<Violation>() {
             Ok(Violation(violation)) => Some(violation),
             Err(error) => {
-                let logs = verification.system.logs();
+                let logs = system.logs();
                 return Err(error.context(format!("the services' logs: {}", logs.display())));
             }
         },
@@ -90,7 +89,6 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
         started.elapsed().as_secs()
     )?;
     drop((upgrade, verification.subscribers, writers, slow_link));
-    let system = verification.system;
     let logs = system.logs();
     let failed = system.stop().await;
     if violation.is_none() && !failed.is_empty() {
@@ -117,39 +115,40 @@ struct Upgrade<'a> {
 impl Upgrade<'_> {
     async fn there_and_back(
         &mut self,
+        system: &mut System,
         verification: &mut Verification,
         log: &mut impl FnMut(&str),
     ) -> anyhow::Result<()> {
         let (older, newer) = (self.older, self.newer);
-        let instances: Vec<Instance> = verification.system.stack.instances().collect();
-        verification.recover().await?;
-        verification.check_at_a_pause().await?;
-        self.schemas[0] = verification.system.database.number(SCHEMA_VERSION).await?;
+        let instances: Vec<Instance> = system.stack.instances().collect();
+        verification.recover(&mut system.observed()).await?;
+        verification.check_at_a_pause(&mut system.observed()).await?;
+        self.schemas[0] = system.database.number(SCHEMA_VERSION).await?;
 
         log("migrating with this release");
-        verification.system.migrate(newer, "run").await?;
-        self.schemas[1] = verification.system.database.number(SCHEMA_VERSION).await?;
-        verification.recover().await?;
+        system.migrate(newer, "run").await?;
+        self.schemas[1] = system.database.number(SCHEMA_VERSION).await?;
+        verification.recover(&mut system.observed()).await?;
         log("restarting the older programs on this schema");
-        verification.system.migrate(older, "wait").await?;
+        system.migrate(older, "wait").await?;
         for instance in &instances {
-            self.restart(verification, *instance, older).await?;
+            self.restart(system, verification, *instance, older).await?;
         }
-        verification.check_at_a_pause().await?;
+        verification.check_at_a_pause(&mut system.observed()).await?;
 
         log("replacing each by one of this release");
         for instance in &instances {
-            self.restart(verification, *instance, newer).await?;
+            self.restart(system, verification, *instance, newer).await?;
         }
-        verification.check_at_a_pause().await?;
+        verification.check_at_a_pause(&mut system.observed()).await?;
 
         log("going back, each to the older release");
-        verification.system.migrate(older, "run").await?;
+        system.migrate(older, "run").await?;
         for instance in instances.iter().rev() {
-            self.restart(verification, *instance, older).await?;
+            self.restart(system, verification, *instance, older).await?;
         }
-        verification.check_at_a_pause().await?;
-        let after = verification.system.database.number(SCHEMA_VERSION).await?;
+        verification.check_at_a_pause(&mut system.observed()).await?;
+        let after = system.database.number(SCHEMA_VERSION).await?;
         ensure!(
             after == self.schemas[1],
             Violation(format!("the schema became {after} on the way back"))
@@ -160,11 +159,12 @@ impl Upgrade<'_> {
     /// Stops an instance, starts it from a folder of programs, and waits until everything works.
     async fn restart(
         &mut self,
+        system: &mut System,
         verification: &mut Verification,
         instance: Instance,
         programs: &Path,
     ) -> anyhow::Result<()> {
-        let stack = &mut verification.system.stack;
+        let stack = &mut system.stack;
         stack.use_programs(instance, programs);
         let what = format!("{instance} of {}", programs.display());
         let ended_well = stack.restart(instance, SERVICE_TIMEOUT).await?;
@@ -175,7 +175,10 @@ impl Upgrade<'_> {
         let ready = stack.until_ready(instance, SERVICE_TIMEOUT).await;
         ready.map_err(|error| Violation(format!("{what}: {error:#}")))?;
         self.restarts += 1;
-        verification.recover().await.with_context(|| format!("after the start of {what}"))?;
+        verification
+            .recover(&mut system.observed())
+            .await
+            .with_context(|| format!("after the start of {what}"))?;
         let failures = self.clients.failures();
         ensure!(failures.is_empty(), Violation(failures.join("\n")));
         Ok(())

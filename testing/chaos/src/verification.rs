@@ -12,10 +12,11 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 
 use crate::checker::{Change, Checker};
+use crate::database::Database;
 use crate::fault::Violation;
 use crate::history::{ExpectedState, Table};
+use crate::observed::Observed;
 use crate::subscriber::Subscriber;
-use crate::system::System;
 use crate::wait::until;
 use crate::world::TestWorld;
 
@@ -25,9 +26,8 @@ const VIOLATIONS_MAX: usize = 20;
 /// The most differing counts that one check reports.
 const DIFFERENCES_MAX: usize = 10;
 
-/// The system with its producers and subscribers, and what is known about them.
+/// The producers and the subscribers of a system, and what is known about them.
 pub(crate) struct Verification {
-    pub(crate) system: System,
     pub(crate) world: TestWorld,
     /// The first two are steady: one of each gateway.
     pub(crate) subscribers: Vec<Subscriber>,
@@ -35,32 +35,32 @@ pub(crate) struct Verification {
     pub(crate) recovery_timeout: Duration,
 }
 
-impl Verification {
-    /// Fails with a [`Violation`] if a service did something that no fault explains.
-    pub(crate) fn check_services(&mut self) -> anyhow::Result<()> {
-        self.system.violation().map_or(Ok(()), |wrong| Err(Violation(wrong).into()))
-    }
+/// Fails with a [`Violation`] if a service did something that no fault explains.
+pub(crate) fn check_services(observed: &mut Observed<'_>) -> anyhow::Result<()> {
+    observed.violation().map_or(Ok(()), |wrong| Err(Violation(wrong).into()))
+}
 
+impl Verification {
     /// The number of `stale` statuses that the steady subscribers have received.
     pub(crate) fn stale_statuses(&self) -> [u64; 2] {
         [0, 1].map(|steady: usize| self.subscribers[steady].received().stale)
     }
 
     /// Waits until a write to each ingest-api is acknowledged, and each gateway shows it as live.
-    pub(crate) async fn recover(&mut self) -> anyhow::Result<()> {
-        self.check_services()?;
+    pub(crate) async fn recover(&self, observed: &mut Observed<'_>) -> anyhow::Result<()> {
+        check_services(observed)?;
         for ingest in 0..self.world.ingest.len() {
             let item = self.world.probe(ingest, self.recovery_timeout).await;
             let item =
                 item.map_err(|error| Violation(format!("ingest-api {}: {error:#}", ingest + 1)))?;
-            let transaction = self.system.database.transaction_of(item).await?;
+            let transaction = observed.database.transaction_of(item).await?;
             let (transaction, made) = transaction.with_context(|| {
                 Violation(format!("{item} was acknowledged, but is not in items"))
             })?;
             for subscriber in &self.subscribers[..2] {
                 let shown = || {
                     let version = subscriber.version()?;
-                    let publications = self.system.publications();
+                    let publications = observed.publications();
                     let sees = publications.get(&version)?.sees(transaction, made);
                     Some(sees && subscriber.received().live)
                 };
@@ -82,15 +82,18 @@ impl Verification {
 
     /// Pauses the producers, waits until every subscriber shows every event, and checks everything
     /// since the last pause.
-    pub(crate) async fn check_at_a_pause(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn check_at_a_pause(
+        &mut self,
+        observed: &mut Observed<'_>,
+    ) -> anyhow::Result<()> {
         let history = Arc::clone(&self.world.history);
         history.pause(true);
         let paused = until(self.recovery_timeout, async || Ok(history.in_flight() == 0));
         ensure!(paused.await?, "the producers did not pause in time");
-        self.until_no_transaction_writes().await?;
-        let changes = self.system.database.changes().await?;
+        self.until_no_transaction_writes(observed.database).await?;
+        let changes = observed.database.changes().await?;
         let all_shown = || {
-            let publications = self.system.publications();
+            let publications = observed.publications();
             let version = self.subscribers[0].version()?;
             let shown = publications.get(&version)?;
             let same_version =
@@ -99,7 +102,7 @@ impl Verification {
             Some(same_version && complete)
         };
         if !until(self.recovery_timeout, async || Ok(all_shown() == Some(true))).await? {
-            bail!(Violation(self.missing_changes(&changes)));
+            bail!(Violation(self.missing_changes(observed, &changes)));
         }
         let mut wrong = history.take_violations();
         let mut frames = Vec::new();
@@ -108,9 +111,9 @@ impl Verification {
             frames.push(received.frames);
             wrong.extend(received.errors);
         }
-        wrong.extend(self.checker.check(&self.system.publications(), &changes, &frames));
-        wrong.extend(self.wrong_rows().await?);
-        wrong.extend(self.wrong_counts().await?);
+        wrong.extend(self.checker.check(&observed.publications(), &changes, &frames));
+        wrong.extend(self.wrong_rows(observed.database).await?);
+        wrong.extend(self.wrong_counts(observed.database).await?);
         if !wrong.is_empty() {
             bail!(Violation(wrong.join("\n")));
         }
@@ -119,8 +122,8 @@ impl Verification {
     }
 
     /// What each subscriber is missing, in words.
-    fn missing_changes(&self, changes: &[Change]) -> String {
-        let publications = self.system.publications();
+    fn missing_changes(&self, observed: &Observed<'_>, changes: &[Change]) -> String {
+        let publications = observed.publications();
         let shown = self.subscribers.iter().map(|subscriber| {
             let name = subscriber.name();
             let Some(version) = subscriber.version() else {
@@ -143,8 +146,7 @@ impl Verification {
 
     /// Requests that were sent before the pause, and whose producer no longer waits, may still
     /// write.
-    async fn until_no_transaction_writes(&mut self) -> anyhow::Result<()> {
-        let database = &mut self.system.database;
+    async fn until_no_transaction_writes(&self, database: &mut Database) -> anyhow::Result<()> {
         let unwritten =
             until(self.recovery_timeout, async || Ok(!database.is_written().await?)).await?;
         ensure!(unwritten, Violation("a transaction did not end in time at a pause".to_owned()));
@@ -152,13 +154,12 @@ impl Verification {
     }
 
     /// Compares the stored rows with the outcomes that the producers know.
-    async fn wrong_rows(&mut self) -> anyhow::Result<Vec<String>> {
+    async fn wrong_rows(&self, database: &mut Database) -> anyhow::Result<Vec<String>> {
         let mut wrong = Vec::new();
         for table in Table::ALL {
             let name = table.name();
-            let stored: HashMap<_, _> =
-                self.system.database.rows(table).await?.into_iter().collect();
-            if let Some(id) = self.system.database.unbalanced(table).await? {
+            let stored: HashMap<_, _> = database.rows(table).await?.into_iter().collect();
+            if let Some(id) = database.unbalanced(table).await? {
                 wrong.push(format!("{id} was not written to {name} exactly once"));
             }
             let rows = self.world.history.rows();
@@ -187,8 +188,8 @@ impl Verification {
 
     /// Compares the events with the audit, from which all windows have just been checked, and with
     /// the rollups.
-    async fn wrong_counts(&mut self) -> anyhow::Result<Vec<String>> {
-        let counted = self.system.database.recount().await?;
+    async fn wrong_counts(&self, database: &mut Database) -> anyhow::Result<Vec<String>> {
+        let counted = database.recount().await?;
         let audited: HashSet<_> = self.checker.counts().collect();
         let mut wrong = Vec::new();
         for (topic, time, count) in counted.symmetric_difference(&audited).take(DIFFERENCES_MAX) {
@@ -197,7 +198,6 @@ impl Verification {
             wrong.push(format!("{topic} at {time} is {count} according to the {whose} only"));
         }
         // A flush updates the rollups about once a second.
-        let database = &mut self.system.database;
         let mut rollups = 0;
         let equal = until(self.recovery_timeout, async || {
             rollups = database.wrong_rollups().await?;

@@ -9,8 +9,8 @@ use serde_json::json;
 use tokio_postgres::Config;
 use uuid::Uuid;
 
+use crate::database::Database;
 use crate::history::{ExpectedState, Parents, Table, WriteHistory};
-use crate::system::System;
 
 /// How long a producer waits for a response. It is short, so that the outcome of many writes stays
 /// unknown.
@@ -31,19 +31,19 @@ pub(crate) struct TestWorld {
 }
 
 impl TestWorld {
-    /// Inserts the rows that events refer to.
-    pub(crate) async fn create(system: &System) -> anyhow::Result<Self> {
+    /// Inserts the rows that events refer to. Producers write to these ingest-apis and, by SQL, as
+    /// `producers` says.
+    pub(crate) async fn create(
+        database: &Database,
+        ingest: Vec<String>,
+        producers: Config,
+    ) -> anyhow::Result<Self> {
         let parents =
             Parents { base_item: Uuid::now_v7(), user: Uuid::now_v7(), item: Uuid::now_v7() };
-        system.database.prepare(parents).await?;
+        database.prepare(parents).await?;
         let history = Arc::new(WriteHistory::default());
         history.note(Table::Items, parents.item, ExpectedState::Stored);
-        Ok(Self {
-            ingest: system.wiring.ingest.clone(),
-            database: system.linked_database(),
-            parents,
-            history,
-        })
+        Ok(Self { ingest, database: producers, parents, history })
     }
 
     /// Posts one item to the ingest-api of this index, and repeats that until it is acknowledged.

@@ -14,7 +14,6 @@ use uuid::Uuid;
 use super::{SoakOutcome, finish};
 use crate::system::{Programs, SERVICE_TIMEOUT, System};
 use crate::wait::until;
-use crate::world::TestWorld;
 use crate::writers;
 
 /// The rows that each long writing transaction inserts one by one, each with a change log row.
@@ -56,7 +55,7 @@ pub async fn long_transactions(
 ) -> anyhow::Result<SoakOutcome> {
     log("starting Postgres, two of each service, and the links between them");
     let mut system = System::start(Installation::find()?, Programs::Built, &[]).await?;
-    let world = TestWorld::create(&system).await?;
+    let world = system.world().await?;
     let writers = writers::start(&world, seed, None);
     let mut problems = Vec::new();
     let mut rows = Vec::new();
@@ -131,7 +130,7 @@ pub async fn long_transactions(
             ));
         }
     }
-    problems.extend(system.violation());
+    problems.extend(system.observed().violation());
     problems.extend(world.history.take_violations());
     let writes = world.history.totals().acknowledged;
     // Writing to a string cannot fail.
