@@ -11,6 +11,7 @@
 //! A check covers the time from one pause to the next. At a pause no producer writes, and every
 //! subscriber shows every change.
 
+mod changes;
 mod mirror;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,6 +21,7 @@ use domain::{BucketTime, Frame, FrameKind, Metric, Nonce, TimeUnit, Topic, Versi
 use local_stack::stack::Instance;
 use stats_notifier::snapshot::Snapshot;
 
+pub(crate) use self::changes::{Changes, ReplacedHistory};
 use self::mirror::{Key, Mirror};
 
 /// The frames of one term, by tick, each with the index of the subscriber that received it.
@@ -169,7 +171,7 @@ impl Checker {
     pub(crate) fn check(
         &mut self,
         published: &HashMap<Version, Publication>,
-        changes: &[Change],
+        changes: &Changes,
         frames: &[Vec<Frame>],
     ) -> Vec<String> {
         self.mirrors.resize_with(frames.len(), Mirror::default);
@@ -182,7 +184,7 @@ impl Checker {
         }
         let mut mirrors = self.mirrors.clone();
         for (nonce, ticks) in &terms {
-            for (subscriber, mirror) in self.term(*nonce, ticks, published, changes) {
+            for (subscriber, mirror) in self.term(*nonce, ticks, published, changes.of(*nonce)) {
                 // Of several terms, its state is that of the one it received last.
                 if frames[subscriber].last().map(|frame| frame.version) == mirror.version {
                     mirrors[subscriber] = mirror;
@@ -191,7 +193,7 @@ impl Checker {
         }
         self.mirrors = mirrors;
         let comparison = &mut self.comparison;
-        for change in changes {
+        for change in &changes.kept {
             for key in buckets(change) {
                 *comparison.counts.base.entry(key).or_insert(0) += change.delta;
             }
@@ -325,6 +327,7 @@ mod tests {
         let made = now - Duration::from_secs(1);
         let changes =
             [10, 11].map(|transaction| Change { transaction, made, metric, time, delta: 1 });
+        let changes = Changes { kept: changes.to_vec(), replaced: None };
         Checker::default().check(&published.into(), &changes, &[frames])
     }
 
@@ -364,6 +367,39 @@ mod tests {
     fn a_version_must_have_been_published_and_a_patch_needs_a_snapshot() {
         assert!(!check(vec![frame(FrameKind::Snapshot, 3, 2)]).is_empty());
         assert!(!check(vec![frame(FrameKind::Patch, 2, 2)]).is_empty());
+    }
+
+    /// Checks a frame of term 1 with 2 transfers, then one of term 2 with `count`. In between, a
+    /// failover has kept the first transfer only.
+    fn check_failover(lost: Option<ReplacedHistory>, count: i64) -> Vec<String> {
+        let now = SystemTime::now();
+        let second = Version { nonce: Nonce::new(2), tick: 1 };
+        let published =
+            [(version(1), published("12:12:", now)), (second, published("11:11:", now))];
+        let shown = Frame { version: second, ..frame(FrameKind::Snapshot, 1, count) };
+        let changes = Changes { kept: vec![transfer(10, now)], replaced: lost };
+        let frames = vec![frame(FrameKind::Snapshot, 1, 2), shown];
+        Checker::default().check(&published.into(), &changes, &[frames])
+    }
+
+    /// A transfer that this transaction added.
+    fn transfer(transaction: u64, now: SystemTime) -> Change {
+        let made = now - Duration::from_secs(1);
+        let time = MORNING.parse().unwrap();
+        Change { transaction, made, metric: Metric::Transfers, time, delta: 1 }
+    }
+
+    #[test]
+    fn a_count_may_fall_only_by_what_a_failover_has_lost() {
+        let now = SystemTime::now();
+        let replaced = || ReplacedHistory {
+            terms: [Nonce::new(1)].into(),
+            changes: vec![transfer(10, now), transfer(11, now)],
+        };
+        assert_eq!(check_failover(Some(replaced()), 1), Vec::<String>::new());
+        assert!(!check_failover(Some(replaced()), 2).is_empty(), "a lost transfer is shown");
+        assert!(!check_failover(Some(replaced()), 0).is_empty(), "too much is taken back");
+        assert!(!check_failover(None, 1).is_empty(), "nothing was lost, but the count falls");
     }
 
     /// After a crash, Postgres uses the ids of transactions that changed nothing again.

@@ -212,7 +212,7 @@ async fn inject_all(
     });
     ensure!(!kinds.is_empty(), "none of these faults can be injected on this machine");
     verification.recover(&mut system.observed()).await?;
-    verification.check_at_a_pause(&mut system.observed()).await?;
+    verification.check_at_a_pause(&mut system.observed(), None).await?;
     report.pauses += 1;
     let mut deck: Vec<FaultKind> = Vec::new();
     let mut counted_at_pause = 0;
@@ -287,13 +287,13 @@ async fn inject_all(
             "{number:>5}  {name}, {lasted:.2} s: {what}; recovered after {recovery:.2} s"
         ));
         if report.counted() >= counted_at_pause + FAULTS_BETWEEN_PAUSES {
-            verification.check_at_a_pause(&mut system.observed()).await?;
+            verification.check_at_a_pause(&mut system.observed(), None).await?;
             report.pauses += 1;
             counted_at_pause = report.counted();
         }
     }
     verification.recover(&mut system.observed()).await?;
-    verification.check_at_a_pause(&mut system.observed()).await?;
+    verification.check_at_a_pause(&mut system.observed(), None).await?;
     report.pauses += 1;
     let untried = verification.world.history.untried();
     ensure!(

@@ -122,7 +122,7 @@ impl Upgrade<'_> {
         let (older, newer) = (self.older, self.newer);
         let instances: Vec<Instance> = system.stack.instances().collect();
         verification.recover(&mut system.observed()).await?;
-        verification.check_at_a_pause(&mut system.observed()).await?;
+        verification.check_at_a_pause(&mut system.observed(), None).await?;
         self.schemas[0] = system.database.number(SCHEMA_VERSION).await?;
 
         log("migrating with this release");
@@ -134,20 +134,20 @@ impl Upgrade<'_> {
         for instance in &instances {
             self.restart(system, verification, *instance, older).await?;
         }
-        verification.check_at_a_pause(&mut system.observed()).await?;
+        verification.check_at_a_pause(&mut system.observed(), None).await?;
 
         log("replacing each by one of this release");
         for instance in &instances {
             self.restart(system, verification, *instance, newer).await?;
         }
-        verification.check_at_a_pause(&mut system.observed()).await?;
+        verification.check_at_a_pause(&mut system.observed(), None).await?;
 
         log("going back, each to the older release");
         system.migrate(older, "run").await?;
         for instance in instances.iter().rev() {
             self.restart(system, verification, *instance, older).await?;
         }
-        verification.check_at_a_pause(&mut system.observed()).await?;
+        verification.check_at_a_pause(&mut system.observed(), None).await?;
         let after = system.database.number(SCHEMA_VERSION).await?;
         ensure!(
             after == self.schemas[1],

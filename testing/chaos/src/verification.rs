@@ -5,13 +5,16 @@
 //! version that was shown since the last pause is one database snapshot ([`Checker`]), every
 //! acknowledged row is stored exactly once, and the rollups equal the events.
 
+mod rows;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use uuid::Uuid;
 
-use crate::checker::{Change, Checker};
+use crate::checker::{Change, Changes, Checker, ReplacedHistory};
 use crate::database::Database;
 use crate::fault::Violation;
 use crate::history::{ExpectedState, Table};
@@ -33,6 +36,15 @@ pub(crate) struct Verification {
     pub(crate) subscribers: Vec<Subscriber>,
     pub(crate) checker: Checker,
     pub(crate) recovery_timeout: Duration,
+}
+
+/// A failover of Postgres between two pauses, after which the database does not have all that the
+/// server before it had.
+#[derive(Debug)]
+pub(crate) struct Failover {
+    pub(crate) replaced: ReplacedHistory,
+    /// The rows whose last write was lost, if it is no violation to lose an acknowledged one.
+    pub(crate) may_be_lost: HashSet<(Table, Uuid)>,
 }
 
 /// Fails with a [`Violation`] if a service did something that no fault explains.
@@ -81,11 +93,13 @@ impl Verification {
     }
 
     /// Pauses the producers, waits until every subscriber shows every event, and checks everything
-    /// since the last pause.
+    /// since the last pause, in which there may have been a failover. Returns how many acknowledged
+    /// writes the failover has lost that it may lose.
     pub(crate) async fn check_at_a_pause(
         &mut self,
         observed: &mut Observed<'_>,
-    ) -> anyhow::Result<()> {
+        failover: Option<Failover>,
+    ) -> anyhow::Result<usize> {
         let history = Arc::clone(&self.world.history);
         history.pause(true);
         let paused = until(self.recovery_timeout, async || Ok(history.in_flight() == 0));
@@ -111,14 +125,19 @@ impl Verification {
             frames.push(received.frames);
             wrong.extend(received.errors);
         }
+        let (replaced, may_be_lost) =
+            failover.map(|failover| (failover.replaced, failover.may_be_lost)).unzip();
+        let changes = Changes { kept: changes, replaced };
         wrong.extend(self.checker.check(&observed.publications(), &changes, &frames));
-        wrong.extend(self.wrong_rows(observed.database).await?);
+        let (wrong_rows, lost) =
+            self.wrong_rows(observed.database, &may_be_lost.unwrap_or_default()).await?;
+        wrong.extend(wrong_rows);
         wrong.extend(self.wrong_counts(observed.database).await?);
         if !wrong.is_empty() {
             bail!(Violation(wrong.join("\n")));
         }
         history.pause(false);
-        Ok(())
+        Ok(lost)
     }
 
     /// What each subscriber is missing, in words.
@@ -153,37 +172,33 @@ impl Verification {
         Ok(())
     }
 
-    /// Compares the stored rows with the outcomes that the producers know.
-    async fn wrong_rows(&self, database: &mut Database) -> anyhow::Result<Vec<String>> {
+    /// Compares the stored rows with the outcomes that the producers know. Returns the violations,
+    /// and how many acknowledged writes were lost that may be.
+    async fn wrong_rows(
+        &self,
+        database: &mut Database,
+        may_be_lost: &HashSet<(Table, Uuid)>,
+    ) -> anyhow::Result<(Vec<String>, usize)> {
         let mut wrong = Vec::new();
+        let mut lost = 0;
         for table in Table::ALL {
-            let name = table.name();
             let stored: HashMap<_, _> = database.rows(table).await?.into_iter().collect();
             if let Some(id) = database.unbalanced(table).await? {
-                wrong.push(format!("{id} was not written to {name} exactly once"));
+                wrong.push(format!("{id} was not written to {} exactly once", table.name()));
             }
-            let rows = self.world.history.rows();
-            for ((_, id), expected) in rows.iter().filter(|((of, _), _)| *of == table) {
-                match (expected.state, stored.get(id)) {
-                    (ExpectedState::Stored, None) => {
-                        wrong.push(format!("{id} was acknowledged, but is not in {name}"));
-                    }
-                    (ExpectedState::Absent, Some(_)) => {
-                        wrong.push(format!("{id} was refused or deleted, but is in {name}"));
-                    }
-                    (_, Some(time)) if expected.time.is_some_and(|sent| sent != *time) => {
-                        wrong.push(format!(
-                            "{id} in {name} has the time {time:?}, but another one was sent"
-                        ));
-                    }
-                    _ => {}
-                }
+            let mut rows = self.world.history.rows();
+            let findings = rows::compare(table, &rows, &stored, may_be_lost);
+            wrong.extend(findings.wrong);
+            lost += findings.lost.len();
+            // From now on, they must stay as they are.
+            for id in findings.lost {
+                let is_stored = stored.contains_key(&id);
+                let state = if is_stored { ExpectedState::Stored } else { ExpectedState::Absent };
+                rows.entry((table, id)).or_default().state = state;
             }
-            let unknown = stored.keys().filter(|id| !rows.contains_key(&(table, **id)));
-            wrong.extend(unknown.map(|id| format!("{id} is in {name}, but no producer wrote it")));
         }
         wrong.truncate(VIOLATIONS_MAX);
-        Ok(wrong)
+        Ok((wrong, lost))
     }
 
     /// Compares the events with the audit, from which all windows have just been checked, and with
