@@ -12,7 +12,7 @@ const FOLDER: &str = "deploy/prometheus";
 /// Checks the rules and the configuration, then runs the tests of the rules.
 pub(crate) async fn run(installer: Installer) -> anyhow::Result<()> {
     if find_program("promtool").is_none() {
-        installer.package_without_service("prometheus")?;
+        installer.package_without_service("prometheus", "prometheus")?;
     }
     let promtool = |arguments: &[&str]| {
         let mut command = Command::new("promtool");

@@ -127,7 +127,7 @@ fn ensure_proxy(name: &str, installer: Installer) -> anyhow::Result<PathBuf> {
     // Debian's nginx is not on everyone's PATH.
     let find = || find_program(name).or_else(|| find_program(&format!("/usr/sbin/{name}")));
     if find().is_none() {
-        installer.package_without_service(name)?;
+        installer.package_without_service(name, name)?;
     }
     find().with_context(|| format!("{name} is missing: install it, then try again"))
 }

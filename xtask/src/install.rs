@@ -20,12 +20,12 @@ const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
 const INIT_SCRIPTS: &str = "/etc/init.d";
 
 /// Installs a package, and turns its service off. Its arguments are [`SERVICE_POLICY`],
-/// [`INIT_SCRIPTS`] and the package. While it runs, the policy refuses to start services, which is
-/// Debian's way to keep packages from it. A policy of the machine's own stays, and serves as well.
-/// One command, so that the policy is removed however the installation ends; after SIGKILL, by the
-/// next one.
+/// [`INIT_SCRIPTS`], the package and the service. While it runs, the policy refuses to start
+/// services, which is Debian's way to keep packages from it. A policy of the machine's own stays,
+/// and serves as well. One command, so that the policy is removed however the installation ends;
+/// after SIGKILL, by the next one.
 const INSTALL_WITHOUT_SERVICE: &str = r##"
-    policy=$0 scripts=$1 package=$2
+    policy=$0 scripts=$1 package=$2 service=$3
     if ! test -e "$policy" || grep -q 'cargo xtask' "$policy"; then
         trap 'rm -f "$policy"' EXIT
         trap 'exit 1' HUP INT TERM
@@ -33,10 +33,10 @@ const INSTALL_WITHOUT_SERVICE: &str = r##"
             chmod 755 "$policy" || exit
     fi
     DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$package" || exit
-    if test -e "$scripts/$package"; then
-        update-rc.d "$package" disable
+    if test -e "$scripts/$service"; then
+        update-rc.d "$service" disable
     elif command -v systemctl > /dev/null; then
-        systemctl disable "$package.service"
+        systemctl disable "$service.service"
     fi
 "##;
 
@@ -78,14 +78,19 @@ impl Installer {
 
     /// Installs a package with a server that tests start themselves. The package's own service does
     /// not start, now or with the machine.
-    pub(crate) fn package_without_service(self, package: &str) -> anyhow::Result<()> {
+    pub(crate) fn package_without_service(
+        self,
+        package: &str,
+        service: &str,
+    ) -> anyhow::Result<()> {
         self.check_allowed(package)?;
         if !Path::new(APT_GET).exists() {
             return self.packages(&[package]);
         }
         announce(package);
         as_root(&["apt-get", "update", "-q"])?;
-        as_root(&["sh", "-c", INSTALL_WITHOUT_SERVICE, SERVICE_POLICY, INIT_SCRIPTS, package])
+        let words = [INSTALL_WITHOUT_SERVICE, SERVICE_POLICY, INIT_SCRIPTS, package, service];
+        as_root(&[&["sh", "-c"], &words[..]].concat())
     }
 
     /// Installs the package of each program that is not on PATH.
@@ -159,14 +164,14 @@ mod tests {
         }
 
         /// Installs a package. Returns whether that succeeded.
-        fn install(&self, package: &str) -> bool {
+        fn install(&self, package: &str, service: &str) -> bool {
             let path = std::env::var_os("PATH").unwrap_or_default();
             let folders =
                 std::iter::once(self.0.path().to_owned()).chain(std::env::split_paths(&path));
             let policy = self.path("policy");
             let mut install = Command::new("sh");
             install.args(["-c", INSTALL_WITHOUT_SERVICE]).arg(&policy);
-            install.arg(self.path("init.d")).arg(package);
+            install.arg(self.path("init.d")).args([package, service]);
             install.env("PATH", std::env::join_paths(folders).unwrap()).env("POLICY", &policy);
             install.status().unwrap().success()
         }
@@ -179,13 +184,13 @@ mod tests {
     #[test]
     fn the_policy_against_services_exists_only_during_the_installation() {
         let machine = Machine::new("true");
-        assert!(machine.install("nginx"));
+        assert!(machine.install("nginx-light", "nginx"));
         assert!(fs::read_to_string(machine.path("policy.seen")).unwrap().ends_with("exit 101\n"));
         assert!(!machine.has("policy"));
         assert!(machine.has("policy.disabled"));
         // What a killed installation has left is removed.
         fs::copy(machine.path("policy.seen"), machine.path("policy")).unwrap();
-        assert!(machine.install("nginx"));
+        assert!(machine.install("nginx-light", "nginx"));
         assert!(!machine.has("policy"));
     }
 
@@ -194,7 +199,7 @@ mod tests {
         // The parent of apt-get is the shell that installs.
         for end in ["exit 100", "kill -TERM $PPID"] {
             let machine = Machine::new(end);
-            assert!(!machine.install("nginx"), "{end}");
+            assert!(!machine.install("nginx-light", "nginx"), "{end}");
             assert!(machine.has("policy.seen"), "{end}");
             assert!(!machine.has("policy"), "{end}");
             assert!(!machine.has("policy.disabled"), "{end}");
@@ -204,7 +209,7 @@ mod tests {
     #[test]
     fn a_service_that_only_systemd_knows_is_turned_off() {
         let machine = Machine::new("true");
-        assert!(machine.install("caddy"));
+        assert!(machine.install("caddy", "caddy"));
         assert!(machine.has("policy.disabled"));
     }
 
@@ -212,7 +217,7 @@ mod tests {
     fn a_policy_of_the_machine_stays() {
         let machine = Machine::new("true");
         fs::write(machine.path("policy"), "of the machine").unwrap();
-        assert!(machine.install("nginx"));
+        assert!(machine.install("nginx-light", "nginx"));
         assert_eq!(fs::read_to_string(machine.path("policy")).unwrap(), "of the machine");
     }
 }

@@ -33,7 +33,7 @@ pub(crate) async fn run(arguments: &[String], installer: Installer) -> anyhow::R
     check_ignored().await?;
     installer.programs(&PROGRAMS)?;
     if PgBouncer::find().is_none() {
-        installer.package_without_service("pgbouncer")?;
+        installer.package_without_service("pgbouncer", "pgbouncer")?;
     }
     python::check_on_path()?;
     // The examples' TypeScript compiler.
