@@ -21,7 +21,7 @@ use crate::report::RunReport;
 use crate::subscriber::{Behaviour, Subscriber};
 use crate::system::{Programs, System};
 use crate::verification::{Verification, check_services};
-use crate::writers;
+use crate::writers::{self, Writes};
 
 /// Injects faults into the whole stack while producers write and subscribers follow, and checks
 /// that no event is lost or counted twice. Exits with 1 if a check fails, or if a planted error is
@@ -61,6 +61,10 @@ impl Plan {
         } else {
             FaultKind::ALL
         }
+    }
+
+    fn writes(&self) -> Writes {
+        if self.planted.is_some_and(Planted::only_new_rows) { Writes::NewRows } else { Writes::All }
     }
 
     fn recovery_timeout(&self) -> Duration {
@@ -130,7 +134,7 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
     let slow_link = Link::to("slow link".to_owned(), system.gateway_port()?).await?;
     slow_link.set(LinkMode::Slow(SLOW_LINK_DELAY));
     let subscribers = subscribe(&system, &slow_link, &mut random);
-    let writers = writers::start(&world, random.random(), plan.planted);
+    let writers = writers::start(&world, random.random(), plan.writes());
     let checker = Checker::default();
     let recovery_timeout = plan.recovery_timeout();
     let mut verification = Verification { world, subscribers, checker, recovery_timeout };

@@ -8,11 +8,21 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use domain::Version;
-use local_stack::stack::Log;
+use local_stack::stack::{Log, ServiceKind, Variable};
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 
 use crate::checker::Publication;
+
+/// What stats-notifiers need for their logs to have each version that they publish.
+pub(crate) const VARIABLES: [Variable<'_>; 2] = [
+    (
+        ServiceKind::StatsNotifier,
+        "NEWCYCLE__LOG__FILTER",
+        "info,actix_server=warn,stats_notifier=debug",
+    ),
+    (ServiceKind::StatsNotifier, "NEWCYCLE__LOG__FORMAT", "json"),
+];
 
 /// What the logs have shown until now.
 #[derive(Debug, Clone, Default)]

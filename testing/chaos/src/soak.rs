@@ -28,7 +28,7 @@ use crate::subscriber::{Behaviour, Subscriber};
 use crate::system::{Programs, SERVICE_TIMEOUT, System};
 use crate::wait::until;
 use crate::world::TestWorld;
-use crate::writers;
+use crate::writers::{self, Writes};
 
 pub use self::long_transactions::long_transactions;
 
@@ -101,7 +101,7 @@ pub async fn soak(
     let world = system.world().await?;
     system.database.client().await?.batch_execute(INSERT_OLD_EVENTS).await?;
     let mut random = StdRng::seed_from_u64(seed);
-    let writers = writers::start(&world, seed, None);
+    let writers = writers::start(&world, seed, Writes::All);
     let clients = Clients::start(system.wiring.gateways.clone(), seed);
     let follow = |name: &str, behaviour| {
         Subscriber::follow(name.to_owned(), behaviour, system.wiring.gateways.clone(), seed)

@@ -28,7 +28,7 @@ use crate::database::Database;
 use crate::disk::Disk;
 use crate::observed::Observed;
 use crate::planted::Planted;
-use crate::service_log::LogFindings;
+use crate::service_log::{self, LogFindings};
 use crate::wiring::Wiring;
 use crate::world::TestWorld;
 
@@ -139,6 +139,7 @@ impl System {
             ports,
             variables: link_variables,
         };
+        stack.set(&service_log::VARIABLES);
         stack.set(variables);
         for (service, variable, value) in planted_variables {
             stack.set(&[(service, variable, &value)]);

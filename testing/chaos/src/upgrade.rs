@@ -28,7 +28,7 @@ use crate::fault::Violation;
 use crate::run::{RECOVERY_TIMEOUT, RunOutcome, UNITS_KEPT, subscribe};
 use crate::system::{Programs, SERVICE_TIMEOUT, System};
 use crate::verification::Verification;
-use crate::writers;
+use crate::writers::{self, Writes};
 
 /// Upgrades the whole stack from an older release under load, one process after another, goes back,
 /// and checks everything. Exits with 1 if a check fails.
@@ -58,7 +58,7 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
     let mut random = StdRng::seed_from_u64(plan.seed);
     let slow_link = Link::to("slow link".to_owned(), system.gateway_port()?).await?;
     let subscribers = subscribe(&system, &slow_link, &mut random);
-    let writers = writers::start(&world, random.random(), None);
+    let writers = writers::start(&world, random.random(), Writes::All);
     let clients = Clients::start(&world, &system.wiring.gateways);
     let recovery_timeout = RECOVERY_TIMEOUT;
     let checker = Checker::default();

@@ -55,11 +55,8 @@ impl Wiring {
             wiring.ingest.push(link.url());
             let link = wiring.add(format!("subscribers to {gateway}"), own.sse_gateway).await?;
             wiring.gateways.push(link.url());
-            let debug = "info,actix_server=warn,stats_notifier=debug".to_owned();
             variables.extend([
                 (gateway, "NEWCYCLE__UPSTREAM__ADDRESSES", upstreams.join(",")),
-                (notifier, "NEWCYCLE__LOG__FILTER", debug),
-                (notifier, "NEWCYCLE__LOG__FORMAT", "json".to_owned()),
                 (gateway, "NEWCYCLE__STREAM__MAX_SUBSCRIBERS", MAX_CLIENTS.to_string()),
                 // A gateway spreads the end of its streams over this time, which few clients do not
                 // need.

@@ -10,7 +10,6 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::task::JoinSet;
 
-use crate::planted::Planted;
 use crate::world::TestWorld;
 use crate::writers::rest::{ProducerKind, RestProducer};
 use crate::writers::sql::SqlProducer;
@@ -30,11 +29,19 @@ const SQL_PRODUCERS: u64 = 3;
 /// How long a producer waits before it connects to Postgres again.
 const RECONNECT_DELAY: Duration = Duration::from_millis(50);
 
-/// Starts all producers. They write until the set is dropped. If a planted error [asks for
-/// it](Planted::only_new_rows), those that use ingest-api send no invalid events, and do not repeat
-/// acknowledged requests.
-pub(crate) fn start(world: &TestWorld, seed: u64, planted: Option<Planted>) -> JoinSet<()> {
-    let only_new_rows = planted.is_some_and(Planted::only_new_rows);
+/// What producers that use ingest-api write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writes {
+    /// Everything.
+    All,
+    /// No invalid events, and no repeats of acknowledged requests: a repeat of a row that was lost
+    /// is a new row.
+    NewRows,
+}
+
+/// Starts all producers. They write until the set is dropped.
+pub(crate) fn start(world: &TestWorld, seed: u64, writes: Writes) -> JoinSet<()> {
+    let only_new_rows = writes == Writes::NewRows;
     let mut tasks = JoinSet::new();
     let mut random = StdRng::seed_from_u64(seed);
     for (kind, number) in REST_PRODUCERS {

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{SoakOutcome, finish};
 use crate::system::{Programs, SERVICE_TIMEOUT, System};
 use crate::wait::until;
-use crate::writers;
+use crate::writers::{self, Writes};
 
 /// The rows that each long writing transaction inserts one by one, each with a change log row.
 const OWN_ROWS: i64 = 20_000;
@@ -56,7 +56,7 @@ pub async fn long_transactions(
     log("starting Postgres, two of each service, and the links between them");
     let mut system = System::start(Installation::find()?, Programs::Built, &[]).await?;
     let world = system.world().await?;
-    let writers = writers::start(&world, seed, None);
+    let writers = writers::start(&world, seed, Writes::All);
     let mut problems = Vec::new();
     let mut rows = Vec::new();
     let step = duration / 5;
