@@ -1,7 +1,7 @@
 //! Follows the statistics stream of an upstream into a hub.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use domain::{ApplyError, Version};
 use futures_util::{StreamExt, TryStreamExt};
@@ -62,8 +62,7 @@ pub async fn follow(
         .read_timeout(settings.read_timeout.get());
     let client = InternalClient::new(builder, secrets)?;
     let mut position = Position { version: None, last_event: Instant::now() };
-    let retry_delay = settings.retry_delay.get();
-    let mut wait = retry_delay;
+    let mut delays = RetryDelays::new(settings.retry_delay.get());
     for (index, address) in settings.addresses.iter().enumerate().cycle() {
         let connected = Instant::now();
         let error = tokio::select! {
@@ -84,17 +83,45 @@ pub async fn follow(
         }
         tracing::warn!(upstream.address = %address, error = %one_line(&error), "lost the upstream; trying the next address");
         if position.last_event > connected {
-            wait = retry_delay;
-        } else if index + 1 == settings.addresses.len() {
-            wait = (wait * 2).min(retry_delay * 8);
+            delays.reset();
         }
-        let jittered = wait.mul_f64(rand::random_range(0.5..1.0));
+        let delay = delays.next(index + 1 == settings.addresses.len());
+        let jittered = delay.mul_f64(rand::random_range(0.5..1.0));
         tokio::select! {
             () = tokio::time::sleep(jittered) => {}
             () = hub.closed.cancelled() => return Ok(()),
         }
     }
     Ok(())
+}
+
+/// The delays before the next address is tried. They grow only between rounds: a new leader is at
+/// one of the addresses, and each of them must not cost the delay of a long outage.
+#[derive(Debug)]
+struct RetryDelays {
+    first: Duration,
+    between_rounds: Duration,
+}
+
+impl RetryDelays {
+    fn new(first: Duration) -> Self {
+        Self { first, between_rounds: first }
+    }
+
+    /// The delay after an attempt, which may have been the last one of a round.
+    fn next(&mut self, ends_round: bool) -> Duration {
+        if !ends_round {
+            return self.first;
+        }
+        let delay = self.between_rounds;
+        self.between_rounds = (delay * 2).min(self.first * 8);
+        delay
+    }
+
+    /// Begins again, after an upstream was followed.
+    fn reset(&mut self) {
+        *self = Self::new(self.first);
+    }
 }
 
 /// How far the stream has been followed.
@@ -152,4 +179,19 @@ fn apply_event(
         StreamEvent::Unknown => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_outage_makes_the_delay_longer_between_rounds_only() {
+        let mut delays = RetryDelays::new(Duration::from_millis(250));
+        let mut round = || [delays.next(false), delays.next(true)].map(|delay| delay.as_millis());
+        let rounds = [(); 5].map(|()| round());
+        assert_eq!(rounds, [[250, 250], [250, 500], [250, 1_000], [250, 2_000], [250, 2_000]]);
+        delays.reset();
+        assert_eq!(delays.next(true).as_millis(), 250);
+    }
 }
