@@ -58,6 +58,10 @@ db *arguments:
 chaos *arguments:
     cargo xtask chaos {{ arguments }}
 
+# Kills and cuts off nodes of a cluster of Postgres, and checks that the services follow.
+ha *arguments:
+    cargo xtask ha {{ arguments }}
+
 # Runs everything for some minutes, and checks that nothing grows.
 soak *arguments:
     cargo xtask soak {{ arguments }}

@@ -17,6 +17,7 @@ mod demo;
 mod doctor;
 mod ephemeral_stack;
 mod fuzz;
+mod ha;
 mod import;
 mod install;
 mod interrupts;
@@ -114,7 +115,8 @@ enum Command {
         arguments: Vec<String>,
     },
     /// Run everything that continuous integration runs: `test`, dependencies, manifests, a second
-    /// Postgres, the API contract, the page in browsers, short benches, faults and planted errors.
+    /// Postgres, the API contract, the page in browsers, short benches, faults, planted errors and
+    /// failovers.
     Ci(ci::Options),
     /// Start a Postgres for tests that stays, so that `cargo test -p ingest-api` works by itself.
     Db {
@@ -130,6 +132,14 @@ enum Command {
     #[command(disable_help_flag = true)]
     Chaos {
         /// Options of chaos, such as --seed 7 --faults 200.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run three nodes with Patroni and etcd, with and without HAProxy, kill them and cut them off,
+    /// and check that the services follow. Prints a table of the gaps. `--help` lists the options.
+    #[command(disable_help_flag = true)]
+    Ha {
+        /// Options of ha, such as --short or --only cut.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -194,6 +204,7 @@ async fn run(Arguments { no_install, command }: Arguments) -> anyhow::Result<()>
         Command::Db { stop: true } => db::stop(),
         Command::Bench(measure) => bench::run(measure, installer).await,
         Command::Chaos { arguments } => chaos::run("chaos", &arguments, installer).await,
+        Command::Ha { arguments } => ha::run(&arguments, installer).await,
         Command::Soak { arguments } => chaos::run("soak", &arguments, installer).await,
         Command::Upgrade { from } => upgrade::run(from.as_deref(), installer).await,
         Command::Fuzz(options) => fuzz::run(options, installer).await,

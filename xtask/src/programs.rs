@@ -10,8 +10,8 @@ const SERVICES: [&str; 6] =
     ["migrate", "access", "ingest-api", "stats-notifier", "sse-gateway", "dashboard"];
 
 /// The programs that inject faults.
-const CHAOS: [&str; 5] =
-    ["chaos", "soak", "upgrade", "planted-ingest-api", "planted-stats-notifier"];
+const CHAOS: [&str; 6] =
+    ["chaos", "soak", "ha", "upgrade", "planted-ingest-api", "planted-stats-notifier"];
 
 /// Builds the programs that ship.
 pub(crate) async fn services() -> anyhow::Result<()> {

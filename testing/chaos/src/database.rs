@@ -159,6 +159,11 @@ impl Database {
         rows.iter().map(change).collect()
     }
 
+    /// The `place` of the last audit row that [`changes`](Self::changes) has read.
+    pub(crate) const fn read(&self) -> i64 {
+        self.read
+    }
+
     /// All rows of a table, with the time of the event.
     pub(crate) async fn rows(&mut self, table: Table) -> anyhow::Result<Vec<(Uuid, SystemTime)>> {
         let client = self.client().await?;

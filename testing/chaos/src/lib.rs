@@ -12,6 +12,7 @@ mod database;
 mod disk;
 mod fault;
 pub mod fault_kind;
+pub mod ha;
 mod history;
 mod observed;
 pub mod planted;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use local_stack::test_database::client;
+use reqwest::Client;
 use serde_json::json;
 use tokio_postgres::Config;
 use uuid::Uuid;
@@ -50,24 +51,34 @@ impl TestWorld {
     /// Returns the item's id.
     pub(crate) async fn probe(&self, ingest: usize, timeout: Duration) -> anyhow::Result<Uuid> {
         let id = Uuid::now_v7();
-        let body = json!({ "id": id, "base_item_id": self.parents.base_item });
-        let request = client().post(format!("{}/items", self.ingest[ingest]));
-        let request = request.header("content-type", "application/json").body(body.to_string());
+        let client = client();
         let posted = async {
-            loop {
-                let attempt = request.try_clone().context("the request's body is in memory")?;
-                let response = attempt.timeout(PROBE_ATTEMPT_TIMEOUT).send().await;
-                if response.is_ok_and(|response| response.status().is_success()) {
-                    return anyhow::Ok(());
-                }
+            while !self.attempt(&client, ingest, id, PROBE_ATTEMPT_TIMEOUT).await {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        self.history.note(Table::Items, id, ExpectedState::Unknown);
         tokio::time::timeout(timeout, posted)
             .await
-            .context("an item was not acknowledged in time")??;
-        self.history.note(Table::Items, id, ExpectedState::Stored);
+            .context("an item was not acknowledged in time")?;
         Ok(id)
+    }
+
+    /// Posts one item to the ingest-api of this index once. Returns whether it was acknowledged.
+    pub(crate) async fn post(&self, client: &Client, ingest: usize) -> bool {
+        self.attempt(client, ingest, Uuid::now_v7(), RESPONSE_TIMEOUT).await
+    }
+
+    /// Posts an item once, or once more, and notes whether it was acknowledged.
+    async fn attempt(&self, client: &Client, ingest: usize, id: Uuid, timeout: Duration) -> bool {
+        let body = json!({ "id": id, "base_item_id": self.parents.base_item });
+        let request = client.post(format!("{}/items", self.ingest[ingest])).timeout(timeout);
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        self.history.note(Table::Items, id, ExpectedState::Unknown);
+        let response = request.send().await;
+        let acknowledged = response.is_ok_and(|response| response.status().is_success());
+        if acknowledged {
+            self.history.note(Table::Items, id, ExpectedState::Stored);
+        }
+        acknowledged
     }
 }
