@@ -8,8 +8,8 @@ use crate::command::{cargo, step};
 use crate::install::Installer;
 use crate::node::Npm;
 use crate::{
-    alerts, bench, browser, chaos, clients, contract, kubernetes, page, postgres, programs, python,
-    second_postgres, test, upgrade,
+    alerts, bench, browser, chaos, clients, contract, ha, kubernetes, page, postgres, programs,
+    python, second_postgres, test, upgrade,
 };
 
 /// How many requests the services answer in a contract test of `--long`.
@@ -27,8 +27,8 @@ pub(crate) struct Options {
 }
 
 /// `cargo xtask test`, then dependencies, workflows, manifests, alerts, the API contract, other
-/// people's clients, the page in browsers, short benches, faults, planted errors, an upgrade from an
-/// older release, and a second version of Postgres.
+/// people's clients, the page in browsers, short benches, faults, planted errors, an upgrade,
+/// failovers, and a second version of Postgres.
 pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Result<()> {
     let started = Instant::now();
     if !options.after_test {
@@ -59,6 +59,7 @@ pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Resul
     bench::test(installer).await?;
     chaos::test(installer).await?;
     upgrade::test(installer).await?;
+    ha::test(installer).await?;
     second_postgres::test(&installation, installer).await?;
     if options.long {
         chaos::test_long(installer).await?;

@@ -12,7 +12,7 @@ use local_stack::pooler::PgBouncer;
 use local_stack::postgres::Installation;
 
 use crate::install::find_program;
-use crate::{browser, python};
+use crate::{browser, ha, python};
 
 /// The commands that need something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ enum Needed {
     Test,
     /// `ci`.
     Ci,
+    /// `ha`, and `ci`, which runs a part of it.
+    Ha,
     /// Some of the benches.
     Bench,
     /// `up --with compose`.
@@ -35,6 +37,7 @@ impl Needed {
             Self::Always => "everything",
             Self::Test => "test, ci",
             Self::Ci => "ci",
+            Self::Ha => "ha, ci",
             Self::Bench => "bench",
             Self::Containers => "up --with compose",
         }
@@ -121,6 +124,12 @@ fn needs() -> Vec<Need> {
         needed: Needed::Ci,
         found: other.find().map(|path| path.display().to_string()),
         how: "apt-get install it; its tests run on Linux only",
+    }));
+    needs.extend(ha::PROGRAMS.iter().map(|program| Need {
+        name: program.package,
+        needed: Needed::Ha,
+        found: program.find().map(|path| path.display().to_string()),
+        how: "apt-get install it, and stop its service if it has one; failovers run on Linux only",
     }));
     needs.extend([
         program("nginx", Needed::Ci, &["nginx", "/usr/sbin/nginx"], "apt-get install nginx-light"),
