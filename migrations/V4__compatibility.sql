@@ -1,6 +1,9 @@
 -- Which programs may run on this schema. Each migration from this one on adds its row here, so
 -- that an older program that starts during an upgrade, or after a return to its release, knows
 -- whether it may. crates/postgres-kit/src/schema.rs reads it.
+--
+-- The numbers of migrations have the type of refinery_schema_history.version.
+-- squawk-ignore-file prefer-bigint-over-int
 
 SET LOCAL lock_timeout = '5s';
 SET LOCAL statement_timeout = '60s';

@@ -151,8 +151,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Upgrade the whole stack from an older release under load, one process after another, go back,
-    /// and check that no request failed and no count was wrong.
+    /// Upgrade the whole stack from an older release under load, one process after another, go
+    /// back, and check that no request failed and no count was wrong.
     Upgrade {
         /// The older release: a tag or a commit. [default: the last release; before the first one,
         /// the last commit without the newest migration]

@@ -1,4 +1,5 @@
-//! The commands and the exit codes that every service's program has, and the version of all programs.
+//! The commands and the exit codes that every service's program has, and the version of all
+//! programs.
 
 use std::error::Error;
 use std::io::Write;

@@ -40,7 +40,8 @@ pub(crate) fn operations_page() -> String {
     std::fs::read_to_string(page).unwrap()
 }
 
-/// The blocks of commands under a heading of `docs/operations.md`, without the indentation of a list.
+/// The blocks of commands under a heading of `docs/operations.md`, without the indentation of a
+/// list.
 pub(crate) fn commands(heading: &str) -> Vec<String> {
     let page = operations_page();
     let section =
