@@ -9,6 +9,7 @@ const DELIVERIES: &str = "gateway_stream_frames_total";
 const CONFLATED: &str = "gateway_stream_conflated_frames_total";
 const VERSION_AGE: &str = "gateway_version_age_seconds";
 const AGE: &str = "gateway_counts_age_seconds";
+const UPSTREAM_AGE: &str = "gateway_upstream_counts_age_seconds";
 const LIVE: &str = "gateway_upstream_live";
 
 /// Registers the help texts.
@@ -25,6 +26,10 @@ pub(crate) fn describe(metrics: &Metrics) {
             AGE,
             "Age of the published counts, which have every event that was committed before. NaN before the first."
         );
+        describe_gauge!(
+            UPSTREAM_AGE,
+            "Age of the counts when the upstream last sent its status, by its own report. NaN before the first."
+        );
         describe_gauge!(LIVE, "1 if the counts follow the database, 0 if they are stale or there are none.");
     });
 }
@@ -39,6 +44,7 @@ pub(crate) fn sample(metrics: &Metrics, hub: &Hub) {
         counter!(CONFLATED).absolute(hub.deliveries().conflated());
         gauge!(VERSION_AGE).set(hub.version_age().map_or(0.0, |age| age.as_secs_f64()));
         gauge!(AGE).set(hub.age().map_or(f64::NAN, |age| age.as_secs_f64()));
+        gauge!(UPSTREAM_AGE).set(hub.upstream_age().map_or(f64::NAN, |age| age.as_secs_f64()));
         gauge!(LIVE).set(if live { 1.0 } else { 0.0 });
     });
 }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use domain::{ApplyError, Changes, Frame, Statistics, Topic, TopicFrame, Version};
 use parking_lot::RwLock;
 use service_kit::unsent::{Reservation, UnsentBytes};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +71,8 @@ pub struct Hub {
     pub(crate) deliveries: Arc<Deliveries>,
     state: RwLock<State>,
     liveness: RwLock<Liveness>,
+    /// Wakes the heartbeat to gateways when the upstream says how it is.
+    upstream_signs: Arc<Notify>,
     pub(crate) announced: watch::Sender<Announcement>,
     subscribers: AtomicUsize,
     /// The turn of one large event to be encoded.
@@ -104,15 +106,15 @@ impl Hub {
             deliveries,
             state: RwLock::default(),
             liveness: RwLock::new(Liveness::new()),
+            upstream_signs: Arc::default(),
             announced: watch::Sender::new(Announcement::default()),
             subscribers: AtomicUsize::new(0),
             large_events: Semaphore::new(1),
             drain: watch::Sender::new(None),
             closed: CancellationToken::new(),
         });
-        for audience in [Audience::Clients, Audience::Gateways] {
-            tokio::spawn(send_heartbeats(Arc::downgrade(&hub), audience, hub.closed.clone()));
-        }
+        tokio::spawn(send_heartbeats(Arc::downgrade(&hub), hub.closed.clone()));
+        tokio::spawn(forward_heartbeats(Arc::downgrade(&hub), hub.closed.clone()));
         hub
     }
 
@@ -183,6 +185,7 @@ impl Hub {
         let is_published = !self.state.read().pending;
         let changed = self.liveness.write().mark_live(moment, age, is_published);
         self.announce_status_if(changed);
+        self.upstream_signs.notify_waiters();
     }
 
     /// The published counts have every event that was committed before. `None` before the first.
@@ -194,6 +197,16 @@ impl Hub {
     pub fn age(&self) -> Option<Duration> {
         let has_data = self.has_data();
         self.complete_until().filter(|_| has_data).map(|moment| moment.elapsed())
+    }
+
+    /// Records the age of the counts that the upstream reports; `None` if it reports none.
+    pub(crate) fn set_reported_age(&self, age: Option<Duration>) {
+        self.liveness.write().set_reported_age(age);
+    }
+
+    /// How old the counts were when the upstream sent its last status; `None` before the first.
+    pub fn upstream_age(&self) -> Option<Duration> {
+        self.liveness.read().reported_age()
     }
 
     /// Whether the upstream was alive within the last `time`.
@@ -211,6 +224,7 @@ impl Hub {
     pub fn mark_stale_for(&self, age: Duration) {
         let changed = self.liveness.write().mark_stale_for(age);
         self.announce_status_if(changed);
+        self.upstream_signs.notify_waiters();
     }
 
     /// Makes each stream check its [`Lease`](crate::Lease) now.
@@ -366,13 +380,15 @@ impl Hub {
         });
     }
 
-    fn beat(&self, audience: Audience) {
+    /// Returns whether there was something to announce.
+    fn beat(&self, audience: Audience) -> bool {
         let beat = self.liveness.write().beat(audience);
         match beat {
-            Beat::Skip => {}
+            Beat::Skip => return false,
             Beat::Repeat => self.announce_status(&[audience]),
             Beat::Lost => self.announce_status(&[Audience::Clients, Audience::Gateways]),
         }
+        true
     }
 
     /// Announces the working state now, or as soon as the pace allows.
@@ -434,13 +450,9 @@ fn encode(parts: EventParts, room: Reservation) -> Option<(Bytes, Version)> {
     Some((event.share_within(room), version))
 }
 
-/// Runs for as long as the hub exists and is not closed.
-async fn send_heartbeats(hub: Weak<Hub>, audience: Audience, closed: CancellationToken) {
-    let interval = match (hub.upgrade(), audience) {
-        (None, _) => return,
-        (Some(hub), Audience::Clients) => hub.settings.heartbeat.get(),
-        (Some(hub), Audience::Gateways) => hub.settings.internal_heartbeat.get(),
-    };
+/// The heartbeat to clients. Runs for as long as the hub exists and is not closed.
+async fn send_heartbeats(hub: Weak<Hub>, closed: CancellationToken) {
+    let Some(interval) = hub.upgrade().map(|hub| hub.settings.heartbeat.get()) else { return };
     let mut heartbeat = tokio::time::interval(interval);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -449,7 +461,42 @@ async fn send_heartbeats(hub: Weak<Hub>, audience: Audience, closed: Cancellatio
             () = closed.cancelled() => return,
         }
         let Some(hub) = hub.upgrade() else { return };
-        hub.beat(audience);
+        hub.beat(Audience::Clients);
+    }
+}
+
+/// The heartbeat to gateways, and to clients that asked for a short one. Runs for as long as the
+/// hub exists and is not closed.
+///
+/// It follows the upstream's: while that is live, a beat waits for the next sign of life, up to a
+/// quarter of the interval. By a clock of its own, each hop would repeat a status that is up to an
+/// interval old, and the age that clients see would grow by that much with each hop.
+async fn forward_heartbeats(hub: Weak<Hub>, closed: CancellationToken) {
+    let Some(current) = hub.upgrade() else { return };
+    let (interval, signs) =
+        (current.settings.internal_heartbeat.get(), Arc::clone(&current.upstream_signs));
+    drop(current);
+    // A little less than the interval, because the upstream's beats come a little early, too.
+    let pause = interval * 9 / 10;
+    loop {
+        // Not kept while it waits, so that a hub without users is dropped.
+        let Some(hub) = hub.upgrade() else { return };
+        let announced = hub.beat(Audience::Gateways);
+        let is_live = hub.upstream() == UpstreamStatus::Live;
+        drop(hub);
+        let last = Instant::now();
+        // After a beat with nothing to announce, the next sign of life is announced at once.
+        let earliest = last + if announced { pause } else { Duration::ZERO };
+        let latest = last + if is_live { interval * 5 / 4 } else { interval };
+        let sign = async {
+            tokio::time::sleep_until(earliest).await;
+            signs.notified().await;
+        };
+        tokio::select! {
+            () = sign => {}
+            () = tokio::time::sleep_until(latest) => {}
+            () = closed.cancelled() => return,
+        }
     }
 }
 
@@ -565,5 +612,65 @@ mod tests {
         hub.close();
         let end = poll_fn(|context| late.as_mut().poll_next(context)).await;
         assert!(end.is_none());
+    }
+
+    /// The times and ages of the statuses that a gateway receives, in milliseconds, after `skipped`
+    /// ones.
+    async fn statuses(hub: &Arc<Hub>, skipped: usize, count: usize) -> Vec<(u128, u64)> {
+        let mut body = Box::pin(internal_stream_response(hub, None).unwrap().into_body());
+        let (mut found, started) = (Vec::new(), Instant::now());
+        while found.len() < skipped + count {
+            let event = next(&mut body).await;
+            if let Some((_, data)) = event.split_once("event: status\ndata: ") {
+                let status: Status = serde_json::from_str(data).unwrap();
+                found.push((started.elapsed().as_millis(), status.age_ms.unwrap_or_default()));
+            }
+        }
+        found.split_off(skipped)
+    }
+
+    /// Whatever the moment at which the hub began, and however often the upstream reports.
+    #[tokio::test(start_paused = true)]
+    async fn a_hub_forwards_the_status_of_its_upstream_at_once_and_once_a_second() {
+        for (phase, period) in [(0, 1_000), (100, 1_000), (500, 1_000), (970, 995), (0, 5)] {
+            let hub = Hub::new(HubSettings::default());
+            hub.start(Statistics::new(Version { nonce: Nonce::new(1), tick: 0 }));
+            hub.mark_live();
+            let reports = async {
+                tokio::time::sleep(Duration::from_millis(phase)).await;
+                loop {
+                    hub.mark_live_for(Duration::from_millis(7));
+                    tokio::time::sleep(Duration::from_millis(period)).await;
+                }
+            };
+            let statuses = tokio::select! {
+                statuses = statuses(&hub, 5, 10) => statuses,
+                () = reports => unreachable!("it does not end"),
+            };
+            for pair in statuses.windows(2) {
+                let [(before, _), (at, age)] = pair else { unreachable!("pairs") };
+                assert!((880..=1_010).contains(&(at - before)), "{phase} {period} {statuses:?}");
+                assert!((7..=10).contains(age), "{phase} {period} {statuses:?}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_sign_of_life_is_forwarded_at_once() {
+        let hub = Hub::new(HubSettings::default());
+        hub.start(Statistics::new(Version { nonce: Nonce::new(1), tick: 0 }));
+        let reports = async {
+            for pause in [0, 1_000, 1_000, 1_600, 1_000, 1_000] {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                hub.mark_live();
+            }
+            std::future::pending::<()>().await;
+        };
+        let statuses = tokio::select! {
+            statuses = statuses(&hub, 1, 5) => statuses,
+            () = reports => unreachable!("it does not end"),
+        };
+        let times: Vec<_> = statuses.iter().map(|(time, _)| time / 100).collect();
+        assert_eq!(times, [0, 10, 20, 36, 46], "{statuses:?}");
     }
 }

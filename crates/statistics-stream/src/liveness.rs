@@ -48,6 +48,8 @@ pub(crate) struct Liveness {
     complete: Option<Instant>,
     /// The published counts have every event that was committed before.
     published: Option<Instant>,
+    /// How old the counts were when the upstream sent its last status, as far as it says so.
+    reported_age: Option<Duration>,
     /// Whether the upstream was seen alive since the last heartbeat, per [`Audience`].
     seen: [bool; 2],
     /// Consecutive heartbeats to gateways without a sign of life.
@@ -64,6 +66,7 @@ impl Liveness {
             last_alive: None,
             complete: None,
             published: None,
+            reported_age: None,
             seen: [false; 2],
             missed: 0,
         }
@@ -121,6 +124,14 @@ impl Liveness {
     /// The published counts have every event that was committed before. `None` before the first.
     pub(crate) const fn published(&self) -> Option<Instant> {
         self.published
+    }
+
+    pub(crate) const fn set_reported_age(&mut self, age: Option<Duration>) {
+        self.reported_age = age;
+    }
+
+    pub(crate) const fn reported_age(&self) -> Option<Duration> {
+        self.reported_age
     }
 
     /// A stale status is repeated at every heartbeat, a live one only after a sign of life.

@@ -170,12 +170,16 @@ fn apply_event(
             hub.apply(frame)?;
             *version = Some(frame.version);
         }
-        StreamEvent::Status(status) => match status.upstream {
-            UpstreamStatus::Live => hub.mark_live_for(status.age().unwrap_or_default()),
-            UpstreamStatus::Stale => {
-                hub.mark_stale_for(status.age().unwrap_or_default().max(status.duration()));
+        StreamEvent::Status(status) => {
+            let age = status.age();
+            hub.set_reported_age(age);
+            match status.upstream {
+                UpstreamStatus::Live => hub.mark_live_for(age.unwrap_or_default()),
+                UpstreamStatus::Stale => {
+                    hub.mark_stale_for(age.unwrap_or_default().max(status.duration()));
+                }
             }
-        },
+        }
         StreamEvent::Unknown => {}
     }
     Ok(())
