@@ -3,12 +3,13 @@
 use access_kit::guard::{Need, Needs};
 use actix_web::http::Method;
 use actix_web::http::header::{
-    ACCEPT_ENCODING, AcceptEncoding, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY,
-    CONTENT_TYPE, ETag, Encoding, EntityTag, Header as _, HeaderName, IfNoneMatch, VARY,
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETag,
+    EntityTag, HeaderName, IfNoneMatch, VARY,
 };
 use actix_web::web::{self, Data, Header};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::json;
+use service_kit::encoding::accepts_gzip;
 use service_kit::host::RequestedHost;
 use service_kit::problem::{Problem, method_not_allowed, not_found};
 use service_kit::unsent::ExistingBytes;
@@ -117,12 +118,6 @@ async fn file(
     }
     answer.extensions_mut().insert(ExistingBytes);
     answer.body(content.bytes.clone())
-}
-
-fn accepts_gzip(request: &HttpRequest) -> bool {
-    let supported = [Encoding::gzip(), Encoding::identity()];
-    AcceptEncoding::parse(request)
-        .is_ok_and(|accepted| accepted.negotiate(supported.iter()) == Some(Encoding::gzip()))
 }
 
 /// What the page may load: its own files, and everything of the services. A path that ends in a

@@ -8,15 +8,19 @@
 pub mod access;
 
 use std::borrow::Cow;
+use std::io::Read as _;
 
 use access_kit::guard::{Need, Needs};
 use actix_web::body::BoxBody;
 use actix_web::dev::ServiceRequest;
 use actix_web::http::Method;
-use actix_web::http::header::{CONTENT_SECURITY_POLICY, LOCATION};
+use actix_web::http::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, LOCATION, VARY,
+};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder, web};
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use utoipa::ToSchema;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{
@@ -31,6 +35,7 @@ use utoipa::openapi::{
 };
 use utoipa_swagger_ui::Config;
 
+use service_kit::encoding::accepts_gzip;
 use service_kit::observe::REQUEST_ID_BYTES;
 use service_kit::problem;
 use service_kit::unsent::ExistingBytes;
@@ -294,21 +299,38 @@ pub fn routes(
 }
 
 /// A file of the pages. The crate's own handler would copy it for each request.
+///
+/// Most files are embedded compressed. Browsers get them as they are; other clients, such as curl,
+/// get a decompressed copy.
 async fn page(
     request: HttpRequest,
     path: web::Path<String>,
     config: web::Data<Config<'static>>,
 ) -> HttpResponse {
+    let failed = |error: &dyn std::fmt::Display| {
+        tracing::error!(error.message = %error, "a page of the description cannot be shown");
+        HttpResponse::InternalServerError().finish()
+    };
     let file = match utoipa_swagger_ui::serve(&path, config.into_inner()) {
         Ok(Some(file)) => file,
         Ok(None) => return problem::not_found(request).await,
-        Err(error) => {
-            tracing::error!(error.message = %error, "a page of the description cannot be shown");
-            return HttpResponse::InternalServerError().finish();
-        }
+        Err(error) => return failed(&error),
     };
     let mut answer = HttpResponse::Ok();
-    answer.content_type(file.content_type).insert_header((CONTENT_SECURITY_POLICY, DOCS_POLICY));
+    answer
+        .content_type(file.content_type)
+        .insert_header((CONTENT_SECURITY_POLICY, DOCS_POLICY))
+        .insert_header((VARY, ACCEPT_ENCODING.as_str()));
+    if file.gzpipped {
+        if !accepts_gzip(&request) {
+            let mut plain = Vec::new();
+            return match GzDecoder::new(&*file.bytes).read_to_end(&mut plain) {
+                Ok(_) => answer.body(plain),
+                Err(error) => failed(&error),
+            };
+        }
+        answer.insert_header((CONTENT_ENCODING, "gzip"));
+    }
     match file.bytes {
         Cow::Borrowed(existing) => {
             answer.extensions_mut().insert(ExistingBytes);

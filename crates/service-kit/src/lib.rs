@@ -16,6 +16,7 @@ pub mod address;
 pub mod client;
 pub mod command;
 mod connection;
+pub mod encoding;
 pub mod failure;
 pub mod guard;
 pub mod health;
