@@ -113,6 +113,12 @@ fn needs() -> Vec<Need> {
         program("curl", Needed::Test, &["curl"], "apt-get install curl"),
         program("ps", Needed::Test, &["ps"], "apt-get install procps"),
         Need {
+        program(
+            "Prometheus",
+            Needed::Test,
+            &["prometheus"],
+            "apt-get install prometheus, and stop its service; or prometheus.io/download",
+        ),
             name: "Chromium",
             needed: Needed::Ci,
             found: browser::chromium().map(|path| path.display().to_string()),

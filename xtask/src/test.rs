@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use local_stack::pooler::PgBouncer;
+use local_stack::prometheus::Prometheus;
 
 use crate::command::{cargo, step};
 use crate::install::Installer;
@@ -34,6 +35,9 @@ pub(crate) async fn run(arguments: &[String], installer: Installer) -> anyhow::R
     installer.programs(&PROGRAMS)?;
     if PgBouncer::find().is_none() {
         installer.package_without_service("pgbouncer", "pgbouncer")?;
+    }
+    if Prometheus::find().is_none() {
+        installer.package_without_service("prometheus")?;
     }
     python::check_on_path()?;
     // The examples' TypeScript compiler.

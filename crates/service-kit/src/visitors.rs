@@ -51,6 +51,7 @@ impl Visitors {
     pub fn new(settings: &HttpSettings, metrics: &Metrics) -> Self {
         metrics.with(|| {
             describe_counter!(REFUSED, "Connections closed because their address had too many.");
+            counter!(REFUSED).increment(0);
         });
         Self(Some(Arc::new(Counts {
             most: settings.max_connections_per_address.get(),

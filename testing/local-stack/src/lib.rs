@@ -7,6 +7,7 @@ pub mod pooler;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 mod replicas;
 pub mod stack;
 pub mod test_database;

@@ -15,7 +15,8 @@ fn doctor(path: &str) -> (Output, String) {
 fn a_machine_that_runs_the_tests_lacks_nothing_for_them() {
     let (output, shown) = doctor(&std::env::var("PATH").unwrap());
     assert!(output.status.success(), "{shown}");
-    for present in ["Postgres 15 or newer", "Python 3.10", "PgBouncer", "curl", "ps"] {
+    for present in ["Postgres 15 or newer", "Python 3.10", "PgBouncer", "Prometheus", "curl", "ps"]
+    {
         let line = shown.lines().find(|line| line.contains(present)).unwrap();
         assert!(line.starts_with("ok "), "{line}");
     }

@@ -18,6 +18,7 @@ mod keys;
 mod limits;
 mod long_backfill;
 mod long_upload;
+mod monitoring;
 mod operations;
 mod outage;
 mod own_postgres;
