@@ -2,8 +2,8 @@
 # Makes the secrets of the containers once. Usage: sh secrets.sh FOLDER [rotate]
 #
 # FOLDER/all has every secret, and each other folder is a volume of one program, with nothing but
-# what this program needs. A secret of the environment replaces the one that was made. Prints
-# nothing.
+# what this program needs. Prometheus and Grafana get theirs if they have a folder. A secret of the
+# environment replaces the one that was made. Prints nothing.
 #
 # `rotate` replaces the secret of the internal ports while the services run. They read their files
 # every two seconds, and each must know the new secret before another one sends it.
@@ -44,8 +44,10 @@ password notifier "${NOTIFIER_DATABASE_PASSWORD:-}"
 password access "${ACCESS_DATABASE_PASSWORD:-}"
 password internal ""
 
-# The user of the images.
+# The users of the images.
 user=65532:65532
+prometheus_user=65534:65534
+grafana_user=472:0
 store postgres/password 0:0 < all/superuser
 {
     echo '[database]'
@@ -58,11 +60,19 @@ store postgres/password 0:0 < all/superuser
 { echo '[database]'; setting password ingest; } | store ingest-api/ingest-api.toml "$user"
 { echo '[database]'; setting password notifier; } | store stats-notifier/stats-notifier.toml "$user"
 { echo '[database]'; setting password access; } | store access/access.toml "$user"
+if [ -d grafana ]; then
+    password grafana "${GRAFANA_PASSWORD:-}"
+    store grafana/admin-password "$grafana_user" < all/grafana
+fi
 
 give_internal() {
     for service in ingest-api stats-notifier sse-gateway dashboard; do
         store "$service/internal-secret" "$user" < all/internal
     done
+    # Prometheus sends the whole file. The first secret is the one that services send, too.
+    if [ -d prometheus ]; then
+        head -n 1 all/internal | store prometheus/internal-secret "$prometheus_user"
+    fi
 }
 
 give_internal

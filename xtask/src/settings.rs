@@ -18,7 +18,7 @@ use crate::command::in_checkout;
 use crate::secrets::SecretFolder;
 
 /// The variables of `.env.example`, in its order.
-const VARIABLES: [&str; 17] = [
+const VARIABLES: [&str; 22] = [
     "PGPORT",
     "PGDATABASE",
     "PGUSER",
@@ -35,6 +35,11 @@ const VARIABLES: [&str; 17] = [
     "DASHBOARD_INTERNAL_PORT",
     "PUBLISH_ADDRESS",
     "PUBLISH_HOSTS",
+    "GRAFANA_PORT",
+    "GRAFANA_PASSWORD",
+    "POSTGRES_IMAGE",
+    "PROMETHEUS_IMAGE",
+    "GRAFANA_IMAGE",
     "NEWCYCLE_DATA_DIR",
 ];
 

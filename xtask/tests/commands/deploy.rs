@@ -21,6 +21,9 @@ const NOT_OF_COMPOSE: [(&str, &str); 6] = [
     ("NEWCYCLE_DATA_DIR", "the data are in a volume"),
 ];
 
+/// Compose's files, in the order of the command that uses both.
+const COMPOSE_FILES: [&str; 2] = ["docker-compose.yml", "docker-compose.observability.yml"];
+
 /// Programs that do one thing and exit, so that nothing can check their health.
 const COMMANDS: [&str; 2] = ["migrate", "access"];
 
@@ -52,6 +55,15 @@ const CONNECTED: [(&str, &str); 13] = [
     ("sse-gateway", "stats-notifier"),
 ];
 
+/// Further pairs with `docker-compose.observability.yml`.
+const OBSERVED: [(&str, &str); 5] = [
+    ("dashboard", "prometheus"),
+    ("grafana", "prometheus"),
+    ("ingest-api", "prometheus"),
+    ("prometheus", "sse-gateway"),
+    ("prometheus", "stats-notifier"),
+];
+
 /// The setting with the file of the internal secret.
 const SECRET_FILE: &str = "NEWCYCLE__INTERNAL__SECRET_FILE";
 
@@ -80,7 +92,7 @@ fn default(kind: ServiceKind, section: &str, name: &str) -> Option<u64> {
 fn block<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     let line = format!("  {name}:");
     let mut lines = text.lines().skip_while(|found| *found != line);
-    assert!(lines.next().is_some(), "docker-compose.yml has no service {name}");
+    assert!(lines.next().is_some(), "Compose's file has no service {name}");
     lines.take_while(|line| line.is_empty() || line.starts_with("    ")).map(str::trim).collect()
 }
 
@@ -93,7 +105,7 @@ fn stage<'a>(dockerfile: &'a str, name: &str) -> Vec<&'a str> {
 
 #[test]
 fn each_variable_has_the_same_meaning_in_compose() {
-    let (compose, example) = (read("docker-compose.yml"), read(".env.example"));
+    let (compose, example) = (COMPOSE_FILES.map(read).concat(), read(".env.example"));
     let variables: Vec<(&str, &str)> = example
         .lines()
         .filter(|line| !line.starts_with('#'))
@@ -104,7 +116,7 @@ fn each_variable_has_the_same_meaning_in_compose() {
         let used = compose.contains(&format!("${{{name}:-{value}}}"));
         assert_ne!(
             used, excepted,
-            "{name}: as ${{{name}:-{value}}} in docker-compose.yml, or in NOT_OF_COMPOSE"
+            "{name}: as ${{{name}:-{value}}} in a file of Compose, or in NOT_OF_COMPOSE"
         );
     }
     for used in compose.split("${").skip(1) {
@@ -232,27 +244,113 @@ fn networks(compose: &str, name: &str) -> BTreeSet<String> {
     lines.flatten().map(str::to_owned).collect()
 }
 
+/// The pairs of containers that are on the same network, each once.
+fn connected<'a>(networks: &BTreeMap<&'a str, BTreeSet<String>>) -> BTreeSet<(&'a str, &'a str)> {
+    let mut pairs = BTreeSet::new();
+    for (index, (name, own)) in networks.iter().enumerate() {
+        assert!(!own.is_empty(), "{name} is on the default network, which all could share");
+        let others = networks.iter().skip(index + 1);
+        pairs.extend(
+            others.filter(|(_, other)| !own.is_disjoint(other)).map(|(other, _)| (*name, *other)),
+        );
+    }
+    pairs
+}
+
 #[test]
 fn only_containers_that_need_each_other_are_on_the_same_network() {
     let compose = read("docker-compose.yml");
     let mut names = ServiceKind::ALL.map(ServiceKind::name).to_vec();
     names.extend(COMMANDS.iter().chain(&["postgres"]));
-    names.sort_unstable();
-    let mut connected = BTreeSet::new();
-    for (index, name) in names.iter().enumerate() {
-        let own = networks(&compose, name);
-        assert!(!own.is_empty(), "{name} is on the default network, which all could share");
-        for other in &names[index + 1..] {
-            if !own.is_disjoint(&networks(&compose, other)) {
-                connected.insert((*name, *other));
-            }
-        }
+    let mut networks_of: BTreeMap<&str, BTreeSet<String>> =
+        names.iter().map(|name| (*name, networks(&compose, name))).collect();
+    assert_eq!(connected(&networks_of), BTreeSet::from(CONNECTED));
+
+    let observability = read("docker-compose.observability.yml");
+    let ingest_api = networks(&observability, "ingest-api");
+    assert!(ingest_api.is_superset(&networks_of["ingest-api"]), "{ingest_api:?}");
+    networks_of.insert("ingest-api", ingest_api);
+    for name in ["prometheus", "grafana"] {
+        networks_of.insert(name, networks(&observability, name));
     }
-    assert_eq!(connected, BTreeSet::from(CONNECTED));
+    let expected = CONNECTED.into_iter().chain(OBSERVED).collect();
+    assert_eq!(connected(&networks_of), expected);
     assert!(block(&compose, "secrets").contains(&"network_mode: none"));
     // Those without a published port cannot reach anything outside.
-    for network in ["database", "counts"] {
-        assert!(compose.contains(&format!("\n  {network}:\n    internal: true\n")), "{network}");
+    for (text, network) in [
+        (&compose, "database"),
+        (&compose, "counts"),
+        (&observability, "ingest-metrics"),
+        (&observability, "queries"),
+    ] {
+        assert!(text.contains(&format!("\n  {network}:\n    internal: true\n")), "{network}");
+    }
+}
+
+/// Prometheus has no login, and the password of Grafana is sent without TLS.
+#[test]
+fn the_ports_of_prometheus_and_grafana_are_not_open_to_other_machines() {
+    let compose = read("docker-compose.observability.yml");
+    assert!(!block(&compose, "prometheus").contains(&"ports:"));
+    let ports = block(&compose, "grafana").into_iter().filter(|line| line.ends_with(":3000"));
+    assert_eq!(ports.collect::<Vec<_>>(), ["- 127.0.0.1:${GRAFANA_PORT:-3000}:3000"]);
+    for name in ["prometheus", "grafana"] {
+        assert!(block(&compose, name).contains(&"<<: *tool"), "{name}");
+    }
+    for line in ["read_only: true", "cap_drop: [ALL]", "no-new-privileges:true"] {
+        let tool = compose.split("services:").next().unwrap();
+        assert!(tool.contains(line), "{line}");
+    }
+    // Its disk is bounded.
+    for bound in ["--storage.tsdb.retention.time=", "--storage.tsdb.retention.size="] {
+        assert!(compose.contains(bound), "{bound}");
+    }
+}
+
+/// Prometheus sends the whole file, so it has one secret also while that is replaced.
+#[test]
+fn prometheus_and_grafana_get_their_secrets_if_they_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let others = ["all", "postgres", "prometheus", "grafana"];
+    for volume in SECRETS.map(|(name, _)| name).into_iter().chain(others) {
+        std::fs::create_dir(folder.path().join(volume)).unwrap();
+    }
+    let passwords = make_secrets(folder.path(), &[]);
+    let made = |file: &str| std::fs::read_to_string(folder.path().join(file)).unwrap();
+    assert_eq!(made("grafana/admin-password"), passwords["grafana"]);
+    assert_eq!(made("prometheus/internal-secret").trim(), passwords["internal"]);
+    std::fs::write(folder.path().join("all/internal"), "first\nsecond\n").unwrap();
+    make_secrets(folder.path(), &[]);
+    assert_eq!(made("prometheus/internal-secret"), "first\n");
+    assert_eq!(made("dashboard/internal-secret"), "first\nsecond\n");
+
+    let compose = read("docker-compose.observability.yml");
+    for (name, mounted) in [
+        ("prometheus", "- secrets-prometheus:/etc/prometheus/secrets:ro"),
+        ("grafana", "- secrets-grafana:/run/newcycle:ro"),
+    ] {
+        assert!(block(&compose, name).contains(&mounted), "{mounted}");
+        let made = format!("- secrets-{name}:/secrets/{name}");
+        assert!(block(&compose, "secrets").contains(&made.as_str()), "{made}");
+    }
+    assert!(read("deploy/prometheus/prometheus.yml").contains(": secrets/internal-secret\n"));
+    let password = "GF_SECURITY_ADMIN_PASSWORD__FILE: /run/newcycle/admin-password";
+    assert!(block(&compose, "grafana").contains(&password));
+}
+
+#[test]
+fn prometheus_scrapes_the_internal_port_of_each_service() {
+    let (native, containers) =
+        (read("deploy/prometheus/targets.yml"), read("deploy/prometheus/targets.compose.yml"));
+    for kind in ServiceKind::ALL {
+        let port = default(kind, "internal", "port").unwrap();
+        for (text, host) in [(&native, "127.0.0.1"), (&containers, kind.name())] {
+            let target = format!(
+                "\n- labels: {{service: {kind}}}\n  targets: [\"{host}:{port}\"]\n",
+                kind = kind.name()
+            );
+            assert!(text.contains(&target), "{target} must be in {text}");
+        }
     }
 }
 
