@@ -5,11 +5,12 @@ use std::time::Instant;
 use clap::Args;
 
 use crate::command::{cargo, step};
+use crate::containers::Outcome;
 use crate::install::Installer;
 use crate::node::Npm;
 use crate::{
-    alerts, bench, browser, chaos, clients, contract, ha, kubernetes, page, postgres, programs,
-    python, second_postgres, test, upgrade,
+    alerts, bench, browser, chaos, clients, containers, contract, ha, kubernetes, page, postgres,
+    programs, python, release, second_postgres, test, upgrade,
 };
 
 /// How many requests the services answer in a contract test of `--long`.
@@ -21,14 +22,15 @@ pub(crate) struct Options {
     #[arg(long)]
     after_test: bool,
     /// Also run what takes too long for every change: a million events in one statement, an upload
-    /// of a gigabyte, 300 faults, ten minutes of use, 10,000 requests against the API contract.
+    /// of a gigabyte, 300 faults, ten minutes of use, 10,000 requests against the API contract, and
+    /// a build of the programs as they ship.
     #[arg(long)]
     long: bool,
 }
 
-/// `cargo xtask test`, then dependencies, workflows, manifests, alerts, the API contract, other
-/// people's clients, the page in browsers, short benches, faults, planted errors, an upgrade,
-/// failovers, and a second version of Postgres.
+/// `cargo xtask test`, then dependencies, workflows, manifests, alerts, containers, the API
+/// contract, other people's clients, the page in browsers, short benches, faults, planted errors,
+/// an upgrade, failovers, and a second version of Postgres.
 pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Result<()> {
     let started = Instant::now();
     if !options.after_test {
@@ -40,6 +42,7 @@ pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Resul
     programs::services_and_chaos().await?;
     kubernetes::run(installer).await?;
     alerts::run(installer).await?;
+    let containers = containers::run(installer).await?;
     let installation = postgres::ensure(installer)?;
     let settings = postgres::temporary_cluster("test")?;
     postgres::with_cluster(&installation, &settings, async |cluster| {
@@ -63,8 +66,15 @@ pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Resul
     second_postgres::test(&installation, installer).await?;
     if options.long {
         chaos::test_long(installer).await?;
+        release::run(installer).await?;
     }
-    println!("== ci: all passed in {} s", started.elapsed().as_secs());
+    let seconds = started.elapsed().as_secs();
+    match containers {
+        Outcome::Passed => println!("== ci: all passed in {seconds} s"),
+        Outcome::NotRun(why) => {
+            println!("== ci: passed in {seconds} s. Compose: not run, because {why}");
+        }
+    }
     Ok(())
 }
 

@@ -110,11 +110,11 @@ fn compose(arguments: &[&str]) -> Command {
     command
 }
 
-/// Checks that containers can be started.
+/// Checks that containers can be started. Returns within a few seconds, whatever the engine does.
 ///
 /// # Errors
 /// No engine answers, or the client has no Compose.
-async fn check_engine() -> anyhow::Result<()> {
+pub(crate) async fn check_engine() -> anyhow::Result<()> {
     query(&["info", "--format", "{{.ServerVersion}}"]).await.context("no Docker engine answers")?;
     query(&["compose", "version"]).await.context("there is no Docker Compose")
 }

@@ -27,6 +27,8 @@ enum Needed {
     Ha,
     /// Some of the benches.
     Bench,
+    /// `release`.
+    Release,
     /// `up --with compose`.
     Containers,
 }
@@ -39,6 +41,7 @@ impl Needed {
             Self::Ci => "ci",
             Self::Ha => "ha, ci",
             Self::Bench => "bench",
+            Self::Release => "release, ci --long",
             Self::Containers => "up --with compose",
         }
     }
@@ -110,15 +113,15 @@ fn needs() -> Vec<Need> {
             found: PgBouncer::find().map(|path| path.display().to_string()),
             how: "apt-get install pgbouncer, and stop its service; or pgbouncer.org",
         },
-        program("curl", Needed::Test, &["curl"], "apt-get install curl"),
-        program("ps", Needed::Test, &["ps"], "apt-get install procps"),
-        Need {
         program(
             "Prometheus",
             Needed::Test,
             &["prometheus"],
             "apt-get install prometheus, and stop its service; or prometheus.io/download",
         ),
+        program("curl", Needed::Test, &["curl"], "apt-get install curl"),
+        program("ps", Needed::Test, &["ps"], "apt-get install procps"),
+        Need {
             name: "Chromium",
             needed: Needed::Ci,
             found: browser::chromium().map(|path| path.display().to_string()),
@@ -143,6 +146,8 @@ fn needs() -> Vec<Need> {
         program("wrk", Needed::Ci, &["wrk"], "apt-get install wrk"),
         program("libfaketime", Needed::Ci, &["faketime"], "apt-get install faketime"),
         program("promtool", Needed::Ci, &["promtool"], "apt-get install prometheus"),
+        program("objcopy", Needed::Release, &["objcopy"], "apt-get install binutils"),
+        program("gdb", Needed::Release, &["gdb"], "apt-get install gdb"),
         program("Valgrind", Needed::Bench, &["valgrind"], "apt-get install valgrind"),
         Need {
             name: "an engine for containers, with Compose",

@@ -11,6 +11,7 @@ mod ci;
 mod clients;
 mod command;
 mod compose;
+mod containers;
 mod contract;
 mod db;
 mod demo;
@@ -31,6 +32,7 @@ mod processes;
 mod programs;
 mod prose;
 mod python;
+mod release;
 mod second_postgres;
 mod secrets;
 mod settings;
@@ -174,6 +176,12 @@ enum Command {
     Doctor,
     /// Check the alerts of deploy/prometheus, and test when they fire.
     Alerts,
+    /// Check the files of the containers. If a Docker engine answers, also run the stack in
+    /// containers, cut it, kill a part of it, and stop it.
+    Containers,
+    /// Build the programs as they ship: without symbols, which become files of their own. Fails if
+    /// one is larger than 16 MB.
+    Release,
 }
 
 #[tokio::main]
@@ -212,5 +220,7 @@ async fn run(Arguments { no_install, command }: Arguments) -> anyhow::Result<()>
         Command::Kubernetes => kubernetes::run(installer).await,
         Command::Doctor => doctor::run(),
         Command::Alerts => alerts::run(installer).await,
+        Command::Containers => containers::run(installer).await.map(drop),
+        Command::Release => release::run(installer).await,
     }
 }

@@ -6,7 +6,7 @@
 use crate::command::{cargo, step};
 
 /// The programs that ship.
-const SERVICES: [&str; 6] =
+pub(crate) const SERVICES: [&str; 6] =
     ["migrate", "access", "ingest-api", "stats-notifier", "sse-gateway", "dashboard"];
 
 /// The programs that inject faults.

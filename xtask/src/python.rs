@@ -34,6 +34,12 @@ pub(crate) const KUBERNETES: Environment = Environment {
     requirements: include_str!("../python/kubernetes.txt"),
 };
 
+/// What checks the files of the containers.
+pub(crate) const CONTAINERS: Environment = Environment {
+    name: "python-containers",
+    requirements: include_str!("../python/containers.txt"),
+};
+
 /// Node and npm, for machines without them.
 pub(crate) const NODE: Environment =
     Environment { name: "python-node", requirements: include_str!("../python/node.txt") };

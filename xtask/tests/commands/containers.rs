@@ -81,6 +81,22 @@ fn the_missing_part_of_docker_is_named() {
     assert!(text.contains("cannot be run"), "{text}");
 }
 
+/// The files are checked all the same.
+#[test]
+fn without_docker_a_trial_of_the_containers_is_reported_as_not_run() {
+    let mut stack = stack_with_docker("no-trial");
+    for (state, why) in
+        [("no engine", "no Docker engine answers"), ("no Compose", "there is no Docker Compose")]
+    {
+        set_docker_state(&mut stack, state);
+        let text = stack.run(&["containers"]);
+        let line = format!("\n== Compose: not run, because {why}");
+        assert!(text.contains(&line) && !text.contains("passed"), "{text}");
+        assert!(text.contains("the files of Compose: done"), "{text}");
+        assert_eq!(received(&stack), [""; 0]);
+    }
+}
+
 #[test]
 fn the_other_commands_follow_the_containers() {
     let mut stack = stack_with_docker("containers");

@@ -364,14 +364,35 @@ fn the_command_that_makes_keys_runs_on_request_only_and_its_output_is_not_kept()
 }
 
 #[test]
-fn the_images_are_built_with_the_release_that_the_manifest_names() {
+fn the_images_have_the_releases_that_the_manifest_names() {
     let (manifest, dockerfile) = (read("Cargo.toml"), read("deploy/Dockerfile"));
-    let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = \"")).unwrap();
-    let version = version.trim_end_matches('"');
-    assert!(
-        dockerfile.contains(&format!("\nFROM rust:{version}-slim-bookworm AS ")),
-        "Rust must be {version}"
-    );
+    let value = |name: &str| {
+        let value = manifest.lines().find_map(|line| line.strip_prefix(&format!("{name} = \"")));
+        value.unwrap().trim_end_matches('"')
+    };
+    let rust = format!("\nARG RUST_IMAGE=rust:{}-slim-bookworm\n", value("rust-version"));
+    let version = format!(" org.opencontainers.image.version=\"{}\" ", value("version"));
+    for line in [rust, version] {
+        assert!(dockerfile.contains(&line), "deploy/Dockerfile must have {line}");
+    }
+}
+
+/// A digest is given with the name of an image, or as an argument of its own. None is written here.
+#[test]
+fn each_image_of_others_is_named_by_an_argument() {
+    let dockerfile = read("deploy/Dockerfile");
+    let stages: BTreeSet<&str> =
+        dockerfile.lines().filter_map(|line| line.strip_prefix("FROM ")).collect();
+    for stage in stages {
+        let base = stage.split(' ').next().unwrap();
+        let is_own = dockerfile.contains(&format!(" AS {base}\n"));
+        assert!(base.starts_with("${") || base == "scratch" || is_own, "FROM {stage}");
+    }
+    for text in COMPOSE_FILES.map(read) {
+        for image in text.lines().filter(|line| line.trim().starts_with("image:")) {
+            assert!(image.contains("_IMAGE:-"), "{image}");
+        }
+    }
 }
 
 #[test]
@@ -383,6 +404,8 @@ fn each_program_has_an_image_and_a_service() {
             stage.contains(&format!("ENTRYPOINT [\"/usr/local/bin/{name}\"]").as_str()),
             "{stage:#?}"
         );
+        let copied = format!("COPY --from=programs /programs/{name} /usr/local/bin/{name}");
+        assert!(stage.contains(&copied.as_str()), "{stage:#?}");
         let check = format!("CMD [\"/usr/local/bin/{name}\", \"healthcheck\"]");
         let checked = stage.iter().any(|line| line.trim_start() == check);
         assert_eq!(checked, !COMMANDS.contains(&name), "{stage:#?}");
