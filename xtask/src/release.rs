@@ -14,8 +14,8 @@ use crate::{page, programs};
 /// Asks gdb for the file and the line of a function that every program has.
 const SYMBOL: &str = "info line rust_panic";
 
-/// Builds the programs for release, and takes their symbols out. Fails if a program is too large, or
-/// does not find its symbols.
+/// Builds the programs for release, and takes their symbols out. Fails if a program is too large,
+/// or does not find its symbols.
 pub(crate) async fn run(installer: Installer) -> anyhow::Result<()> {
     // The page is a part of `dashboard`.
     page::build(installer).await?;

@@ -1,5 +1,5 @@
-//! A Prometheus with the configuration of `deploy/prometheus`, of which it changes the addresses and
-//! the intervals only.
+//! A Prometheus with the configuration of `deploy/prometheus`, of which it changes the addresses
+//! and the intervals only.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -31,8 +31,8 @@ impl Prometheus {
             .find(|program| program.is_file())
     }
 
-    /// Starts it on the internal ports of a stack, with the files of `deploy/prometheus`. It answers
-    /// some time later.
+    /// Starts it on the internal ports of a stack, with the files of `deploy/prometheus`. It
+    /// answers some time later.
     ///
     /// # Errors
     /// It is not installed, or a file has changed such that this cannot adapt it.

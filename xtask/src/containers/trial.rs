@@ -74,7 +74,8 @@ impl Trial {
         self.check_exit_codes().await
     }
 
-    /// The README's tour: a key, a base item, an item, its count, and the page. Grafana answers, too.
+    /// The README's tour: a key, a base item, an item, its count, and the page. Grafana answers,
+    /// too.
     async fn tour(&self, client: &Client) -> anyhow::Result<()> {
         println!("== Compose: the tour");
         let mut stream = self.stream(client).await?;
@@ -214,8 +215,8 @@ async fn docker(arguments: &[&str]) -> anyhow::Result<()> {
     step(&format!("docker {}", arguments.join(" ")), command).await
 }
 
-/// The service and the exit code of each container that `docker compose ps --format json` lists: one
-/// array, or since Compose 2.21 an object on each line.
+/// The service and the exit code of each container that `docker compose ps --format json` lists:
+/// one array, or since Compose 2.21 an object on each line.
 fn containers(listed: &str) -> anyhow::Result<Vec<(String, i64)>> {
     let parse = |text: &str| serde_json::from_str::<Value>(text).context("reading the list");
     let objects = match listed.trim_start().strip_prefix('[') {

@@ -19,8 +19,8 @@ use crate::support::{settings, start_with, until};
 /// The events of [`flights`].
 const EVENTS: &str = "22977";
 
-/// The metrics of the daily verification, which does not run in this test, with their labels. A test
-/// of it is in [`crate::operations`].
+/// The metrics of the daily verification, which does not run in this test, with their labels. A
+/// test of it is in [`crate::operations`].
 const OF_VERIFICATION: [(&str, &[(&str, &str)]); 4] = [
     ("notifier_verify_runs_total", &[("result", "equal")]),
     ("notifier_verify_mismatched_buckets", &[]),
