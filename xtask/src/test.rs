@@ -37,7 +37,7 @@ pub(crate) async fn run(arguments: &[String], installer: Installer) -> anyhow::R
         installer.package_without_service("pgbouncer", "pgbouncer")?;
     }
     if Prometheus::find().is_none() {
-        installer.package_without_service("prometheus")?;
+        installer.package_without_service("prometheus", "prometheus")?;
     }
     python::check_on_path()?;
     // The examples' TypeScript compiler.
