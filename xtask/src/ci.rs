@@ -22,8 +22,8 @@ pub(crate) struct Options {
     #[arg(long)]
     after_test: bool,
     /// Also run what takes too long for every change: a million events in one statement, an upload
-    /// of a gigabyte, 300 faults, ten minutes of use, all failovers, 10,000 requests against the API
-    /// contract, and a build of the programs as they ship.
+    /// of a gigabyte, 300 faults, ten minutes of use, all failovers, 10,000 requests against the
+    /// API contract, and a build of the programs as they ship.
     #[arg(long)]
     long: bool,
 }
