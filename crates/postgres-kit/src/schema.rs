@@ -84,10 +84,13 @@ pub async fn check(client: &Client) -> Result<i32, SchemaError> {
 async fn check_newer(client: &Client, found: i32) -> Result<(), SchemaError> {
     // Each migration commits its statement together with itself. If another one is committed after
     // the version was read, its statement counts as well: the answer is then that of the newer
-    // schema. Requirements only grow, so the strictest is that of the newest migration.
-    let strictest = "SELECT max(oldest_program) FROM public.schema_compatibility";
+    // schema. All statements count, because a file that expands may follow one that contracts.
+    let strictest = format!(
+        "SELECT CASE WHEN max(schema_version) >= {found} THEN max(oldest_program) END
+         FROM public.schema_compatibility"
+    );
     // Without a statement, nothing is known about older releases.
-    match number(client, strictest).await?.unwrap_or(found) {
+    match number(client, &strictest).await?.unwrap_or(found) {
         oldest if oldest <= VERSION => Ok(()),
         oldest => Err(SchemaError::Newer { found, oldest }),
     }

@@ -120,7 +120,7 @@ fn the_credentials_of_an_upstream_are_not_shown() {
         "http://b,https://user:hunter2@a",
         "http://b,http://user:hun://ter2@a",
     ] {
-        let (code, refused) = run("run", bad);
+        let (code, refused) = run("serve", bad);
         assert_eq!(code, Some(1), "{refused}");
         let expected =
             "sets upstream.addresses to a value that cannot be used: address 2 is not a URL";

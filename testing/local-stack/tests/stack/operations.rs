@@ -122,9 +122,8 @@ async fn history_verify_and_rebuild_of_real_input() {
     assert_eq!(verify(&database).0, Some(0));
     until_exact(&stack, &expected, "after a rebuild").await;
     // The commands of docs/operations.md, word for word.
-    let page = operations_page();
-    let block = page.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
-    let commands = block.lines().filter_map(|line| line.strip_prefix("stats-notifier "));
+    let blocks = commands("Checking the counts");
+    let commands = blocks[0].lines().filter_map(|line| line.strip_prefix("stats-notifier "));
     let commands: Vec<&str> = commands.map(|line| line.split('#').next().unwrap().trim()).collect();
     assert_eq!(commands, ["verify", "rebuild"]);
     for command in commands {
