@@ -7,7 +7,7 @@ use std::time::Duration;
 use expect_test::expect;
 use local_stack::ports::reserve_port;
 use local_stack::postgres::{Cluster, ClusterSettings, Installation};
-use local_stack::test_database::{installation, installations};
+use local_stack::test_database::{installation, installations, newer_schema};
 use migrate::rights::Gap;
 use migrate::settings::RoleSettings;
 use migrate::{MigrateError, migrate, wait};
@@ -428,15 +428,6 @@ async fn every_migration_states_the_oldest_release_that_may_run() {
     let row = connect(&database).await.unwrap().query_one(stated, &[]).await.unwrap();
     let expected: Vec<i32> = (4..=schema::VERSION).collect();
     assert_eq!(row.get::<_, Vec<i32>>(0), expected);
-}
-
-/// Makes the schema that of a newer release, which needs programs of this schema version.
-fn newer_schema(oldest_program: i32) -> String {
-    format!(
-        "INSERT INTO refinery_schema_history
-             SELECT 1000, name, applied_on, checksum FROM refinery_schema_history LIMIT 1;
-         INSERT INTO schema_compatibility VALUES (1000, {oldest_program})"
-    )
 }
 
 /// An operator who returns to the release before runs its `migrate` and waits with it.

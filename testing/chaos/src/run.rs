@@ -131,8 +131,7 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
     let mut system = System::start(installation, programs, &UNITS_KEPT).await?;
     let world = system.world().await?;
     let mut random = StdRng::seed_from_u64(plan.seed);
-    let slow_link = Link::to("slow link".to_owned(), system.gateway_port()?).await?;
-    slow_link.set(LinkMode::Slow(SLOW_LINK_DELAY));
+    let slow_link = slow_link(&system).await?;
     let subscribers = subscribe(&system, &slow_link, &mut random);
     let writers = writers::start(&world, random.random(), plan.writes());
     let checker = Checker::default();
@@ -149,7 +148,7 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
         &mut log,
     )
     .await;
-    let mut violation = match faults {
+    let violation = match faults {
         Ok(()) => None,
         Err(error) => match error.downcast::<Violation>() {
             Ok(Violation(violation)) => Some(violation),
@@ -160,19 +159,33 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
     report.checked = verification.checker.checked();
     report.duration = started.elapsed();
     drop((verification.subscribers, writers, slow_link));
+    finish(system, report.to_string(), violation).await
+}
+
+/// The link of the slow subscriber, to sse-gateway 1.
+pub(crate) async fn slow_link(system: &System) -> anyhow::Result<Link> {
+    let link = Link::to("slow link".to_owned(), system.gateway_port()?).await?;
+    link.set(LinkMode::Slow(SLOW_LINK_DELAY));
+    Ok(link)
+}
+
+/// Stops the system. Its logs stay only after a violation, also one of the stop itself.
+pub(crate) async fn finish(
+    system: System,
+    report: String,
+    mut violation: Option<String>,
+) -> anyhow::Result<RunOutcome> {
     let logs = system.logs();
     let failed = system.stop().await;
     if violation.is_none() && !failed.is_empty() {
         violation =
             Some(format!("these services did not stop without an error at the end: {failed:?}"));
     }
-    let logs = if violation.is_some() {
-        Some(logs)
-    } else {
+    if violation.is_none() {
         System::remove(&logs)?;
-        None
-    };
-    Ok(RunOutcome { report: report.to_string(), violation, logs })
+    }
+    let logs = violation.is_some().then_some(logs);
+    Ok(RunOutcome { report, violation, logs })
 }
 
 /// Starts the subscribers. [`Verification`] relies on the order: the first two are steady, one of

@@ -15,7 +15,6 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use local_stack::link::Link;
 use local_stack::postgres::Installation;
 use local_stack::stack::{Instance, built_programs};
 use rand::rngs::StdRng;
@@ -25,7 +24,7 @@ use tokio::time::Instant;
 use self::clients::Clients;
 use crate::checker::Checker;
 use crate::fault::Violation;
-use crate::run::{RECOVERY_TIMEOUT, RunOutcome, UNITS_KEPT, subscribe};
+use crate::run::{RECOVERY_TIMEOUT, RunOutcome, UNITS_KEPT, finish, slow_link, subscribe};
 use crate::system::{Programs, SERVICE_TIMEOUT, System};
 use crate::verification::Verification;
 use crate::writers::{self, Writes};
@@ -56,7 +55,7 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
     let mut system = System::start(installation, Programs::Older(&plan.older), &UNITS_KEPT).await?;
     let world = system.world().await?;
     let mut random = StdRng::seed_from_u64(plan.seed);
-    let slow_link = Link::to("slow link".to_owned(), system.gateway_port()?).await?;
+    let slow_link = slow_link(&system).await?;
     let subscribers = subscribe(&system, &slow_link, &mut random);
     let writers = writers::start(&world, random.random(), Writes::All);
     let clients = Clients::start(&world, &system.wiring.gateways);
@@ -67,7 +66,7 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
     let mut upgrade =
         Upgrade { older: &plan.older, newer: &newer, restarts: 0, schemas: [0; 2], clients };
     let steps = upgrade.there_and_back(&mut system, &mut verification, &mut log).await;
-    let mut violation = match steps {
+    let violation = match steps {
         Ok(()) => None,
         Err(error) => match error.downcast::<Violation>() {
             Ok(Violation(violation)) => Some(violation),
@@ -89,17 +88,7 @@ pub async fn run(plan: &Plan, mut log: impl FnMut(&str)) -> anyhow::Result<RunOu
         started.elapsed().as_secs()
     )?;
     drop((upgrade, verification.subscribers, writers, slow_link));
-    let logs = system.logs();
-    let failed = system.stop().await;
-    if violation.is_none() && !failed.is_empty() {
-        violation =
-            Some(format!("these services did not stop without an error at the end: {failed:?}"));
-    }
-    if violation.is_none() {
-        System::remove(&logs)?;
-    }
-    let logs = violation.is_some().then_some(logs);
-    Ok(RunOutcome { report, violation, logs })
+    finish(system, report, violation).await
 }
 
 /// An upgrade, and what it has done.

@@ -58,6 +58,17 @@ pub enum TemplateError {
     Key(#[from] StoreError),
 }
 
+/// The statements that make a schema that of a newer release, version 1000, which needs programs of
+/// this schema version.
+#[must_use]
+pub fn newer_schema(oldest_program: i32) -> String {
+    format!(
+        "INSERT INTO refinery_schema_history
+             SELECT 1000, name, applied_on, checksum FROM refinery_schema_history LIMIT 1;
+         INSERT INTO schema_compatibility VALUES (1000, {oldest_program})"
+    )
+}
+
 /// A database that is dropped when the test ends.
 #[derive(Debug)]
 pub struct TestDatabase {

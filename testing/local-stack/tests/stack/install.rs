@@ -1,30 +1,16 @@
 //! The installation of `docs/operations.md`, by its own commands.
 
 use std::path::Path;
-use std::process::Command;
 
-use local_stack::test_database::{installation, service_programs};
+use local_stack::test_database::installation;
 use postgres_kit::database::DatabaseSettings;
-use secrecy::ExposeSecret;
 
-use crate::operations::commands;
+use crate::operations::{commands, shell};
 use crate::own_postgres::{OwnPostgres, connect};
 
 /// Runs commands in a folder, as a superuser of the database. Returns what they print.
 fn run(folder: &Path, database: &DatabaseSettings, commands: &str) -> String {
-    let path =
-        std::env::join_paths([service_programs().as_path(), "/usr/bin".as_ref(), "/bin".as_ref()]);
-    let output = Command::new("sh")
-        .args(["-eu", "-c", commands])
-        .current_dir(folder)
-        .env("PATH", path.unwrap())
-        .env("PGHOST", database.host.to_string())
-        .env("PGPORT", database.port.to_string())
-        .env("PGUSER", &database.user)
-        .env("PGPASSWORD", database.password.expose_secret())
-        .env("PGDATABASE", &database.name)
-        .output()
-        .unwrap();
+    let output = shell(folder, &[], database, commands).output().unwrap();
     assert!(output.status.success(), "{commands}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }

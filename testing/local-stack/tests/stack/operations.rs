@@ -1,6 +1,7 @@
 //! What operators run and look at: subcommands, metrics, logs and settings of the real programs.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,30 @@ pub(crate) fn commands(heading: &str) -> Vec<String> {
         lines.map(|line| format!("{line}\n")).collect()
     };
     blocks.map(lines).collect()
+}
+
+/// A shell that runs commands in a folder, as a superuser of a database, with the project's programs
+/// and those of these folders.
+pub(crate) fn shell(
+    folder: &Path,
+    programs: &[&Path],
+    database: &DatabaseSettings,
+    commands: &str,
+) -> Command {
+    let services = service_programs();
+    let system = ["/usr/bin", "/bin"].map(Path::new);
+    let path = programs.iter().copied().chain([services.as_path()]).chain(system);
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-eu", "-c", commands])
+        .current_dir(folder)
+        .env("PATH", std::env::join_paths(path).unwrap())
+        .env("PGHOST", database.host.to_string())
+        .env("PGPORT", database.port.to_string())
+        .env("PGUSER", &database.user)
+        .env("PGPASSWORD", database.password.expose_secret())
+        .env("PGDATABASE", &database.name);
+    shell
 }
 
 /// The exit code of `stats-notifier verify --json`, and its output.

@@ -2,14 +2,14 @@
 //! Postgres, and a rebuild under load. The tests run the commands of `docs/operations.md`.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use local_stack::postgres::{Cluster, Installation};
 use local_stack::stack::{Replicas, ServiceKind};
-use local_stack::test_database::{TestDatabase, installation, installations, service_programs};
+use local_stack::test_database::{TestDatabase, installation, installations};
 use postgres_kit::database::DatabaseSettings;
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -17,7 +17,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::operations::commands;
+use crate::operations::{commands, shell};
 use crate::own_postgres::{OwnPostgres, connect, next_transaction};
 use crate::replicas::Services;
 use crate::standby::{HOLD, RELEASE, WAIT};
@@ -40,21 +40,8 @@ fn operate(
     commands: &str,
 ) -> Output {
     let roles = TestDatabase::roles();
-    let path = std::env::join_paths([
-        programs.programs(),
-        &service_programs(),
-        Path::new("/usr/bin"),
-        Path::new("/bin"),
-    ]);
-    Command::new("sh")
-        .args(["-eu", "-c", &format!("{PASSWORDS}{commands}")])
-        .current_dir(folder)
-        .env("PATH", path.unwrap())
-        .env("PGHOST", database.host.to_string())
-        .env("PGPORT", database.port.to_string())
-        .env("PGUSER", &database.user)
-        .env("PGPASSWORD", database.password.expose_secret())
-        .env("PGDATABASE", &database.name)
+    let commands = format!("{PASSWORDS}{commands}");
+    shell(folder, &[programs.programs()], database, &commands)
         .env("INGEST_PASSWORD", roles.ingest_password.expose_secret())
         .env("NOTIFIER_PASSWORD", roles.notifier_password.expose_secret())
         .env("ACCESS_PASSWORD", roles.access_password.expose_secret())

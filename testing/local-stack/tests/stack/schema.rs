@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use local_stack::internal;
 use local_stack::stack::{Replicas, ServiceKind, Stack, Variable};
-use local_stack::test_database::{TestDatabase, http_client};
+use local_stack::test_database::{TestDatabase, http_client, newer_schema};
 use parking_lot::Mutex;
 use postgres_kit::schema::VERSION;
 use serde_json::json;
@@ -57,15 +57,6 @@ async fn refusal(service: ServiceKind, replicas: Replicas, change: &str) -> Stri
     until("the log must name the schema", async || logged.lock().contains("schema").then_some(()))
         .await;
     logged.lock().clone()
-}
-
-/// Makes the schema that of a newer release, which needs programs of this schema version.
-fn newer_schema(oldest_program: i32) -> String {
-    format!(
-        "INSERT INTO refinery_schema_history
-             SELECT 1000, name, applied_on, checksum FROM refinery_schema_history LIMIT 1;
-         INSERT INTO schema_compatibility VALUES (1000, {oldest_program})"
-    )
 }
 
 #[tokio::test]
