@@ -20,7 +20,7 @@ use crate::{client, limits, shutdown, telemetry};
 /// How long the service may take to answer a health check.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The commit that this program was built from, if the build was told it.
+/// The commit that this program was built from, if the build was given it.
 pub const REVISION: Option<&str> = option_env!("NEWCYCLE_REVISION");
 
 /// What `--help` of each service's program says about its exit codes. Wrong arguments are reported
