@@ -55,8 +55,8 @@ pub(crate) fn commands(heading: &str) -> Vec<String> {
     blocks.map(lines).collect()
 }
 
-/// A shell that runs commands in a folder, as a superuser of a database, with the project's programs
-/// and those of these folders.
+/// A shell that runs commands in a folder, as a superuser of a database. It finds the project's
+/// programs, and those of these folders.
 pub(crate) fn shell(
     folder: &Path,
     programs: &[&Path],
