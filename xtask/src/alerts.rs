@@ -1,10 +1,11 @@
 //! `cargo xtask alerts`: whether the alerts of `deploy/prometheus` are valid, and fire when they
 //! should.
 
+use local_stack::path::find_program;
 use tokio::process::Command;
 
 use crate::command::{in_checkout, step};
-use crate::install::{Installer, find_program};
+use crate::install::Installer;
 
 /// The folder of the rules, and of the tests that name them.
 const FOLDER: &str = "deploy/prometheus";

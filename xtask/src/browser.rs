@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use local_stack::internal;
+use local_stack::path::find_program;
 use local_stack::ports::reserve_port;
 use local_stack::postgres::{Cluster, ClusterSettings};
 use local_stack::stack::{Replicas, ServiceKind, built_programs};
@@ -13,7 +14,7 @@ use local_stack::test_database::{TEST_KEY, TestDatabase};
 use secrecy::ExposeSecret;
 
 use crate::command::step;
-use crate::install::{Installer, find_program};
+use crate::install::Installer;
 use crate::node::Npm;
 use crate::{ephemeral_stack, page};
 
@@ -124,12 +125,10 @@ fn ensure(installer: Installer) -> anyhow::Result<PathBuf> {
 /// A proxy in front of the services in one of the tests. Installs it on Debian and Ubuntu if it is
 /// missing.
 fn ensure_proxy(name: &str, installer: Installer) -> anyhow::Result<PathBuf> {
-    // Debian's nginx is not on everyone's PATH.
-    let find = || find_program(name).or_else(|| find_program(&format!("/usr/sbin/{name}")));
-    if find().is_none() {
+    if find_program(name).is_none() {
         installer.package_without_service(name, name)?;
     }
-    find().with_context(|| format!("{name} is missing: install it, then try again"))
+    find_program(name).with_context(|| format!("{name} is missing: install it, then try again"))
 }
 
 /// Ports for a test, separated by commas.

@@ -4,12 +4,13 @@
 use std::ffi::OsStr;
 
 use anyhow::Context;
+use local_stack::path::find_program;
 use local_stack::postgres::Installation;
 use local_stack::stack::built_programs;
 use tokio::process::Command;
 
 use crate::command::step;
-use crate::install::{Installer, find_program};
+use crate::install::Installer;
 use crate::{postgres, programs};
 
 /// Errors that are planted in the system. A run must find each of them.

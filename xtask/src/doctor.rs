@@ -4,14 +4,13 @@
 //! The other commands find their programs by the same functions, and install Debian packages
 //! themselves; this is for other systems, and for machines on which they may not.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::bail;
-use local_stack::pooler::PgBouncer;
+use local_stack::path::find_program;
 use local_stack::postgres::Installation;
 
-use crate::install::find_program;
 use crate::{browser, ha, python};
 
 /// The commands that need something.
@@ -88,10 +87,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 fn needs() -> Vec<Need> {
     let postgres = Installation::find().ok().map(|found| found.version().to_string());
-    let program = |name, needed, programs: &[&str], how| Need {
+    let display = |found: Option<PathBuf>| found.map(|path| path.display().to_string());
+    let program = |name, needed, program, how| Need {
         name,
         needed,
-        found: programs.iter().find_map(|program| on_path(program)),
+        found: display(find_program(program)),
         how,
     };
     let mut needs = vec![
@@ -107,48 +107,48 @@ fn needs() -> Vec<Need> {
             found: python::find().map(str::to_owned),
             how: "apt-get install python3-venv, or python.org",
         },
-        Need {
-            name: "PgBouncer",
-            needed: Needed::Test,
-            found: PgBouncer::find().map(|path| path.display().to_string()),
-            how: "apt-get install pgbouncer, and stop its service; or pgbouncer.org",
-        },
+        program(
+            "PgBouncer",
+            Needed::Test,
+            "pgbouncer",
+            "apt-get install pgbouncer, and stop its service; or pgbouncer.org",
+        ),
         program(
             "Prometheus",
             Needed::Test,
-            &["prometheus"],
+            "prometheus",
             "apt-get install prometheus, and stop its service; or prometheus.io/download",
         ),
-        program("curl", Needed::Test, &["curl"], "apt-get install curl"),
-        program("ps", Needed::Test, &["ps"], "apt-get install procps"),
+        program("curl", Needed::Test, "curl", "apt-get install curl"),
+        program("ps", Needed::Test, "ps", "apt-get install procps"),
         Need {
             name: "Chromium",
             needed: Needed::Ci,
-            found: browser::chromium().map(|path| path.display().to_string()),
+            found: display(browser::chromium()),
             how: "apt-get install chromium, or Google Chrome",
         },
     ];
     needs.extend(browser::OTHERS.iter().map(|other| Need {
         name: other.package,
         needed: Needed::Ci,
-        found: other.find().map(|path| path.display().to_string()),
+        found: display(other.find()),
         how: "apt-get install it; its tests run on Linux only",
     }));
     needs.extend(ha::PROGRAMS.iter().map(|program| Need {
         name: program.package,
         needed: Needed::Ha,
-        found: program.find().map(|path| path.display().to_string()),
+        found: display(program.find()),
         how: "apt-get install it, and stop its service if it has one; failovers run on Linux only",
     }));
     needs.extend([
-        program("nginx", Needed::Ci, &["nginx", "/usr/sbin/nginx"], "apt-get install nginx-light"),
-        program("Caddy", Needed::Ci, &["caddy"], "apt-get install caddy, or caddyserver.com"),
-        program("wrk", Needed::Ci, &["wrk"], "apt-get install wrk"),
-        program("libfaketime", Needed::Ci, &["faketime"], "apt-get install faketime"),
-        program("promtool", Needed::Ci, &["promtool"], "apt-get install prometheus"),
-        program("objcopy", Needed::Release, &["objcopy"], "apt-get install binutils"),
-        program("gdb", Needed::Release, &["gdb"], "apt-get install gdb"),
-        program("Valgrind", Needed::Bench, &["valgrind"], "apt-get install valgrind"),
+        program("nginx", Needed::Ci, "nginx", "apt-get install nginx-light"),
+        program("Caddy", Needed::Ci, "caddy", "apt-get install caddy, or caddyserver.com"),
+        program("wrk", Needed::Ci, "wrk", "apt-get install wrk"),
+        program("libfaketime", Needed::Ci, "faketime", "apt-get install faketime"),
+        program("promtool", Needed::Ci, "promtool", "apt-get install prometheus"),
+        program("objcopy", Needed::Release, "objcopy", "apt-get install binutils"),
+        program("gdb", Needed::Release, "gdb", "apt-get install gdb"),
+        program("Valgrind", Needed::Bench, "valgrind", "apt-get install valgrind"),
         Need {
             name: "an engine for containers, with Compose",
             needed: Needed::Containers,
@@ -157,10 +157,6 @@ fn needs() -> Vec<Need> {
         },
     ]);
     needs
-}
-
-fn on_path(program: &str) -> Option<String> {
-    find_program(program).map(|path| path.display().to_string())
 }
 
 /// The version of Compose, if an engine answers.

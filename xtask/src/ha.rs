@@ -4,36 +4,32 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use local_stack::path::find_program;
 use local_stack::stack::built_programs;
 use tokio::process::Command;
 
-use crate::install::{Installer, find_program};
+use crate::install::Installer;
 use crate::{chaos, page, postgres, programs};
 
 /// A program that the cluster consists of or is made with.
 pub(crate) struct Program {
-    /// On PATH, or at an absolute path, where Debian installs what users do not call.
-    paths: &'static [&'static str],
+    name: &'static str,
     pub(crate) package: &'static str,
     /// The name of the package's service, which must not start.
     service: Option<&'static str>,
 }
 
 pub(crate) const PROGRAMS: [Program; 5] = [
-    Program { paths: &["patroni"], package: "patroni", service: Some("patroni") },
-    Program { paths: &["etcd"], package: "etcd-server", service: Some("etcd") },
-    Program {
-        paths: &["haproxy", "/usr/sbin/haproxy"],
-        package: "haproxy",
-        service: Some("haproxy"),
-    },
-    Program { paths: &["ip", "/usr/sbin/ip"], package: "iproute2", service: None },
-    Program { paths: &["nsenter"], package: "util-linux", service: None },
+    Program { name: "patroni", package: "patroni", service: Some("patroni") },
+    Program { name: "etcd", package: "etcd-server", service: Some("etcd") },
+    Program { name: "haproxy", package: "haproxy", service: Some("haproxy") },
+    Program { name: "ip", package: "iproute2", service: None },
+    Program { name: "nsenter", package: "util-linux", service: None },
 ];
 
 impl Program {
     pub(crate) fn find(&self) -> Option<PathBuf> {
-        self.paths.iter().find_map(|path| find_program(path))
+        find_program(self.name)
     }
 }
 

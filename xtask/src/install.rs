@@ -5,10 +5,11 @@
 //! sense: they stay below `target/` and `node_modules/`.
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail};
+use local_stack::path::find_program;
 
 const APT_GET: &str = "/usr/bin/apt-get";
 
@@ -105,13 +106,6 @@ fn announce(names: &str) {
     println!("== installing Debian packages: {names} (refuse with --no-install)");
 }
 
-/// A program on PATH, or at an absolute path.
-pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // Joining a folder with an absolute path gives the absolute path.
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
-}
-
 /// Runs a command as root: with sudo, unless this process is root already.
 pub(crate) fn as_root(words: &[&str]) -> anyhow::Result<()> {
     let sudo: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["sudo"] };
@@ -135,6 +129,9 @@ pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::path::PathBuf;
+
+    use local_stack::path;
 
     use super::*;
 
@@ -165,9 +162,7 @@ mod tests {
 
         /// Installs a package. Returns whether that succeeded.
         fn install(&self, package: &str, service: &str) -> bool {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            let folders =
-                std::iter::once(self.0.path().to_owned()).chain(std::env::split_paths(&path));
+            let folders = std::iter::once(self.0.path().to_owned()).chain(path::folders());
             let policy = self.path("policy");
             let mut install = Command::new("sh");
             install.args(["-c", INSTALL_WITHOUT_SERVICE]).arg(&policy);

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context, bail};
+use local_stack::path;
 use tokio::process::Command;
 
 use crate::command::{in_checkout, step, succeeds};
@@ -33,8 +34,7 @@ impl Npm {
         let mut npm = Self { folder: in_checkout(folder), path };
         if !npm.is_recent().await {
             let local = link_programs(installer)?;
-            let path = std::env::split_paths(&npm.path);
-            npm.path = std::env::join_paths(std::iter::once(local).chain(path))?;
+            npm.path = std::env::join_paths(std::iter::once(local).chain(path::folders()))?;
             if !npm.is_recent().await {
                 bail!("Node 20.19 or newer with npm is missing: install it, then try again");
             }

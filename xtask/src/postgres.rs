@@ -1,6 +1,7 @@
 //! The Postgres of this machine, installed if missing, and clusters that last as long as a command.
 
 use std::ffi::OsString;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -87,16 +88,20 @@ pub(crate) fn connection(cluster: &ClusterSettings) -> String {
     format!("host=127.0.0.1 port={port} user={user} password={password}")
 }
 
-/// Makes the template of the test databases, and returns the variables by which tests find the
-/// cluster. `installations` are the versions that tests may use, the cluster's first.
+/// Makes the template of the test databases, and returns the variables of a run of tests: where the
+/// cluster is, and how many tests run at once. `installations` are the versions that tests may use,
+/// the cluster's first.
 pub(crate) async fn prepare_tests(
     cluster: &ClusterSettings,
     installations: &[&Installation],
-) -> anyhow::Result<[(&'static str, OsString); 2]> {
+) -> anyhow::Result<[(&'static str, OsString); 3]> {
     let connection = connection(cluster);
     prepare_template(&connection).await?;
     let programs = installations.iter().map(|installation| installation.programs());
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     Ok([
+        // Most tests wait more than they work.
+        ("RUST_TEST_THREADS", (2 * cores).to_string().into()),
         (CLUSTER_VARIABLE, connection.into()),
         (INSTALLATIONS_VARIABLE, std::env::join_paths(programs)?),
     ])

@@ -56,9 +56,6 @@ async fn test_on(second: &Installation, first: &Installation) -> anyhow::Result<
     let settings = postgres::temporary_cluster("test")?;
     postgres::with_cluster(second, &settings, async |_| {
         tests.envs(postgres::prepare_tests(&settings, &[second, first]).await?);
-        // Most of them wait more than they work.
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        tests.env("RUST_TEST_THREADS", (2 * cores).to_string());
         step(&format!("tests on Postgres {}", second.version()), tests).await
     })
     .await?;

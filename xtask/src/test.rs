@@ -3,8 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use local_stack::pooler::PgBouncer;
-use local_stack::prometheus::Prometheus;
+use local_stack::path::find_program;
 
 use crate::command::{cargo, step};
 use crate::install::Installer;
@@ -33,10 +32,10 @@ pub(crate) async fn run(arguments: &[String], installer: Installer) -> anyhow::R
     step("building the tests", cargo(&["test", "--workspace", "--locked", "--no-run"])).await?;
     check_ignored().await?;
     installer.programs(&PROGRAMS)?;
-    if PgBouncer::find().is_none() {
+    if find_program("pgbouncer").is_none() {
         installer.package_without_service("pgbouncer", "pgbouncer")?;
     }
-    if Prometheus::find().is_none() {
+    if find_program("prometheus").is_none() {
         installer.package_without_service("prometheus", "prometheus")?;
     }
     python::check_on_path()?;

@@ -12,8 +12,8 @@
 //! has room in the budget of unsent bytes before it is encoded, and keeps it until its last
 //! subscriber has received it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,11 +21,12 @@ use domain::{ApplyError, Changes, Frame, Statistics, Topic, TopicFrame, Version}
 use parking_lot::RwLock;
 use service_kit::unsent::{Reservation, UnsentBytes};
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::deliveries::Deliveries;
 use crate::encoder::{EventParts, Events, Found};
+use crate::heartbeat;
 use crate::liveness::{Audience, Beat, Liveness};
 use crate::selection::Selection;
 use crate::settings::HubSettings;
@@ -72,7 +73,7 @@ pub struct Hub {
     state: RwLock<State>,
     liveness: RwLock<Liveness>,
     /// Wakes the heartbeat to gateways when the upstream says how it is.
-    upstream_signs: Arc<Notify>,
+    pub(crate) upstream_signs: Arc<Notify>,
     pub(crate) announced: watch::Sender<Announcement>,
     subscribers: AtomicUsize,
     /// The turn of one large event to be encoded.
@@ -113,8 +114,8 @@ impl Hub {
             drain: watch::Sender::new(None),
             closed: CancellationToken::new(),
         });
-        tokio::spawn(send_heartbeats(Arc::downgrade(&hub), hub.closed.clone()));
-        tokio::spawn(forward_heartbeats(Arc::downgrade(&hub), hub.closed.clone()));
+        tokio::spawn(heartbeat::to_clients(Arc::downgrade(&hub), hub.closed.clone()));
+        tokio::spawn(heartbeat::to_gateways(Arc::downgrade(&hub), hub.closed.clone()));
         hub
     }
 
@@ -380,8 +381,8 @@ impl Hub {
         });
     }
 
-    /// Returns whether there was something to announce.
-    fn beat(&self, audience: Audience) -> bool {
+    /// Announces the status at a heartbeat. Returns whether there was something to announce.
+    pub(crate) fn beat(&self, audience: Audience) -> bool {
         let beat = self.liveness.write().beat(audience);
         match beat {
             Beat::Skip => return false,
@@ -450,75 +451,23 @@ fn encode(parts: EventParts, room: Reservation) -> Option<(Bytes, Version)> {
     Some((event.share_within(room), version))
 }
 
-/// The heartbeat to clients. Runs for as long as the hub exists and is not closed.
-async fn send_heartbeats(hub: Weak<Hub>, closed: CancellationToken) {
-    let Some(interval) = hub.upgrade().map(|hub| hub.settings.heartbeat.get()) else { return };
-    let mut heartbeat = tokio::time::interval(interval);
-    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = heartbeat.tick() => {}
-            () = closed.cancelled() => return,
-        }
-        let Some(hub) = hub.upgrade() else { return };
-        hub.beat(Audience::Clients);
-    }
-}
-
-/// The heartbeat to gateways, and to clients that asked for a short one. Runs for as long as the
-/// hub exists and is not closed.
-///
-/// It follows the upstream's: while that is live, a beat waits for the next sign of life, up to a
-/// quarter of the interval. By a clock of its own, each hop would repeat a status that is up to an
-/// interval old, and the age that clients see would grow by that much with each hop.
-async fn forward_heartbeats(hub: Weak<Hub>, closed: CancellationToken) {
-    let Some(current) = hub.upgrade() else { return };
-    let (interval, signs) =
-        (current.settings.internal_heartbeat.get(), Arc::clone(&current.upstream_signs));
-    drop(current);
-    // A little less than the interval, because the upstream's beats come a little early, too.
-    let pause = interval * 9 / 10;
-    loop {
-        // Not kept while it waits, so that a hub without users is dropped.
-        let Some(hub) = hub.upgrade() else { return };
-        let announced = hub.beat(Audience::Gateways);
-        let is_live = hub.upstream() == UpstreamStatus::Live;
-        drop(hub);
-        let last = Instant::now();
-        // After a beat with nothing to announce, the next sign of life is announced at once.
-        let earliest = last + if announced { pause } else { Duration::ZERO };
-        let latest = last + if is_live { interval * 5 / 4 } else { interval };
-        let sign = async {
-            tokio::time::sleep_until(earliest).await;
-            signs.notified().await;
-        };
-        tokio::select! {
-            () = sign => {}
-            () = tokio::time::sleep_until(latest) => {}
-            () = closed.cancelled() => return,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
     use std::num::NonZeroUsize;
     use std::pin::Pin;
 
-    use actix_web::body::{BoxBody, MessageBody};
+    use actix_web::body::BoxBody;
     use domain::{BucketTime, Metric, Nonce};
     use futures_util::FutureExt;
 
     use super::*;
     use crate::lease::Endless;
     use crate::selection::Payload;
+    use crate::subscriber::tests::next_event;
     use crate::subscriber::{internal_stream_response, stream_response};
 
-    /// The next event of a stream.
     async fn next(body: &mut Pin<Box<BoxBody>>) -> String {
-        let event = poll_fn(|context| body.as_mut().poll_next(context)).await.unwrap().unwrap();
-        String::from_utf8(event.to_vec()).unwrap()
+        next_event(body.as_mut()).await.unwrap()
     }
 
     fn changes(seconds: std::ops::Range<i64>) -> Changes {
@@ -610,67 +559,6 @@ mod tests {
         assert!(next(&mut late).await.starts_with("retry: "));
         assert!(next(&mut late).await.contains("event: status"));
         hub.close();
-        let end = poll_fn(|context| late.as_mut().poll_next(context)).await;
-        assert!(end.is_none());
-    }
-
-    /// The times and ages of the statuses that a gateway receives, in milliseconds, after `skipped`
-    /// ones.
-    async fn statuses(hub: &Arc<Hub>, skipped: usize, count: usize) -> Vec<(u128, u64)> {
-        let mut body = Box::pin(internal_stream_response(hub, None).unwrap().into_body());
-        let (mut found, started) = (Vec::new(), Instant::now());
-        while found.len() < skipped + count {
-            let event = next(&mut body).await;
-            if let Some((_, data)) = event.split_once("event: status\ndata: ") {
-                let status: Status = serde_json::from_str(data).unwrap();
-                found.push((started.elapsed().as_millis(), status.age_ms.unwrap_or_default()));
-            }
-        }
-        found.split_off(skipped)
-    }
-
-    /// Whatever the moment at which the hub began, and however often the upstream reports.
-    #[tokio::test(start_paused = true)]
-    async fn a_hub_forwards_the_status_of_its_upstream_at_once_and_once_a_second() {
-        for (phase, period) in [(0, 1_000), (100, 1_000), (500, 1_000), (970, 995), (0, 5)] {
-            let hub = Hub::new(HubSettings::default());
-            hub.start(Statistics::new(Version { nonce: Nonce::new(1), tick: 0 }));
-            hub.mark_live();
-            let reports = async {
-                tokio::time::sleep(Duration::from_millis(phase)).await;
-                loop {
-                    hub.mark_live_for(Duration::from_millis(7));
-                    tokio::time::sleep(Duration::from_millis(period)).await;
-                }
-            };
-            let statuses = tokio::select! {
-                statuses = statuses(&hub, 5, 10) => statuses,
-                () = reports => unreachable!("it does not end"),
-            };
-            for pair in statuses.windows(2) {
-                let [(before, _), (at, age)] = pair else { unreachable!("pairs") };
-                assert!((880..=1_010).contains(&(at - before)), "{phase} {period} {statuses:?}");
-                assert!((7..=10).contains(age), "{phase} {period} {statuses:?}");
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_late_sign_of_life_is_forwarded_at_once() {
-        let hub = Hub::new(HubSettings::default());
-        hub.start(Statistics::new(Version { nonce: Nonce::new(1), tick: 0 }));
-        let reports = async {
-            for pause in [0, 1_000, 1_000, 1_600, 1_000, 1_000] {
-                tokio::time::sleep(Duration::from_millis(pause)).await;
-                hub.mark_live();
-            }
-            std::future::pending::<()>().await;
-        };
-        let statuses = tokio::select! {
-            statuses = statuses(&hub, 1, 5) => statuses,
-            () = reports => unreachable!("it does not end"),
-        };
-        let times: Vec<_> = statuses.iter().map(|(time, _)| time / 100).collect();
-        assert_eq!(times, [0, 10, 20, 36, 46], "{statuses:?}");
+        assert_eq!(next_event(late.as_mut()).await, None);
     }
 }

@@ -5,9 +5,9 @@
 //! services share this one implementation of the protocol, instead of each having one half.
 //!
 //! Reading order: a [`Selection`] is what one subscriber asks for. The [`Hub`] holds the state and
-//! announces its changes. `encoder` turns a version into the bytes of a server-sent event, once for
-//! all subscribers in step. [`stream_response`] is the life of one subscriber. [`upstream`] is the
-//! other end, with [`decoder`] as the counterpart of `encoder`.
+//! announces its changes; `heartbeat` repeats its status. `encoder` turns a version into the bytes
+//! of a server-sent event, once for all subscribers in step. [`stream_response`] is the life of one
+//! subscriber. [`upstream`] is the other end, with [`decoder`] as the counterpart of `encoder`.
 //!
 //! Invariant: a subscriber is a version and nothing else. No event is ever queued for a subscriber.
 //! A subscriber that is ready for more gets one frame, from its own version to the published one,
@@ -17,6 +17,7 @@ pub mod decoder;
 mod deliveries;
 mod encoder;
 mod event_id;
+mod heartbeat;
 pub mod history;
 mod hub;
 mod lease;

@@ -339,11 +339,11 @@ async fn end_of_stream(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::future::poll_fn;
-    use std::pin::pin;
+    use std::pin::{Pin, pin};
 
-    use actix_web::body::MessageBody;
+    use actix_web::body::{BoxBody, MessageBody};
     use domain::{
         Bucket, BucketTime, Changes, Frame, FrameKind, Metric, Nonce, Statistics, Topic, TopicFrame,
     };
@@ -355,6 +355,13 @@ mod tests {
     use crate::lease::Endless;
     use crate::settings::HubSettings;
     use crate::status::AccessEnd;
+
+    /// The next event of a stream; `None` at its end.
+    pub(crate) async fn next_event(body: Pin<&mut BoxBody>) -> Option<String> {
+        let mut body = body;
+        let event = poll_fn(|context| body.as_mut().poll_next(context)).await?;
+        Some(String::from_utf8(event.unwrap().to_vec()).unwrap())
+    }
 
     /// The access that a test sets.
     struct Ending(Arc<Mutex<StreamAccess>>);
@@ -376,10 +383,7 @@ mod tests {
         let response =
             stream_response(&hub, UnsentBytes::unlimited(), selection, None, None, lease);
         let mut body = pin!(response.unwrap().into_body());
-        let mut next = async || {
-            let event = poll_fn(|context| body.as_mut().poll_next(context)).await;
-            event.map(|event| String::from_utf8(event.unwrap().to_vec()).unwrap())
-        };
+        let mut next = async || next_event(body.as_mut()).await;
         let first_status = async {
             loop {
                 let event = next().await.unwrap();
@@ -418,8 +422,8 @@ mod tests {
             let version = version(tick.into());
             hub.apply(&Frame { kind: FrameKind::Patch, version, topics }).unwrap();
             hub.mark_live();
-            let event = poll_fn(|context| body.as_mut().poll_next(context)).await.unwrap().unwrap();
-            statuses += usize::from(String::from_utf8_lossy(&event).contains("event: status"));
+            let event = next_event(body.as_mut()).await.unwrap();
+            statuses += usize::from(event.contains("event: status"));
             if statuses == 3 {
                 break;
             }
@@ -462,12 +466,11 @@ mod tests {
         let read = async {
             let mut frames = Vec::new();
             loop {
-                let event = poll_fn(|context| body.as_mut().poll_next(context)).await;
-                let text = String::from_utf8(event.unwrap().unwrap().to_vec()).unwrap();
-                if text.starts_with("id:") || text.contains("\nid:") {
+                let event = next_event(body.as_mut()).await.unwrap();
+                if event.starts_with("id:") || event.contains("\nid:") {
                     frames.push(started.elapsed());
                 }
-                if text.contains("\"count\":100}") {
+                if event.contains("\"count\":100}") {
                     return frames;
                 }
             }

@@ -3,6 +3,7 @@
 
 pub mod internal;
 pub mod link;
+pub mod path;
 pub mod pooler;
 pub mod ports;
 pub mod postgres;

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use postgres_kit::database::DatabaseSettings;
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
+use crate::path::find_program;
 use crate::ports::reserve_port;
 
 /// How long it may take to listen.
@@ -26,21 +26,13 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// The program on this machine, on PATH or where Debian installs it.
-    #[must_use]
-    pub fn find() -> Option<PathBuf> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
-        folders.map(|folder| folder.join("pgbouncer")).find(|program| program.is_file())
-    }
-
     /// Starts it in front of a database, for the role of `database`. All clients together use at
     /// most `sessions` sessions of the server.
     ///
     /// # Errors
     /// It is not installed, or it does not listen within a minute; the message has its log then.
     pub fn start(database: &DatabaseSettings, sessions: u16) -> anyhow::Result<Self> {
-        let program = Self::find()
+        let program = find_program("pgbouncer")
             .context("pgbouncer is not installed: `cargo xtask test` installs it on Debian")?;
         let folder = tempfile::Builder::new().prefix("newcycle-pgbouncer-").tempdir()?;
         let port = reserve_port()?;

@@ -1,12 +1,13 @@
 //! A Prometheus with the configuration of `deploy/prometheus`, of which it changes the addresses
 //! and the intervals only.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, ensure};
 use tempfile::TempDir;
 
+use crate::path::find_program;
 use crate::ports::reserve_port;
 use crate::stack::{ServiceKind, Stack};
 
@@ -22,22 +23,13 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// The program on this machine.
-    #[must_use]
-    pub fn find() -> Option<PathBuf> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path)
-            .map(|folder| folder.join("prometheus"))
-            .find(|program| program.is_file())
-    }
-
     /// Starts it on the internal ports of a stack, with the files of `deploy/prometheus`. It
     /// answers some time later.
     ///
     /// # Errors
     /// It is not installed, or a file has changed such that this cannot adapt it.
     pub fn start(stack: &Stack, deploy: &Path, secret: &Path) -> anyhow::Result<Self> {
-        let program = Self::find()
+        let program = find_program("prometheus")
             .context("prometheus is not installed: `cargo xtask test` installs it on Debian")?;
         let folder = tempfile::Builder::new().prefix("newcycle-prometheus-").tempdir()?;
         let read = |name: &str| {

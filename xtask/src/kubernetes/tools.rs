@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, bail};
+use local_stack::path::{self, find_program};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::manifests::Manifests;
 use crate::command::{cargo, in_checkout, step, target_folder};
-use crate::install::{Installer, find_program};
+use crate::install::Installer;
 use crate::python::KUBERNETES;
 
 /// The versions of Kubernetes whose definitions the manifests must match: the oldest that has
@@ -88,8 +89,7 @@ impl Tools {
 
     /// The Secrets that `secrets.sh` prints, and makes in `folder`.
     pub(super) async fn secrets(&self, folder: &Path) -> anyhow::Result<Manifests> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = std::iter::once(self.bin.clone()).chain(std::env::split_paths(&path));
+        let folders = std::iter::once(self.bin.clone()).chain(path::folders());
         let mut script = Command::new("sh");
         script.arg(in_checkout("deploy/kubernetes/secrets.sh")).arg(folder);
         script.env("PATH", std::env::join_paths(folders)?);

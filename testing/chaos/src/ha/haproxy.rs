@@ -1,10 +1,11 @@
 //! HAProxy in front of the nodes: it leads to the one that Patroni reports as the primary.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use local_stack::path::find_program;
 use local_stack::ports::reserve_port;
 use tokio::net::TcpStream;
 
@@ -36,7 +37,7 @@ impl HaProxy {
         let file = folder.join("haproxy.cfg");
         std::fs::write(&file, configuration(port)).context("writing haproxy.cfg")?;
         let log = std::fs::File::create(folder.join("haproxy.log"))?;
-        let process = Command::new(program())
+        let process = Command::new(program()?)
             .arg("-db")
             .arg("-f")
             .arg(&file)
@@ -56,7 +57,7 @@ impl HaProxy {
     /// The version, and the settings that decide how fast it notices a new primary.
     pub(super) fn description() -> anyhow::Result<String> {
         // HAProxy version 2.6.12-1+deb12u4 2026/10/17 - https://haproxy.org/
-        let text = succeed(Command::new(program()).arg("-v"))?;
+        let text = succeed(Command::new(program()?).arg("-v"))?;
         let version = text.split_whitespace().nth(2).unwrap_or_default();
         Ok(format!("HAProxy {version}, inter {CHECK_INTERVAL}s fall {FAILED_CHECKS}"))
     }
@@ -69,10 +70,8 @@ impl Drop for HaProxy {
     }
 }
 
-/// Debian installs it where users do not look for programs.
-fn program() -> &'static str {
-    let debian = "/usr/sbin/haproxy";
-    if Path::new(debian).exists() { debian } else { "haproxy" }
+fn program() -> anyhow::Result<PathBuf> {
+    find_program("haproxy").context("haproxy is missing: `cargo xtask ha` installs it")
 }
 
 /// docs/high-availability.md explains the settings.

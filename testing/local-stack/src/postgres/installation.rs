@@ -5,6 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::path;
+
 use super::error::{OLDEST, PostgresError};
 use super::settings::{ClusterSettings, SystemUser};
 
@@ -35,8 +37,7 @@ impl Installation {
     /// # Errors
     /// [`PostgresError::NotFound`], which says what to install.
     pub fn find() -> Result<Self, PostgresError> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+        let mut folders: Vec<PathBuf> = path::folders().collect();
         for (parent, below) in [
             ("/usr/lib/postgresql", "bin"),
             ("/opt/homebrew/opt", "bin"),
