@@ -56,7 +56,7 @@ pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Resul
         }
         contract::run(&settings, requests, installer).await?;
         clients::test(&settings, installer).await?;
-        browser::test(cluster, &settings, installer).await
+        browser::test(cluster, &settings, &[], installer).await
     })
     .await?;
     bench::test(installer).await?;

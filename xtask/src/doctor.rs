@@ -125,7 +125,7 @@ fn needs() -> Vec<Need> {
             name: "Chromium",
             needed: Needed::Ci,
             found: display(browser::chromium()),
-            how: "apt-get install chromium, or Google Chrome",
+            how: "apt-get install chromium-headless-shell, or Chromium, or Google Chrome",
         },
     ];
     needs.extend(browser::OTHERS.iter().map(|other| Need {

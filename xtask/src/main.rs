@@ -169,6 +169,13 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         cases: u64,
     },
+    /// Test the dashboard's page in Chromium, and in a short form in Firefox and WebKit, against
+    /// services of its own.
+    Browsers {
+        /// Run only the files of `crates/dashboard/web/e2e` whose names have one of these words,
+        /// such as outage.
+        files: Vec<String>,
+    },
     /// Check whether the manifests of deploy/kubernetes are valid, permit what the design needs and
     /// nothing else, and fit the programs. No cluster is needed.
     Kubernetes,
@@ -217,6 +224,7 @@ async fn run(Arguments { no_install, command }: Arguments) -> anyhow::Result<()>
         Command::Upgrade { from } => upgrade::run(from.as_deref(), installer).await,
         Command::Fuzz(options) => fuzz::run(options, installer).await,
         Command::Contract { cases } => contract::command(cases, installer).await,
+        Command::Browsers { files } => browser::command(&files, installer).await,
         Command::Kubernetes => kubernetes::run(installer).await,
         Command::Doctor => doctor::run(),
         Command::Alerts => alerts::run(installer).await,
