@@ -169,7 +169,7 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         cases: u64,
     },
-    /// Test the dashboard's page in Chromium, and in a short form in Firefox and WebKit, against
+    /// Test the dashboard's page in Chromium, and in a short form in two other browsers, against
     /// services of its own.
     Browsers {
         /// Run only the files of `crates/dashboard/web/e2e` whose names have one of these words,
