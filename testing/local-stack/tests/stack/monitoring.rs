@@ -3,6 +3,7 @@
 mod dashboards;
 mod promql;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -132,12 +133,26 @@ async fn a_real_prometheus_scrapes_the_stack_and_understands_every_alert_and_pan
         assert_eq!((&rule["state"], rule.get("lastError")), (&json!("inactive"), None), "{name}");
     }
 
-    let expressions = dashboards::expressions().into_iter().chain(
-        rules.iter().map(|(name, rule)| (name.clone(), rule["query"].as_str().unwrap().into())),
-    );
-    let exposed = exposed(&prometheus).await;
+    let expressions: Vec<(String, String)> = dashboards::expressions()
+        .into_iter()
+        .chain(
+            rules.iter().map(|(name, rule)| (name.clone(), rule["query"].as_str().unwrap().into())),
+        )
+        .collect();
+    // Each service is scraped at a moment of its own.
+    let refusal = RefCell::new(String::new());
+    let said = std::fmt::from_fn(|message| message.write_str(&refusal.borrow()));
+    let exposed = until(said, async || {
+        let exposed = exposed(&prometheus).await;
+        let mut refusals = expressions.iter().filter_map(|(place, expression)| {
+            let error = exposed.check(expression).err()?;
+            Some(format!("{place} must be understood: {expression}: {error}"))
+        });
+        *refusal.borrow_mut() = refusals.next().unwrap_or_default();
+        refusal.borrow().is_empty().then_some(exposed)
+    })
+    .await;
     for (place, expression) in expressions {
-        assert_eq!(exposed.check(&expression), Ok(()), "{place}: {expression}");
         // An alert has no result while all is well.
         let is_empty_now = rules.contains_key(&place)
             || OF_VERIFICATION.iter().any(|(metric, _)| expression.contains(metric));
