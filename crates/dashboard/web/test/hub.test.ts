@@ -2,8 +2,8 @@
 
 import { type Server, type ServerResponse, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { afterEach, beforeEach, expect, it } from "vitest";
-import { Hub, type HubMessage } from "../src/share/hub";
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { HEARTBEAT, Hub, type HubMessage } from "../src/share/hub";
 import { Statistics, type Topic } from "../src/statistics-stream";
 
 let server: Server;
@@ -26,6 +26,8 @@ function change(topic: Topic, count: number): void {
   }
 }
 
+const address = () => `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+
 /** A tab that applies the frames it gets. */
 function tab(name: string) {
   const statistics = new Statistics();
@@ -39,6 +41,8 @@ function tab(name: string) {
     change: () => hub.receive(name, { kind: "session" }, receive),
     leave: () => hub.receive(name, { kind: "leave" }, receive),
     count: (topic: Topic) => statistics.window(topic)?.counts[0],
+    /** Until when the counts of each condition message have every event. */
+    complete: () => messages.filter((message) => message.kind === "condition").map((message) => message.complete),
     conditions: () =>
       messages.filter((message) => message.kind === "condition").map((message) => message.condition.kind),
   };
@@ -65,10 +69,11 @@ beforeEach(async () => {
     response.write(event("snapshot", windows(topics, 1), `ab.${tick}`) + event("status", status));
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  hub = new Hub(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  hub = new Hub(address());
 });
 afterEach(() => {
   hub.close();
+  vi.useRealTimers();
   server.closeAllConnections();
   server.close();
 });
@@ -86,6 +91,22 @@ it("sends a second tab of the same topics a snapshot, without a second connectio
   change("transfers/day", 6);
   await expect.poll(() => [one.count("transfers/day"), other.count("transfers/day")]).toEqual([6, 6]);
   expect(requested).toHaveLength(1);
+});
+
+it("forwards the age of the counts at once, and repeats the condition if the gateway is silent", async () => {
+  hub.close();
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  hub = new Hub(address());
+  const one = tab("one");
+  one.watch("transfers/day");
+  await expect.poll(() => one.conditions().at(-1)).toBe("live");
+  const now = "2026-11-23T09:37:01Z";
+  for (const { response } of open) response.write(event("status", { upstream: "live", since: now, now, age_ms: 30 }));
+  const complete = Date.parse(now) - 30;
+  await expect.poll(() => one.complete().at(-1), { message: "no timer has run" }).toBe(complete);
+  const before = one.complete().length;
+  await vi.advanceTimersByTimeAsync(HEARTBEAT);
+  expect(one.complete().slice(before)).toEqual([complete]);
 });
 
 it("replaces the connection by one for the topics of all tabs", async () => {

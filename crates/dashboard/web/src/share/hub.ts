@@ -10,7 +10,7 @@ import { credentials } from "../insecure";
 import { type Condition, type Frame, StatisticsStream, type Topic } from "../statistics-stream";
 import type { TopicWindow } from "../wire/sse-gateway";
 
-/** The interval of the condition messages to tabs, in milliseconds. */
+/** The longest interval between two condition messages to a tab, in milliseconds. */
 export const HEARTBEAT = 1_000;
 /**
  * A tab that sends nothing for this long is gone, in milliseconds. Browsers let hidden tabs run
@@ -39,7 +39,7 @@ export type TabMessage =
 export type HubMessage =
   | { readonly kind: "frame"; readonly frame: Frame }
   /**
-   * Sent on each change, and every `HEARTBEAT`. `now` is the server's time, and the counts have
+   * Sent on each change, for each status of the gateway, and after `HEARTBEAT` without either. `now` is the server's time, and the counts have
    * every event before `complete`; null if it is not known yet.
    */
   | { readonly kind: "condition"; readonly condition: Condition; readonly now: number | null; readonly complete: number | null };
@@ -60,17 +60,21 @@ export class Hub {
   #clock: { readonly now: number; readonly at: number } | null = null;
   #complete: number | null = null;
   #unfollowTimer: ReturnType<typeof setTimeout> | null = null;
-  readonly #heartbeat: ReturnType<typeof setInterval>;
+  #heartbeat: ReturnType<typeof setTimeout> | undefined;
 
   constructor(gateway: string) {
     const listener = {
       frame: (frame: Frame) => this.#relay(frame),
       condition: () => this.#sendConditionToAll(),
       time: (now: number) => (this.#clock = { now, at: performance.now() }),
-      complete: (until: number) => (this.#complete = until),
+      // Forwarded at once: by a clock of its own, the hub would add up to a second to the age.
+      complete: (until: number) => {
+        this.#complete = until;
+        this.#sendConditionToAll();
+      },
     };
     this.#stream = new StatisticsStream(gateway, listener, { credentials: credentials() });
-    this.#heartbeat = setInterval(() => this.#sendConditionToAll(), HEARTBEAT);
+    this.#sendConditionToAll();
   }
 
   /** Handles a message of the tab `name`. `send` sends messages to that tab. */
@@ -104,7 +108,7 @@ export class Hub {
 
   /** Ends the stream. Tabs get no message, because the next hub will send them one. */
   close(): void {
-    clearInterval(this.#heartbeat);
+    clearTimeout(this.#heartbeat);
     if (this.#unfollowTimer !== null) clearTimeout(this.#unfollowTimer);
     this.#tabs.clear();
     this.#stream.follow([]);
@@ -166,6 +170,8 @@ export class Hub {
   }
 
   #sendConditionToAll(): void {
+    clearTimeout(this.#heartbeat);
+    this.#heartbeat = setTimeout(() => this.#sendConditionToAll(), HEARTBEAT);
     const before = performance.now() - TAB_TIMEOUT;
     let gone = false;
     for (const [name, tab] of this.#tabs) {
