@@ -28,9 +28,11 @@ pub(crate) async fn to_clients(hub: Weak<Hub>, closed: CancellationToken) {
 /// The heartbeat to gateways, and to clients that asked for a short one. Runs for as long as the
 /// hub exists and is not closed.
 ///
-/// It follows the upstream's: while that is live, a beat waits for the next sign of life, up to a
-/// quarter of the interval. By a clock of its own, each hop would repeat a status that is up to an
-/// interval old, and the age that clients see would grow by that much with each hop.
+/// It follows the upstream's: while that is live, a beat waits for a sign of life, up to a quarter
+/// of the interval. By a clock of its own, each hop would repeat a status that is up to an interval
+/// old, and the age that clients see would grow by that much with each hop. A notifier without
+/// events polls less and less often, so the beat takes a sign early if the next one may come too
+/// late.
 pub(crate) async fn to_gateways(hub: Weak<Hub>, closed: CancellationToken) {
     let Some(current) = hub.upgrade() else { return };
     let (interval, signs) =
@@ -38,6 +40,9 @@ pub(crate) async fn to_gateways(hub: Weak<Hub>, closed: CancellationToken) {
     drop(current);
     // A little less than the interval, because the upstream's beats come a little early, too.
     let pause = interval * 9 / 10;
+    // A sign that is expected later is not waited for. Before the beat without a sign, because the
+    // expectation is not exact.
+    let patience = interval * 11 / 10;
     loop {
         // Not kept while it waits, so that a hub without users is dropped.
         let Some(hub) = hub.upgrade() else { return };
@@ -49,8 +54,16 @@ pub(crate) async fn to_gateways(hub: Weak<Hub>, closed: CancellationToken) {
         let earliest = last + if announced { pause } else { Duration::ZERO };
         let latest = last + if is_live { interval * 5 / 4 } else { interval };
         let sign = async {
-            tokio::time::sleep_until(earliest).await;
-            signs.notified().await;
+            let mut before = last;
+            loop {
+                signs.notified().await;
+                let now = Instant::now();
+                let next = now + (now - before);
+                if now >= earliest || next > last + patience {
+                    return;
+                }
+                before = now;
+            }
         };
         tokio::select! {
             () = sign => {}
@@ -63,12 +76,20 @@ pub(crate) async fn to_gateways(hub: Weak<Hub>, closed: CancellationToken) {
 #[cfg(test)]
 mod tests {
     use domain::{Nonce, Statistics, Version};
+    use service_kit::settings::NonZeroDuration;
 
     use super::*;
     use crate::settings::HubSettings;
     use crate::status::Status;
     use crate::subscriber::internal_stream_response;
     use crate::subscriber::tests::next_event;
+
+    /// The age in an event, in milliseconds, if it is a status.
+    fn age(event: &str) -> Option<u64> {
+        let (_, data) = event.split_once("event: status\ndata: ")?;
+        let status: Status = serde_json::from_str(data).unwrap();
+        Some(status.age_ms.unwrap_or_default())
+    }
 
     /// The times and ages of the statuses that a gateway receives, in milliseconds, after `skipped`
     /// ones.
@@ -77,10 +98,7 @@ mod tests {
         let (mut found, started) = (Vec::new(), Instant::now());
         while found.len() < skipped + count {
             let event = next_event(body.as_mut()).await.unwrap();
-            if let Some((_, data)) = event.split_once("event: status\ndata: ") {
-                let status: Status = serde_json::from_str(data).unwrap();
-                found.push((started.elapsed().as_millis(), status.age_ms.unwrap_or_default()));
-            }
+            found.extend(age(&event).map(|age| (started.elapsed().as_millis(), age)));
         }
         found.split_off(skipped)
     }
@@ -107,6 +125,51 @@ mod tests {
                 let [(before, _), (at, age)] = pair else { unreachable!("pairs") };
                 assert!((880..=1_010).contains(&(at - before)), "{phase} {period} {statuses:?}");
                 assert!((7..=10).contains(age), "{phase} {period} {statuses:?}");
+            }
+        }
+    }
+
+    /// Whatever the interval of the polls, and while it grows as it does after the last event.
+    #[tokio::test(start_paused = true)]
+    async fn each_hop_forwards_statuses_that_are_new() {
+        for growth in [1.0, 1.06] {
+            for first in [5, 130, 440, 560, 700, 850, 950] {
+                // The heartbeat to clients has a clock of its own.
+                let heartbeat = NonZeroDuration::from_millis(3_600_000);
+                let hop = || Hub::new(HubSettings { heartbeat, ..HubSettings::default() });
+                let hops = [hop(), hop()];
+                for hub in &hops {
+                    hub.start(Statistics::new(Version { nonce: Nonce::new(1), tick: 0 }));
+                    hub.mark_live();
+                }
+                let polls = async {
+                    let mut pause = Duration::from_millis(first);
+                    loop {
+                        hops[0].mark_live();
+                        tokio::time::sleep(pause).await;
+                        pause = pause.mul_f64(growth).min(Duration::from_secs(1));
+                    }
+                };
+                let forward = async {
+                    let mut body =
+                        Box::pin(internal_stream_response(&hops[0], None).unwrap().into_body());
+                    loop {
+                        if let Some(age) = age(&next_event(body.as_mut()).await.unwrap()) {
+                            hops[1].mark_live_for(Duration::from_millis(age));
+                        }
+                    }
+                };
+                let statuses = tokio::select! {
+                    statuses = statuses(&hops[1], 5, 60) => statuses,
+                    () = polls => unreachable!("it does not end"),
+                    () = forward => unreachable!("it does not end"),
+                };
+                for pair in statuses.windows(2) {
+                    let [(before, _), (at, age)] = pair else { unreachable!("pairs") };
+                    assert!(at - before <= 1_250 && *age <= 20, "{first} {growth} {statuses:?}");
+                }
+                let (begin, end) = (statuses[0].0, statuses[statuses.len() - 1].0);
+                assert!(end - begin >= 500 * statuses.len() as u128, "{first} {statuses:?}");
             }
         }
     }
