@@ -15,7 +15,7 @@ use crate::{chaos, postgres, python};
 /// dependencies again, with other features.
 const TESTS: [(&str, &str); 4] = [
     ("api", "crates/ingest-api/tests/api/main.rs"),
-    ("migrate", "crates/migrate/tests/migrate.rs"),
+    ("migrate", "crates/migrate/tests/migrate/main.rs"),
     ("notifier", "crates/stats-notifier/tests/notifier/main.rs"),
     ("stack", "testing/local-stack/tests/stack/main.rs"),
 ];

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use service_kit::settings::ProgramSettings;
 
 use crate::rebuild::{RebuildReport, take_over_and_rebuild};
 use crate::settings::Settings;
@@ -40,23 +41,24 @@ pub async fn rebuild(settings: &Settings, json: bool) -> anyhow::Result<ExitCode
 }
 
 /// Compares all counts with the events. The exit code is 0 if they are equal, 1 if a count is
-/// wrong, and 2 if the verification failed.
+/// wrong, and 2 if nothing is known about them: the verification failed, or its settings cannot be
+/// read.
 ///
 /// # Errors
 /// Standard output is closed.
-pub async fn verify(settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
+pub async fn verify(json: bool) -> anyhow::Result<ExitCode> {
     let bar = progress_bar(json)?;
     let verified = async {
-        let Settings { database, leader, .. } = settings;
-        let verifier = Verifier::connect(database, leader.address_check_interval.get()).await?;
-        verifier.verify(VerifyMode::OneSnapshot, &mut |progress| update(&bar, progress)).await
+        let Settings { database, leader, .. } = Settings::load()?;
+        let verifier = Verifier::connect(&database, leader.address_check_interval.get()).await?;
+        let update = &mut |progress| update(&bar, progress);
+        anyhow::Ok(verifier.verify(VerifyMode::OneSnapshot, update).await?)
     };
-    let verified = verified.await;
+    let verified = verified.await.context("the counts could not be verified");
     bar.finish_and_clear();
     let report = match verified {
         Ok(report) => report,
         Err(error) => {
-            let error = anyhow::Error::from(error).context("the counts could not be verified");
             service_kit::failure::print(error.as_ref());
             return Ok(ExitCode::from(FAILED));
         }

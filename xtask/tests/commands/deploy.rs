@@ -1,15 +1,15 @@
 //! The containers match this release: their settings, ports and times are those of the code and of
 //! `.env.example`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Command;
+mod networks;
+mod secrets;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use local_stack::stack::{ServiceKind, built_programs};
+use local_stack::stack::ServiceKind;
 
-use crate::support::{output, root};
+use crate::support::root;
 
 /// Variables that Compose does not use, and why.
 const NOT_OF_COMPOSE: [(&str, &str); 6] = [
@@ -26,46 +26,6 @@ const COMPOSE_FILES: [&str; 2] = ["docker-compose.yml", "docker-compose.observab
 
 /// Programs that do one thing and exit, so that nothing can check their health.
 const COMMANDS: [&str; 2] = ["migrate", "access"];
-
-/// The secrets that each program has in Compose, by their names in `deploy/secrets.sh`. Postgres
-/// has no program of ours.
-const SECRETS: [(&str, &[&str]); 6] = [
-    ("migrate", &["superuser", "ingest", "notifier", "access"]),
-    ("access", &["access"]),
-    ("ingest-api", &["ingest", "internal"]),
-    ("stats-notifier", &["notifier", "internal"]),
-    ("sse-gateway", &["internal"]),
-    ("dashboard", &["internal"]),
-];
-
-/// Which containers are on the same network, each pair once. No other pair can connect.
-const CONNECTED: [(&str, &str); 13] = [
-    ("access", "ingest-api"),
-    ("access", "migrate"),
-    ("access", "postgres"),
-    ("access", "stats-notifier"),
-    ("dashboard", "sse-gateway"),
-    ("dashboard", "stats-notifier"),
-    ("ingest-api", "migrate"),
-    ("ingest-api", "postgres"),
-    ("ingest-api", "stats-notifier"),
-    ("migrate", "postgres"),
-    ("migrate", "stats-notifier"),
-    ("postgres", "stats-notifier"),
-    ("sse-gateway", "stats-notifier"),
-];
-
-/// Further pairs with `docker-compose.observability.yml`.
-const OBSERVED: [(&str, &str); 5] = [
-    ("dashboard", "prometheus"),
-    ("grafana", "prometheus"),
-    ("ingest-api", "prometheus"),
-    ("prometheus", "sse-gateway"),
-    ("prometheus", "stats-notifier"),
-];
-
-/// The setting with the file of the internal secret.
-const SECRET_FILE: &str = "NEWCYCLE__INTERNAL__SECRET_FILE";
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
@@ -141,201 +101,6 @@ fn no_password_has_a_default() {
     for line in read(".env.example").lines().filter(|line| line.contains("PASSWORD=")) {
         assert!(line.ends_with('='), "{line}");
     }
-}
-
-/// Runs `deploy/secrets.sh` on a folder, and returns the passwords.
-fn make_secrets(folder: &Path, variables: &[(&str, &str)]) -> BTreeMap<String, String> {
-    let mut command = Command::new("sh");
-    command.arg(root().join("deploy/secrets.sh")).arg(folder).envs(variables.iter().copied());
-    let (succeeded, printed) = output(&mut command);
-    assert!(succeeded && printed.is_empty(), "it prints nothing: {printed}");
-    let files = std::fs::read_dir(folder.join("all")).unwrap().map(|file| file.unwrap().path());
-    let name = |file: &Path| file.file_name().unwrap().to_str().unwrap().to_owned();
-    files.map(|file| (name(&file), std::fs::read_to_string(&file).unwrap())).collect()
-}
-
-#[test]
-fn each_container_gets_its_own_secrets_and_no_other() {
-    let folder = tempfile::tempdir().unwrap();
-    for volume in SECRETS.map(|(name, _)| name).into_iter().chain(["all", "postgres"]) {
-        std::fs::create_dir(folder.path().join(volume)).unwrap();
-    }
-    let passwords = make_secrets(folder.path(), &[]);
-    let different: BTreeSet<&String> = passwords.values().collect();
-    assert_eq!((passwords.len(), different.len()), (5, 5), "{passwords:?}");
-    assert!(passwords.values().all(|password| password.len() == 64), "{passwords:?}");
-    assert_eq!(make_secrets(folder.path(), &[]), passwords, "they are made once");
-    let set = [("INGEST_DATABASE_PASSWORD", "a\\\"b")];
-    let passwords = make_secrets(folder.path(), &set);
-    assert_eq!(passwords["ingest"], "a\\\"b", "a set one replaces the one that was made");
-
-    let compose = read("docker-compose.yml");
-    for (name, own) in SECRETS {
-        let volume = folder.path().join(name);
-        let mut text = String::new();
-        for file in std::fs::read_dir(&volume).unwrap().map(|file| file.unwrap().path()) {
-            text += &std::fs::read_to_string(&file).unwrap();
-            let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
-            assert_eq!(mode, 0o600, "{file:?}");
-        }
-        for (of, secret) in &passwords {
-            let escaped = secret.replace('\\', "\\\\").replace('"', "\\\"");
-            assert_eq!(text.contains(&escaped), own.contains(&of.as_str()), "{name}: {of}");
-        }
-        let (service, mounted) =
-            (block(&compose, name), format!("- secrets-{name}:/run/newcycle:ro"));
-        assert!(service.contains(&mounted.as_str()), "{name}: {mounted}");
-        let settings = [
-            ("NEWCYCLE_CONFIG", format!("{name}.toml"), own != ["internal"]),
-            (SECRET_FILE, "internal-secret".to_owned(), own.contains(&"internal")),
-        ];
-        let settings = settings.into_iter().filter(|(.., is_used)| *is_used);
-        let mut command = Command::new(built_programs().unwrap().join(name));
-        for (variable, file, _) in settings {
-            let line = format!("{variable}: /run/newcycle/{file}");
-            assert!(service.contains(&line.as_str()), "{name}: {line}");
-            command.env(variable, volume.join(file));
-        }
-        let (succeeded, text) = output(command.arg("print-settings"));
-        assert!(succeeded, "{name}: {text}");
-        for secret in passwords.values() {
-            assert!(!text.contains(secret), "{name} prints a secret");
-        }
-        if own.contains(&"internal") {
-            assert!(text.contains(volume.join("internal-secret").to_str().unwrap()), "{text}");
-        }
-        let volume = format!("- secrets-{name}:/secrets/{name}");
-        assert!(block(&compose, "secrets").contains(&volume.as_str()), "{volume}");
-        assert_eq!(compose.matches(&format!("- secrets-{name}:")).count(), 2, "{name}");
-    }
-}
-
-/// Each service must know the new secret before another one sends it. A `sleep` that only records
-/// what a service has stands in for the time that services have to read their files.
-#[test]
-fn the_internal_secret_is_replaced_in_steps_that_all_services_can_follow() {
-    let folder = tempfile::tempdir().unwrap();
-    for volume in SECRETS.map(|(name, _)| name).into_iter().chain(["all", "postgres", "bin"]) {
-        std::fs::create_dir(folder.path().join(volume)).unwrap();
-    }
-    let secret =
-        || std::fs::read_to_string(folder.path().join("dashboard/internal-secret")).unwrap();
-    make_secrets(folder.path(), &[]);
-    let old = secret();
-    let sleep = folder.path().join("bin/sleep");
-    std::fs::write(&sleep, "#!/bin/sh\ncat dashboard/internal-secret; echo .\n").unwrap();
-    std::fs::set_permissions(&sleep, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let path =
-        format!("{}:{}", folder.path().join("bin").display(), std::env::var("PATH").unwrap());
-    let mut command = Command::new("sh");
-    command.arg(root().join("deploy/secrets.sh")).arg(folder.path()).arg("rotate");
-    let (succeeded, steps) = output(command.env("PATH", path));
-    let new = secret().trim().to_owned();
-    assert!(succeeded && new != old && new.len() == 64, "{steps}");
-    assert_eq!(steps, format!("{old}\n{new}\n.\n{new}\n{old}\n.\n{new}\n.\n"));
-}
-
-/// The networks of a container, from a list on one line.
-fn networks(compose: &str, name: &str) -> BTreeSet<String> {
-    let service = block(compose, name);
-    let lines = service.iter().filter_map(|line| {
-        line.strip_prefix("networks: [")?.strip_suffix(']').map(|list| list.split(", "))
-    });
-    lines.flatten().map(str::to_owned).collect()
-}
-
-/// The pairs of containers that are on the same network, each once.
-fn connected<'a>(networks: &BTreeMap<&'a str, BTreeSet<String>>) -> BTreeSet<(&'a str, &'a str)> {
-    let mut pairs = BTreeSet::new();
-    for (index, (name, own)) in networks.iter().enumerate() {
-        assert!(!own.is_empty(), "{name} is on the default network, which all could share");
-        let others = networks.iter().skip(index + 1);
-        pairs.extend(
-            others.filter(|(_, other)| !own.is_disjoint(other)).map(|(other, _)| (*name, *other)),
-        );
-    }
-    pairs
-}
-
-#[test]
-fn only_containers_that_need_each_other_are_on_the_same_network() {
-    let compose = read("docker-compose.yml");
-    let mut names = ServiceKind::ALL.map(ServiceKind::name).to_vec();
-    names.extend(COMMANDS.iter().chain(&["postgres"]));
-    let mut networks_of: BTreeMap<&str, BTreeSet<String>> =
-        names.iter().map(|name| (*name, networks(&compose, name))).collect();
-    assert_eq!(connected(&networks_of), BTreeSet::from(CONNECTED));
-
-    let observability = read("docker-compose.observability.yml");
-    let ingest_api = networks(&observability, "ingest-api");
-    assert!(ingest_api.is_superset(&networks_of["ingest-api"]), "{ingest_api:?}");
-    networks_of.insert("ingest-api", ingest_api);
-    for name in ["prometheus", "grafana"] {
-        networks_of.insert(name, networks(&observability, name));
-    }
-    let expected = CONNECTED.into_iter().chain(OBSERVED).collect();
-    assert_eq!(connected(&networks_of), expected);
-    assert!(block(&compose, "secrets").contains(&"network_mode: none"));
-    // Those without a published port cannot reach anything outside.
-    for (text, network) in [
-        (&compose, "database"),
-        (&compose, "counts"),
-        (&observability, "ingest-metrics"),
-        (&observability, "queries"),
-    ] {
-        assert!(text.contains(&format!("\n  {network}:\n    internal: true\n")), "{network}");
-    }
-}
-
-/// Prometheus has no login, and the password of Grafana is sent without TLS.
-#[test]
-fn the_ports_of_prometheus_and_grafana_are_not_open_to_other_machines() {
-    let compose = read("docker-compose.observability.yml");
-    assert!(!block(&compose, "prometheus").contains(&"ports:"));
-    let ports = block(&compose, "grafana").into_iter().filter(|line| line.ends_with(":3000"));
-    assert_eq!(ports.collect::<Vec<_>>(), ["- 127.0.0.1:${GRAFANA_PORT:-3000}:3000"]);
-    for name in ["prometheus", "grafana"] {
-        assert!(block(&compose, name).contains(&"<<: *tool"), "{name}");
-    }
-    for line in ["read_only: true", "cap_drop: [ALL]", "no-new-privileges:true"] {
-        let tool = compose.split("services:").next().unwrap();
-        assert!(tool.contains(line), "{line}");
-    }
-    // Its disk is bounded.
-    for bound in ["--storage.tsdb.retention.time=", "--storage.tsdb.retention.size="] {
-        assert!(compose.contains(bound), "{bound}");
-    }
-}
-
-/// Prometheus sends the whole file, so it has one secret also while that is replaced.
-#[test]
-fn prometheus_and_grafana_get_their_secrets_if_they_run() {
-    let folder = tempfile::tempdir().unwrap();
-    let others = ["all", "postgres", "prometheus", "grafana"];
-    for volume in SECRETS.map(|(name, _)| name).into_iter().chain(others) {
-        std::fs::create_dir(folder.path().join(volume)).unwrap();
-    }
-    let passwords = make_secrets(folder.path(), &[]);
-    let made = |file: &str| std::fs::read_to_string(folder.path().join(file)).unwrap();
-    assert_eq!(made("grafana/admin-password"), passwords["grafana"]);
-    assert_eq!(made("prometheus/internal-secret").trim(), passwords["internal"]);
-    std::fs::write(folder.path().join("all/internal"), "first\nsecond\n").unwrap();
-    make_secrets(folder.path(), &[]);
-    assert_eq!(made("prometheus/internal-secret"), "first\n");
-    assert_eq!(made("dashboard/internal-secret"), "first\nsecond\n");
-
-    let compose = read("docker-compose.observability.yml");
-    for (name, mounted) in [
-        ("prometheus", "- secrets-prometheus:/etc/prometheus/secrets:ro"),
-        ("grafana", "- secrets-grafana:/run/newcycle:ro"),
-    ] {
-        assert!(block(&compose, name).contains(&mounted), "{mounted}");
-        let made = format!("- secrets-{name}:/secrets/{name}");
-        assert!(block(&compose, "secrets").contains(&made.as_str()), "{made}");
-    }
-    assert!(read("deploy/prometheus/prometheus.yml").contains(": secrets/internal-secret\n"));
-    let password = "GF_SECURITY_ADMIN_PASSWORD__FILE: /run/newcycle/admin-password";
-    assert!(block(&compose, "grafana").contains(&password));
 }
 
 #[test]

@@ -27,7 +27,7 @@ async fn an_installation_by_hand_makes_roles_and_keys() {
     run(folder.path(), &database, prepare);
     // Each service would run until it is stopped, on ports that others may use.
     let settings = run(folder.path(), &database, &serve.replace(" serve", " print-settings"));
-    for (setting, services) in [("secret_file", 4), ("password", 2)] {
+    for (setting, services) in [("secret_file", 4), ("password", 2), ("allowed_origins", 2)] {
         let of_file = settings
             .lines()
             .filter(|line| line.contains(&format!(".{setting} = ")) && line.contains(".toml"));

@@ -160,13 +160,14 @@ async fn history_verify_and_rebuild_of_real_input() {
         );
     }
 
-    let nowhere = Command::new(service_programs().join("stats-notifier"))
-        .args(["verify"])
-        .env("PGPORT", "9")
-        .output()
-        .unwrap();
-    assert_eq!(nowhere.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("could not be verified"));
+    // Nothing is known about the counts.
+    for (variable, value) in [("PGPORT", "9"), ("NEWCYCLE_CONFIG", "/no/such/file.toml")] {
+        let mut verify = Command::new(service_programs().join("stats-notifier"));
+        let failed = verify.arg("verify").env(variable, value).output().unwrap();
+        let reason = String::from_utf8_lossy(&failed.stderr);
+        assert_eq!(failed.status.code(), Some(2), "{reason}");
+        assert!(reason.contains("could not be verified"), "{reason}");
+    }
 }
 
 /// The table of metrics in `docs/operations.md` equals the help texts of the services.

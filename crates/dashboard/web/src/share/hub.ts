@@ -39,8 +39,9 @@ export type TabMessage =
 export type HubMessage =
   | { readonly kind: "frame"; readonly frame: Frame }
   /**
-   * Sent on each change, for each status of the gateway, and after `HEARTBEAT` without either. `now` is the server's time, and the counts have
-   * every event before `complete`; null if it is not known yet.
+   * Sent on each change, for each status of the gateway, and after `HEARTBEAT` without either.
+   * `now` is the server's time, and the counts have every event before `complete`; null if it is
+   * not known yet.
    */
   | { readonly kind: "condition"; readonly condition: Condition; readonly now: number | null; readonly complete: number | null };
 

@@ -88,8 +88,8 @@ impl Exposed {
             .collect::<Result<Vec<_>, _>>()?;
         match call.func.name {
             "time" => Ok(None),
-            "vector" => Ok(Some(BTreeSet::new())),
-            "rate" | "increase" | "delta" => {
+            "vector" | "absent_over_time" => Ok(Some(BTreeSet::new())),
+            "rate" | "increase" | "delta" | "max_over_time" => {
                 Ok(arguments.pop().ok_or_else(|| unknown(&Expr::Call(call.clone())))?)
             }
             "histogram_quantile" => {
@@ -164,6 +164,7 @@ fn expressions_that_fit_the_metrics_pass() {
         "age > 10 and live == 1",
         "(sum(age) or vector(0)) < 1",
         "time() - max(age)",
+        "max(max_over_time(age[4d])) > 3 or (4 * absent_over_time(age[4d]) and count(live offset 4d))",
         "sum by (instance) (rate(requests_total{status=~\"5..\"}[$__rate_interval])) / sum by (instance) (rate(requests_total[5m])) > 0.05",
         "histogram_quantile(0.99, sum by (instance, le) (rate(duration_bucket[5m])))",
         "requests_total{instance=\"a\", status!=\"503\"}",
@@ -180,6 +181,7 @@ fn planted_errors_are_found() {
         ("sum(rate(request_total[5m]))", "no metric request_total"),
         ("age > 10 and alive == 1", "no metric alive"),
         ("vector(0) or sum(agee)", "no metric agee"),
+        ("absent_over_time(agee[4d])", "no metric agee"),
         ("requests_total{code=\"200\"}", "requests_total has no label code"),
         ("rate(requests_total{code=~\"5..\"}[5m])", "requests_total has no label code"),
         ("requests_total{status=\"2OO\"}", "requests_total has no status=\"2OO\""),
