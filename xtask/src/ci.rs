@@ -62,11 +62,11 @@ pub(crate) async fn run(options: Options, installer: Installer) -> anyhow::Resul
     bench::test(installer).await?;
     chaos::test(installer).await?;
     upgrade::test(installer).await?;
-    ha::test(installer).await?;
+    ha::test(&["--short"], installer).await?;
     second_postgres::test(&installation, installer).await?;
     if options.long {
         chaos::test_long(installer).await?;
-        ha::run(&[], installer).await?;
+        ha::test(&[], installer).await?;
         release::run(installer).await?;
     }
     let seconds = started.elapsed().as_secs();

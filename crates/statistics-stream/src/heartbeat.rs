@@ -1,5 +1,6 @@
 //! The statuses that a hub repeats, so that its subscribers notice soon when it falls silent.
 
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(crate) async fn to_gateways(hub: Weak<Hub>, closed: CancellationToken) {
     loop {
         // Not kept while it waits, so that a hub without users is dropped.
         let Some(hub) = hub.upgrade() else { return };
+        // From here on, no sign of life is missed.
+        let mut next_sign = pin!(signs.notified());
         let announced = hub.beat(Audience::Gateways);
         let is_live = hub.upstream() == UpstreamStatus::Live;
         drop(hub);
@@ -56,7 +59,8 @@ pub(crate) async fn to_gateways(hub: Weak<Hub>, closed: CancellationToken) {
         let sign = async {
             let mut before = last;
             loop {
-                signs.notified().await;
+                next_sign.as_mut().await;
+                next_sign.set(signs.notified());
                 let now = Instant::now();
                 let next = now + (now - before);
                 if now >= earliest || next > last + patience {

@@ -41,12 +41,21 @@ pub async fn rebuild(settings: &Settings, json: bool) -> anyhow::Result<ExitCode
 }
 
 /// Compares all counts with the events. The exit code is 0 if they are equal, 1 if a count is
-/// wrong, and 2 if nothing is known about them: the verification failed, or its settings cannot be
-/// read.
-///
-/// # Errors
-/// Standard output is closed.
-pub async fn verify(json: bool) -> anyhow::Result<ExitCode> {
+/// wrong, and 2 if the caller learns nothing about them: the settings cannot be read, the
+/// verification failed, or its result could not be printed.
+pub async fn verify(json: bool) -> ExitCode {
+    match print_verification(json).await {
+        Ok(report) if report.mismatches == 0 => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(DIFFERENT),
+        Err(error) => {
+            let error = error.context("the counts could not be verified");
+            service_kit::failure::print(error.as_ref());
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+async fn print_verification(json: bool) -> anyhow::Result<VerifyReport> {
     let bar = progress_bar(json)?;
     let verified = async {
         let Settings { database, leader, .. } = Settings::load()?;
@@ -54,22 +63,12 @@ pub async fn verify(json: bool) -> anyhow::Result<ExitCode> {
         let update = &mut |progress| update(&bar, progress);
         anyhow::Ok(verifier.verify(VerifyMode::OneSnapshot, update).await?)
     };
-    let verified = verified.await.context("the counts could not be verified");
+    let verified = verified.await;
     bar.finish_and_clear();
-    let report = match verified {
-        Ok(report) => report,
-        Err(error) => {
-            service_kit::failure::print(error.as_ref());
-            return Ok(ExitCode::from(FAILED));
-        }
-    };
-    let mut output = std::io::stdout();
-    if json {
-        writeln!(output, "{}", serde_json::to_string(&report)?)?;
-    } else {
-        write!(output, "{}", describe(&report))?;
-    }
-    Ok(if report.mismatches == 0 { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) })
+    let report = verified?;
+    let text = if json { serde_json::to_string(&report)? + "\n" } else { describe(&report) };
+    std::io::stdout().write_all(text.as_bytes()).context("printing the result")?;
+    Ok(report)
 }
 
 fn describe(report: &VerifyReport) -> String {

@@ -53,6 +53,6 @@ async fn run(command: Command) -> Result<ExitCode, Box<dyn Error + Send + Sync>>
             Ok(ExitCode::SUCCESS)
         }
         Command::Rebuild { json } => Ok(commands::rebuild(&Settings::load()?, json).await?),
-        Command::Verify { json } => Ok(commands::verify(json).await?),
+        Command::Verify { json } => Ok(commands::verify(json).await),
     }
 }

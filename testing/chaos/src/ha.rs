@@ -18,6 +18,7 @@ mod report;
 mod settings;
 mod system;
 
+use anyhow::ensure;
 use clap::ValueEnum;
 use tokio::time::Instant;
 
@@ -151,7 +152,9 @@ pub async fn run(
     namespace::prepare()?;
     let mut report = Report::default();
     let mut violation = None;
-    for case in plan.cases() {
+    let cases = plan.cases();
+    ensure!(!cases.is_empty(), "no fault of this selection occurs with this kind of replication");
+    for case in cases {
         match case.run(plan, privilege, &mut report, &mut log).await {
             Ok(()) => {}
             Err(error) if error.is::<Violation>() => {

@@ -142,7 +142,7 @@ impl Upgrade<'_> {
             after == self.schemas[1],
             Violation(format!("the schema became {after} on the way back"))
         );
-        Ok(())
+        self.check_requests()
     }
 
     /// Stops an instance, starts it from a folder of programs, and waits until everything works.
@@ -168,6 +168,11 @@ impl Upgrade<'_> {
             .recover(&mut system.observed())
             .await
             .with_context(|| format!("after the start of {what}"))?;
+        self.check_requests()
+    }
+
+    /// No request may have failed at both replicas.
+    fn check_requests(&self) -> anyhow::Result<()> {
         let failures = self.clients.failures();
         ensure!(failures.is_empty(), Violation(failures.join("\n")));
         Ok(())

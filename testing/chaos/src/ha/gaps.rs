@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// How long one request for the age may take.
 const AGE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Counts of up to this age are current. Without load, they are confirmed twice a second.
+/// Counts of up to this age are current. Under load, they are confirmed with each version.
 const CURRENT: Duration = Duration::from_secs(1);
 
 /// How long the first measurements may take, and how long it may take until counts are current.
@@ -112,9 +112,10 @@ impl GapMeter {
             let samples = self.samples.lock();
             Ok(samples.ages.iter().all(|age| age.is_some_and(|age| age <= CURRENT)))
         });
+        let is_current = current.await?;
         let ages = self.samples.lock().ages.clone();
         let seconds = TIMEOUT.as_secs();
-        ensure!(current.await?, "the counts were not current within {seconds} s: {ages:?}");
+        ensure!(is_current, "the counts were not current within {seconds} s: {ages:?}");
         Ok(())
     }
 

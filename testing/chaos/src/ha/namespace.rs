@@ -1,6 +1,7 @@
 //! The namespaces that a run lives in.
 //!
-//! Invariant: nothing that a run makes outlives it, however it ends. The run is the first process
+//! Invariant: no process, network or mount of a run outlives it, however it ends; a folder with its
+//! logs may. The run is the first process
 //! of a process namespace: when it ends, the kernel ends all others, and with them the network
 //! namespaces, bridges and mounts, which no other process can see. So two runs never meet, and a
 //! run that was killed leaves nothing for the next one to stumble over.

@@ -22,7 +22,7 @@ const EVENTS: &str = "22977";
 
 /// The metrics of the daily verification, which does not run in this test, with their labels. A
 /// test of it is in [`crate::operations`].
-const OF_VERIFICATION: [(&str, &[(&str, &str)]); 4] = [
+pub(crate) const OF_VERIFICATION: [(&str, &[(&str, &str)]); 4] = [
     ("notifier_verify_runs_total", &[("result", "equal")]),
     ("notifier_verify_mismatched_buckets", &[]),
     ("notifier_verify_compared_buckets", &[]),
@@ -121,16 +121,18 @@ async fn a_real_prometheus_scrapes_the_stack_and_understands_every_alert_and_pan
     })
     .await;
 
-    // No alert is active in a healthy stack, and each can be evaluated.
+    // No alert stays active in a healthy stack, and each can be evaluated. One that was pending for
+    // a moment, on a busy machine, is inactive again.
     let expected = std::fs::read_to_string(deploy("prometheus/newcycle.rules.yml")).unwrap();
-    let rules = until("each alert must be evaluated", async || {
+    let rules = until("each alert must be evaluated, and inactive", async || {
         let rules = rules(&prometheus).await;
-        rules.values().all(|rule| rule["health"] == "ok").then_some(rules)
+        let well = |rule: &Value| rule["health"] == "ok" && rule["state"] == "inactive";
+        rules.values().all(well).then_some(rules)
     })
     .await;
     assert_eq!(rules.len(), expected.matches("- alert: ").count());
     for (name, rule) in &rules {
-        assert_eq!((&rule["state"], rule.get("lastError")), (&json!("inactive"), None), "{name}");
+        assert_eq!(rule.get("lastError"), None, "{name}");
     }
 
     let expressions: Vec<(String, String)> = dashboards::expressions()

@@ -20,6 +20,7 @@ use time::macros::format_description;
 use uuid::Uuid;
 
 use crate::flights::{self, until_exact};
+use crate::monitoring::OF_VERIFICATION;
 use crate::own_postgres::OwnPostgres;
 use crate::support::{DEADLINE, settings, start, until};
 
@@ -259,6 +260,9 @@ async fn the_daily_verification_reports_its_result() {
     let metrics = get("/metrics").await;
     assert!(metrics.contains("notifier_verify_runs_total{result=\"equal\"} 1"), "{metrics}");
     assert!(metrics.contains("notifier_verify_mismatched_buckets 0"), "{metrics}");
+    for (name, _) in OF_VERIFICATION {
+        assert!(metrics.contains(&format!("\n# TYPE {name} ")), "{name}: {metrics}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -72,8 +72,16 @@ impl Exposed {
         for matcher in &matchers.matchers {
             let label = &matcher.name;
             let values = metric.get(label).ok_or_else(|| format!("{name} has no label {label}"))?;
-            if matcher.op == MatchOp::Equal && !values.contains(&matcher.value) {
-                return Err(format!("{name} has no {label}={:?}, only {values:?}", matcher.value));
+            let is_list = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c == '|');
+            let wanted: Vec<&str> = match matcher.op {
+                MatchOp::Equal => vec![&matcher.value],
+                MatchOp::Re(_) if is_list(&matcher.value) => matcher.value.split('|').collect(),
+                _ => Vec::new(),
+            };
+            for value in wanted {
+                if !values.contains(value) {
+                    return Err(format!("{name} has no {label}={value:?}, only {values:?}"));
+                }
             }
         }
         Ok(metric.keys().cloned().collect())
@@ -185,6 +193,7 @@ fn planted_errors_are_found() {
         ("requests_total{code=\"200\"}", "requests_total has no label code"),
         ("rate(requests_total{code=~\"5..\"}[5m])", "requests_total has no label code"),
         ("requests_total{status=\"2OO\"}", "requests_total has no status=\"2OO\""),
+        ("requests_total{route=~\"other|another\"}", "requests_total has no route=\"other\""),
         ("sum by (reasons) (refusals_total)", "no label reasons to group by"),
         ("sum by (route) (sum by (status) (requests_total))", "no label route to group by"),
         (
