@@ -54,3 +54,8 @@ pub(crate) async fn succeeds(mut command: Command) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().await.is_ok_and(|status| status.success())
 }
+
+/// Whether this is continuous integration, in which a check that cannot run is an error.
+pub(crate) fn is_continuous_integration() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value == "true")
+}

@@ -8,6 +8,7 @@ use local_stack::path::find_program;
 use local_stack::stack::built_programs;
 use tokio::process::Command;
 
+use crate::command::is_continuous_integration;
 use crate::install::Installer;
 use crate::{chaos, page, postgres, programs};
 
@@ -49,7 +50,7 @@ pub(crate) async fn test(arguments: &[&str], installer: Installer) -> anyhow::Re
     };
     match ready {
         Ok(()) => chaos::program("failovers", "ha", arguments).await,
-        Err(error) if std::env::var_os("CI").is_some_and(|value| value == "true") => {
+        Err(error) if is_continuous_integration() => {
             Err(error.context("failovers cannot be tested"))
         }
         Err(error) => {

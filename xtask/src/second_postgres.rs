@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use local_stack::postgres::Installation;
 
-use crate::command::{cargo, in_checkout, step};
+use crate::command::{cargo, in_checkout, is_continuous_integration, step};
 use crate::install::{Installer, run};
 use crate::{chaos, postgres, python};
 
@@ -30,7 +30,7 @@ pub(crate) async fn test(first: &Installation, installer: Installer) -> anyhow::
     let outcome = match ensure(first, &folder, installer) {
         Ok(second) => test_on(&second, first).await,
         // What a developer's machine may lack is an error in continuous integration.
-        Err(error) if std::env::var_os("CI").is_some_and(|value| value == "true") => {
+        Err(error) if is_continuous_integration() => {
             Err(error.context("there is no second version of Postgres to test with"))
         }
         Err(error) => {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use tokio::process::Command;
 
-use crate::command::{cargo, in_checkout, step, target_folder};
+use crate::command::{cargo, in_checkout, is_continuous_integration, step, target_folder};
 use crate::install::Installer;
 use crate::programs::select;
 use crate::{chaos, postgres, programs};
@@ -32,7 +32,7 @@ pub(crate) async fn test(installer: Installer) -> anyhow::Result<()> {
     match previous().await {
         Ok(revision) => run(Some(&revision), installer).await,
         // What a developer's checkout may lack is an error in continuous integration.
-        Err(error) if std::env::var_os("CI").is_some_and(|value| value == "true") => {
+        Err(error) if is_continuous_integration() => {
             Err(error.context("there is no older release to upgrade from"))
         }
         Err(error) => {
@@ -103,8 +103,8 @@ async fn build(revision: &str) -> anyhow::Result<PathBuf> {
 /// Gives the sources of an older release the profiles of this one, which are a part of the names
 /// that cargo gives to what it builds.
 ///
-/// It would also keep the project's own crates under the same names, and build them anew each time
-/// for the other. So theirs is another one, which is compiled fast.
+/// The project's own crates would have the same names, too, and each build would replace those of
+/// the other. So theirs is another profile, which is compiled fast.
 fn set_profiles(source: &Path) -> anyhow::Result<()> {
     let read = |path: &Path| -> anyhow::Result<toml::Table> {
         let text = std::fs::read_to_string(path);
